@@ -1,0 +1,372 @@
+//! DirectUpdate: upgrade this cluster to that version, now.
+
+use crate::{
+    conditions::Condition,
+    control::{Acknowledgement, Control},
+    values::{AirGapped, Canary, Component, Concurrency, InvalidVersion, KubeVersion, Phase, Strategy},
+};
+use cupcake_engine::clock::Timestamp;
+use kube_core::Duration;
+use kube_derive::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// What to upgrade, to which version, and how carefully.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, CustomResource, KubeSchema)]
+#[kube(
+    crates(kube_core = "::kube_core"),
+    group = "cupcake.ricardomolendijk.com",
+    version = "v1",
+    kind = "DirectUpdate",
+    plural = "directupdates",
+    shortname = "du",
+    category = "cupcake",
+    status = "DirectUpdateStatus",
+    derive = "PartialEq",
+    doc = "Upgrades this cluster to a version, now: `kubectl apply` it and watch it arrive. Once its run exists the spec stays as it is, but for control and concurrency.",
+    printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase", description = "where it stands"),
+    printcolumn(
+        name = "Target",
+        type_ = "string",
+        json_path = ".spec.targetVersion",
+        description = "the version to arrive at"
+    ),
+    printcolumn(
+        name = "Progress",
+        type_ = "string",
+        json_path = ".status.progress",
+        description = "nodes done of nodes to upgrade"
+    ),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = ".status.message",
+        description = "what happens, or what to do next",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Run",
+        type_ = "string",
+        json_path = ".status.run",
+        description = "its UpgradeRun",
+        priority = 1
+    ),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[x_kube(crates(kube_core = "::kube_core"))]
+#[serde(rename_all = "camelCase")]
+pub struct DirectUpdateSpec {
+    /// The version to arrive at, with or without v. Example: 1.34.4
+    #[schemars(length(min = 5, max = 32), regex(pattern = crate::schema::VERSION_PATTERN))]
+    pub target_version: String,
+
+    /// An upgrade without any network, from a bundle.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub air_gapped: Option<AirGapped>,
+
+    /// How many workers make one batch between two gates; 50, or concurrency if that is more, if left out. Example: 50
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 250))]
+    pub batch_size: Option<u32>,
+
+    /// Workers that go first under strategy canary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<Canary>,
+
+    /// What may be changed on a node. Example: [kubeadm, kubelet, kubectl]
+    #[serde(default = "Component::defaults")]
+    #[schemars(length(min = 1, max = 5), extend("x-kubernetes-list-type" = "set"))]
+    pub components: Vec<Component>,
+
+    /// How many workers may be in flight: a number, or a percentage of the workers to upgrade. May change at any time. Example: 3 or "10%"
+    #[serde(default)]
+    pub concurrency: Concurrency,
+
+    /// Requests to an update under way: pause, cancel, approvals, retry, skip. May change at any time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub control: Option<Control>,
+
+    /// How nodes are emptied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain: Option<Drain>,
+
+    /// Plan and check only; nothing is changed. Example: true
+    #[serde(default)]
+    pub dry_run: bool,
+
+    /// How many nodes may fail before no further node is begun; 1 if left out. Example: 1
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 15000))]
+    pub max_failures: Option<u32>,
+
+    /// Only nodes with all of these labels are upgraded; all nodes if left out. Example: {"pool": "blue"}
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "crate::values::labels_schema")]
+    pub node_selector: BTreeMap<String, String>,
+
+    /// The longest one node may take, as a Go duration; 30m if left out. Example: 45m
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schema::duration")]
+    pub node_timeout: Option<Duration>,
+
+    /// The longest the whole update may take, as a Go duration; if left out, 2h or twice the estimate, whichever is longer. Example: 6h
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schema::duration")]
+    pub operation_timeout: Option<Duration>,
+
+    /// Check API, nodes, disks, disruption budgets and more before anything is changed. Example: true
+    #[serde(default = "crate::values::enabled")]
+    pub preflight_checks: bool,
+
+    /// In which order workers follow: rolling (at most concurrency at once), parallel (all at once) or canary (the canary nodes, a gate, then rolling).
+    /// Control-plane nodes always go first, one by one. Example: rolling
+    #[serde(default)]
+    pub strategy: Strategy,
+}
+
+/// How nodes are emptied before their kubelet is replaced.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Drain {
+    /// How long one pod gets to end, as a Go duration; its own grace period if left out. Example: 5m
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schema::duration")]
+    pub pod_timeout: Option<Duration>,
+    /// How long a drain may be blocked before a person is asked, as a Go duration; 15m if left out. Example: 30m
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schema::duration")]
+    pub timeout: Option<Duration>,
+}
+
+/// How far an update has come.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DirectUpdateStatus {
+    /// Requests of spec.control that were taken up, the last 32.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "atomic"))]
+    pub acknowledged: Vec<Acknowledgement>,
+    /// The etcd snapshot to go back to, once there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup_info: Option<BackupInfo>,
+    /// When it came to its end. Example: 2026-11-22T08:30:00Z
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub completed_at: Option<Timestamp>,
+    /// Succeeded, Reconciling, Stalled and Paused, each with a reason.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "crate::conditions::list_schema")]
+    pub conditions: Vec<Condition>,
+    /// The run as a tree, one step a line, finished nodes folded.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 40), inner(length(max = 256)), extend("x-kubernetes-list-type" = "atomic"))]
+    pub graph: Vec<String>,
+    /// When this status last changed. Example: 2026-11-22T07:12:41Z
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_updated: Option<Timestamp>,
+    /// What happens, in one line; if a person is needed, the next command to type. Example: Step 2/3: Upgrading to 1.27.0
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub message: Option<String>,
+    /// Nodes in flight and nodes that failed, by name; at most 64. All others are counted in summary, so that this object does not grow with the cluster.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 64, "x-kubernetes-map-type" = "atomic"))]
+    pub nodes: BTreeMap<String, NodeProgress>,
+    /// The generation of the spec that this status speaks of. Example: 2
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub observed_generation: Option<i64>,
+    /// Names this update in metrics, traces and backups. Example: 0193a6f2-8d1c-7c55-9a59-5c1f1d0e2b11
+    #[serde(default, rename = "operationID", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub operation_id: Option<String>,
+    /// Where it stands: Pending, InProgress, Succeeded, Failed, RequiresAttention or Cancelled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phase: Option<Phase>,
+    /// The UpgradePlan that is carried out. Example: to-1-34-6f0d7f0e-1b9d2c3a
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub plan: Option<String>,
+    /// What was checked before the start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preflight_results: Option<PreflightResults>,
+    /// Nodes done of nodes to upgrade. Example: 14/22
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    pub progress: Option<String>,
+    /// The UpgradeRun that carries it out; once it is named here, the spec is frozen. Example: to-1-34-6f0d7f0e
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub run: Option<String>,
+    /// When the first step began. Example: 2026-11-22T07:00:00Z
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Timestamp>,
+    /// How many nodes are where.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub summary: Option<Summary>,
+    /// The versions on the way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upgrade_path: Option<UpgradePath>,
+}
+
+/// How far one node has come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeProgress {
+    /// When it was done. Example: 2026-11-22T07:15:00Z
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub completed_at: Option<Timestamp>,
+    /// What went wrong, if something did. Example: drain blocked by PodDisruptionBudget shop/db
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    pub error: Option<String>,
+    /// The step that was last begun. Example: drain
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 320))]
+    pub last_step: Option<String>,
+    /// What happens, in one line. Example: 3 of 12 pods evicted
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
+    pub message: Option<String>,
+    /// Where it stands: Pending, Draining, Upgrading, Verifying, Uncordoning, Completed or Failed.
+    pub phase: NodePhase,
+    /// When it was begun. Example: 2026-11-22T07:10:00Z
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Timestamp>,
+}
+
+/// Where one node stands: Pending, Draining, Upgrading, Verifying, Uncordoning, Completed or Failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub enum NodePhase {
+    /// Not begun.
+    Pending,
+    /// Being cordoned and emptied.
+    Draining,
+    /// Packages, kubeadm and kubelet.
+    Upgrading,
+    /// Looking whether it is well.
+    Verifying,
+    /// Being given back.
+    Uncordoning,
+    /// Done.
+    Completed,
+    /// Failed.
+    Failed,
+}
+
+/// How many nodes are where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Summary {
+    /// Nodes done. Example: 14
+    #[serde(default)]
+    #[schemars(range(max = 1_000_000))]
+    pub completed: u32,
+    /// Nodes that failed. Example: 0
+    #[serde(default)]
+    #[schemars(range(max = 1_000_000))]
+    pub failed: u32,
+    /// Nodes not begun. Example: 5
+    #[serde(default)]
+    #[schemars(range(max = 1_000_000))]
+    pub pending: u32,
+    /// Nodes to upgrade. Example: 22
+    #[serde(default)]
+    #[schemars(range(max = 1_000_000))]
+    pub total: u32,
+    /// Nodes in flight. Example: 3
+    #[serde(default)]
+    #[schemars(range(max = 1_000_000))]
+    pub upgrading: u32,
+}
+
+/// What was checked before the start.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PreflightResults {
+    /// Each check with its result.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "atomic"))]
+    pub checks: Vec<PreflightCheck>,
+    /// Whether all of them passed. Example: true
+    #[serde(default)]
+    pub passed: bool,
+}
+
+/// One check and its result.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PreflightCheck {
+    /// What was found and, if it failed, what to do. Example: 4 nodes are Ready
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    pub message: Option<String>,
+    /// What was checked. Example: nodes-ready
+    #[schemars(length(min = 1, max = 64))]
+    pub name: String,
+    /// Whether it passed. Example: true
+    pub passed: bool,
+}
+
+/// The versions on the way.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct UpgradePath {
+    /// The index of the version that is being moved to, from 0. Example: 0
+    #[serde(default)]
+    #[schemars(range(max = 64))]
+    pub current_step: u32,
+    /// The version at the start. Example: 1.33.4
+    #[schemars(length(max = 32))]
+    pub current_version: String,
+    /// The versions to go through, in order. Example: ["1.34.4"]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(max = 32)), extend("x-kubernetes-list-type" = "atomic"))]
+    pub steps: Vec<String>,
+    /// The version to arrive at. Example: 1.34.4
+    #[schemars(length(max = 32))]
+    pub target_version: String,
+    /// How many versions there are to go through. Example: 1
+    #[serde(default)]
+    #[schemars(range(max = 64))]
+    pub total_steps: u32,
+}
+
+/// An etcd snapshot to go back to.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BackupInfo {
+    /// Where the snapshot is. Example: cp-1:/var/lib/cupcake/backups/to-1-34-6f0d7f0e-1.34.4.db
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub etcd_snapshot: Option<String>,
+    /// When it was taken. Example: 2026-11-22T07:01:00Z
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timestamp: Option<Timestamp>,
+}
+
+impl DirectUpdateSpec {
+    /// The target version, parsed; the schema lets nothing else in, but objects may be older than the schema.
+    pub fn target(&self) -> Result<KubeVersion, InvalidVersion> {
+        self.target_version.parse()
+    }
+}
+
+impl DirectUpdate {
+    /// Whether a run exists: then the spec is frozen, but for control and concurrency.
+    pub fn is_frozen(&self) -> bool {
+        self.status.as_ref().is_some_and(|status| status.run.is_some())
+    }
+
+    /// Whether the user holds it, by `spec.control.pause` or by the promised annotation.
+    pub fn is_paused(&self) -> bool {
+        let asked = self.spec.control.as_ref().is_some_and(|control| control.pause.is_some());
+        let annotated = self
+            .metadata
+            .annotations
+            .as_ref()
+            .and_then(|annotations| annotations.get(crate::PAUSED_ANNOTATION))
+            .is_some_and(|value| value == "true");
+        asked || annotated
+    }
+}

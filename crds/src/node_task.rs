@@ -1,0 +1,321 @@
+//! NodeTask: the mailbox of one node. The operator puts an order in, the node's agent claims and answers it.
+
+use crate::values::{HostStep, KubeVersion, NodeRole, OrderKey};
+use cupcake_engine::clock::Timestamp;
+use kube_derive::{CustomResource, KubeSchema};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeMap, fmt};
+
+/// What is asked of a node; written by the operator alone.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, CustomResource, KubeSchema)]
+#[kube(
+    crates(kube_core = "::kube_core"),
+    group = "cupcake.ricardomolendijk.com",
+    version = "v1",
+    kind = "NodeTask",
+    plural = "nodetasks",
+    shortname = "nt",
+    category = "cupcake",
+    status = "NodeTaskStatus",
+    derive = "PartialEq",
+    doc = "The mailbox of one node, named after it: the operator writes an order into the spec, the node's agent answers in the status. The API server itself refuses whatever would break an order that is under way.",
+    printcolumn(
+        name = "State",
+        type_ = "string",
+        json_path = ".status.state",
+        description = "how far the last claimed order is"
+    ),
+    printcolumn(name = "Step", type_ = "string", json_path = ".status.step", description = "the step on the machine"),
+    printcolumn(
+        name = "Target",
+        type_ = "string",
+        json_path = ".spec.order.targetVersion",
+        description = "the version to arrive at"
+    ),
+    printcolumn(
+        name = "Kubelet",
+        type_ = "string",
+        json_path = ".status.inventory.kubelet",
+        description = "the kubelet at the last inventory"
+    ),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = ".status.message",
+        description = "what happens",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Epoch",
+        type_ = "integer",
+        json_path = ".spec.epoch",
+        description = "number of the leader",
+        priority = 1
+    ),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[x_kube(crates(kube_core = "::kube_core"))]
+#[serde(rename_all = "camelCase")]
+pub struct NodeTaskSpec {
+    /// The number of the leader; a smaller one is refused. Example: 4
+    #[schemars(range(min = 0))]
+    pub epoch: u64,
+    /// Asks for a new inventory under this name; status.inventory answers under it. Example: to-1-34-6f0d7f0e
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 128))]
+    pub inventory_request: Option<String>,
+    /// Name of the Node, and of this object; never changes. Example: worker-3
+    #[schemars(length(min = 1, max = 253))]
+    pub node_name: String,
+    /// UID of the Node; never changes. Example: 6f0d7f0e-0c3e-4a53-9b1a-2f6f5d1c9a77
+    #[schemars(length(min = 1, max = 64))]
+    pub node_uid: String,
+    /// The work to do; replaced by the next one when it is answered, never before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order: Option<Order>,
+}
+
+/// All that the node will do in one visit, in two parts: prepare, and, after proceed, finish.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-map-type" = "atomic"))]
+pub struct Order {
+    /// How long the machine may work on it, in seconds, its waiting for proceed not counted. Example: 1800
+    #[schemars(range(min = 1, max = 604_800))]
+    pub deadline_seconds: u32,
+    /// The number of the leader that wrote it; a smaller one is refused. Example: 4
+    #[schemars(range(min = 0))]
+    pub epoch: u64,
+    /// What is done after proceed, when the node is empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
+    pub finish: Vec<HostStep>,
+    /// The token of the order: an answer counts only under it.
+    pub key: OrderKey,
+    /// What is done at once, while the node still carries its pods.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
+    pub prepare: Vec<HostStep>,
+    /// Set when the node was drained: the second part may begin. Never withdrawn. Example: true
+    #[serde(default)]
+    pub proceed: bool,
+    /// Asks the machine to stop at the next safe point. Never withdrawn. Example: true
+    #[serde(default)]
+    pub stop: bool,
+    /// The version to arrive at. Example: 1.34.4
+    pub target_version: KubeVersion,
+    /// W3C trace context of the attempt. Example: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub traceparent: Option<String>,
+}
+
+/// What the node answered; written by its agent alone.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeTaskStatus {
+    /// Boot id of the machine: tells a reboot from a restart. Example: 5b0b1f5e-6f3f-4b0b-8f39-1f5d5b7c1c11
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub boot_id: Option<String>,
+    /// The epoch of the order when it was claimed. Example: 4
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub epoch: Option<u64>,
+    /// What went wrong, if the order failed or was refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<TaskError>,
+    /// What the machine is and carries, as last asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inventory: Option<NodeInventory>,
+    /// The token of the order that this answers; equal to spec.order.key once that order is claimed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-map-type" = "atomic"))]
+    pub key: Option<OrderKey>,
+    /// What happens, in one line. Example: kubeadm upgrade node is under way
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    pub message: Option<String>,
+    /// What the steps found out, for the operator. Example: {"kubelet": "1.34.4"}
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "outputs_schema")]
+    pub outputs: BTreeMap<String, String>,
+    /// How far the claimed order is: Claimed, Working, Prepared (waits for proceed), and in the end Done, Failed, Refused or Stopped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<TaskState>,
+    /// The step that the machine is at. Example: kubelet-restart
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub step: Option<String>,
+    /// When the agent last wrote this. Example: 2026-11-22T07:12:41Z
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub updated_at: Option<Timestamp>,
+}
+
+fn outputs_schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "maxProperties": 16,
+        "additionalProperties": {"type": "string", "maxLength": 256},
+        "x-kubernetes-map-type": "atomic",
+    })
+}
+
+/// How far a claimed order is: Claimed, Working, Prepared, Done, Failed, Refused or Stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum TaskState {
+    /// The agent has it; the machine may not have begun.
+    Claimed,
+    /// The machine works.
+    Working,
+    /// The first part is done; it waits for `proceed`.
+    Prepared,
+    /// All of it is done.
+    Done,
+    /// It failed; see error.
+    Failed,
+    /// The agent or the runner did not take it; see error.
+    Refused,
+    /// It stopped because it was asked to.
+    Stopped,
+}
+
+impl TaskState {
+    /// Whether the order is answered: only then may another one take its place.
+    pub const fn is_final(self) -> bool {
+        match self {
+            Self::Claimed | Self::Working | Self::Prepared => false,
+            Self::Done | Self::Failed | Self::Refused | Self::Stopped => true,
+        }
+    }
+
+    /// The word that objects carry.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Claimed => "Claimed",
+            Self::Working => "Working",
+            Self::Prepared => "Prepared",
+            Self::Done => "Done",
+            Self::Failed => "Failed",
+            Self::Refused => "Refused",
+            Self::Stopped => "Stopped",
+        }
+    }
+}
+
+impl fmt::Display for TaskState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What went wrong on a machine, by what to do next.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-map-type" = "atomic"))]
+pub struct TaskError {
+    /// What to do next: Transient (try again), Permanent (never will), NeedsOperator (a person must help).
+    pub class: ErrorClass,
+    /// One word for programs. Example: PackageLockHeld
+    #[schemars(length(min = 1, max = 64), regex(pattern = "^[A-Za-z][A-Za-z0-9]*$"))]
+    pub code: String,
+    /// What went wrong and what to do. Example: another process holds /var/lib/dpkg/lock; end it, then retry
+    #[schemars(length(max = 512))]
+    pub message: String,
+}
+
+/// What to do after an error: Transient, Permanent or NeedsOperator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum ErrorClass {
+    /// Trying again may help.
+    Transient,
+    /// Trying again cannot help.
+    Permanent,
+    /// A person must do something first.
+    NeedsOperator,
+}
+
+/// What a machine is and carries, at one moment.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-map-type" = "atomic"))]
+pub struct NodeInventory {
+    /// Architecture as Go names it. Example: amd64
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16))]
+    pub architecture: Option<String>,
+    /// Kubernetes versions that the node's repository offers, newest first. Example: ["1.34.4", "1.34.3"]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), inner(length(max = 32)), extend("x-kubernetes-list-type" = "atomic"))]
+    pub available_versions: Vec<String>,
+    /// When the first of the control plane's certificates expires. Example: 2027-06-01T00:00:00Z
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificates_expire: Option<Timestamp>,
+    /// Version of control groups: 1 or 2. Example: 2
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 2))]
+    pub cgroup_version: Option<u32>,
+    /// Version of containerd. Example: 1.7.24
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub containerd: Option<String>,
+    /// Free bytes of the file system under /var/lib. Example: 21474836480
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub disk_free_bytes: Option<u64>,
+    /// Bytes of etcd's data on this machine. Example: 83886080
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub etcd_data_bytes: Option<u64>,
+    /// Version of kubeadm. Example: 1.33.4
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub kubeadm: Option<String>,
+    /// Version of kubectl. Example: 1.33.4
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub kubectl: Option<String>,
+    /// Version of kubelet. Example: 1.33.4
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub kubelet: Option<String>,
+    /// The operating system. Example: Debian GNU/Linux 12 (bookworm)
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128))]
+    pub os: Option<String>,
+    /// What installs packages. Example: apt
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16))]
+    pub package_manager: Option<String>,
+    /// The request that this answers: spec.inventoryRequest. Example: to-1-34-6f0d7f0e
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128))]
+    pub request: Option<String>,
+    /// What the machine is for, as its own files tell: control-plane or worker.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<NodeRole>,
+    /// The kinds of steps that its runner knows. Example: ["kubelet-restart/v1"]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(max = 64)), extend("x-kubernetes-list-type" = "atomic"))]
+    pub runner_kinds: Vec<String>,
+    /// When it was taken. Example: 2026-11-22T07:00:00Z
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub taken_at: Option<Timestamp>,
+}
+
+impl NodeTask {
+    /// The order that the agent has claimed and not yet answered; nothing may replace it.
+    pub fn claimed(&self) -> Option<&Order> {
+        let order = self.spec.order.as_ref()?;
+        let state = self.answer()?;
+        (!state.is_final()).then_some(order)
+    }
+
+    /// How far the present order is; `None` as long as it is unclaimed (an answer to an earlier order is none to this one).
+    pub fn answer(&self) -> Option<TaskState> {
+        let order = self.spec.order.as_ref()?;
+        let status = self.status.as_ref()?;
+        (status.key.as_ref() == Some(&order.key)).then_some(status.state).flatten()
+    }
+}

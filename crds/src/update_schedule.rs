@@ -1,0 +1,143 @@
+//! UpdateSchedule: keep this cluster current, at these times.
+
+use crate::{
+    conditions::Condition,
+    values::{Component, Concurrency, Strategy},
+};
+use cupcake_engine::clock::Timestamp;
+use kube_derive::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// When to look for a newer version, which one to take, and how carefully.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, CustomResource, KubeSchema)]
+#[kube(
+    crates(kube_core = "::kube_core"),
+    group = "cupcake.ricardomolendijk.com",
+    version = "v1",
+    kind = "UpdateSchedule",
+    plural = "updateschedules",
+    shortname = "us",
+    category = "cupcake",
+    status = "UpdateScheduleStatus",
+    derive = "PartialEq",
+    doc = "Creates DirectUpdates again and again, by the clock: keeps a cluster at the newest patch of its minor, for example.",
+    printcolumn(
+        name = "Schedule",
+        type_ = "string",
+        json_path = ".spec.schedule",
+        description = "when it looks for a newer version"
+    ),
+    printcolumn(
+        name = "Suspended",
+        type_ = "boolean",
+        json_path = ".spec.suspended",
+        description = "whether it is held"
+    ),
+    printcolumn(
+        name = "Last Schedule",
+        type_ = "date",
+        json_path = ".status.lastScheduledTime",
+        description = "when it last looked"
+    ),
+    printcolumn(
+        name = "Next",
+        type_ = "string",
+        json_path = ".status.nextScheduledTime",
+        description = "when it looks next",
+        priority = 1
+    ),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[x_kube(crates(kube_core = "::kube_core"))]
+#[serde(rename_all = "camelCase")]
+pub struct UpdateScheduleSpec {
+    /// When to look for a newer version: minute, hour, day of month, month, day of week. Example: 0 2 1 * *
+    #[schemars(length(min = 9, max = 128), regex(pattern = r"^[^\s]+( +[^\s]+){4}$"))]
+    pub schedule: String,
+
+    /// Which version to take, and how carefully to upgrade.
+    pub update_policy: UpdatePolicy,
+
+    /// Upgrades begin inside this window only; at any time if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub maintenance_window: Option<MaintenanceWindow>,
+
+    /// Holds the schedule: nothing new is begun as long as it is true. Example: false
+    #[serde(default)]
+    pub suspended: bool,
+}
+
+/// Which version to take, and how carefully to upgrade.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct UpdatePolicy {
+    /// latest-patch for the newest patch of the cluster's minor, or a minor with a star, or one version. Example: 1.34.*
+    #[schemars(length(min = 5, max = 32), regex(pattern = r"^(latest-patch|v?[0-9]+\.[0-9]+\.(\*|[0-9]+))$"))]
+    pub target_version_pattern: String,
+
+    /// What may be changed on a node. Example: [kubeadm, kubelet, kubectl]
+    #[serde(default = "Component::defaults")]
+    #[schemars(length(min = 1, max = 5), extend("x-kubernetes-list-type" = "set"))]
+    pub components: Vec<Component>,
+
+    /// How many workers may be in flight: a number, or a percentage of the workers to upgrade. Example: 3 or "10%"
+    #[serde(default)]
+    pub concurrency: Concurrency,
+
+    /// Check API, nodes, disks, disruption budgets and more before anything is changed. Example: true
+    #[serde(default = "crate::values::enabled")]
+    pub preflight_checks: bool,
+
+    /// In which order workers follow: rolling (at most concurrency at once) or parallel (all at once). Example: rolling
+    #[serde(default)]
+    pub strategy: Strategy,
+}
+
+/// A daily window; one that ends before it starts goes over midnight.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MaintenanceWindow {
+    /// When it closes, HH:MM; nothing new is begun after that. Example: "06:00"
+    #[schemars(length(max = 5), regex(pattern = "^([01][0-9]|2[0-3]):[0-5][0-9]$"))]
+    pub end: String,
+    /// When it opens, HH:MM. Example: "02:00"
+    #[schemars(length(max = 5), regex(pattern = "^([01][0-9]|2[0-3]):[0-5][0-9]$"))]
+    pub start: String,
+    /// The IANA time zone of start and end. Example: Europe/Amsterdam
+    #[serde(default = "utc")]
+    #[schemars(length(min = 1, max = 64))]
+    pub timezone: String,
+}
+
+fn utc() -> String {
+    "UTC".to_owned()
+}
+
+/// What it did and what it does next.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct UpdateScheduleStatus {
+    /// The DirectUpdate of this schedule that is under way. Example: monthly-20261201
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub active: Option<String>,
+    /// Reconciling and Stalled, each with a reason.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "crate::conditions::list_schema")]
+    pub conditions: Vec<Condition>,
+    /// When it last looked for a newer version. Example: 2026-11-01T02:00:00Z
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_scheduled_time: Option<Timestamp>,
+    /// The DirectUpdate that it created last. Example: monthly-20261101
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub last_update_name: Option<String>,
+    /// When it looks for a newer version next. Example: 2026-12-01T02:00:00Z
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_scheduled_time: Option<Timestamp>,
+    /// The generation of the spec that this status speaks of. Example: 1
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub observed_generation: Option<i64>,
+}

@@ -1,0 +1,18 @@
+//! The values that the six kinds and the compilers of plans are made of.
+
+mod concurrency;
+mod host_step;
+mod kube_version;
+mod node_ref;
+mod options;
+mod phase;
+mod snapshot;
+
+pub use concurrency::{Concurrency, InvalidConcurrency};
+pub use host_step::{HostStep, OrderKey};
+pub use kube_version::{InvalidVersion, KubeVersion, MinorVersion, Stage};
+pub use node_ref::{NodeRef, NodeRole};
+pub use options::{AirGapped, Canary, Component, Strategy};
+pub(crate) use options::{enabled, labels_schema};
+pub use phase::Phase;
+pub use snapshot::{ClusterSnapshot, Cordon, EtcdTopology, NodeSnapshot, Taint, UnreadableNode};

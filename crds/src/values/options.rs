@@ -1,0 +1,79 @@
+//! What a user can choose about an update, shared by the three kinds that users write.
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize};
+
+/// What may be changed on a node: kubeadm, kubelet, kubectl, containerd or etcd.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Component {
+    /// The package kubeadm, and what `kubeadm upgrade` does with it.
+    Kubeadm,
+    /// The package kubelet, and its restart.
+    Kubelet,
+    /// The package kubectl.
+    Kubectl,
+    /// The container runtime.
+    Containerd,
+    /// etcd apart from kubeadm: refused, since stacked etcd moves with kubeadm.
+    Etcd,
+}
+
+impl Component {
+    /// What is changed unless the user says otherwise.
+    pub fn defaults() -> Vec<Self> {
+        vec![Self::Kubeadm, Self::Kubelet, Self::Kubectl]
+    }
+}
+
+/// In which order workers follow: rolling, parallel or canary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Strategy {
+    /// At most `concurrency` workers at once.
+    #[default]
+    Rolling,
+    /// All chosen workers at once; control-plane nodes still one by one.
+    Parallel,
+    /// The canary nodes, a gate, then rolling.
+    Canary,
+}
+
+/// Nodes that go first.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Canary {
+    /// Whether the nodes named here go first. Example: true
+    #[serde(default)]
+    pub enabled: bool,
+    /// Workers that go first; the others follow when all of these are well. Example: ["worker-1"]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100), inner(length(min = 1, max = 253)), extend("x-kubernetes-list-type" = "set"))]
+    pub nodes: Vec<String>,
+}
+
+/// An upgrade without any network: packages and images come from a bundle.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AirGapped {
+    /// Whether nothing may be fetched from a network. Example: true
+    #[serde(default)]
+    pub enabled: bool,
+    /// ConfigMap, in the operator's namespace, that describes the bundle. Example: k8s-1.34.4-bundle
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub bundle_config_map: Option<String>,
+}
+
+pub(crate) fn enabled() -> bool {
+    true
+}
+
+/// A map of labels, bounded as labels are (Kubernetes `validation.IsQualifiedName`, `IsValidLabelValue`).
+pub(crate) fn labels_schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "maxProperties": 32,
+        "additionalProperties": {"type": "string", "maxLength": 63},
+    })
+}
