@@ -1,0 +1,1 @@
+//! The relay on each node: its NodeTask and the machine's mailbox folder.

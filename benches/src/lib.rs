@@ -1,0 +1,1 @@
+//! Benches: decide, replay, compilation, encoded sizes.

@@ -1,0 +1,1 @@
+//! kubectl cupcake: plan, status, watch, sandbox.

@@ -1,0 +1,408 @@
+//! One tick: load, decide, record, act, record. Any process may die between any two of these.
+//!
+//! ```text
+//!  load run ─► decide ─► commit (results so far + Started) ─► probe / apply, all at once ─► results ─┐
+//!                ▲                                                                                  │
+//!                └──────────────────────────────────────────────────────────────────────────────────┘
+//!                                   until nothing changes, at most ROUNDS_MAX times
+//! ```
+
+use crate::clock::{Clock, Timestamp, whole_seconds};
+use crate::cursor::{Cursor, RunPhase, VertexState};
+use crate::dag::{Dag, Vertex};
+use crate::decide::{Decision, Observed, back_off, decide};
+use crate::event::{AfterFailure, Event};
+use crate::names::{CommitId, Epoch, Reason, RunName, VertexName};
+use crate::registry::{RegistryError, StepRegistry};
+use crate::step::{Domain, Probe, StepContext, StepError, StepOutcome, Wait};
+use crate::store::{Change, RunStore, StoreError, StoredRun};
+use chrono::TimeDelta;
+use futures::future::{Either, join_all, select};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// How many rounds of deciding and acting one tick has at most; what is left is done by the next one, at once.
+pub const ROUNDS_MAX: usize = 32;
+/// How long one call of a step may take; past it the call is dropped and looked at again.
+pub const STEP_CALL_SECONDS_MAX: i64 = 60;
+/// How soon a step is looked at again whose probe could not tell.
+pub const UNKNOWN_AGAIN_SECONDS: i64 = 10;
+
+/// Why a tick could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum TickError {
+    /// The plan cannot be executed by this release. Nothing ran.
+    #[error("run {run} cannot be executed by this release")]
+    Registry {
+        /// The run.
+        run: RunName,
+        /// What is missing.
+        #[source]
+        source: RegistryError,
+    },
+    /// The store failed.
+    #[error("run {run} could not be read or recorded")]
+    Store {
+        /// The run.
+        run: RunName,
+        /// How.
+        #[source]
+        source: StoreError,
+    },
+}
+
+/// Why a tick ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TickEnd {
+    /// Nothing is left to do before `wake_at` or a change.
+    Idle,
+    /// Its rounds are used up: tick again at once.
+    MoreToDo,
+    /// Another writer was faster: tick again at once.
+    Conflict,
+}
+
+/// What a tick did.
+#[derive(Debug, Clone)]
+pub struct TickReport {
+    /// What was recorded, in order.
+    pub events: Vec<Event>,
+    /// The state after it.
+    pub cursor: Cursor,
+    /// The graph.
+    pub dag: Arc<Dag>,
+    /// When to tick again even if nothing changes.
+    pub wake_at: Option<Timestamp>,
+    /// Why it ended.
+    pub end: TickEnd,
+}
+
+/// Walks runs of one domain.
+pub struct Engine<D: Domain> {
+    registry: Arc<StepRegistry<D>>,
+    store: Arc<dyn RunStore>,
+    clock: Arc<dyn Clock>,
+    /// Waits of vertices under way, which cost no write. Lost with the process: then every vertex is looked at again.
+    waits: Mutex<BTreeMap<(RunName, VertexName), Pause>>,
+}
+
+#[derive(Debug, Clone)]
+struct Pause {
+    attempt: u32,
+    wait: Wait,
+}
+
+impl<D: Domain> Engine<D> {
+    /// An engine over that store.
+    pub fn new(registry: Arc<StepRegistry<D>>, store: Arc<dyn RunStore>, clock: Arc<dyn Clock>) -> Self {
+        Self { registry, store, clock, waits: Mutex::new(BTreeMap::new()) }
+    }
+
+    /// The store.
+    pub fn store(&self) -> &Arc<dyn RunStore> {
+        &self.store
+    }
+
+    /// Moves a run as far as it goes now.
+    ///
+    /// `changed` names things that changed since the last tick (see [`Wait::on`]); vertices that wait for none of them
+    /// and whose time has not come are left alone.
+    ///
+    /// # Guarantees
+    /// No effect of a vertex begins before its `Started` is committed under `epoch`. Bounded: at most [`ROUNDS_MAX`] rounds
+    /// of calls of at most [`STEP_CALL_SECONDS_MAX`] each.
+    ///
+    /// # Errors
+    /// [`TickError::Registry`] before anything runs. [`TickError::Store`] with what the store said; a lost reply is looked
+    /// up by commit id before it is reported. A lost race is no error but [`TickEnd::Conflict`].
+    pub async fn tick(
+        &self,
+        name: &RunName,
+        epoch: Epoch,
+        ports: &D::Ports,
+        observed: &Observed,
+        changed: &BTreeSet<String>,
+    ) -> Result<TickReport, TickError> {
+        let store_error = |source| TickError::Store { run: name.clone(), source };
+        let mut run = self.store.load(name).await.map_err(store_error)?;
+        if run.epoch > epoch {
+            // A leader that was stopped and resumed must not even look: what it would do next is another's to do.
+            return Err(store_error(StoreError::Fenced { run: name.clone(), current: run.epoch, own: epoch }));
+        }
+        self.registry.check(&run.dag).map_err(|source| TickError::Registry { run: name.clone(), source })?;
+        let dag = Arc::clone(&run.dag);
+        let mut report = TickReport {
+            events: Vec::new(),
+            cursor: run.cursor.clone(),
+            dag: Arc::clone(&dag),
+            wake_at: None,
+            end: TickEnd::MoreToDo,
+        };
+        let mut results: Vec<Event> = Vec::new();
+        let mut changed = changed.clone();
+        for _ in 0..ROUNDS_MAX {
+            let mut cursor = run.cursor.clone();
+            // A result that no longer fits (the vertex was reset or skipped meanwhile) is dropped, not forced.
+            results.retain(|event| cursor.apply(event).is_ok());
+            let now = self.clock.now();
+            let decision = decide(&dag, &cursor, &run.intent, observed, &run.limits, now);
+            cursor.fold(&decision.events).expect("decide emits only events that fit the cursor it was given");
+            let mut events = std::mem::take(&mut results);
+            events.extend(decision.events.iter().cloned());
+            if !events.is_empty() {
+                match self.commit(&mut run, epoch, cursor, &events).await {
+                    Ok(()) => {
+                        report.events.extend(events);
+                        report.cursor = run.cursor.clone();
+                    }
+                    Err(StoreError::Conflict(_)) => {
+                        report.end = TickEnd::Conflict;
+                        return Ok(report);
+                    }
+                    Err(error) => return Err(store_error(error)),
+                }
+            }
+            report.wake_at = decision.wake_at;
+            if run.cursor.phase().is_final() {
+                report.end = TickEnd::Idle;
+                report.wake_at = None;
+                self.forget(name);
+                return Ok(report);
+            }
+            results = self.act(&run, epoch, ports, &decision, &changed).await;
+            changed.clear();
+            if results.is_empty() && !decision_wakes_now(&decision, now) {
+                report.end = TickEnd::Idle;
+                report.wake_at = self.earliest(name, &run.cursor, decision.wake_at);
+                return Ok(report);
+            }
+        }
+        // Results of the last round are not lost: the vertices are looked at again by the next tick.
+        report.wake_at = Some(self.clock.now());
+        Ok(report)
+    }
+
+    async fn commit(
+        &self,
+        run: &mut StoredRun,
+        epoch: Epoch,
+        mut cursor: Cursor,
+        events: &[Event],
+    ) -> Result<(), StoreError> {
+        let id = CommitId { epoch, sequence: run.cursor.commit_id().sequence + 1 };
+        cursor.stamp(id);
+        let change = Change { events: events.to_vec(), cursor };
+        match self.store.commit(&run.name, epoch, &run.version, &change).await {
+            Ok(version) => {
+                run.cursor = change.cursor;
+                run.version = version;
+                run.epoch = epoch;
+                Ok(())
+            }
+            // The reply was lost, or a repeated request met its own success: whose commit is it that stands there?
+            Err(error @ (StoreError::Unavailable { .. } | StoreError::Conflict(_))) => {
+                let stored = self.store.load(&run.name).await.map_err(|_| error)?;
+                if stored.cursor.commit_id() == id && stored.cursor == change.cursor {
+                    *run = stored;
+                    Ok(())
+                } else {
+                    Err(StoreError::Conflict(run.name.clone()))
+                }
+            }
+            Err(
+                error @ (StoreError::NotFound(_)
+                | StoreError::Fenced { .. }
+                | StoreError::TooLarge { .. }
+                | StoreError::Corrupt { .. }),
+            ) => Err(error),
+        }
+    }
+
+    /// Calls the steps of the decision, all at once, and gives what is to be recorded.
+    async fn act(
+        &self,
+        run: &StoredRun,
+        epoch: Epoch,
+        ports: &D::Ports,
+        decision: &Decision,
+        changed: &BTreeSet<String>,
+    ) -> Vec<Event> {
+        let now = self.clock.now();
+        let due = |name: &&VertexName| self.is_due(run, name, now, changed);
+        let started = decision.start.iter();
+        let calls = started.chain(decision.poll.iter().filter(due)).filter_map(|name| {
+            let vertex = run.dag.get(name)?;
+            Some(self.call(run, epoch, ports, vertex, decision.may_act))
+        });
+        join_all(calls).await.into_iter().flatten().collect()
+    }
+
+    fn is_due(&self, run: &StoredRun, vertex: &VertexName, now: Timestamp, changed: &BTreeSet<String>) -> bool {
+        let waits = self.lock();
+        let Some(pause) = waits.get(&(run.name.clone(), vertex.clone())) else {
+            return true;
+        };
+        let attempt = run.cursor.state(vertex).map_or(0, |state| state.attempts());
+        pause.attempt != attempt
+            || pause.wait.until <= now
+            || pause.wait.on.iter().any(|subject| changed.contains(subject))
+    }
+
+    async fn call(
+        &self,
+        run: &StoredRun,
+        epoch: Epoch,
+        ports: &D::Ports,
+        vertex: &Vertex,
+        may_act: bool,
+    ) -> Option<Event> {
+        let (attempt, first) = match run.cursor.state(&vertex.name) {
+            Some(VertexState::Started { attempt, first, .. } | VertexState::Waiting { attempt, first, .. }) => {
+                (attempt, first)
+            }
+            Some(
+                VertexState::Pending { .. }
+                | VertexState::BackingOff { .. }
+                | VertexState::Succeeded { .. }
+                | VertexState::Skipped { .. }
+                | VertexState::Failed { .. },
+            )
+            | None => return None,
+        };
+        let now = self.clock.now().max(run.cursor.clock());
+        let context = StepContext::<D> {
+            ports,
+            run: &run.name,
+            run_uid: &run.uid,
+            vertex: &vertex.name,
+            attempt,
+            epoch,
+            now,
+            started: first,
+            deadline: first + TimeDelta::seconds(i64::from(vertex.deadline_seconds)),
+            cursor: &run.cursor,
+        };
+        let until = self.clock.now() + TimeDelta::seconds(STEP_CALL_SECONDS_MAX);
+        let work = std::pin::pin!(self.probe_and_apply(&context, vertex, may_act));
+        let result = match select(work, self.clock.sleep_until(until)).await {
+            Either::Left((result, _)) => result,
+            Either::Right(((), _)) => Ok(Seen::Wait(Wait::quiet(
+                self.clock.now(),
+                Reason::new("StepCallTimedOut", format!("no answer within {STEP_CALL_SECONDS_MAX} s; looking again")),
+            ))),
+        };
+        self.event_of(run, vertex, attempt, result)
+    }
+
+    async fn probe_and_apply(
+        &self,
+        context: &StepContext<'_, D>,
+        vertex: &Vertex,
+        may_act: bool,
+    ) -> Result<Seen, StepError> {
+        let step = self.registry.get(&vertex.kind).ok_or_else(|| {
+            StepError::NeedsOperator(Reason::new("UnknownStepKind", format!("no step of kind {}", vertex.kind)))
+        })?;
+        match step.probe(context, &vertex.params).await? {
+            Probe::Satisfied(output) => return Ok(Seen::Done(output)),
+            Probe::Wait(wait) => return Ok(Seen::Wait(wait)),
+            Probe::Unknown(reason) => {
+                let again = context.now + TimeDelta::seconds(UNKNOWN_AGAIN_SECONDS);
+                return Ok(Seen::Wait(Wait::shown(again, reason)));
+            }
+            Probe::Unsatisfied if !may_act => {
+                let again = context.now + TimeDelta::seconds(UNKNOWN_AGAIN_SECONDS);
+                return Ok(Seen::Wait(Wait::quiet(again, Reason::new("Paused", "paused before its next effect"))));
+            }
+            Probe::Unsatisfied => {}
+        }
+        Ok(match step.apply(context, &vertex.params).await? {
+            StepOutcome::Done(output) => Seen::Done(output),
+            StepOutcome::Skipped(reason) => Seen::Skipped(reason),
+            StepOutcome::Wait(wait) => Seen::Wait(wait),
+        })
+    }
+
+    fn event_of(
+        &self,
+        run: &StoredRun,
+        vertex: &Vertex,
+        attempt: u32,
+        result: Result<Seen, StepError>,
+    ) -> Option<Event> {
+        let at = whole_seconds(self.clock.now()).max(run.cursor.clock());
+        let key = (run.name.clone(), vertex.name.clone());
+        let name = vertex.name.clone();
+        let event = match result {
+            Ok(Seen::Wait(wait)) => {
+                let known = run.cursor.note(&vertex.name) == Some(&wait.reason)
+                    && matches!(run.cursor.state(&vertex.name), Some(VertexState::Waiting { .. }));
+                let event = (wait.shown && !known).then(|| Event::Waiting {
+                    vertex: name,
+                    attempt,
+                    until: whole_seconds(wait.until).max(at),
+                    reason: wait.reason.clone(),
+                    at,
+                });
+                self.lock().insert(key, Pause { attempt, wait });
+                return event;
+            }
+            Ok(Seen::Done(output)) => Event::Succeeded { vertex: name, attempt, output, at },
+            Ok(Seen::Skipped(reason)) => Event::Skipped { vertex: name, reason, at },
+            Err(StepError::Transient(reason)) if attempt < vertex.attempts_max => {
+                let again = back_off(&run.name, &name, attempt, &run.limits, at);
+                Event::Failed { vertex: name, attempt, reason, next: AfterFailure::Retry(again), at }
+            }
+            Err(StepError::Transient(reason) | StepError::Permanent(reason) | StepError::NeedsOperator(reason)) => {
+                Event::Failed { vertex: name, attempt, reason, next: AfterFailure::Rest, at }
+            }
+        };
+        self.lock().remove(&key);
+        Some(event)
+    }
+
+    fn earliest(&self, run: &RunName, cursor: &Cursor, decided: Option<Timestamp>) -> Option<Timestamp> {
+        if cursor.phase() == RunPhase::Succeeded {
+            return None;
+        }
+        let waits = self.lock();
+        let of_run = waits.iter().filter(|((name, vertex), pause)| {
+            let live = match cursor.state(vertex) {
+                Some(VertexState::Started { attempt, .. } | VertexState::Waiting { attempt, .. }) => {
+                    attempt == pause.attempt
+                }
+                Some(
+                    VertexState::Pending { .. }
+                    | VertexState::BackingOff { .. }
+                    | VertexState::Succeeded { .. }
+                    | VertexState::Skipped { .. }
+                    | VertexState::Failed { .. },
+                )
+                | None => false,
+            };
+            name == run && live
+        });
+        of_run.map(|(_, pause)| pause.wait.until).chain(decided).min()
+    }
+
+    fn forget(&self, run: &RunName) {
+        self.lock().retain(|(name, _), _| name != run);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<(RunName, VertexName), Pause>> {
+        // Waits are only hints: after a panic of another holder the worst is a look too many.
+        self.waits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What probe and apply came to, taken together.
+enum Seen {
+    Done(Value),
+    Skipped(Reason),
+    Wait(Wait),
+}
+
+fn decision_wakes_now(decision: &Decision, now: Timestamp) -> bool {
+    decision.wake_at.is_some_and(|at| at <= now) && decision.poll.is_empty() && decision.start.is_empty()
+}

@@ -1,0 +1,1 @@
+//! The controllers: intents become runs, runs are ticked, orders are written.

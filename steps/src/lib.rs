@@ -1,0 +1,1 @@
+//! The steps of a kubeadm upgrade and the ports they act through.

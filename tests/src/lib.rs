@@ -1,0 +1,1 @@
+//! Scenarios, walls and the tiers that need real processes.
