@@ -3,6 +3,7 @@
 use crate::{
     conditions::Condition,
     control::{Acknowledgement, Control},
+    validate::direct_update as rules,
     values::{AirGapped, Canary, Component, Concurrency, InvalidVersion, KubeVersion, Phase, Strategy},
 };
 use cupcake_engine::clock::Timestamp;
@@ -15,7 +16,6 @@ use std::collections::BTreeMap;
 /// What to upgrade, to which version, and how carefully.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, CustomResource, KubeSchema)]
 #[kube(
-    crates(kube_core = "::kube_core"),
     group = "cupcake.ricardomolendijk.com",
     version = "v1",
     kind = "DirectUpdate",
@@ -24,6 +24,20 @@ use std::collections::BTreeMap;
     category = "cupcake",
     status = "DirectUpdateStatus",
     derive = "PartialEq",
+    validation = rules::FROZEN_AIR_GAPPED,
+    validation = rules::FROZEN_BATCH_SIZE,
+    validation = rules::FROZEN_CANARY,
+    validation = rules::FROZEN_COMPONENTS,
+    validation = rules::FROZEN_DRAIN,
+    validation = rules::FROZEN_DRY_RUN,
+    validation = rules::FROZEN_MAX_FAILURES,
+    validation = rules::FROZEN_NODE_SELECTOR,
+    validation = rules::FROZEN_NODE_TIMEOUT,
+    validation = rules::FROZEN_OPERATION_TIMEOUT,
+    validation = rules::FROZEN_PREFLIGHT_CHECKS,
+    validation = rules::FROZEN_STRATEGY,
+    validation = rules::FROZEN_TARGET_VERSION,
+    validation = rules::RUN_STAYS,
     doc = "Upgrades this cluster to a version, now: `kubectl apply` it and watch it arrive. Once its run exists the spec stays as it is, but for control and concurrency.",
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase", description = "where it stands"),
     printcolumn(
@@ -54,11 +68,12 @@ use std::collections::BTreeMap;
     ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
-#[x_kube(crates(kube_core = "::kube_core"))]
+#[x_kube(validation = rules::CANARY_NAMES_NODES, validation = rules::CANARY_ENABLED_NAMES_NODES, validation = rules::AIR_GAP_NAMES_BUNDLE)]
 #[serde(rename_all = "camelCase")]
 pub struct DirectUpdateSpec {
     /// The version to arrive at, with or without v. Example: 1.34.4
     #[schemars(length(min = 5, max = 32), regex(pattern = crate::schema::VERSION_PATTERN))]
+    #[x_kube(validation = rules::VERSION)]
     pub target_version: String,
 
     /// An upgrade without any network, from a bundle.

@@ -10,6 +10,12 @@
 //! itself enforces it, and in [`validate`] for servers without CEL (below Kubernetes 1.25).
 //! [`definitions`] makes the YAML in `generated/`; the binary `crdgen` writes it.
 
+// The derives of kube write `::kube::core` and `::kube::KubeSchema`. This crate does without the kube crate, which is a client, so it
+// stands in for it under that name.
+extern crate self as kube;
+pub(crate) use kube_core as core;
+pub(crate) use kube_derive::KubeSchema;
+
 pub mod conditions;
 pub mod control;
 pub mod direct_update;
@@ -19,6 +25,7 @@ mod schema;
 pub mod update_schedule;
 pub mod upgrade_plan;
 pub mod upgrade_run;
+pub mod validate;
 pub mod values;
 
 pub use direct_update::{DirectUpdate, DirectUpdateSpec, DirectUpdateStatus};
@@ -28,6 +35,7 @@ pub use schema::definitions;
 pub use update_schedule::{UpdateSchedule, UpdateScheduleSpec, UpdateScheduleStatus};
 pub use upgrade_plan::{UpgradePlan, UpgradePlanSpec};
 pub use upgrade_run::{UpgradeRun, UpgradeRunSpec, UpgradeRunStatus};
+pub use validate::Validate;
 pub use values::KubeVersion;
 
 /// The API group of all kinds.

@@ -1,6 +1,9 @@
 //! NodeTask: the mailbox of one node. The operator puts an order in, the node's agent claims and answers it.
 
-use crate::values::{HostStep, KubeVersion, NodeRole, OrderKey};
+use crate::{
+    validate::node_task as rules,
+    values::{HostStep, KubeVersion, NodeRole, OrderKey},
+};
 use cupcake_engine::clock::Timestamp;
 use kube_derive::{CustomResource, KubeSchema};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -10,7 +13,6 @@ use std::{collections::BTreeMap, fmt};
 /// What is asked of a node; written by the operator alone.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, CustomResource, KubeSchema)]
 #[kube(
-    crates(kube_core = "::kube_core"),
     group = "cupcake.ricardomolendijk.com",
     version = "v1",
     kind = "NodeTask",
@@ -19,6 +21,19 @@ use std::{collections::BTreeMap, fmt};
     category = "cupcake",
     status = "NodeTaskStatus",
     derive = "PartialEq",
+    validation = rules::NAMED_AFTER_NODE,
+    validation = rules::NODE_STAYS,
+    validation = rules::EPOCH_GROWS,
+    validation = rules::ORDER_EPOCH_GROWS,
+    validation = rules::ORDER_OF_PRESENT_LEADER,
+    validation = rules::CLAIMED_STAYS,
+    validation = rules::CONTENT_STAYS,
+    validation = rules::REQUESTS_STAY,
+    validation = rules::ANSWER_UNDER_KEY,
+    validation = rules::ANSWER_STAYS,
+    validation = rules::KEY_AND_STATE,
+    validation = rules::STATE_GOES_ON,
+    validation = rules::ANSWER_EPOCH_GROWS,
     doc = "The mailbox of one node, named after it: the operator writes an order into the spec, the node's agent answers in the status. The API server itself refuses whatever would break an order that is under way.",
     printcolumn(
         name = "State",
@@ -55,7 +70,6 @@ use std::{collections::BTreeMap, fmt};
     ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
-#[x_kube(crates(kube_core = "::kube_core"))]
 #[serde(rename_all = "camelCase")]
 pub struct NodeTaskSpec {
     /// The number of the leader; a smaller one is refused. Example: 4

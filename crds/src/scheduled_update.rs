@@ -2,6 +2,7 @@
 
 use crate::{
     conditions::Condition,
+    validate::{direct_update as rules, scheduled_update as scheduled},
     values::{AirGapped, Canary, Component, Concurrency, InvalidVersion, KubeVersion, Strategy},
 };
 use cupcake_engine::clock::Timestamp;
@@ -13,7 +14,6 @@ use std::collections::BTreeMap;
 /// What to upgrade, to which version, when, and how carefully.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, CustomResource, KubeSchema)]
 #[kube(
-    crates(kube_core = "::kube_core"),
     group = "cupcake.ricardomolendijk.com",
     version = "v1",
     kind = "ScheduledUpdate",
@@ -22,6 +22,7 @@ use std::collections::BTreeMap;
     category = "cupcake",
     status = "ScheduledUpdateStatus",
     derive = "PartialEq",
+    validation = scheduled::FROZEN,
     doc = "Creates a DirectUpdate at a given time. Once that exists, the spec stays as it is.",
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase", description = "where it stands"),
     printcolumn(
@@ -40,7 +41,7 @@ use std::collections::BTreeMap;
     ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
-#[x_kube(crates(kube_core = "::kube_core"))]
+#[x_kube(validation = rules::CANARY_NAMES_NODES, validation = rules::CANARY_ENABLED_NAMES_NODES, validation = rules::AIR_GAP_NAMES_BUNDLE)]
 #[serde(rename_all = "camelCase")]
 pub struct ScheduledUpdateSpec {
     /// When to begin, with its offset from UTC. Example: 2026-12-01T02:00:00Z
@@ -48,6 +49,7 @@ pub struct ScheduledUpdateSpec {
 
     /// The version to arrive at, with or without v. Example: 1.34.4
     #[schemars(length(min = 5, max = 32), regex(pattern = crate::schema::VERSION_PATTERN))]
+    #[x_kube(validation = rules::VERSION)]
     pub target_version: String,
 
     /// An upgrade without any network, from a bundle.

@@ -2,6 +2,7 @@
 
 use crate::{
     conditions::Condition,
+    validate::update_schedule as rules,
     values::{Component, Concurrency, Strategy},
 };
 use cupcake_engine::clock::Timestamp;
@@ -12,7 +13,6 @@ use serde::{Deserialize, Serialize};
 /// When to look for a newer version, which one to take, and how carefully.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, CustomResource, KubeSchema)]
 #[kube(
-    crates(kube_core = "::kube_core"),
     group = "cupcake.ricardomolendijk.com",
     version = "v1",
     kind = "UpdateSchedule",
@@ -49,11 +49,12 @@ use serde::{Deserialize, Serialize};
     ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
-#[x_kube(crates(kube_core = "::kube_core"))]
+#[x_kube(validation = rules::NO_CANARY, validation = rules::WINDOW_IS_OPEN)]
 #[serde(rename_all = "camelCase")]
 pub struct UpdateScheduleSpec {
     /// When to look for a newer version: minute, hour, day of month, month, day of week. Example: 0 2 1 * *
     #[schemars(length(min = 9, max = 128), regex(pattern = r"^[^\s]+( +[^\s]+){4}$"))]
+    #[x_kube(validation = rules::FIVE_FIELDS)]
     pub schedule: String,
 
     /// Which version to take, and how carefully to upgrade.
@@ -69,11 +70,12 @@ pub struct UpdateScheduleSpec {
 }
 
 /// Which version to take, and how carefully to upgrade.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct UpdatePolicy {
     /// latest-patch for the newest patch of the cluster's minor, or a minor with a star, or one version. Example: 1.34.*
     #[schemars(length(min = 5, max = 32), regex(pattern = r"^(latest-patch|v?[0-9]+\.[0-9]+\.(\*|[0-9]+))$"))]
+    #[x_kube(validation = rules::VERSION_PATTERN)]
     pub target_version_pattern: String,
 
     /// What may be changed on a node. Example: [kubeadm, kubelet, kubectl]

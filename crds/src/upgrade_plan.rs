@@ -1,5 +1,6 @@
 //! UpgradePlan: what a run will do, written once.
 
+use crate::validate::upgrade_plan as rules;
 use kube_derive::{CustomResource, KubeSchema};
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
@@ -8,7 +9,6 @@ use serde_json::Value;
 /// A compiled plan; never changed after it was written.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, CustomResource, KubeSchema)]
 #[kube(
-    crates(kube_core = "::kube_core"),
     group = "cupcake.ricardomolendijk.com",
     version = "v1",
     kind = "UpgradePlan",
@@ -40,7 +40,7 @@ use serde_json::Value;
     ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
-#[x_kube(crates(kube_core = "::kube_core"))]
+#[x_kube(validation = rules::IMMUTABLE)]
 #[serde(rename_all = "camelCase")]
 pub struct UpgradePlanSpec {
     /// Name and version of what compiled it. Example: cupcake-workflows/0.1.0

@@ -2,6 +2,7 @@
 
 use crate::{
     conditions::Condition,
+    validate::upgrade_run as rules,
     values::{KubeVersion, Phase},
 };
 use cupcake_engine::clock::Timestamp;
@@ -12,7 +13,6 @@ use serde::{Deserialize, Serialize};
 /// Which plan is carried out, for whom; fixed for ever, but for concurrency.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, CustomResource, KubeSchema)]
 #[kube(
-    crates(kube_core = "::kube_core"),
     group = "cupcake.ricardomolendijk.com",
     version = "v1",
     kind = "UpgradeRun",
@@ -21,6 +21,9 @@ use serde::{Deserialize, Serialize};
     category = "cupcake",
     status = "UpgradeRunStatus",
     derive = "PartialEq",
+    validation = rules::EPOCH_GROWS,
+    validation = rules::COMMIT_GROWS,
+    validation = rules::FINAL_STAYS,
     doc = "A plan being carried out. Written by the operator; `kubectl describe` shows its steps and what it waits for. To change anything, edit the DirectUpdate.",
     printcolumn(
         name = "Target",
@@ -62,7 +65,7 @@ use serde::{Deserialize, Serialize};
     ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
-#[x_kube(crates(kube_core = "::kube_core"))]
+#[x_kube(validation = rules::FIXED)]
 #[serde(rename_all = "camelCase")]
 pub struct UpgradeRunSpec {
     /// How many nodes may be in flight; follows the DirectUpdate. Example: 3

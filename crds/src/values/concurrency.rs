@@ -128,7 +128,6 @@ impl JsonSchema for Concurrency {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
             "x-kubernetes-int-or-string": true,
-            "anyOf": [{"type": "integer"}, {"type": "string"}],
             "minimum": 1,
             "maximum": Concurrency::NODES_MAX,
             "maxLength": 4,

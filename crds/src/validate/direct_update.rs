@@ -1,0 +1,138 @@
+//! Rules of [`DirectUpdate`], and those that it shares with the other kinds that users write.
+
+use super::{CelRule, Checks, Validate, Violations, json, same, shown};
+use crate::{
+    DirectUpdate, DirectUpdateStatus, KubeVersion,
+    values::{AirGapped, Canary, Strategy},
+};
+
+/// On the field: what the pattern demands, said so that it helps.
+pub(crate) const VERSION: CelRule = (
+    r"self.matches('^v?(0|[1-9][0-9]*)[.](0|[1-9][0-9]*)[.](0|[1-9][0-9]*)(-(alpha|beta|rc)[.](0|[1-9][0-9]*))?$')",
+    "a full Kubernetes version is needed: major.minor.patch with or without v, for example 1.34.4",
+);
+/// On the spec.
+pub(crate) const CANARY_NAMES_NODES: CelRule = (
+    "self.strategy != 'canary' || (has(self.canary) && self.canary.enabled && has(self.canary.nodes) && size(self.canary.nodes) > 0)",
+    "strategy canary needs canary.enabled: true and at least one node in canary.nodes; name one, or use strategy rolling",
+);
+/// On the spec.
+pub(crate) const CANARY_ENABLED_NAMES_NODES: CelRule = (
+    "!has(self.canary) || !self.canary.enabled || (has(self.canary.nodes) && size(self.canary.nodes) > 0)",
+    "canary.enabled: true needs at least one node in canary.nodes; name one, or set canary.enabled: false",
+);
+/// On the spec.
+pub(crate) const AIR_GAP_NAMES_BUNDLE: CelRule = (
+    "!has(self.airGapped) || !self.airGapped.enabled || has(self.airGapped.bundleConfigMap)",
+    "airGapped.enabled: true needs airGapped.bundleConfigMap: name the ConfigMap that describes the bundle, or set airGapped.enabled: false",
+);
+
+/// CEL: a run exists.
+macro_rules! frozen {
+    ($field:literal) => {
+        (
+            concat!("!has(oldSelf.status) || !has(oldSelf.status.run) || ", same!($field)),
+            concat!(
+                $field,
+                " cannot change once status.run names a run (only spec.concurrency and spec.control can); put it back, or create another DirectUpdate"
+            ),
+        )
+    };
+}
+
+pub(crate) const FROZEN_AIR_GAPPED: CelRule = frozen!("spec.airGapped");
+pub(crate) const FROZEN_BATCH_SIZE: CelRule = frozen!("spec.batchSize");
+pub(crate) const FROZEN_CANARY: CelRule = frozen!("spec.canary");
+pub(crate) const FROZEN_COMPONENTS: CelRule = frozen!("spec.components");
+pub(crate) const FROZEN_DRAIN: CelRule = frozen!("spec.drain");
+pub(crate) const FROZEN_DRY_RUN: CelRule = frozen!("spec.dryRun");
+pub(crate) const FROZEN_MAX_FAILURES: CelRule = frozen!("spec.maxFailures");
+pub(crate) const FROZEN_NODE_SELECTOR: CelRule = frozen!("spec.nodeSelector");
+pub(crate) const FROZEN_NODE_TIMEOUT: CelRule = frozen!("spec.nodeTimeout");
+pub(crate) const FROZEN_OPERATION_TIMEOUT: CelRule = frozen!("spec.operationTimeout");
+pub(crate) const FROZEN_PREFLIGHT_CHECKS: CelRule = frozen!("spec.preflightChecks");
+pub(crate) const FROZEN_STRATEGY: CelRule = frozen!("spec.strategy");
+pub(crate) const FROZEN_TARGET_VERSION: CelRule = frozen!("spec.targetVersion");
+/// On the root: which run carries it out is decided once.
+pub(crate) const RUN_STAYS: CelRule = (
+    concat!("!has(oldSelf.status) || !has(oldSelf.status.run) || (has(self.status) && ", same!("status.run"), ")"),
+    "status.run cannot change once it names a run; create another DirectUpdate",
+);
+
+/// The rules about the canary nodes and the bundle, which ScheduledUpdate shares.
+pub(crate) fn choices(
+    checks: &mut Checks,
+    strategy: Strategy,
+    canary: Option<&Canary>,
+    air_gapped: Option<&AirGapped>,
+) {
+    let named = canary.is_some_and(|canary| canary.enabled && !canary.nodes.is_empty());
+    checks.rule(CANARY_NAMES_NODES, strategy != Strategy::Canary || named, "spec.strategy", json(&strategy));
+    let enabled = canary.is_some_and(|canary| canary.enabled);
+    checks.rule(CANARY_ENABLED_NAMES_NODES, !enabled || named, "spec.canary", json(&canary));
+    let bundled = air_gapped.is_none_or(|air_gapped| !air_gapped.enabled || air_gapped.bundle_config_map.is_some());
+    checks.rule(AIR_GAP_NAMES_BUNDLE, bundled, "spec.airGapped", json(&air_gapped));
+}
+
+/// The rule about target versions, which ScheduledUpdate shares.
+pub(crate) fn version(checks: &mut Checks, text: &str) {
+    // What a package or a vendor appends is read from nodes, but is no version to ask for.
+    let bare = text.strip_prefix('v').unwrap_or(text);
+    let plain = text.parse::<KubeVersion>().is_ok_and(|version| version.to_string() == bare);
+    checks.rule(VERSION, plain, "spec.targetVersion", text);
+}
+
+impl Validate for DirectUpdate {
+    fn validate(&self) -> Result<(), Violations> {
+        let mut checks = Checks::default();
+        version(&mut checks, &self.spec.target_version);
+        choices(&mut checks, self.spec.strategy, self.spec.canary.as_ref(), self.spec.air_gapped.as_ref());
+        checks.end()
+    }
+
+    fn validate_update(&self, old: &Self) -> Result<(), Violations> {
+        let mut checks = Checks::default();
+        version(&mut checks, &self.spec.target_version);
+        choices(&mut checks, self.spec.strategy, self.spec.canary.as_ref(), self.spec.air_gapped.as_ref());
+        if old.is_frozen() {
+            frozen(&mut checks, self, old);
+        }
+        checks.end()
+    }
+}
+
+fn frozen(checks: &mut Checks, new: &DirectUpdate, old: &DirectUpdate) {
+    let run = |status: Option<&DirectUpdateStatus>| status.and_then(|status| status.run.clone());
+    let (new_run, old_run) = (run(new.status.as_ref()), run(old.status.as_ref()));
+    let (new, old) = (&new.spec, &old.spec);
+    let mut same = |rule, same: bool, field, value: String| checks.rule(rule, same, field, value);
+    same(FROZEN_AIR_GAPPED, new.air_gapped == old.air_gapped, "spec.airGapped", json(&new.air_gapped));
+    same(FROZEN_BATCH_SIZE, new.batch_size == old.batch_size, "spec.batchSize", json(&new.batch_size));
+    same(FROZEN_CANARY, new.canary == old.canary, "spec.canary", json(&new.canary));
+    same(FROZEN_COMPONENTS, new.components == old.components, "spec.components", json(&new.components));
+    same(FROZEN_DRAIN, new.drain == old.drain, "spec.drain", json(&new.drain));
+    same(FROZEN_DRY_RUN, new.dry_run == old.dry_run, "spec.dryRun", json(&new.dry_run));
+    same(FROZEN_MAX_FAILURES, new.max_failures == old.max_failures, "spec.maxFailures", json(&new.max_failures));
+    same(FROZEN_NODE_SELECTOR, new.node_selector == old.node_selector, "spec.nodeSelector", json(&new.node_selector));
+    same(FROZEN_NODE_TIMEOUT, new.node_timeout == old.node_timeout, "spec.nodeTimeout", json(&new.node_timeout));
+    same(
+        FROZEN_OPERATION_TIMEOUT,
+        new.operation_timeout == old.operation_timeout,
+        "spec.operationTimeout",
+        json(&new.operation_timeout),
+    );
+    same(
+        FROZEN_PREFLIGHT_CHECKS,
+        new.preflight_checks == old.preflight_checks,
+        "spec.preflightChecks",
+        json(&new.preflight_checks),
+    );
+    same(FROZEN_STRATEGY, new.strategy == old.strategy, "spec.strategy", json(&new.strategy));
+    same(
+        FROZEN_TARGET_VERSION,
+        new.target_version == old.target_version,
+        "spec.targetVersion",
+        new.target_version.clone(),
+    );
+    same(RUN_STAYS, new_run == old_run, "status.run", shown(new_run.as_ref()));
+}
