@@ -1,0 +1,3 @@
+//! Steps that run in the operator. One file a step.
+
+pub mod params;

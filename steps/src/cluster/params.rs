@@ -1,0 +1,101 @@
+//! Parameters of the cluster steps: what compilers of plans write and the steps read. Fixed for ever per kind.
+
+use crate::ports::cluster::ChildSource;
+use cupcake_crds::values::{HostStep, KubeVersion, NodeRef};
+use cupcake_engine::names::{RunName, VertexName};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// `preflight/v1`: every node that is to move is Ready, has an agent that answered, and may move by the skew policy.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Preflight {
+    /// Where the hop goes.
+    pub target_version: KubeVersion,
+    /// Which workers move: those with these labels. Control-plane nodes always do.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub node_selector: BTreeMap<String, String>,
+}
+
+/// `host-order/v1`: the node's runner gets the order; done when it is Prepared, or Done where there is no second part.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HostOrder {
+    /// The node.
+    pub node: NodeRef,
+    /// The version that the node moves to.
+    pub target_version: KubeVersion,
+    /// What it does at once.
+    pub prepare: Vec<HostStep>,
+    /// What it does after proceed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub finish: Vec<HostStep>,
+    /// How long the machine may work on it, its waiting for proceed not counted.
+    pub work_seconds_max: u32,
+}
+
+/// What `host-order/v1` and `host-proceed/v1` leave: what the host steps found out.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct HostOutputs(pub BTreeMap<String, String>);
+
+/// `drain-node/v1`: cordoned by this run, and none of the pods left that had to go.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DrainNode {
+    /// The node.
+    pub node: NodeRef,
+    /// How long the whole drain may take; past it the vertex fails and names what blocks.
+    pub timeout_seconds: u32,
+}
+
+/// `host-proceed/v1`: the second part of the order that `order_vertex` placed is done, and the Node is Ready at the version.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HostProceed {
+    /// The order: placed anew, with proceed set, where the one of `order_vertex` failed.
+    #[serde(flatten)]
+    pub order: HostOrder,
+    /// The vertex that placed the order.
+    pub order_vertex: VertexName,
+    /// How long the node must have been Ready since the answer.
+    pub soak_seconds: u32,
+}
+
+/// `uncordon-node/v1`: the node is schedulable, unless somebody else cordoned it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct UncordonNode {
+    /// The node.
+    pub node: NodeRef,
+}
+
+/// `addons/v1`: kubeadm's configuration says the version, kube-proxy runs it everywhere, CoreDNS is rolled out.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Addons {
+    /// The hop's version.
+    pub target_version: KubeVersion,
+}
+
+/// `child-run/v1`: the child run exists and Succeeded.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ChildRun {
+    /// The child's name.
+    pub run: RunName,
+    /// Where its plan comes from.
+    pub source: ChildSource,
+}
+
+/// `verify-cluster/v1`: every node that was to move is Ready at the version, the API server answers with it, nothing is left cordoned by the run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct VerifyCluster {
+    /// The version to be found.
+    pub target_version: KubeVersion,
+    /// Which workers moved.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub node_selector: BTreeMap<String, String>,
+}

@@ -1,0 +1,235 @@
+//! What the operator's steps may do to a cluster and to one node of it.
+//!
+//! # Guarantees
+//! Reads of a single object may come from a cache that lags behind; whatever changes something carries the version that was
+//! read, so that acting on a stale read is refused ([`OpsError::Changed`]) instead of done.
+//! `pods` and the lists behind `nodes` of verification are read from the API server itself.
+
+use async_trait::async_trait;
+use cupcake_crds::NodeTask;
+use cupcake_crds::node_task::Order;
+use cupcake_crds::values::{KubeVersion, NodeRef, NodeRole};
+use cupcake_engine::clock::Timestamp;
+use cupcake_engine::names::{Epoch, Reason, RunName, VertexName};
+use cupcake_engine::step::{Domain, StepError, StepOutcome, Wait};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// The operator's domain.
+pub struct Cluster;
+
+impl Domain for Cluster {
+    type Ports = ClusterPorts;
+}
+
+/// The ports of the operator's steps.
+#[derive(Clone)]
+pub struct ClusterPorts {
+    /// The cluster as a whole.
+    pub cluster: Arc<dyn ClusterOps>,
+    /// One node at a time.
+    pub nodes: Arc<dyn NodeOps>,
+}
+
+/// Why an operation was not carried out, by what the step does next.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OpsError {
+    /// The object changed since it was read, or another leader is at work: look again.
+    #[error("{0}")]
+    Changed(Reason),
+    /// It may work another time: no answer, 429, 5xx, or a 403 from a server whose authorizer is still cold.
+    #[error("{0}")]
+    Transient(Reason),
+    /// It will not work until a person changes something.
+    #[error("{0}")]
+    NeedsOperator(Reason),
+}
+
+impl From<OpsError> for StepError {
+    fn from(error: OpsError) -> Self {
+        match error {
+            OpsError::Changed(reason) | OpsError::Transient(reason) => Self::Transient(reason),
+            OpsError::NeedsOperator(reason) => Self::NeedsOperator(reason),
+        }
+    }
+}
+
+impl OpsError {
+    /// What a step's apply returns: a changed object is no failed attempt but a reason to look again soon.
+    pub fn into_outcome<T>(self, again: Timestamp) -> Result<StepOutcome<T>, StepError> {
+        match self {
+            Self::Changed(reason) => Ok(StepOutcome::Wait(Wait::quiet(again, reason))),
+            Self::Transient(_) | Self::NeedsOperator(_) => Err(self.into()),
+        }
+    }
+}
+
+/// Whether a node's kubelet reports that it can take pods.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Readiness {
+    /// Ready.
+    Ready,
+    /// The kubelet says it is not.
+    NotReady,
+    /// The kubelet was not heard of for too long.
+    Unknown,
+}
+
+/// Who made a node unschedulable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CordonOwner {
+    /// Nobody: pods may be scheduled.
+    Nobody,
+    /// The run with this UID.
+    Run(String),
+    /// Somebody else: it stays cordoned.
+    Other,
+}
+
+/// A Node as steps see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeView {
+    /// Name and UID.
+    pub node: NodeRef,
+    /// The version that a change of it must carry.
+    pub resource_version: String,
+    /// What it is for.
+    pub role: NodeRole,
+    /// The kubelet's version, if the Node shows one that can be read.
+    pub kubelet: Option<KubeVersion>,
+    /// Whether it is Ready.
+    pub readiness: Readiness,
+    /// Since when readiness is what it is.
+    pub readiness_since: Option<Timestamp>,
+    /// The last heartbeat of its kubelet in the Ready condition.
+    pub heartbeat: Option<Timestamp>,
+    /// Who cordoned it.
+    pub cordon: CordonOwner,
+}
+
+/// What keeps a pod on a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PodKind {
+    /// A `DaemonSet`'s: stays.
+    Daemon,
+    /// A static pod's mirror: stays.
+    Mirror,
+    /// Of CUPCAKE's own operator: stays, so that the upgrade does not evict itself.
+    Operator,
+    /// Finished: nothing to evict.
+    Finished,
+    /// Anything else: to be evicted.
+    Evictable,
+}
+
+/// A pod on a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodView {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// UID: the one thing that tells it from its successor of the same name.
+    pub uid: String,
+    /// What keeps it.
+    pub kind: PodKind,
+    /// When it was created.
+    pub created: Option<Timestamp>,
+    /// Whether it is on its way out.
+    pub terminating: bool,
+}
+
+/// What came of asking for an eviction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Eviction {
+    /// Accepted: the pod is on its way out.
+    Accepted,
+    /// The pod with that UID is gone already.
+    Gone,
+    /// Refused for now, by a disruption budget or a webhook: the reason names it.
+    Blocked(Reason),
+}
+
+/// What a cluster step can do to one node.
+#[async_trait]
+pub trait NodeOps: Send + Sync {
+    /// The Node; `None` if it is gone.
+    async fn node(&self, name: &str) -> Result<Option<NodeView>, OpsError>;
+    /// Makes the node unschedulable and records the run as owner. A node that somebody else cordoned keeps that owner.
+    async fn cordon(&self, node: &NodeView, run_uid: &str) -> Result<(), OpsError>;
+    /// Makes the node schedulable if the run is the owner of its cordon; else changes nothing.
+    async fn uncordon(&self, node: &NodeView, run_uid: &str) -> Result<(), OpsError>;
+    /// The pods on the node, as the API server has them now.
+    async fn pods(&self, node: &str) -> Result<Vec<PodView>, OpsError>;
+    /// Asks for the eviction of exactly that pod (UID precondition).
+    async fn evict(&self, pod: &PodView) -> Result<Eviction, OpsError>;
+    /// The node's task; `None` if it does not exist yet.
+    async fn task(&self, node: &str) -> Result<Option<NodeTask>, OpsError>;
+    /// Puts an order into the mailbox `task`, as it was read.
+    async fn place_order(&self, task: &NodeTask, order: Order) -> Result<(), OpsError>;
+    /// Tells the order under way in `task` that its second part may begin.
+    async fn proceed(&self, task: &NodeTask, epoch: Epoch) -> Result<(), OpsError>;
+}
+
+/// An addon that kubeadm manages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AddonView {
+    /// `kube-proxy` or `coredns`.
+    pub name: String,
+    /// The image of its first container.
+    pub image: String,
+    /// Whether all its pods run that image.
+    pub rolled_out: bool,
+}
+
+/// Where the plan of a child run comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum ChildSource {
+    /// Compiled now, from a fresh snapshot: the wave of a hop, with all its batches.
+    Wave {
+        /// The version that the workers move to.
+        target_version: KubeVersion,
+    },
+    /// Compiled and stored when the wave was opened.
+    Plan {
+        /// Digest of the stored plan.
+        digest: String,
+    },
+}
+
+/// A child run as its parent sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChildView {
+    /// Its phase.
+    pub phase: cupcake_engine::cursor::RunPhase,
+    /// Why it stands where it stands.
+    pub reason: Reason,
+    /// For people: `12/40`.
+    pub progress: String,
+}
+
+/// What a cluster step can do to the cluster as a whole.
+#[async_trait]
+pub trait ClusterOps: Send + Sync {
+    /// All Nodes.
+    async fn nodes(&self) -> Result<Vec<NodeView>, OpsError>;
+    /// The version of the API server that answers.
+    async fn server_version(&self) -> Result<KubeVersion, OpsError>;
+    /// `kubernetesVersion` in kubeadm's ClusterConfiguration.
+    async fn kubeadm_config_version(&self) -> Result<KubeVersion, OpsError>;
+    /// The addons that kubeadm manages, as far as they exist.
+    async fn addons(&self) -> Result<Vec<AddonView>, OpsError>;
+    /// Makes the child run exist. Repeating it adopts the child that is there, if it is this parent's.
+    async fn open_child(
+        &self,
+        parent: &RunName,
+        parent_uid: &str,
+        vertex: &VertexName,
+        child: &RunName,
+        source: &ChildSource,
+    ) -> Result<(), OpsError>;
+    /// The child run; `None` if it does not exist.
+    async fn child(&self, child: &RunName) -> Result<Option<ChildView>, OpsError>;
+}

@@ -1,0 +1,179 @@
+//! What the runner's steps may do to their machine: a closed set of typed operations, never a shell string.
+
+use crate::ports::disk::SharedDisk;
+use async_trait::async_trait;
+use cupcake_crds::node_task::NodeInventory;
+use cupcake_crds::values::{KubeVersion, MinorVersion};
+use cupcake_engine::clock::Timestamp;
+use cupcake_engine::names::Reason;
+use cupcake_engine::step::{Domain, StepError};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// The machine's domain.
+pub struct Machine;
+
+impl Domain for Machine {
+    type Ports = MachinePorts;
+}
+
+/// The ports of the runner's steps.
+#[derive(Clone)]
+pub struct MachinePorts {
+    /// The machine.
+    pub host: Arc<dyn HostOps>,
+    /// The runner's folder: the mailbox and the journal.
+    pub disk: SharedDisk,
+}
+
+/// Why an operation on the machine failed, by what the step does next.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HostError {
+    /// It may work another time: a lock is held, the API is away, a mirror does not answer.
+    #[error("{0}")]
+    Transient(Reason),
+    /// It will not work, however often.
+    #[error("{0}")]
+    Permanent(Reason),
+    /// A person has to do something on the machine first.
+    #[error("{0}")]
+    NeedsOperator(Reason),
+}
+
+impl From<HostError> for StepError {
+    fn from(error: HostError) -> Self {
+        match error {
+            HostError::Transient(reason) => Self::Transient(reason),
+            HostError::Permanent(reason) => Self::Permanent(reason),
+            HostError::NeedsOperator(reason) => Self::NeedsOperator(reason),
+        }
+    }
+}
+
+/// The packages that are upgraded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Package {
+    /// kubeadm.
+    Kubeadm,
+    /// kubelet.
+    Kubelet,
+    /// kubectl.
+    Kubectl,
+}
+
+impl Package {
+    /// Its name in apt and yum repositories.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Kubeadm => "kubeadm",
+            Self::Kubelet => "kubelet",
+            Self::Kubectl => "kubectl",
+        }
+    }
+}
+
+/// A package as the package manager has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PackageState {
+    /// The whole version, such as `1.34.4-1.1`; `None` if it is not installed.
+    pub version: Option<String>,
+    /// Whether it is installed to the end: neither half-configured nor half-unpacked.
+    pub whole: bool,
+    /// Whether it is held back from ordinary upgrades.
+    pub held: bool,
+}
+
+impl PackageState {
+    /// Whether it is installed whole, held, and of that Kubernetes version.
+    pub fn is_at(&self, version: &KubeVersion) -> bool {
+        self.whole && self.held && self.version.as_deref().is_some_and(|found| found.parse() == Ok(*version))
+    }
+}
+
+/// Which of kubeadm's two ways: the first control-plane node applies, every other node follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum KubeadmUpgrade {
+    /// `kubeadm upgrade apply VERSION --yes`.
+    Apply,
+    /// `kubeadm upgrade node`.
+    Node,
+}
+
+/// The static pods that kubeadm manages, with the image tag in their manifest and the one that runs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StaticPods {
+    /// Image tag in the manifest on disk, by component: `kube-apiserver` -> `v1.34.4`. Empty on a worker.
+    pub manifests: BTreeMap<String, String>,
+    /// Image tag of the running container as the container runtime says, by component.
+    pub running: BTreeMap<String, String>,
+}
+
+/// The kubelet as it runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KubeletState {
+    /// Version of the binary on disk.
+    pub installed: Option<KubeVersion>,
+    /// Whether the unit is active.
+    pub active: bool,
+    /// Whether the running process was started from the binary that is on disk now.
+    pub runs_installed: bool,
+    /// When the process started.
+    pub since: Option<Timestamp>,
+}
+
+/// A finished etcd snapshot on the machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SnapshotInfo {
+    /// Where it lies, absolute.
+    pub path: String,
+    /// Its size.
+    pub bytes: u64,
+    /// Lower-case hex SHA-256 of the whole file.
+    pub sha256: String,
+    /// The store revision it was taken at.
+    pub revision: u64,
+    /// When it was finished.
+    pub taken_at: Timestamp,
+}
+
+/// What a host step can do.
+///
+/// # Guarantees
+/// Every operation is bounded in time and output, names the program and its last lines in the error, and may be repeated
+/// after it was cut short at any point. Reads never change anything.
+#[async_trait]
+pub trait HostOps: Send + Sync {
+    /// Tells one boot of the machine from the next.
+    async fn boot_id(&self) -> Result<String, HostError>;
+    /// What the machine is and carries; `request` is given back in it.
+    async fn inventory(&self, request: &str) -> Result<NodeInventory, HostError>;
+    /// The minor that the Kubernetes package repository is set to; `None` if there is none.
+    async fn repository(&self) -> Result<Option<MinorVersion>, HostError>;
+    /// Sets the repository to that minor (host and key kept, a copy of the old file kept) and refreshes the index.
+    async fn switch_repository(&self, minor: MinorVersion) -> Result<(), HostError>;
+    /// A package's state.
+    async fn package(&self, package: Package) -> Result<PackageState, HostError>;
+    /// Installs exactly that Kubernetes version of the packages and holds them, whatever happens in between.
+    async fn install(&self, packages: &[Package], version: &KubeVersion) -> Result<(), HostError>;
+    /// References of the images that version needs and that the runtime does not have.
+    async fn images_missing(&self, version: &KubeVersion) -> Result<Vec<String>, HostError>;
+    /// Pulls those images.
+    async fn pull_images(&self, version: &KubeVersion) -> Result<(), HostError>;
+    /// Runs kubeadm's upgrade to its end.
+    async fn kubeadm_upgrade(&self, how: KubeadmUpgrade, version: &KubeVersion) -> Result<(), HostError>;
+    /// The static pods.
+    async fn static_pods(&self) -> Result<StaticPods, HostError>;
+    /// Version that the kubelet's configuration was last written for by kubeadm on this machine, if it can be told.
+    async fn kubelet(&self) -> Result<KubeletState, HostError>;
+    /// `systemctl daemon-reload` and `systemctl restart kubelet`.
+    async fn restart_kubelet(&self) -> Result<(), HostError>;
+    /// The finished snapshot of that name, verified again; `None` if there is none.
+    async fn etcd_snapshot(&self, name: &str) -> Result<Option<SnapshotInfo>, HostError>;
+    /// Takes a snapshot of the local etcd member under that name: `.part`, fsync, verify, rename.
+    async fn take_etcd_snapshot(&self, name: &str) -> Result<SnapshotInfo, HostError>;
+}
