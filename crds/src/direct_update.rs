@@ -72,7 +72,7 @@ use std::collections::BTreeMap;
 #[serde(rename_all = "camelCase")]
 pub struct DirectUpdateSpec {
     /// The version to arrive at, with or without v. Example: 1.34.4
-    #[schemars(length(min = 5, max = 32), regex(pattern = crate::schema::VERSION_PATTERN))]
+    #[schemars(length(max = 32), regex(pattern = crate::schema::VERSION_PATTERN))]
     #[x_kube(validation = rules::VERSION)]
     pub target_version: String,
 
@@ -96,6 +96,7 @@ pub struct DirectUpdateSpec {
 
     /// How many workers may be in flight: a number, or a percentage of the workers to upgrade. May change at any time. Example: 3 or "10%"
     #[serde(default)]
+    #[x_kube(validation = rules::CONCURRENCY)]
     pub concurrency: Concurrency,
 
     /// Requests to an update under way: pause, cancel, approvals, retry, skip. May change at any time.
@@ -123,11 +124,13 @@ pub struct DirectUpdateSpec {
     /// The longest one node may take, as a Go duration; 30m if left out. Example: 45m
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::duration")]
+    #[x_kube(validation = rules::DURATION)]
     pub node_timeout: Option<Duration>,
 
     /// The longest the whole update may take, as a Go duration; if left out, 2h or twice the estimate, whichever is longer. Example: 6h
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::duration")]
+    #[x_kube(validation = rules::DURATION)]
     pub operation_timeout: Option<Duration>,
 
     /// Check API, nodes, disks, disruption budgets and more before anything is changed. Example: true
@@ -141,16 +144,18 @@ pub struct DirectUpdateSpec {
 }
 
 /// How nodes are emptied before their kubelet is replaced.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Drain {
     /// How long one pod gets to end, as a Go duration; its own grace period if left out. Example: 5m
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::duration")]
+    #[x_kube(validation = rules::DURATION)]
     pub pod_timeout: Option<Duration>,
     /// How long a drain may be blocked before a person is asked, as a Go duration; 15m if left out. Example: 30m
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::duration")]
+    #[x_kube(validation = rules::DURATION)]
     pub timeout: Option<Duration>,
 }
 

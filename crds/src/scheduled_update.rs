@@ -48,7 +48,7 @@ pub struct ScheduledUpdateSpec {
     pub schedule_at: Timestamp,
 
     /// The version to arrive at, with or without v. Example: 1.34.4
-    #[schemars(length(min = 5, max = 32), regex(pattern = crate::schema::VERSION_PATTERN))]
+    #[schemars(length(max = 32), regex(pattern = crate::schema::VERSION_PATTERN))]
     #[x_kube(validation = rules::VERSION)]
     pub target_version: String,
 
@@ -67,6 +67,7 @@ pub struct ScheduledUpdateSpec {
 
     /// How many workers may be in flight: a number, or a percentage of the workers to upgrade. Example: 3 or "10%"
     #[serde(default)]
+    #[x_kube(validation = rules::CONCURRENCY)]
     pub concurrency: Concurrency,
 
     /// Only nodes with all of these labels are upgraded; all nodes if left out. Example: {"pool": "blue"}

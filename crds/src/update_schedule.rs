@@ -2,7 +2,7 @@
 
 use crate::{
     conditions::Condition,
-    validate::update_schedule as rules,
+    validate::{direct_update as direct, update_schedule as rules},
     values::{Component, Concurrency, Strategy},
 };
 use cupcake_engine::clock::Timestamp;
@@ -53,7 +53,7 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "camelCase")]
 pub struct UpdateScheduleSpec {
     /// When to look for a newer version: minute, hour, day of month, month, day of week. Example: 0 2 1 * *
-    #[schemars(length(min = 9, max = 128), regex(pattern = r"^[^\s]+( +[^\s]+){4}$"))]
+    #[schemars(length(max = 128), regex(pattern = r"^[^\s]+( +[^\s]+){4}$"))]
     #[x_kube(validation = rules::FIVE_FIELDS)]
     pub schedule: String,
 
@@ -74,7 +74,7 @@ pub struct UpdateScheduleSpec {
 #[serde(rename_all = "camelCase")]
 pub struct UpdatePolicy {
     /// latest-patch for the newest patch of the cluster's minor, or a minor with a star, or one version. Example: 1.34.*
-    #[schemars(length(min = 5, max = 32), regex(pattern = r"^(latest-patch|v?[0-9]+\.[0-9]+\.(\*|[0-9]+))$"))]
+    #[schemars(length(max = 32), regex(pattern = r"^(latest-patch|v?[0-9]+\.[0-9]+\.(\*|[0-9]+))$"))]
     #[x_kube(validation = rules::VERSION_PATTERN)]
     pub target_version_pattern: String,
 
@@ -85,6 +85,7 @@ pub struct UpdatePolicy {
 
     /// How many workers may be in flight: a number, or a percentage of the workers to upgrade. Example: 3 or "10%"
     #[serde(default)]
+    #[x_kube(validation = direct::CONCURRENCY)]
     pub concurrency: Concurrency,
 
     /// Check API, nodes, disks, disruption budgets and more before anything is changed. Example: true

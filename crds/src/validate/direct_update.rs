@@ -2,14 +2,25 @@
 
 use super::{CelRule, Checks, Validate, Violations, json, same, shown};
 use crate::{
-    DirectUpdate, DirectUpdateStatus, KubeVersion,
-    values::{AirGapped, Canary, Strategy},
+    DirectUpdate, DirectUpdateSpec, DirectUpdateStatus, KubeVersion,
+    values::{AirGapped, Canary, Concurrency, Strategy},
 };
+use kube_core::Duration;
 
 /// On the field: what the pattern demands, said so that it helps.
 pub(crate) const VERSION: CelRule = (
     r"self.matches('^v?(0|[1-9][0-9]*)[.](0|[1-9][0-9]*)[.](0|[1-9][0-9]*)(-(alpha|beta|rc)[.](0|[1-9][0-9]*))?$')",
     "a full Kubernetes version is needed: major.minor.patch with or without v, for example 1.34.4",
+);
+/// On each duration: what the pattern demands, said so that it helps.
+pub(crate) const DURATION: CelRule = (
+    "self.matches('^([0-9]+([.][0-9]+)?(ns|us|µs|ms|s|m|h))+$')",
+    "a Go duration is needed, not negative, for example 90s, 30m or 1h30m",
+);
+/// On the field: what its bounds and its pattern demand, said so that it helps.
+pub(crate) const CONCURRENCY: CelRule = (
+    "string(self).matches('^([1-9][0-9]{0,4}|([1-9][0-9]?|100)%)$')",
+    "write a number of nodes from 1, or a percentage of the workers from \"1%\" to \"100%\"",
 );
 /// On the spec.
 pub(crate) const CANARY_NAMES_NODES: CelRule = (
@@ -85,20 +96,44 @@ pub(crate) fn version(checks: &mut Checks, text: &str) {
 impl Validate for DirectUpdate {
     fn validate(&self) -> Result<(), Violations> {
         let mut checks = Checks::default();
-        version(&mut checks, &self.spec.target_version);
-        choices(&mut checks, self.spec.strategy, self.spec.canary.as_ref(), self.spec.air_gapped.as_ref());
+        every_time(&mut checks, &self.spec);
         checks.end()
     }
 
     fn validate_update(&self, old: &Self) -> Result<(), Violations> {
         let mut checks = Checks::default();
-        version(&mut checks, &self.spec.target_version);
-        choices(&mut checks, self.spec.strategy, self.spec.canary.as_ref(), self.spec.air_gapped.as_ref());
+        every_time(&mut checks, &self.spec);
         if old.is_frozen() {
             frozen(&mut checks, self, old);
         }
         checks.end()
     }
+}
+
+fn every_time(checks: &mut Checks, spec: &DirectUpdateSpec) {
+    version(checks, &spec.target_version);
+    concurrency(checks, spec.concurrency, "spec.concurrency");
+    duration(checks, spec.node_timeout, "spec.nodeTimeout");
+    duration(checks, spec.operation_timeout, "spec.operationTimeout");
+    let drain = spec.drain.as_ref();
+    duration(checks, drain.and_then(|drain| drain.timeout), "spec.drain.timeout");
+    duration(checks, drain.and_then(|drain| drain.pod_timeout), "spec.drain.podTimeout");
+    choices(checks, spec.strategy, spec.canary.as_ref(), spec.air_gapped.as_ref());
+}
+
+fn duration(checks: &mut Checks, duration: Option<Duration>, field: &'static str) {
+    // Whatever else is wrong with a duration, it does not even parse into the type.
+    let negative = duration.is_some_and(|duration| duration.is_negative());
+    checks.rule(DURATION, !negative, field, shown(duration.as_ref()));
+}
+
+/// The rule about workers in flight, which the other two kinds share.
+pub(crate) fn concurrency(checks: &mut Checks, concurrency: Concurrency, field: &'static str) {
+    let sound = match concurrency {
+        Concurrency::Nodes(nodes) => nodes >= 1,
+        Concurrency::Percent(percent) => (1..=100).contains(&percent),
+    };
+    checks.rule(CONCURRENCY, sound, field, concurrency);
 }
 
 fn frozen(checks: &mut Checks, new: &DirectUpdate, old: &DirectUpdate) {

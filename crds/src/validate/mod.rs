@@ -12,6 +12,9 @@ pub(crate) mod update_schedule;
 pub(crate) mod upgrade_plan;
 pub(crate) mod upgrade_run;
 
+#[cfg(test)]
+mod tests;
+
 /// A rule as the definitions carry it: a CEL expression, and what to tell whoever breaks it.
 pub(crate) type CelRule = (&'static str, &'static str);
 

@@ -28,5 +28,6 @@ impl Validate for ScheduledUpdate {
 fn every_time(checks: &mut Checks, update: &ScheduledUpdate) {
     let spec = &update.spec;
     direct_update::version(checks, &spec.target_version);
+    direct_update::concurrency(checks, spec.concurrency, "spec.concurrency");
     direct_update::choices(checks, spec.strategy, spec.canary.as_ref(), spec.air_gapped.as_ref());
 }

@@ -1,6 +1,6 @@
 //! Rules of [`UpdateSchedule`].
 
-use super::{CelRule, Checks, Validate, Violations, json};
+use super::{CelRule, Checks, Validate, Violations, direct_update, json};
 use crate::{UpdateSchedule, values::Strategy};
 
 /// On the field: what the pattern demands, said so that it helps.
@@ -31,6 +31,7 @@ impl Validate for UpdateSchedule {
         checks.rule(FIVE_FIELDS, five_fields(&spec.schedule), "spec.schedule", &spec.schedule);
         let pattern = &spec.update_policy.target_version_pattern;
         checks.rule(VERSION_PATTERN, version_pattern(pattern), "spec.updatePolicy.targetVersionPattern", pattern);
+        direct_update::concurrency(&mut checks, spec.update_policy.concurrency, "spec.updatePolicy.concurrency");
         let strategy = spec.update_policy.strategy;
         checks.rule(NO_CANARY, strategy != Strategy::Canary, "spec.updatePolicy.strategy", json(&strategy));
         let window = spec.maintenance_window.as_ref();
