@@ -1,3 +1,57 @@
 //! Steps that run in the operator. One file a step.
 
+pub mod addons;
+pub mod child_run;
+pub mod drain_node;
+pub mod host_order;
+pub mod host_proceed;
 pub mod params;
+pub mod preflight;
+pub mod uncordon_node;
+pub mod verify_cluster;
+
+use crate::ports::cluster::{Cluster, NodeView};
+use chrono::TimeDelta;
+use cupcake_engine::clock::Timestamp;
+use cupcake_engine::registry::{RegistryError, StepRegistry};
+use cupcake_engine::step::StepContext;
+use std::collections::BTreeMap;
+
+/// Registers every cluster step of this release.
+pub fn register(registry: &mut StepRegistry<Cluster>) -> Result<(), RegistryError> {
+    registry
+        .register(addons::Addons)?
+        .register(child_run::ChildRun)?
+        .register(drain_node::DrainNode)?
+        .register(host_order::HostOrder)?
+        .register(host_proceed::HostProceed)?
+        .register(preflight::Preflight)?
+        .register(uncordon_node::UncordonNode)?
+        .register(verify_cluster::VerifyCluster)?;
+    Ok(())
+}
+
+/// `seconds` from now: when to look again.
+fn again(ctx: &StepContext<'_, Cluster>, seconds: i64) -> Timestamp {
+    ctx.now() + TimeDelta::seconds(seconds)
+}
+
+/// Whether a node has all the labels of a selector; an empty selector selects every node.
+fn selected(node: &NodeView, selector: &BTreeMap<String, String>) -> bool {
+    selector.iter().all(|(key, value)| node.labels.get(key) == Some(value))
+}
+
+/// The subject that changes with a Node.
+pub fn node_subject(node: &str) -> String {
+    format!("Node/{node}")
+}
+
+/// The subject that changes with a NodeTask.
+pub fn task_subject(node: &str) -> String {
+    format!("NodeTask/{node}")
+}
+
+/// The subject that changes with a run.
+pub fn run_subject(run: &str) -> String {
+    format!("UpgradeRun/{run}")
+}

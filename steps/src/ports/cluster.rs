@@ -1,9 +1,9 @@
 //! What the operator's steps may do to a cluster and to one node of it.
 //!
 //! # Guarantees
-//! Reads of a single object may come from a cache that lags behind; whatever changes something carries the version that was
-//! read, so that acting on a stale read is refused ([`OpsError::Changed`]) instead of done.
-//! `pods` and the lists behind `nodes` of verification are read from the API server itself.
+//! Reads of single objects, and `pods`, come from the API server itself, never from a cache: that something is *not* there
+//! is a reason to act. Only `ClusterOps::nodes` and `ClusterOps::tasks` may lag behind. Whatever changes an object carries
+//! the version that was read, so that acting on an old read is refused ([`OpsError::Changed`]) instead of done.
 
 use async_trait::async_trait;
 use cupcake_crds::NodeTask;
@@ -14,6 +14,7 @@ use cupcake_engine::names::{Epoch, Reason, RunName, VertexName};
 use cupcake_engine::step::{Domain, StepError, StepOutcome, Wait};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// The operator's domain.
@@ -81,8 +82,13 @@ pub enum Readiness {
 pub enum CordonOwner {
     /// Nobody: pods may be scheduled.
     Nobody,
-    /// The run with this UID.
-    Run(String),
+    /// A run of ours.
+    Run {
+        /// Its UID.
+        uid: String,
+        /// When it did.
+        at: Timestamp,
+    },
     /// Somebody else: it stays cordoned.
     Other,
 }
@@ -106,6 +112,8 @@ pub struct NodeView {
     pub heartbeat: Option<Timestamp>,
     /// Who cordoned it.
     pub cordon: CordonOwner,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
 }
 
 /// What keeps a pod on a node.
@@ -156,8 +164,9 @@ pub enum Eviction {
 pub trait NodeOps: Send + Sync {
     /// The Node; `None` if it is gone.
     async fn node(&self, name: &str) -> Result<Option<NodeView>, OpsError>;
-    /// Makes the node unschedulable and records the run as owner. A node that somebody else cordoned keeps that owner.
-    async fn cordon(&self, node: &NodeView, run_uid: &str) -> Result<(), OpsError>;
+    /// Makes the node unschedulable and records the run as owner, and when. A node that somebody else cordoned keeps that
+    /// owner.
+    async fn cordon(&self, node: &NodeView, run_uid: &str, at: Timestamp) -> Result<(), OpsError>;
     /// Makes the node schedulable if the run is the owner of its cordon; else changes nothing.
     async fn uncordon(&self, node: &NodeView, run_uid: &str) -> Result<(), OpsError>;
     /// The pods on the node, as the API server has them now.
@@ -213,8 +222,10 @@ pub struct ChildView {
 /// What a cluster step can do to the cluster as a whole.
 #[async_trait]
 pub trait ClusterOps: Send + Sync {
-    /// All Nodes.
+    /// All Nodes, sorted by name.
     async fn nodes(&self) -> Result<Vec<NodeView>, OpsError>;
+    /// All tasks, sorted by name.
+    async fn tasks(&self) -> Result<Vec<NodeTask>, OpsError>;
     /// The version of the API server that answers.
     async fn server_version(&self) -> Result<KubeVersion, OpsError>;
     /// `kubernetesVersion` in kubeadm's ClusterConfiguration.

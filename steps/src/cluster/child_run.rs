@@ -1,0 +1,51 @@
+//! `child-run/v1`: a run of its own, started and watched by its parent.
+
+use super::{again, params, run_subject};
+use crate::ports::cluster::Cluster;
+use async_trait::async_trait;
+use cupcake_engine::cursor::RunPhase;
+use cupcake_engine::names::Reason;
+use cupcake_engine::step::{Probe, Step, StepContext, StepError, StepOutcome, Wait};
+
+/// How soon a child is looked at again whose changes went unseen, in seconds.
+const AGAIN_SECONDS: i64 = 60;
+
+/// Makes the child run exist, and waits for its end.
+pub struct ChildRun;
+
+#[async_trait]
+impl Step<Cluster> for ChildRun {
+    const KIND: &'static str = "child-run/v1";
+    type Params = params::ChildRun;
+    type Output = ();
+
+    async fn probe(&self, ctx: &StepContext<'_, Cluster>, params: &Self::Params) -> Result<Probe<()>, StepError> {
+        let Some(child) = ctx.ports().cluster.child(&params.run).await? else {
+            return Ok(Probe::Unsatisfied);
+        };
+        let named = |code: &str| Reason::new(code, format!("{}: {}", params.run, child.reason.message));
+        match child.phase {
+            RunPhase::Succeeded => Ok(Probe::Satisfied(())),
+            RunPhase::Pending | RunPhase::InProgress => {
+                let reason = Reason::new("ChildRunning", format!("{} is at {}", params.run, child.progress));
+                let wait = Wait::quiet(again(ctx, AGAIN_SECONDS), reason);
+                Ok(Probe::Wait(wait.on(run_subject(params.run.as_str()))))
+            }
+            RunPhase::RequiresAttention => Err(StepError::NeedsOperator(named(&child.reason.code))),
+            RunPhase::Failed => Err(StepError::Permanent(named("ChildFailed"))),
+            RunPhase::Cancelled => Err(StepError::Permanent(named("ChildCancelled"))),
+        }
+    }
+
+    async fn apply(&self, ctx: &StepContext<'_, Cluster>, params: &Self::Params) -> Result<StepOutcome<()>, StepError> {
+        let cluster = &ctx.ports().cluster;
+        match cluster.open_child(ctx.run(), ctx.run_uid(), ctx.vertex(), &params.run, &params.source).await {
+            Ok(()) => {
+                let reason = Reason::new("ChildRunning", format!("{} was opened", params.run));
+                let wait = Wait::quiet(again(ctx, AGAIN_SECONDS), reason);
+                Ok(StepOutcome::Wait(wait.on(run_subject(params.run.as_str()))))
+            }
+            Err(error) => error.into_outcome(again(ctx, 1)),
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! `host-order/v1`: host work for one node, ordered through its NodeTask.
+
+use super::{again, params, task_subject};
+use crate::ports::cluster::Cluster;
+use async_trait::async_trait;
+use cupcake_crds::NodeTask;
+use cupcake_crds::node_task::{ErrorClass, Order, TaskState};
+use cupcake_crds::values::OrderKey;
+use cupcake_engine::names::Reason;
+use cupcake_engine::step::{Probe, Step, StepContext, StepError, StepOutcome, Wait};
+
+/// How soon an order is looked at again that nobody reported on, in seconds.
+const AGAIN_SECONDS: i64 = 30;
+/// After how long an order that no agent claimed is shown as a stall, in seconds.
+const UNCLAIMED_SECONDS_MAX: i64 = 60;
+
+/// Places the order and waits for its first part; for all of it where there is no second.
+pub struct HostOrder;
+
+#[async_trait]
+impl Step<Cluster> for HostOrder {
+    const KIND: &'static str = "host-order/v1";
+    type Params = params::HostOrder;
+    type Output = params::HostOutputs;
+
+    async fn probe(
+        &self,
+        ctx: &StepContext<'_, Cluster>,
+        params: &Self::Params,
+    ) -> Result<Probe<Self::Output>, StepError> {
+        let Some(task) = ctx.ports().nodes.task(&params.node.name).await? else {
+            return Ok(Probe::Unsatisfied);
+        };
+        if task.spec.node_uid != params.node.uid || !holds(&task, &own_key(ctx)) {
+            return Ok(Probe::Unsatisfied);
+        }
+        answer(ctx, &task, !params.finish.is_empty())
+    }
+
+    async fn apply(
+        &self,
+        ctx: &StepContext<'_, Cluster>,
+        params: &Self::Params,
+    ) -> Result<StepOutcome<Self::Output>, StepError> {
+        place(ctx, params, Proceed::NotYet).await
+    }
+}
+
+/// Whether the second part may begin at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Proceed {
+    /// After the node was drained.
+    NotYet,
+    /// The node is drained.
+    AtOnce,
+}
+
+/// The token of the order that this vertex places in this attempt.
+pub(super) fn own_key(ctx: &StepContext<'_, Cluster>) -> OrderKey {
+    OrderKey { run_uid: ctx.run_uid().to_owned(), vertex: ctx.vertex().as_str().to_owned(), attempt: ctx.attempt() }
+}
+
+pub(super) fn holds(task: &NodeTask, key: &OrderKey) -> bool {
+    task.spec.order.as_ref().is_some_and(|order| order.key == *key)
+}
+
+/// Puts the order of this vertex and attempt into the node's mailbox, and waits.
+pub(super) async fn place<T>(
+    ctx: &StepContext<'_, Cluster>,
+    params: &params::HostOrder,
+    proceed: Proceed,
+) -> Result<StepOutcome<T>, StepError> {
+    let nodes = &ctx.ports().nodes;
+    let name = params.node.name.as_str();
+    match nodes.node(name).await? {
+        Some(node) if node.node.uid == params.node.uid => {}
+        Some(_) | None => {
+            let message = format!("node {name} of this plan is gone");
+            return Ok(StepOutcome::Skipped(Reason::new("NodeGone", message)));
+        }
+    }
+    let wait = |seconds, reason| Ok(StepOutcome::Wait(Wait::quiet(again(ctx, seconds), reason).on(task_subject(name))));
+    let Some(task) = nodes.task(name).await? else {
+        return wait(AGAIN_SECONDS, Reason::new("NoMailbox", format!("NodeTask {name} is being created")));
+    };
+    if task.claimed().is_some() && !task.answer().is_some_and(TaskState::is_final) {
+        let message = format!("node {name} is still at work on another order; it goes on when that is answered");
+        let reason = Reason::new("NodeBusy", message);
+        return Ok(StepOutcome::Wait(Wait::shown(again(ctx, AGAIN_SECONDS), reason).on(task_subject(name))));
+    }
+    let order = Order {
+        deadline_seconds: params.work_seconds_max,
+        epoch: ctx.epoch().0,
+        finish: params.finish.clone(),
+        key: own_key(ctx),
+        prepare: params.prepare.clone(),
+        proceed: proceed == Proceed::AtOnce,
+        stop: false,
+        target_version: params.target_version,
+        traceparent: None,
+    };
+    match nodes.place_order(&task, order).await {
+        Ok(()) => wait(AGAIN_SECONDS, Reason::new("Ordered", format!("ordered on {name}"))),
+        Err(error) => error.into_outcome(again(ctx, 1)),
+    }
+}
+
+/// What the node's answer to the present order means. `prepared_is_enough`: there is a second part, not yet wanted.
+pub(super) fn answer(
+    ctx: &StepContext<'_, Cluster>,
+    task: &NodeTask,
+    prepared_is_enough: bool,
+) -> Result<Probe<params::HostOutputs>, StepError> {
+    let name = task.spec.node_name.as_str();
+    let status = task.status.clone().unwrap_or_default();
+    let wait = |reason| Ok(Probe::Wait(Wait::quiet(again(ctx, AGAIN_SECONDS), reason).on(task_subject(name))));
+    let failure = |class: ErrorClass, fallback: &str| {
+        let (code, message) = match &status.error {
+            Some(error) => (error.code.clone(), error.message.clone()),
+            None => (fallback.to_owned(), "the node gave no reason".to_owned()),
+        };
+        let reason = Reason::new(code, format!("{name}: {message}"));
+        match class {
+            ErrorClass::Transient => StepError::Transient(reason),
+            ErrorClass::Permanent => StepError::Permanent(reason),
+            ErrorClass::NeedsOperator => StepError::NeedsOperator(reason),
+        }
+    };
+    let class = status.error.as_ref().map_or(ErrorClass::Transient, |error| error.class);
+    match task.answer() {
+        None => {
+            let waited = (ctx.now() - ctx.started()).num_seconds();
+            if waited < UNCLAIMED_SECONDS_MAX {
+                return wait(Reason::new("Ordered", format!("ordered on {name}")));
+            }
+            let reason = Reason::new("AgentAbsent", format!("no agent on {name} took the order; see its pod there"));
+            Ok(Probe::Wait(Wait::shown(again(ctx, AGAIN_SECONDS), reason).on(task_subject(name))))
+        }
+        Some(TaskState::Claimed | TaskState::Working) => {
+            let step = status.step.as_deref().unwrap_or("its first step");
+            wait(Reason::new("HostWorking", format!("{name} is at {step}")))
+        }
+        Some(TaskState::Prepared) if prepared_is_enough => Ok(Probe::Satisfied(params::HostOutputs(status.outputs))),
+        Some(TaskState::Prepared) => wait(Reason::new("HostPrepared", format!("{name} waits to proceed"))),
+        Some(TaskState::Done) => Ok(Probe::Satisfied(params::HostOutputs(status.outputs))),
+        Some(TaskState::Failed) => Err(failure(class, "HostWorkFailed")),
+        Some(TaskState::Stopped) => Err(failure(ErrorClass::Transient, "HostWorkStopped")),
+        Some(TaskState::Refused) => Err(failure(ErrorClass::NeedsOperator, "OrderRefused")),
+    }
+}

@@ -1,0 +1,138 @@
+//! `host-proceed/v1`: the second part of an order on a drained node, until the Node shows it.
+
+use super::host_order::{Proceed, answer, holds, own_key, place};
+use super::{again, node_subject, params, task_subject};
+use crate::ports::cluster::{Cluster, Readiness};
+use async_trait::async_trait;
+use chrono::TimeDelta;
+use cupcake_crds::NodeTask;
+use cupcake_crds::node_task::TaskState;
+use cupcake_crds::values::OrderKey;
+use cupcake_engine::names::Reason;
+use cupcake_engine::step::{Probe, Step, StepContext, StepError, StepOutcome, Wait};
+
+/// How soon a node that is not yet as it should be is looked at again, in seconds.
+const AGAIN_SECONDS: i64 = 15;
+/// After how long a node that answered Done but is not Ready at the version is shown as a stall, in seconds.
+const UNREADY_SECONDS_MAX: i64 = 60;
+
+/// Lets the node's order proceed; done when it is answered Done and the Node was Ready at the version for the soak.
+pub struct HostProceed;
+
+#[async_trait]
+impl Step<Cluster> for HostProceed {
+    const KIND: &'static str = "host-proceed/v1";
+    type Params = params::HostProceed;
+    type Output = params::HostOutputs;
+
+    async fn probe(
+        &self,
+        ctx: &StepContext<'_, Cluster>,
+        params: &Self::Params,
+    ) -> Result<Probe<Self::Output>, StepError> {
+        let Some(task) = ctx.ports().nodes.task(&params.order.node.name).await? else {
+            return Ok(Probe::Unsatisfied);
+        };
+        if task.spec.node_uid != params.order.node.uid {
+            return Ok(Probe::Unsatisfied);
+        }
+        match whose(ctx, params, &task) {
+            Whose::Nobody => return Ok(Probe::Unsatisfied),
+            Whose::First if gave_up(&task) && ctx.attempt() > 1 => return Ok(Probe::Unsatisfied),
+            Whose::First | Whose::Own => {}
+        }
+        let proceeds = task.spec.order.as_ref().is_some_and(|order| order.proceed);
+        if !proceeds && !task.answer().is_some_and(TaskState::is_final) {
+            return Ok(Probe::Unsatisfied);
+        }
+        match answer(ctx, &task, false)? {
+            Probe::Satisfied(outputs) => verified(ctx, params, &task, outputs).await,
+            other => Ok(other),
+        }
+    }
+
+    async fn apply(
+        &self,
+        ctx: &StepContext<'_, Cluster>,
+        params: &Self::Params,
+    ) -> Result<StepOutcome<Self::Output>, StepError> {
+        let name = params.order.node.name.as_str();
+        let nodes = &ctx.ports().nodes;
+        let task = nodes.task(name).await?.filter(|task| task.spec.node_uid == params.order.node.uid);
+        let Some(task) = task else {
+            return place(ctx, &params.order, Proceed::AtOnce).await;
+        };
+        match whose(ctx, params, &task) {
+            Whose::First if !gave_up(&task) => {}
+            Whose::Own => {}
+            Whose::First | Whose::Nobody => return place(ctx, &params.order, Proceed::AtOnce).await,
+        }
+        match nodes.proceed(&task, ctx.epoch()).await {
+            Ok(()) => {
+                let reason = Reason::new("Proceeding", format!("{name} proceeds"));
+                Ok(StepOutcome::Wait(Wait::quiet(again(ctx, AGAIN_SECONDS), reason).on(task_subject(name))))
+            }
+            Err(error) => error.into_outcome(again(ctx, 1)),
+        }
+    }
+}
+
+/// Whose order stands in the mailbox.
+enum Whose {
+    /// That of the vertex that placed the first order.
+    First,
+    /// This vertex's own, of this attempt.
+    Own,
+    /// Neither's.
+    Nobody,
+}
+
+fn whose(ctx: &StepContext<'_, Cluster>, params: &params::HostProceed, task: &NodeTask) -> Whose {
+    let first = OrderKey {
+        run_uid: ctx.run_uid().to_owned(),
+        vertex: params.order_vertex.as_str().to_owned(),
+        attempt: ctx.attempts_of(&params.order_vertex),
+    };
+    if holds(task, &first) {
+        Whose::First
+    } else if holds(task, &own_key(ctx)) {
+        Whose::Own
+    } else {
+        Whose::Nobody
+    }
+}
+
+fn gave_up(task: &NodeTask) -> bool {
+    matches!(task.answer(), Some(TaskState::Failed | TaskState::Refused | TaskState::Stopped))
+}
+
+/// Is the Node as the answer says? The answer alone is no proof.
+async fn verified(
+    ctx: &StepContext<'_, Cluster>,
+    params: &params::HostProceed,
+    task: &NodeTask,
+    outputs: params::HostOutputs,
+) -> Result<Probe<params::HostOutputs>, StepError> {
+    let name = params.order.node.name.as_str();
+    let target = params.order.target_version;
+    let answered = task.status.as_ref().and_then(|status| status.updated_at).unwrap_or(ctx.started());
+    let Some(node) = ctx.ports().nodes.node(name).await? else {
+        return Ok(Probe::Unsatisfied);
+    };
+    let as_wanted = node.kubelet == Some(target) && node.readiness == Readiness::Ready;
+    if !as_wanted {
+        let kubelet = node.kubelet.map_or_else(|| "an unreadable version".to_owned(), |kubelet| kubelet.to_string());
+        let message = format!("{name} is {:?} with kubelet {kubelet}, wanted Ready with {target}", node.readiness);
+        let reason = Reason::new("NodeNotReady", message);
+        let long = (ctx.now() - answered).num_seconds() >= UNREADY_SECONDS_MAX;
+        let wait = if long { Wait::shown } else { Wait::quiet };
+        return Ok(Probe::Wait(wait(again(ctx, AGAIN_SECONDS), reason).on(node_subject(name))));
+    }
+    let since = node.readiness_since.map_or(answered, |since| since.max(answered));
+    let soaked = since + TimeDelta::seconds(i64::from(params.soak_seconds));
+    if ctx.now() < soaked {
+        let reason = Reason::new("Soaking", format!("{name} is Ready with {target}; watching that it stays so"));
+        return Ok(Probe::Wait(Wait::quiet(soaked, reason).on(node_subject(name))));
+    }
+    Ok(Probe::Satisfied(outputs))
+}

@@ -1,0 +1,89 @@
+//! `preflight/v1`: nothing is started on a cluster that is not fit for it. Read-only.
+
+use super::again;
+use super::params;
+use crate::ports::cluster::{Cluster, NodeView, Readiness};
+use async_trait::async_trait;
+use cupcake_crds::values::NodeRole;
+use cupcake_engine::names::Reason;
+use cupcake_engine::step::{Probe, Step, StepContext, StepError, StepOutcome, Wait};
+use std::collections::BTreeSet;
+
+/// How often a cluster that is not fit is looked at again, in seconds.
+const AGAIN_SECONDS: i64 = 10;
+/// How many nodes a message names; the rest are counted.
+const NAMES_MAX: usize = 5;
+
+/// Checks every node that is to move: Ready, its agent answered, its kubelet not newer than the target.
+pub struct Preflight;
+
+#[async_trait]
+impl Step<Cluster> for Preflight {
+    const KIND: &'static str = "preflight/v1";
+    type Params = params::Preflight;
+    type Output = ();
+
+    async fn probe(&self, _: &StepContext<'_, Cluster>, _: &Self::Params) -> Result<Probe<()>, StepError> {
+        Ok(Probe::Unsatisfied)
+    }
+
+    async fn apply(&self, ctx: &StepContext<'_, Cluster>, params: &Self::Params) -> Result<StepOutcome<()>, StepError> {
+        let cluster = &ctx.ports().cluster;
+        let nodes = cluster.nodes().await?;
+        let server = cluster.server_version().await?;
+        if server > params.target_version {
+            let message =
+                format!("the API server is at {server}, newer than {}: set a newer target", params.target_version);
+            return Err(StepError::NeedsOperator(Reason::new("Downgrade", message)));
+        }
+        let moving =
+            |node: &&NodeView| node.role == NodeRole::ControlPlane || super::selected(node, &params.node_selector);
+        let newer: Vec<_> = nodes
+            .iter()
+            .filter(moving)
+            .filter(|node| node.kubelet.is_some_and(|kubelet| kubelet > params.target_version))
+            .map(|node| node.node.name.as_str())
+            .collect();
+        if !newer.is_empty() {
+            let message = format!("kubelets newer than {}: {}", params.target_version, names(&newer));
+            return Err(StepError::NeedsOperator(Reason::new("Downgrade", message)));
+        }
+        let unready: Vec<_> = nodes
+            .iter()
+            .filter(moving)
+            .filter(|node| node.readiness != Readiness::Ready || node.kubelet.is_none())
+            .map(|node| node.node.name.as_str())
+            .collect();
+        if !unready.is_empty() {
+            let message = format!("not Ready: {}; nothing is started until every node is", names(&unready));
+            return Ok(StepOutcome::Wait(Wait::shown(again(ctx, AGAIN_SECONDS), Reason::new("NodeNotReady", message))));
+        }
+        let answered: BTreeSet<String> = cluster
+            .tasks()
+            .await?
+            .into_iter()
+            .filter(|task| task.status.as_ref().is_some_and(|status| status.inventory.is_some()))
+            .map(|task| task.spec.node_name)
+            .collect();
+        let silent: Vec<_> = nodes
+            .iter()
+            .filter(moving)
+            .map(|node| node.node.name.as_str())
+            .filter(|name| !answered.contains(*name))
+            .collect();
+        if !silent.is_empty() {
+            let message = format!("no agent answered on: {}; see the agent's pod there", names(&silent));
+            return Ok(StepOutcome::Wait(Wait::shown(again(ctx, AGAIN_SECONDS), Reason::new("AgentAbsent", message))));
+        }
+        Ok(StepOutcome::Done(()))
+    }
+}
+
+/// `a, b, c and 4 more`
+fn names(all: &[&str]) -> String {
+    let shown = all.iter().take(NAMES_MAX).copied().collect::<Vec<_>>().join(", ");
+    match all.len().saturating_sub(NAMES_MAX) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}

@@ -1,0 +1,52 @@
+//! `verify-cluster/v1`: the cluster itself says that the hop is done.
+
+use super::{again, params};
+use crate::ports::cluster::{Cluster, CordonOwner, Readiness};
+use async_trait::async_trait;
+use cupcake_crds::values::NodeRole;
+use cupcake_engine::names::Reason;
+use cupcake_engine::step::{Probe, Step, StepContext, StepError, StepOutcome, Wait};
+
+/// How soon a cluster that is not yet as it should be is looked at again, in seconds.
+const AGAIN_SECONDS: i64 = 10;
+
+/// Looks at every node that was to move, and at the API server.
+pub struct VerifyCluster;
+
+#[async_trait]
+impl Step<Cluster> for VerifyCluster {
+    const KIND: &'static str = "verify-cluster/v1";
+    type Params = params::VerifyCluster;
+    type Output = ();
+
+    async fn probe(&self, ctx: &StepContext<'_, Cluster>, params: &Self::Params) -> Result<Probe<()>, StepError> {
+        let cluster = &ctx.ports().cluster;
+        let target = params.target_version;
+        let wait = |code, message| Ok(Probe::Wait(Wait::shown(again(ctx, AGAIN_SECONDS), Reason::new(code, message))));
+        let server = cluster.server_version().await?;
+        if server != target {
+            return wait("ServerBehind", format!("the API server answers with {server}, wanted {target}"));
+        }
+        for node in cluster.nodes().await? {
+            let name = &node.node.name;
+            let moved = node.role == NodeRole::ControlPlane || super::selected(&node, &params.node_selector);
+            if moved && node.kubelet != Some(target) {
+                let found =
+                    node.kubelet.map_or_else(|| "no readable version".to_owned(), |kubelet| kubelet.to_string());
+                return wait("NodeBehind", format!("{name} is at {found}, wanted {target}"));
+            }
+            if moved && node.readiness != Readiness::Ready {
+                return wait("NodeNotReady", format!("{name} is not Ready"));
+            }
+            if matches!(node.cordon, CordonOwner::Run { .. }) {
+                return wait("NodeCordoned", format!("{name} is still cordoned by a run"));
+            }
+        }
+        Ok(Probe::Satisfied(()))
+    }
+
+    async fn apply(&self, ctx: &StepContext<'_, Cluster>, _: &Self::Params) -> Result<StepOutcome<()>, StepError> {
+        let reason = Reason::new("Verifying", "looking at the cluster");
+        Ok(StepOutcome::Wait(Wait::quiet(again(ctx, AGAIN_SECONDS), reason)))
+    }
+}
