@@ -140,6 +140,7 @@ cluster_down() {
   end_recorded "$RIG_RUN/lb.pid"
   end_recorded "$RIG_RUN/repo-server.pid"
   for thing in $(remembered netns | tac); do net_remove "$thing"; done
+  for thing in $(remembered mount); do mount_remove "$thing"; done
   for thing in $(remembered cgroup | tac); do if cgroup_remove "$thing"; then forget cgroup "$thing"; else failed=1; fi; done
   for thing in $(remembered tmpfs); do rm -rf --one-file-system "$thing" && forget tmpfs "$thing"; done
   [ "$failed" = 0 ] || die "not everything could be removed; rig down can be repeated"

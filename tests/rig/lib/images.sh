@@ -55,7 +55,7 @@ write_images() { # WORK
     root="$work/etcd-$version"
     skeleton "$root"
     mkdir -p "$root/var/lib/etcd"
-    cp "$CUPCAKE_CACHE/bin/etcd-$module"/etcd* "$root/usr/local/bin/"
+    cp "$CUPCAKE_CACHE/bin/etcd-$module/etcd" "$(etcd_tools)"/etcd* "$root/usr/local/bin/"
     archive "etcd-$tag" "registry.k8s.io/etcd:$tag" "$root"
     tag=$(wanted_image "$version" coredns/coredns)
     root="$work/coredns-$version"
@@ -77,7 +77,7 @@ write_images() { # WORK
 
 build_images() {
   local input work="$RIG_CACHE/images.work"
-  input="$RIG_FROM $RIG_TO $(digest "$rig_home/lib/images.sh" "$rig_home/progs/image.py" "$rig_home/progs/copy-with-libs.sh" "$RIG_CACHE/base/.stamp")"
+  input="$RIG_FROM $RIG_TO $RIG_ETCD_STAND_INS $(digest "$rig_home/lib/images.sh" "$rig_home/progs/pause/main.go" "$rig_home/progs/image.py" "$rig_home/progs/copy-with-libs.sh" "$RIG_CACHE/base/.stamp")"
   current images "$input" && return 0
   say "images of $RIG_FROM and $RIG_TO"
   rm -rf --one-file-system "$work" "$RIG_CACHE/images.part"

@@ -19,6 +19,8 @@ netns_make() { # NAME
     remembered netns | grep -qxF "$1" || die "a network namespace $1 exists and is not ours: set CUPCAKE_RIG_NAME, or remove it (ip netns del $1)"
     return 1
   fi
+  # iproute2 turns the folder of the names into a mount of its own, and leaves it
+  mountpoint -q /run/netns || remember mount /run/netns
   remember netns "$1"
   ip netns add "$1"
   ip -n "$1" link set lo up
@@ -55,6 +57,12 @@ net_plug() {
 net_remove() { # NAME
   if [ -e "/run/netns/$1" ]; then ip netns del "$1"; fi
   forget netns "$1"
+}
+
+# mount_remove PATH: only the folder of the names, and only when nobody has a name in it any more.
+mount_remove() {
+  if [ "$1" = /run/netns ] && mountpoint -q /run/netns && [ -z "$(ls -A /run/netns)" ]; then umount /run/netns; fi
+  forget mount "$1"
 }
 
 # Servers in the rig's namespace.

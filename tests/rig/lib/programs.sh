@@ -21,6 +21,14 @@ etcd_module() {
   echo "$1"
 }
 
+# etcd_tools: the folder of etcdctl and etcdutl. Both images get those of RIG_TO: the older ones are not to be had as modules, and
+# the newer ones work with a server one minor older.
+etcd_tools() {
+  local tag
+  tag=$(wanted_image "$RIG_TO" etcd)
+  echo "$CUPCAKE_CACHE/bin/etcd-tools-${tag%-*}"
+}
+
 programs_unlocked() {
   local version tag module out prefix=github.com/containernetworking/plugins/plugins plugin tool
   for version in "$RIG_TO" "$RIG_FROM"; do
@@ -31,10 +39,11 @@ programs_unlocked() {
     module=$(etcd_module "${tag%-*}")
     out="$CUPCAKE_CACHE/bin/etcd-$module"
     build_module go.etcd.io/etcd/server/v3 "$module" "$out/etcd"
-    for tool in etcdctl etcdutl; do build_module "go.etcd.io/etcd/$tool/v3" "$module" "$out/$tool"; done
     tag=$(wanted_image "$version" coredns/coredns)
     build_module github.com/coredns/coredns "${tag#v}" "$CUPCAKE_CACHE/bin/coredns-${tag#v}/coredns"
   done
+  out=$(etcd_tools)
+  for tool in etcdctl etcdutl; do build_module "go.etcd.io/etcd/$tool/v3" "${out##*-}" "$out/$tool"; done
   for plugin in main/bridge main/loopback ipam/host-local meta/portmap; do
     build_module github.com/containernetworking/plugins "$RIG_CNI_VERSION" "$CUPCAKE_CACHE/bin/cni-$RIG_CNI_VERSION/${plugin#*/}" "$prefix/$plugin"
   done

@@ -3,6 +3,7 @@
 # exactly what is listed there, never by name pattern. Sourced, never run. Processes are recorded as files (proc.sh).
 #
 #   netns NAME     a network namespace
+#   mount PATH     a mount in the machine's own mount namespace (only /run/netns, which iproute2 makes)
 #   cgroup PATH    a cgroup folder (with all cgroups that its members made below it)
 #   tmpfs PATH     a folder on tmpfs
 #   node NAME      a node; its files are in $RIG_RUN/nodes/NAME

@@ -9,15 +9,14 @@ shift 2
 mkdir -p "$to"/usr/{bin,sbin,lib,lib64}
 for d in bin sbin lib lib64; do ln -sfn "usr/$d" "$to/$d"; done
 
-place() { # FILE: at its real place below /usr
-  local real
+# place FILE: at its real place, and a link where the loader asks for it, if that is elsewhere.
+place() {
+  local real asked
   real=$(chroot "$from" readlink -f "$1")
-  mkdir -p "$to$(dirname "$real")"
+  asked=$(chroot "$from" readlink -f "$(dirname "$1")")/$(basename "$1")
+  mkdir -p "$to$(dirname "$real")" "$to$(dirname "$asked")"
   cp -a --no-clobber "$from$real" "$to$real"
-  # the name by which the loader asks for it, where that is a link
-  local base
-  base=$(basename "$1")
-  [ "$base" = "$(basename "$real")" ] || ln -sfn "$(basename "$real")" "$to$(dirname "$real")/$base"
+  [ "$asked" = "$real" ] || ln -sfn "$real" "$to$asked"
 }
 
 objects=()
