@@ -24,8 +24,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// How many rounds of deciding and acting one tick has at most; what is left is done by the next one, at once.
 pub const ROUNDS_MAX: usize = 32;
-/// How long one call of a step may take; past it the call is dropped and looked at again.
-pub const STEP_CALL_SECONDS_MAX: i64 = 60;
+/// How long one call of a step may take unless the engine is told otherwise; past it the call is dropped and looked at again.
+pub const STEP_CALL_SECONDS_MAX: u32 = 60;
 /// How soon a step is looked at again whose probe could not tell.
 pub const UNKNOWN_AGAIN_SECONDS: i64 = 10;
 
@@ -83,6 +83,7 @@ pub struct Engine<D: Domain> {
     registry: Arc<StepRegistry<D>>,
     store: Arc<dyn RunStore>,
     clock: Arc<dyn Clock>,
+    call_seconds_max: u32,
     /// Waits of vertices under way, which cost no write. Lost with the process: then every vertex is looked at again.
     waits: Mutex<BTreeMap<(RunName, VertexName), Pause>>,
 }
@@ -96,7 +97,15 @@ struct Pause {
 impl<D: Domain> Engine<D> {
     /// An engine over that store.
     pub fn new(registry: Arc<StepRegistry<D>>, store: Arc<dyn RunStore>, clock: Arc<dyn Clock>) -> Self {
-        Self { registry, store, clock, waits: Mutex::new(BTreeMap::new()) }
+        Self { registry, store, clock, call_seconds_max: STEP_CALL_SECONDS_MAX, waits: Mutex::new(BTreeMap::new()) }
+    }
+
+    /// Lets one call of a step take that many seconds instead of [`STEP_CALL_SECONDS_MAX`].
+    ///
+    /// For domains whose ports bound every operation themselves, and where dropping one in the middle does harm.
+    pub fn with_call_seconds_max(mut self, seconds: u32) -> Self {
+        self.call_seconds_max = seconds;
+        self
     }
 
     /// The store.
@@ -111,7 +120,7 @@ impl<D: Domain> Engine<D> {
     ///
     /// # Guarantees
     /// No effect of a vertex begins before its `Started` is committed under `epoch`. Bounded: at most [`ROUNDS_MAX`] rounds
-    /// of calls of at most [`STEP_CALL_SECONDS_MAX`] each.
+    /// of calls of at most [`STEP_CALL_SECONDS_MAX`] each, or what [`Engine::with_call_seconds_max`] says.
     ///
     /// # Errors
     /// [`TickError::Registry`] before anything runs. [`TickError::Store`] with what the store said; a lost reply is looked
@@ -283,13 +292,13 @@ impl<D: Domain> Engine<D> {
             deadline: first + TimeDelta::seconds(i64::from(vertex.deadline_seconds)),
             cursor: &run.cursor,
         };
-        let until = self.clock.now() + TimeDelta::seconds(STEP_CALL_SECONDS_MAX);
+        let until = self.clock.now() + TimeDelta::seconds(i64::from(self.call_seconds_max));
         let work = std::pin::pin!(self.probe_and_apply(&context, vertex, may_act));
         let result = match select(work, self.clock.sleep_until(until)).await {
             Either::Left((result, _)) => result,
             Either::Right(((), _)) => Ok(Seen::Wait(Wait::quiet(
                 self.clock.now(),
-                Reason::new("StepCallTimedOut", format!("no answer within {STEP_CALL_SECONDS_MAX} s; looking again")),
+                Reason::new("StepCallTimedOut", format!("no answer within {} s; looking again", self.call_seconds_max)),
             ))),
         };
         self.event_of(run, vertex, attempt, result)

@@ -1,6 +1,8 @@
 //! The few files that the runner and the agent keep: orders, answers and the journal.
 
 use async_trait::async_trait;
+use std::any::Any;
+use std::fmt;
 use std::sync::Arc;
 
 /// Why a file operation failed.
@@ -20,14 +22,16 @@ pub struct DiskError {
 /// # Guarantees
 /// Paths are relative, of plain words parted by `/`. `replace` is atomic and durable: after a power cut the file holds
 /// the old or the new content, whole. `append` is durable when it returns; after a power cut a prefix of what was being
-/// appended may stand at the end. `read` gives at most `bytes_max` bytes and fails on more.
+/// appended may stand at the end. `read` gives at most `bytes_max` bytes and fails on more. Folders come into being with
+/// their first file. Every operation may be dropped at any await: it has then happened whole or not at all, but for the
+/// prefix that an append may leave.
 #[async_trait]
 pub trait Disk: Send + Sync {
     /// The file's content; `None` if there is no such file.
     async fn read(&self, path: &str, bytes_max: usize) -> Result<Option<Vec<u8>>, DiskError>;
     /// Replaces the file's content: temporary file, fsync, rename, fsync of the folder.
     async fn replace(&self, path: &str, content: &[u8]) -> Result<(), DiskError>;
-    /// Appends to the file and fsyncs it.
+    /// Appends to the file and fsyncs it; a file that is not there comes into being, its name durable too.
     async fn append(&self, path: &str, content: &[u8]) -> Result<(), DiskError>;
     /// Cuts the file to its first `bytes` bytes and fsyncs it: removes a torn record.
     async fn truncate(&self, path: &str, bytes: u64) -> Result<(), DiskError>;
@@ -35,8 +39,31 @@ pub trait Disk: Send + Sync {
     async fn remove(&self, path: &str) -> Result<(), DiskError>;
     /// Names of the files directly in `folder`, sorted; none if it does not exist.
     async fn list(&self, folder: &str) -> Result<Vec<String>, DiskError>;
-    /// Resolves when a file in `folder` may have changed since the last call; spurious wake-ups are allowed.
-    async fn changed(&self, folder: &str);
+    /// Resolves when the folder's count of changes is above `seen`, with that count: at once for 0. Each caller keeps its
+    /// own count, so no caller misses what another one saw. Spurious wake-ups are allowed; the count starts anew with the
+    /// process.
+    async fn changed(&self, folder: &str, seen: u64) -> u64;
+    /// Takes the lock of that name, or `None` at once if somebody holds it. Gone with its holder, however that ends.
+    async fn lock(&self, path: &str) -> Result<Option<DiskLock>, DiskError>;
+}
+
+/// A lock that is held until this is dropped.
+pub struct DiskLock {
+    /// What gives the lock back when it is dropped.
+    _held: Box<dyn Any + Send + Sync>,
+}
+
+impl DiskLock {
+    /// A lock that dropping `held` gives back.
+    pub fn new(held: impl Any + Send + Sync) -> Self {
+        Self { _held: Box::new(held) }
+    }
+}
+
+impl fmt::Debug for DiskLock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("DiskLock")
+    }
 }
 
 /// A shared disk.

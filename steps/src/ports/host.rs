@@ -126,7 +126,7 @@ pub struct KubeletState {
 }
 
 /// A finished etcd snapshot on the machine.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SnapshotInfo {
     /// Where it lies, absolute.
@@ -145,14 +145,16 @@ pub struct SnapshotInfo {
 ///
 /// # Guarantees
 /// Every operation is bounded in time and output, names the program and its last lines in the error, and may be repeated
-/// after it was cut short at any point. Reads never change anything.
+/// after it was cut short at any point. Dropping an operation ends what it started on the machine. Reads never change
+/// anything.
 #[async_trait]
 pub trait HostOps: Send + Sync {
     /// Tells one boot of the machine from the next.
     async fn boot_id(&self) -> Result<String, HostError>;
-    /// What the machine is and carries; `request` is given back in it.
+    /// What the machine is and carries, as far as it can be told; `request` is given back in it. The runner adds its kinds.
     async fn inventory(&self, request: &str) -> Result<NodeInventory, HostError>;
-    /// The minor that the Kubernetes package repository is set to; `None` if there is none.
+    /// The minor that the Kubernetes package repository is set to; `None` if there is none, or if its index was not
+    /// refreshed to the end since it was set.
     async fn repository(&self) -> Result<Option<MinorVersion>, HostError>;
     /// Sets the repository to that minor (host and key kept, a copy of the old file kept) and refreshes the index.
     async fn switch_repository(&self, minor: MinorVersion) -> Result<(), HostError>;
@@ -168,7 +170,7 @@ pub trait HostOps: Send + Sync {
     async fn kubeadm_upgrade(&self, how: KubeadmUpgrade, version: &KubeVersion) -> Result<(), HostError>;
     /// The static pods.
     async fn static_pods(&self) -> Result<StaticPods, HostError>;
-    /// Version that the kubelet's configuration was last written for by kubeadm on this machine, if it can be told.
+    /// The kubelet.
     async fn kubelet(&self) -> Result<KubeletState, HostError>;
     /// `systemctl daemon-reload` and `systemctl restart kubelet`.
     async fn restart_kubelet(&self) -> Result<(), HostError>;
