@@ -42,12 +42,14 @@ cgroup_join() {
   for h in $cgroup_hierarchies; do echo "$BASHPID" >"$(cat "$RIG_RUN/cgroup/$h")/$1/cgroup.procs"; done
 }
 
-# cgroup_remove PATH: with everything below it; its members must be gone. Their exit may take a moment.
+# cgroup_remove PATH: with everything below it. Only a node's processes can be members; any that is left (a start that was
+# interrupted before it could be recorded) is killed. Their exit may take a moment.
 cgroup_remove() {
-  local i
+  local i pid
   case $1 in /sys/fs/cgroup/*"/$RIG_NAME" | /sys/fs/cgroup/*"/$RIG_NAME/"*) ;; *) die "refusing to remove the cgroup $1: it is not the rig's" ;; esac
   for ((i = 0; i < 100; i++)); do
     [ -d "$1" ] || return 0
+    while read -r pid; do kill -9 "$pid" 2>/dev/null || true; done < <(find "$1" -name cgroup.procs -exec cat {} + 2>/dev/null)
     find "$1" -depth -type d -exec rmdir {} + 2>/dev/null || true
     [ -d "$1" ] || return 0
     sleep 0.1
