@@ -1,0 +1,346 @@
+//! Deletion: preconditions, grace, finalizers, propagation.
+//!
+//! Source: `k8s.io/apiserver/pkg/registry/rest/delete.go`, `registry/generic/registry/store.go`.
+
+use super::builtin::BuiltinKind;
+use super::gc::{self, Chore};
+use super::object::{Key, Object, child, finalizers, meta, meta_text, metadata, set_meta};
+use super::read;
+use super::request::Verb;
+use super::resource::Nature;
+use super::router::Call;
+use super::selectors::{FieldSelector, LabelSelector};
+use super::server::Answer;
+use super::status::{self, Failure};
+use super::store::{Place, ResourceId, State};
+use super::write::{admit, stamp};
+use chrono::TimeDelta;
+use cupcake_engine::clock::Timestamp;
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+/// The finalizer of an owner that waits for its dependents.
+pub(super) const FOREGROUND: &str = "foregroundDeletion";
+
+/// What becomes of dependents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Propagation {
+    /// They go after their owner.
+    Background,
+    /// They go before their owner.
+    Foreground,
+    /// They stay.
+    Orphan,
+}
+
+/// What a deletion did.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// The object is gone; its last state.
+    Removed(Arc<Object>),
+    /// The object is marked, and waits for its grace period or finalizers.
+    Marked(Arc<Object>),
+}
+
+#[derive(Debug, Default)]
+struct Options {
+    grace_seconds: Option<i64>,
+    propagation: Option<Propagation>,
+    uid: Option<String>,
+    resource_version: Option<String>,
+}
+
+fn options(call: &Call<'_>) -> Result<Options, Failure> {
+    let body: Value = if call.info.body.is_empty() {
+        Value::Null
+    } else {
+        serde_json::from_slice(&call.info.body)
+            .map_err(|error| Failure::bad_request(format!("unable to decode DeleteOptions: {error}")))?
+    };
+    from_body(&body, call)
+}
+
+fn from_body(body: &Value, call: &Call<'_>) -> Result<Options, Failure> {
+    let policy = body["propagationPolicy"]
+        .as_str()
+        .or_else(|| call.info.parameter("propagationPolicy"));
+    let propagation = match policy {
+        None => None,
+        Some("Background") => Some(Propagation::Background),
+        Some("Foreground") => Some(Propagation::Foreground),
+        Some("Orphan") => Some(Propagation::Orphan),
+        Some(other) => {
+            return Err(Failure::invalid(
+                "meta.k8s.io",
+                "DeleteOptions",
+                "",
+                &[status::FieldError::new(
+                    status::FieldErrorKind::NotSupported,
+                    "propagationPolicy",
+                    Some(Value::from(other)),
+                    "supported values: \"Foreground\", \"Background\", \"Orphan\", \"nil\"",
+                )],
+            ));
+        }
+    };
+    let grace = call.info.number("gracePeriodSeconds")?.and_then(|n| i64::try_from(n).ok());
+    let text = |name: &str| body["preconditions"][name].as_str().map(str::to_owned);
+    Ok(Options {
+        grace_seconds: body["gracePeriodSeconds"].as_i64().or(grace),
+        propagation,
+        uid: text("uid"),
+        resource_version: text("resourceVersion"),
+    })
+}
+
+/// DELETE of one object.
+pub(super) fn one(call: &Call<'_>) -> Result<Answer, Failure> {
+    let options = options(call)?;
+    let mut state = call.inner.lock();
+    let key = Key::new(&call.target.namespace, &call.target.name);
+    delete_checked(call, &mut state, &key, &options)
+}
+
+/// Deletes a pod for an eviction whose options are `body`.
+pub(super) fn evicted(
+    call: &Call<'_>,
+    state: &mut State,
+    key: &Key,
+    body: &Value,
+) -> Result<(), Failure> {
+    let options = from_body(body, call)?;
+    delete_checked(call, state, key, &options).map(|_answer| ())
+}
+
+fn delete_checked(
+    call: &Call<'_>,
+    state: &mut State,
+    key: &Key,
+    options: &Options,
+) -> Result<Answer, Failure> {
+    let existing = state.get(call.id, key).cloned().ok_or_else(|| call.not_found())?;
+    check_preconditions(call, &existing, options)?;
+    admit(call, Verb::Delete, None, Some(existing.value()))?;
+    if call.info.dry_run()? {
+        return read::represent(call, &existing, 200);
+    }
+    let propagation = options.propagation.unwrap_or(Propagation::Background);
+    let (outcome, chores) = begin(state, call.id, key, propagation, options.grace_seconds, call.now);
+    gc::settle(state, chores, call.now);
+    let plural = &call.resource.plural;
+    let answer = match outcome {
+        Some(Outcome::Removed(last)) => {
+            let details = status::deleted(call.group(), plural, last.name(), last.uid());
+            // Pods and a few others answer with their last state.
+            if returns_object(call) {
+                read::represent(call, &last, 200)?
+            } else {
+                Answer::value(200, &details)
+            }
+        }
+        Some(Outcome::Marked(now)) => {
+            let latest = state.get(call.id, key).cloned().unwrap_or(now);
+            read::represent(call, &latest, 200)?
+        }
+        None => return Err(call.not_found()),
+    };
+    Ok(answer.committed())
+}
+
+fn returns_object(call: &Call<'_>) -> bool {
+    matches!(call.builtin(), Some(BuiltinKind::Pod | BuiltinKind::Service | BuiltinKind::Namespace))
+}
+
+fn check_preconditions(call: &Call<'_>, existing: &Object, options: &Options) -> Result<(), Failure> {
+    let refuse = |why: &str| {
+        Err(Failure::conflict(call.group(), &call.resource.plural, existing.name(), why))
+    };
+    if let Some(uid) = &options.uid
+        && uid != existing.uid()
+    {
+        return refuse(&format!(
+            "the UID in the precondition ({uid}) does not match the UID in record ({}). The object might have been deleted and then recreated",
+            existing.uid()
+        ));
+    }
+    let revision = meta_text(existing.value(), "resourceVersion");
+    if let Some(wanted) = &options.resource_version
+        && wanted != revision
+    {
+        return refuse(&format!(
+            "the ResourceVersion in the precondition ({wanted}) does not match the ResourceVersion in record ({revision}). The object might have been modified"
+        ));
+    }
+    Ok(())
+}
+
+/// DELETE of a collection: each object on its own, in order.
+pub(super) fn many(call: &Call<'_>) -> Result<Answer, Failure> {
+    let options = options(call)?;
+    let labels = LabelSelector::parse(call.info.parameter("labelSelector").unwrap_or_default())?;
+    let resource = Arc::clone(&call.resource);
+    let fields = FieldSelector::parse(
+        call.info.parameter("fieldSelector").unwrap_or_default(),
+        |path| resource.selectable(path),
+    )?;
+    let mut state = call.inner.lock();
+    let keys: Vec<Key> = state
+        .collection(call.id)
+        .range(&call.target.namespace, None)
+        .filter(|(_, object)| labels.matches(object.labels()) && fields.matches(object.value()))
+        .map(|(key, _)| key.clone())
+        .collect();
+    for key in &keys {
+        if state.get(call.id, key).is_some() {
+            delete_checked(call, &mut state, key, &options)?;
+        }
+    }
+    let answer = json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success",
+        "details": {"group": call.group(), "kind": call.resource.plural},
+    });
+    let answer = Answer::value(200, &answer);
+    Ok(if keys.is_empty() || call.info.dry_run()? {
+        answer
+    } else {
+        answer.committed()
+    })
+}
+
+/// Begins a deletion: removes the object, or marks it if something must come first. Returns what is left to be done.
+pub(super) fn begin(
+    state: &mut State,
+    id: ResourceId,
+    key: &Key,
+    propagation: Propagation,
+    grace_seconds: Option<i64>,
+    now: Timestamp,
+) -> (Option<Outcome>, Vec<Chore>) {
+    let Some(existing) = state.get(id, key).cloned() else {
+        return (None, Vec::new());
+    };
+    let resource = Arc::clone(&state.collection(id).resource);
+    let mut value = existing.value().clone();
+    let mut chores = Vec::new();
+    let already = meta(&value, "deletionTimestamp").is_some();
+    let grace = grace(resource.nature, &value, grace_seconds);
+    match propagation {
+        Propagation::Orphan => orphan(state, existing.uid(), now),
+        Propagation::Foreground if !state.dependents(existing.uid()).is_empty() => {
+            add_finalizer(&mut value, FOREGROUND);
+        }
+        Propagation::Background | Propagation::Foreground => {}
+    }
+    let mut waits = finalizers(&value).next().is_some() || grace > 0;
+    match resource.nature {
+        Nature::Builtin(BuiltinKind::Namespace) => {
+            value["status"]["phase"] = Value::from("Terminating");
+            waits = true;
+        }
+        Nature::Builtin(BuiltinKind::CustomResourceDefinition) => waits = true,
+        Nature::Builtin(_) | Nature::Custom => {}
+    }
+    if !waits {
+        let last = state.remove(id, key, now);
+        if let Some(last) = &last {
+            chores.extend(gc::after_removal(state, &resource, last));
+        }
+        return (last.map(Outcome::Removed), chores);
+    }
+    let old_grace = meta(&value, "deletionGracePeriodSeconds").and_then(Value::as_i64);
+    if !already || old_grace.is_some_and(|old| grace < old) {
+        let end = now + TimeDelta::try_seconds(grace).unwrap_or_default();
+        set_meta(&mut value, "deletionTimestamp", Value::from(stamp(end)));
+        set_meta(&mut value, "deletionGracePeriodSeconds", Value::from(grace));
+        if let Some(generation) = meta(&value, "generation").and_then(Value::as_i64) {
+            set_meta(&mut value, "generation", Value::from(generation + 1));
+        }
+    }
+    if value == *existing.value() {
+        return (Some(Outcome::Marked(existing)), chores);
+    }
+    let marked = state.put(id, key.clone(), value, now);
+    chores.extend(gc::after_write(id, &resource, &marked));
+    (Some(Outcome::Marked(marked)), chores)
+}
+
+/// Seconds that a pod has to stop; every other kind has none.
+fn grace(nature: Nature, object: &Value, asked: Option<i64>) -> i64 {
+    if nature != Nature::Builtin(BuiltinKind::Pod) {
+        return 0;
+    }
+    let phase = object["status"]["phase"].as_str().unwrap_or_default();
+    let scheduled = !object["spec"]["nodeName"].as_str().unwrap_or_default().is_empty();
+    if !scheduled || matches!(phase, "Succeeded" | "Failed") {
+        return 0;
+    }
+    asked
+        .or_else(|| object["spec"]["terminationGracePeriodSeconds"].as_i64())
+        .unwrap_or(30)
+        .max(0)
+}
+
+fn add_finalizer(value: &mut Value, name: &str) {
+    if !finalizers(value).any(|known| known == name) {
+        let list = metadata(value).entry("finalizers").or_insert_with(|| json!([]));
+        if let Some(list) = list.as_array_mut() {
+            list.push(Value::from(name));
+        }
+    }
+}
+
+/// Takes the owner's UID out of its dependents.
+fn orphan(state: &mut State, uid: &str, now: Timestamp) {
+    for place in state.dependents(uid) {
+        let Some(object) = state.get(place.resource, &place.key) else {
+            continue;
+        };
+        let mut value = object.value().clone();
+        if let Some(list) = child(super::object::as_map(&mut value), "metadata")
+            .get_mut("ownerReferences")
+            .and_then(Value::as_array_mut)
+        {
+            list.retain(|owner| owner["uid"] != uid);
+        }
+        state.put(place.resource, place.key.clone(), value, now);
+    }
+}
+
+/// Removes an object for good, and does what follows.
+pub(super) fn remove(
+    state: &mut State,
+    id: ResourceId,
+    key: &Key,
+    now: Timestamp,
+) -> Option<Arc<Object>> {
+    let resource = Arc::clone(&state.collection(id).resource);
+    let last = state.remove(id, key, now)?;
+    let chores = gc::after_removal(state, &resource, &last);
+    gc::settle(state, chores, now);
+    Some(last)
+}
+
+/// Takes a finalizer of the server's own away; the last one takes the object with it.
+pub(super) fn drop_finalizer(
+    state: &mut State,
+    place: &Place,
+    finalizer: &str,
+    now: Timestamp,
+) -> Vec<Chore> {
+    let Some(object) = state.get(place.resource, &place.key).cloned() else {
+        return Vec::new();
+    };
+    let mut value = object.value().clone();
+    if let Some(list) = metadata(&mut value).get_mut("finalizers").and_then(Value::as_array_mut) {
+        list.retain(|name| name != finalizer);
+    }
+    let grace = meta(&value, "deletionGracePeriodSeconds").and_then(Value::as_i64);
+    let done = finalizers(&value).next().is_none() && grace.unwrap_or(0) == 0;
+    state.put(place.resource, place.key.clone(), value, now);
+    if !done {
+        return Vec::new();
+    }
+    let resource = Arc::clone(&state.collection(place.resource).resource);
+    let last = state.remove(place.resource, &place.key, now);
+    last.map_or_else(Vec::new, |last| gc::after_removal(state, &resource, &last))
+}

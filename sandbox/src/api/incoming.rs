@@ -1,0 +1,188 @@
+//! Incoming objects: decoding, strictness, and the schema's shape.
+
+use super::builtin::BuiltinKind;
+use super::convert;
+use super::object::metadata;
+use super::resource::{Nature, group_version};
+use super::router::Call;
+use super::shape;
+use super::status::Failure;
+use super::validate;
+use serde_json::Value;
+
+/// An object from a request, in its schema's shape, and what to warn the client of.
+pub(super) struct Incoming {
+    pub(super) object: Value,
+    pub(super) warnings: Vec<String>,
+}
+
+/// What to do with fields that the schema does not know.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Strictness {
+    Strict,
+    Warn,
+    Ignore,
+}
+
+fn strictness(call: &Call<'_>) -> Result<Strictness, Failure> {
+    match call.info.parameter("fieldValidation") {
+        Some("Strict") => Ok(Strictness::Strict),
+        None | Some("Warn") => Ok(Strictness::Warn),
+        Some("Ignore") => Ok(Strictness::Ignore),
+        Some(other) => Err(Failure::bad_request(format!(
+            "Invalid value for fieldValidation: \"{other}\": supported values: \"Ignore\", \"Strict\", \"Warn\""
+        ))),
+    }
+}
+
+/// Decodes a request's body.
+pub(super) fn decode(call: &Call<'_>, body: &[u8]) -> Result<Incoming, Failure> {
+    if !matches!(call.info.content_type.as_str(), "" | "application/json" | "*/*") {
+        return Err(Failure::unsupported_media_type(
+            "the body of the request was in an unknown format - accepted media types include: application/json",
+        ));
+    }
+    // Only clients that name a strictness pay for the search for duplicates.
+    let (object, duplicates) = if call.info.parameter("fieldValidation").is_some() {
+        shape::decode_strictly(body)
+    } else {
+        serde_json::from_slice(body).map(|value| (value, Vec::new()))
+    }
+    .map_err(|error| {
+        Failure::bad_request(format!(
+            "the object provided is unrecognized (must be of type {}): couldn't get version/kind; json parse error: {error}",
+            call.resource.kind
+        ))
+    })?;
+    shape(call, object, duplicates)
+}
+
+/// Decodes a configuration for server-side apply: checked for unknown fields, but without defaults.
+pub(super) fn configuration(call: &Call<'_>) -> Result<Value, Failure> {
+    let mut object: Value = serde_json::from_slice(&call.info.body)
+        .map_err(|error| Failure::bad_request(format!("error decoding YAML: {error}")))?;
+    let api_version = group_version(call.group(), &call.target.version);
+    check_type(call, &mut object, &api_version)?;
+    metadata(&mut object);
+    if let Some(schema) = &call.version().schema {
+        let unknown = shape::prune(schema, &mut object);
+        // Apply knows no leniency: a field without a type cannot be owned.
+        if let Some(path) = unknown.first() {
+            return Err(Failure::new(
+                http::StatusCode::INTERNAL_SERVER_ERROR,
+                "InternalError",
+                format!(
+                    "failed to create typed patch object ({}/{}; {api_version}, Kind={}): .{path}: field not declared in schema",
+                    call.target.namespace, call.target.name, call.resource.kind
+                ),
+            ));
+        }
+    }
+    Ok(object)
+}
+
+/// Checks the type, drops or reports unknown fields and fills in defaults.
+pub(super) fn shape(
+    call: &Call<'_>,
+    mut object: Value,
+    duplicates: Vec<String>,
+) -> Result<Incoming, Failure> {
+    let resource = &call.resource;
+    if !object.is_object() {
+        return Err(Failure::bad_request(format!(
+            "the object provided is unrecognized (must be of type {}): couldn't get version/kind; json parse error: no object",
+            resource.kind
+        )));
+    }
+    let api_version = group_version(call.group(), &call.target.version);
+    check_type(call, &mut object, &api_version)?;
+    metadata(&mut object);
+    convert::incoming(resource, call.group(), &mut object);
+    if resource.nature != Nature::Custom {
+        shape::drop_nulls(&mut object);
+    }
+    let mut found: Vec<String> = Vec::new();
+    if let Some(schema) = &call.version().schema {
+        found = shape::prune(schema, &mut object)
+            .into_iter()
+            .map(|path| format!("unknown field \"{path}\""))
+            .collect();
+        shape::default(schema, &mut object);
+        if let Nature::Builtin(_) = resource.nature {
+            check_decoding(call, schema, &object)?;
+        }
+    }
+    found.extend(duplicates.into_iter().map(|path| format!("duplicate field \"{path}\"")));
+    let warnings = match strictness(call)? {
+        Strictness::Strict if !found.is_empty() => {
+            return Err(Failure::bad_request(format!(
+                "{} in version \"{}\" cannot be handled as a {}: strict decoding error: {}",
+                resource.kind,
+                call.target.version,
+                resource.kind,
+                found.join(", ")
+            )));
+        }
+        Strictness::Strict | Strictness::Ignore => Vec::new(),
+        Strictness::Warn => found,
+    };
+    if let Nature::Builtin(kind) = resource.nature {
+        super::strategy::default_builtin(kind, &resource.kind, &mut object);
+    }
+    store_version(call, &mut object);
+    Ok(Incoming { object, warnings })
+}
+
+/// Objects are kept in the storage version.
+fn store_version(call: &Call<'_>, object: &mut Value) {
+    let resource = &call.resource;
+    if resource.nature != Nature::Builtin(BuiltinKind::Event) {
+        let stored = resource.api_version(&resource.storage_version().name);
+        object["apiVersion"] = Value::from(stored);
+    }
+}
+
+fn check_type(call: &Call<'_>, object: &mut Value, api_version: &str) -> Result<(), Failure> {
+    for (field, wanted) in [("apiVersion", api_version), ("kind", call.resource.kind.as_str())] {
+        match object.get(field).and_then(Value::as_str) {
+            // Typed clients may leave the type out.
+            None | Some("") => {
+                object[field] = Value::from(wanted);
+            }
+            Some(given) if given == wanted => {}
+            // What is stored carries the storage version; patches are applied to that.
+            Some(given)
+                if field == "apiVersion"
+                    && given
+                        == call
+                            .resource
+                            .api_version(&call.resource.storage_version().name) => {}
+            Some(given) => {
+                let what = if field == "kind" { "kind" } else { "API version" };
+                return Err(Failure::bad_request(format!(
+                    "the {what} in the data ({given}) does not match the expected {what} ({wanted})"
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Built-in kinds are decoded into typed structures: a field of the wrong type is a 400.
+fn check_decoding(call: &Call<'_>, schema: &super::schema::Schema, object: &Value) -> Result<(), Failure> {
+    let wrong = validate::validate(schema, object, None)
+        .into_iter()
+        .find(|error| error.kind == super::status::FieldErrorKind::TypeInvalid);
+    match wrong {
+        None => Ok(()),
+        Some(error) => Err(Failure::bad_request(format!(
+            "{} in version \"{}\" cannot be handled as a {}: json: cannot unmarshal {} into Go struct field of {}: {}",
+            call.resource.kind,
+            call.target.version,
+            call.resource.kind,
+            error.value.as_ref().and_then(Value::as_str).unwrap_or("value"),
+            error.field,
+            error.detail,
+        ))),
+    }
+}

@@ -1,0 +1,413 @@
+//! What the real server's strategies do to objects before they are stored: defaults, generation, status kept apart, rules.
+//!
+//! Source: `k8s.io/kubernetes/pkg/registry/*/strategy.go`, `apiextensions-apiserver/pkg/registry/customresource/strategy.go`.
+
+use super::builtin::BuiltinKind;
+use super::object::{as_map, child, copy_field, copy_meta, finalizers, meta, meta_text, set_meta};
+use super::resource::{Nature, Resource};
+use super::schema::Schema;
+use super::status::{Failure, FieldError, FieldErrorKind};
+use super::{cel, crd, validate};
+use cupcake_engine::clock::Timestamp;
+use serde_json::{Map, Value, json};
+
+/// Makes a new object what it must be at birth.
+pub(super) fn prepare_create(resource: &Resource, has_status: bool, object: &mut Value, now: Timestamp) {
+    let drops_status = match resource.nature {
+        Nature::Custom => has_status,
+        Nature::Builtin(kind) => kind.drops_status_on_create(),
+    };
+    if drops_status {
+        as_map(object).remove("status");
+    }
+    if resource.counts_generations() {
+        set_meta(object, "generation", Value::from(1));
+    } else {
+        super::object::metadata(object).remove("generation");
+    }
+    let Nature::Builtin(kind) = resource.nature else {
+        return;
+    };
+    match kind {
+        BuiltinKind::Pod => object["status"] = json!({"phase": "Pending", "qosClass": "BestEffort"}),
+        BuiltinKind::Namespace => {
+            object["status"] = json!({"phase": "Active"});
+            child(as_map(object), "spec").insert("finalizers".to_owned(), json!(["kubernetes"]));
+            let name = Value::from(meta_text(object, "name"));
+            child(super::object::metadata(object), "labels")
+                .insert("kubernetes.io/metadata.name".to_owned(), name);
+        }
+        BuiltinKind::PodDisruptionBudget => {
+            object["status"] = json!({"currentHealthy": 0, "desiredHealthy": 0, "disruptionsAllowed": 0, "expectedPods": 0});
+        }
+        BuiltinKind::Service => object["status"] = json!({"loadBalancer": {}}),
+        BuiltinKind::Workload => object["status"] = Value::Object(Map::new()),
+        BuiltinKind::CustomResourceDefinition => {
+            object["status"] = json!({"storedVersions": crd::storage_versions(object)});
+        }
+        BuiltinKind::Event => {
+            let fields = as_map(object);
+            if fields.get("firstTimestamp").is_none() && fields.get("eventTime").is_none() {
+                let stamp = super::write::stamp(now);
+                fields.insert("firstTimestamp".to_owned(), Value::from(stamp));
+            }
+        }
+        BuiltinKind::Node | BuiltinKind::Lease | BuiltinKind::Plain => {}
+    }
+}
+
+/// Keeps the halves of an object apart, and counts its generations.
+pub(super) fn prepare_update(
+    resource: &Resource,
+    has_status: bool,
+    subresource: &str,
+    old: &Value,
+    object: &mut Value,
+) {
+    if subresource == "status" {
+        let status = object.get("status").cloned();
+        let managed = meta(object, "managedFields").cloned();
+        let mut kept = old.clone();
+        if let Nature::Builtin(_) = resource.nature {
+            // Built-in kinds let labels and annotations through their status.
+            for field in ["labels", "annotations", "finalizers"] {
+                copy_meta(object, &mut kept, field);
+            }
+        }
+        match status {
+            Some(status) => kept["status"] = status,
+            None => {
+                as_map(&mut kept).remove("status");
+            }
+        }
+        if let Some(managed) = managed {
+            set_meta(&mut kept, "managedFields", managed);
+        }
+        *object = kept;
+        return;
+    }
+    if has_status {
+        copy_field(old, object, "status");
+    }
+    if !resource.counts_generations() {
+        return;
+    }
+    let generation = meta(old, "generation").and_then(Value::as_i64).unwrap_or(1);
+    if specification_differs(resource, has_status, old, object) {
+        set_meta(object, "generation", Value::from(generation + 1));
+    }
+}
+
+fn specification_differs(resource: &Resource, has_status: bool, old: &Value, new: &Value) -> bool {
+    match resource.nature {
+        Nature::Builtin(_) => old.get("spec") != new.get("spec"),
+        Nature::Custom => {
+            let ignored = |name: &str| {
+                matches!(name, "metadata" | "apiVersion" | "kind") || (has_status && name == "status")
+            };
+            let fields = |object: &Value| -> Map<String, Value> {
+                let fields = object.as_object().into_iter().flatten();
+                fields
+                    .filter(|(name, _)| !ignored(name))
+                    .map(|(name, field)| (name.clone(), field.clone()))
+                    .collect()
+            };
+            fields(old) != fields(new)
+        }
+    }
+}
+
+/// The rules for a new object.
+pub(super) fn validate_create(
+    resource: &Resource,
+    schema: &Schema,
+    object: &Value,
+    name: &str,
+) -> Result<(), Failure> {
+    let mut errors = Vec::new();
+    check_name(resource, name, &mut errors);
+    check_metadata(object, &mut errors);
+    check_body(resource, schema, object, None, &mut errors);
+    refuse(resource, name, errors)
+}
+
+/// The rules for a change.
+pub(super) fn validate_update(
+    resource: &Resource,
+    schema: &Schema,
+    object: &Value,
+    old: &Value,
+    name: &str,
+) -> Result<(), Failure> {
+    let mut errors = Vec::new();
+    check_metadata(object, &mut errors);
+    if meta(old, "deletionTimestamp").is_some() {
+        let new: Vec<&str> = finalizers(object)
+            .filter(|name| !finalizers(old).any(|old| old == *name))
+            .collect();
+        if !new.is_empty() {
+            let list: Vec<String> = new.iter().map(|name| format!("\"{name}\"")).collect();
+            errors.push(FieldError::new(
+                FieldErrorKind::Forbidden,
+                "metadata.finalizers",
+                None,
+                format!(
+                    "no new finalizers can be added if the object is being deleted, found new finalizers []string{{{}}}",
+                    list.join(", ")
+                ),
+            ));
+        }
+    }
+    check_body(resource, schema, object, Some(old), &mut errors);
+    if resource.nature == Nature::Builtin(BuiltinKind::Pod) {
+        check_pod_update(object, old, &mut errors);
+    }
+    refuse(resource, name, errors)
+}
+
+fn refuse(resource: &Resource, name: &str, errors: Vec<FieldError>) -> Result<(), Failure> {
+    if errors.is_empty() {
+        Ok(())
+    } else {
+        Err(Failure::invalid(&resource.group, &resource.kind, name, &errors))
+    }
+}
+
+fn check_body(
+    resource: &Resource,
+    schema: &Schema,
+    object: &Value,
+    old: Option<&Value>,
+    errors: &mut Vec<FieldError>,
+) {
+    match resource.nature {
+        Nature::Custom => {
+            let found = validate::validate(schema, object, old);
+            let blocked = validate::block_rules(&found);
+            errors.extend(found);
+            if !blocked {
+                errors.extend(cel::validate(schema, object, old));
+            } else if schema.has_rules {
+                errors.push(FieldError::new(
+                    FieldErrorKind::Invalid,
+                    "",
+                    Some(Value::Null),
+                    "some validation rules were not checked because the object was invalid; correct the existing errors to complete validation",
+                ));
+            }
+        }
+        Nature::Builtin(BuiltinKind::CustomResourceDefinition) => crd::check(object, errors),
+        Nature::Builtin(BuiltinKind::Pod) => check_containers(object, errors),
+        Nature::Builtin(
+            BuiltinKind::Node
+            | BuiltinKind::Namespace
+            | BuiltinKind::Event
+            | BuiltinKind::Service
+            | BuiltinKind::Lease
+            | BuiltinKind::PodDisruptionBudget
+            | BuiltinKind::Workload
+            | BuiltinKind::Plain,
+        ) => {}
+    }
+}
+
+/// Whether `text` is a DNS-1123 subdomain: what most names must be.
+fn is_subdomain(text: &str) -> bool {
+    let label = |label: &str| {
+        let edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
+        edge(label.chars().next())
+            && edge(label.chars().last())
+            && label.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+    };
+    !text.is_empty() && text.len() <= 253 && text.split('.').all(label)
+}
+
+fn check_name(resource: &Resource, name: &str, errors: &mut Vec<FieldError>) {
+    // RBAC names are path segments; Events are too, in the core group.
+    let lenient = resource.group == "rbac.authorization.k8s.io"
+        || resource.nature == Nature::Builtin(BuiltinKind::Event);
+    let good = if lenient {
+        !name.contains(['/', '%']) && name != "." && name != ".."
+    } else {
+        is_subdomain(name)
+    };
+    if !good {
+        errors.push(FieldError::new(
+            FieldErrorKind::Invalid,
+            "metadata.name",
+            Some(Value::from(name)),
+            "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')",
+        ));
+    }
+}
+
+fn check_metadata(object: &Value, errors: &mut Vec<FieldError>) {
+    let labels = meta(object, "labels").and_then(Value::as_object);
+    for (key, value) in labels.into_iter().flatten() {
+        let text = value.as_str().unwrap_or_default();
+        let edge = |c: Option<char>| c.is_none_or(|c| c.is_ascii_alphanumeric());
+        let good = text.len() <= 63
+            && edge(text.chars().next())
+            && edge(text.chars().last())
+            && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
+        if text.len() > 63 {
+            errors.push(FieldError::new(
+                FieldErrorKind::Invalid,
+                "metadata.labels",
+                Some(value.clone()),
+                "must be no more than 63 bytes",
+            ));
+        } else if !good || key.is_empty() {
+            errors.push(FieldError::new(
+                FieldErrorKind::Invalid,
+                "metadata.labels",
+                Some(value.clone()),
+                "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')",
+            ));
+        }
+    }
+    let owners = meta(object, "ownerReferences").and_then(Value::as_array);
+    for (at, owner) in owners.into_iter().flatten().enumerate() {
+        for field in ["apiVersion", "kind", "name", "uid"] {
+            if owner.get(field).and_then(Value::as_str).unwrap_or_default().is_empty() {
+                errors.push(FieldError::new(
+                    FieldErrorKind::Invalid,
+                    format!("metadata.ownerReferences[{at}].{field}"),
+                    Some(Value::from("")),
+                    format!("{} must not be empty", if field == "apiVersion" { "version" } else { field }),
+                ));
+            }
+        }
+    }
+}
+
+fn check_containers(object: &Value, errors: &mut Vec<FieldError>) {
+    let containers = object["spec"]["containers"].as_array();
+    if containers.is_none_or(Vec::is_empty) {
+        errors.push(FieldError::new(FieldErrorKind::Required, "spec.containers", None, ""));
+    }
+    for (at, container) in containers.into_iter().flatten().enumerate() {
+        if container["image"].as_str().unwrap_or_default().is_empty() {
+            let field = format!("spec.containers[{at}].image");
+            errors.push(FieldError::new(FieldErrorKind::Required, field, None, ""));
+        }
+    }
+}
+
+/// Of a pod's spec, only images, tolerations, grace periods and the node (once) may change.
+fn check_pod_update(object: &Value, old: &Value, errors: &mut Vec<FieldError>) {
+    let settled = |pod: &Value| {
+        let mut spec = pod.get("spec").cloned().unwrap_or_default();
+        let fields = as_map(&mut spec);
+        for field in ["activeDeadlineSeconds", "terminationGracePeriodSeconds", "tolerations"] {
+            fields.remove(field);
+        }
+        for list in ["containers", "initContainers"] {
+            for container in fields.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
+                as_map(container).remove("image");
+            }
+        }
+        spec
+    };
+    if settled(object) != settled(old) {
+        errors.push(FieldError::new(
+            FieldErrorKind::Forbidden,
+            "spec",
+            None,
+            "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)",
+        ));
+    }
+}
+
+/// Defaults of built-in kinds, as far as clients of this sandbox look at them.
+pub(super) fn default_builtin(kind: BuiltinKind, name: &str, object: &mut Value) {
+    let mut set = |field: &str, value: Value| {
+        child(as_map(object), "spec").entry(field).or_insert(value);
+    };
+    match kind {
+        BuiltinKind::Pod => {
+            set("restartPolicy", Value::from("Always"));
+            set("terminationGracePeriodSeconds", Value::from(30));
+            set("dnsPolicy", Value::from("ClusterFirst"));
+            set("schedulerName", Value::from("default-scheduler"));
+            set("securityContext", Value::Object(Map::new()));
+            default_containers(&mut object["spec"]);
+        }
+        BuiltinKind::Workload if matches!(name, "Deployment" | "ReplicaSet" | "StatefulSet") => {
+            set("replicas", Value::from(1));
+        }
+        BuiltinKind::Service => {
+            set("type", Value::from("ClusterIP"));
+            set("sessionAffinity", Value::from("None"));
+        }
+        BuiltinKind::CustomResourceDefinition => crd::default(object),
+        BuiltinKind::Plain if name == "Secret" => {
+            let fields = as_map(object);
+            fields.entry("type").or_insert_with(|| Value::from("Opaque"));
+            let plain = fields.remove("stringData");
+            for (key, text) in plain.as_ref().and_then(Value::as_object).into_iter().flatten() {
+                let encoded = base64(text.as_str().unwrap_or_default().as_bytes());
+                child(fields, "data").insert(key.clone(), Value::from(encoded));
+            }
+        }
+        BuiltinKind::Node
+        | BuiltinKind::Namespace
+        | BuiltinKind::Event
+        | BuiltinKind::Lease
+        | BuiltinKind::PodDisruptionBudget
+        | BuiltinKind::Workload
+        | BuiltinKind::Plain => {}
+    }
+}
+
+fn default_containers(spec: &mut Value) {
+    for container in spec["containers"].as_array_mut().into_iter().flatten() {
+        let latest = container["image"]
+            .as_str()
+            .is_some_and(|image| image.ends_with(":latest") || !image.rsplit('/').next().unwrap_or_default().contains([':', '@']));
+        let fields = as_map(container);
+        let mut set = |field: &str, value: Value| {
+            fields.entry(field).or_insert(value);
+        };
+        set("imagePullPolicy", Value::from(if latest { "Always" } else { "IfNotPresent" }));
+        set("resources", Value::Object(Map::new()));
+        set("terminationMessagePath", Value::from("/dev/termination-log"));
+        set("terminationMessagePolicy", Value::from("File"));
+        for port in fields.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten() {
+            as_map(port).entry("protocol").or_insert_with(|| Value::from("TCP"));
+        }
+    }
+}
+
+fn base64(bytes: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for chunk in bytes.chunks(3) {
+        let word = chunk.iter().fold(0_u32, |word, byte| (word << 8) | u32::from(*byte))
+            << (8 * (3 - chunk.len()));
+        for place in 0..4 {
+            let index = usize::try_from((word >> (18 - 6 * place)) & 63).unwrap_or(0);
+            text.push(if place <= chunk.len() { char::from(ALPHABET[index]) } else { '=' });
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn string_data_of_secrets_is_encoded() {
+        assert_eq!(base64(b"cupcake"), "Y3VwY2FrZQ==");
+        assert_eq!(base64(b"abc"), "YWJj");
+        assert_eq!(base64(b"ab"), "YWI=");
+    }
+
+    #[test]
+    fn names_are_subdomains() {
+        for (name, good) in [("worker-3", true), ("a.b-c.d", true), ("Worker", false), ("a_b", false), ("-a", false), ("", false)] {
+            assert_eq!(is_subdomain(name), good, "{name}");
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! An in-process Kubernetes API, simulated machines and fault injection.
+
+pub mod api;
