@@ -1,5 +1,6 @@
 //! Conditions as metav1 defines them, with the types that every kind here sets.
 
+use crate::limits;
 use cupcake_engine::clock::Timestamp;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
@@ -20,7 +21,7 @@ pub struct Condition {
     /// When the status of this condition last changed. Example: 2026-11-22T07:00:00Z
     pub last_transition_time: Timestamp,
     /// One line for people. Example: step 14 of 22: draining worker-3
-    #[schemars(length(max = 1024))]
+    #[schemars(length(max = limits::MESSAGE_CHARS_MAX))]
     pub message: String,
     /// The generation of the object that this condition speaks of. Example: 2
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -48,18 +49,11 @@ pub enum ConditionStatus {
     Unknown,
 }
 
-impl Condition {
-    /// The longest message in characters; longer ones are cut by [`set`].
-    pub const MESSAGE_CHARS_MAX: usize = 1024;
-}
-
-/// Puts `condition` into `conditions`, sorted by type; keeps the old transition time if its status did not change.
+/// Puts `condition` into `conditions`, sorted by type; keeps the old transition time if its status did not change, cuts a long message.
 ///
 /// Returns whether anything changed but the time: if not, there is nothing to write.
 pub fn set(conditions: &mut Vec<Condition>, mut condition: Condition) -> bool {
-    if let Some((at, _)) = condition.message.char_indices().nth(Condition::MESSAGE_CHARS_MAX) {
-        condition.message.truncate(at);
-    }
+    limits::cut(&mut condition.message, limits::MESSAGE_CHARS_MAX);
     match conditions.binary_search_by(|old| old.type_.cmp(&condition.type_)) {
         Ok(at) => replace(&mut conditions[at], condition),
         // Another writer may have left them unsorted: then the search can miss one that is there.
@@ -97,4 +91,54 @@ pub(crate) fn list_schema(generator: &mut SchemaGenerator) -> Schema {
         "x-kubernetes-list-type": "map",
         "x-kubernetes-list-map-keys": ["type"],
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chrono::DateTime;
+
+    fn condition(type_: &str, status: ConditionStatus, reason: &str, at_seconds: i64) -> Condition {
+        Condition {
+            last_transition_time: DateTime::from_timestamp(at_seconds, 0).expect("a time within range"),
+            message: String::new(),
+            observed_generation: None,
+            reason: reason.to_owned(),
+            status,
+            type_: type_.to_owned(),
+        }
+    }
+
+    #[test]
+    fn the_transition_time_moves_with_the_status_only() {
+        let mut conditions = Vec::new();
+        assert!(set(&mut conditions, condition(SUCCEEDED, ConditionStatus::Unknown, "Preflight", 1)));
+        assert!(set(&mut conditions, condition(SUCCEEDED, ConditionStatus::Unknown, "StepRunning", 2)));
+        assert!(!set(&mut conditions, condition(SUCCEEDED, ConditionStatus::Unknown, "StepRunning", 3)));
+        assert_eq!(conditions, [condition(SUCCEEDED, ConditionStatus::Unknown, "StepRunning", 1)]);
+        assert!(set(&mut conditions, condition(SUCCEEDED, ConditionStatus::True, "Succeeded", 4)));
+        assert_eq!(conditions, [condition(SUCCEEDED, ConditionStatus::True, "Succeeded", 4)]);
+    }
+
+    #[test]
+    fn conditions_are_kept_in_order_even_where_another_writer_left_none() {
+        let mut conditions = vec![
+            condition(SUCCEEDED, ConditionStatus::Unknown, "StepRunning", 1),
+            condition(PAUSED, ConditionStatus::False, "NotPaused", 1),
+        ];
+        set(&mut conditions, condition(PAUSED, ConditionStatus::True, "Asked", 2));
+        set(&mut conditions, condition(RECONCILING, ConditionStatus::True, "StepRunning", 2));
+        let types: Vec<&str> = conditions.iter().map(|condition| condition.type_.as_str()).collect();
+        assert_eq!(types, [PAUSED, RECONCILING, SUCCEEDED]);
+        assert_eq!(get(&conditions, PAUSED).map(|paused| paused.status), Some(ConditionStatus::True));
+    }
+
+    #[test]
+    fn a_long_message_is_cut_instead_of_refused() {
+        let mut conditions = Vec::new();
+        let long =
+            Condition { message: "ö".repeat(5000), ..condition(STALLED, ConditionStatus::True, "DrainBlocked", 1) };
+        set(&mut conditions, long);
+        assert_eq!(conditions[0].message.chars().count(), limits::MESSAGE_CHARS_MAX);
+    }
 }

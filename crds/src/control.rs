@@ -96,9 +96,14 @@ pub struct Acknowledgement {
     /// When it was taken up. Example: 2026-11-22T07:00:00Z
     pub at: Timestamp,
     /// What became of it. Example: paused; 2 steps under way come to their end first
-    #[schemars(length(max = 256))]
+    #[schemars(length(max = Acknowledgement::MESSAGE_CHARS_MAX))]
     pub message: String,
     /// The request that this answers. Example: pause-1
     #[schemars(length(min = 1, max = 64))]
     pub request_id: String,
+}
+
+impl Acknowledgement {
+    /// Characters of a message.
+    pub const MESSAGE_CHARS_MAX: usize = 256;
 }

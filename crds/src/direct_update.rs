@@ -3,6 +3,7 @@
 use crate::{
     conditions::Condition,
     control::{Acknowledgement, Control},
+    limits::{self, cut, cut_some, keep_last},
     validate::direct_update as rules,
     values::{AirGapped, Canary, Component, Concurrency, InvalidVersion, KubeVersion, Phase, Strategy},
 };
@@ -165,7 +166,7 @@ pub struct Drain {
 pub struct DirectUpdateStatus {
     /// Requests of spec.control that were taken up, the last 32.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "atomic"))]
+    #[schemars(length(max = limits::ACKNOWLEDGED_MAX), extend("x-kubernetes-list-type" = "atomic"))]
     pub acknowledged: Vec<Acknowledgement>,
     /// The etcd snapshot to go back to, once there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -179,18 +180,18 @@ pub struct DirectUpdateStatus {
     pub conditions: Vec<Condition>,
     /// The run as a tree, one step a line, finished nodes folded.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 40), inner(length(max = 256)), extend("x-kubernetes-list-type" = "atomic"))]
+    #[schemars(length(max = limits::GRAPH_LINES_MAX), inner(length(max = limits::GRAPH_LINE_CHARS_MAX)), extend("x-kubernetes-list-type" = "atomic"))]
     pub graph: Vec<String>,
     /// When this status last changed. Example: 2026-11-22T07:12:41Z
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_updated: Option<Timestamp>,
     /// What happens, in one line; if a person is needed, the next command to type. Example: Step 2/3: Upgrading to 1.27.0
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 1024))]
+    #[schemars(length(max = limits::MESSAGE_CHARS_MAX))]
     pub message: Option<String>,
     /// Nodes in flight and nodes that failed, by name; at most 64. All others are counted in summary, so that this object does not grow with the cluster.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 64, "x-kubernetes-map-type" = "atomic"))]
+    #[schemars(extend("maxProperties" = limits::NODES_MAX, "x-kubernetes-map-type" = "atomic"))]
     pub nodes: BTreeMap<String, NodeProgress>,
     /// The generation of the spec that this status speaks of. Example: 2
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -238,15 +239,15 @@ pub struct NodeProgress {
     pub completed_at: Option<Timestamp>,
     /// What went wrong, if something did. Example: drain blocked by PodDisruptionBudget shop/db
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 512))]
+    #[schemars(length(max = limits::NODE_MESSAGE_CHARS_MAX))]
     pub error: Option<String>,
     /// The step that was last begun. Example: drain
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 320))]
+    #[schemars(length(max = limits::STEP_CHARS_MAX))]
     pub last_step: Option<String>,
     /// What happens, in one line. Example: 3 of 12 pods evicted
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 256))]
+    #[schemars(length(max = limits::NODE_MESSAGE_CHARS_MAX))]
     pub message: Option<String>,
     /// Where it stands: Pending, Draining, Upgrading, Verifying, Uncordoning, Completed or Failed.
     pub phase: NodePhase,
@@ -306,7 +307,7 @@ pub struct Summary {
 pub struct PreflightResults {
     /// Each check with its result.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "atomic"))]
+    #[schemars(length(max = limits::CHECKS_MAX), extend("x-kubernetes-list-type" = "atomic"))]
     pub checks: Vec<PreflightCheck>,
     /// Whether all of them passed. Example: true
     #[serde(default)]
@@ -319,7 +320,7 @@ pub struct PreflightResults {
 pub struct PreflightCheck {
     /// What was found and, if it failed, what to do. Example: 4 nodes are Ready
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 512))]
+    #[schemars(length(max = limits::MESSAGE_CHARS_MAX))]
     pub message: Option<String>,
     /// What was checked. Example: nodes-ready
     #[schemars(length(min = 1, max = 64))]
@@ -369,6 +370,51 @@ impl DirectUpdateSpec {
     /// The target version, parsed; the schema lets nothing else in, but objects may be older than the schema.
     pub fn target(&self) -> Result<KubeVersion, InvalidVersion> {
         self.target_version.parse()
+    }
+}
+
+impl DirectUpdateStatus {
+    /// Cuts everything to what the schema takes: the newest acknowledgements, failed checks before passed ones, failed nodes before others.
+    pub fn bound(&mut self) {
+        keep_last(&mut self.acknowledged, limits::ACKNOWLEDGED_MAX);
+        for one in &mut self.acknowledged {
+            cut(&mut one.message, Acknowledgement::MESSAGE_CHARS_MAX);
+        }
+        self.graph.truncate(limits::GRAPH_LINES_MAX);
+        for line in &mut self.graph {
+            cut(line, limits::GRAPH_LINE_CHARS_MAX);
+        }
+        cut_some(self.message.as_mut(), limits::MESSAGE_CHARS_MAX);
+        if let Some(preflight) = &mut self.preflight_results {
+            if preflight.checks.len() > limits::CHECKS_MAX {
+                preflight.checks.sort_by_key(|check| check.passed);
+                preflight.checks.truncate(limits::CHECKS_MAX);
+            }
+            for check in &mut preflight.checks {
+                cut_some(check.message.as_mut(), limits::MESSAGE_CHARS_MAX);
+            }
+        }
+        self.bound_nodes();
+    }
+
+    fn bound_nodes(&mut self) {
+        let mut surplus = self.nodes.len().saturating_sub(limits::NODES_MAX);
+        // Whoever must act needs the failed ones; the others are counted in the summary anyway.
+        for expendable in [NodePhase::Pending, NodePhase::Completed] {
+            self.nodes.retain(|_, node| {
+                let drop = surplus > 0 && node.phase == expendable;
+                surplus -= usize::from(drop);
+                !drop
+            });
+        }
+        while self.nodes.len() > limits::NODES_MAX {
+            self.nodes.pop_last();
+        }
+        for node in self.nodes.values_mut() {
+            cut_some(node.error.as_mut(), limits::NODE_MESSAGE_CHARS_MAX);
+            cut_some(node.message.as_mut(), limits::NODE_MESSAGE_CHARS_MAX);
+            cut_some(node.last_step.as_mut(), limits::STEP_CHARS_MAX);
+        }
     }
 }
 

@@ -19,6 +19,7 @@ pub(crate) use kube_derive::KubeSchema;
 pub mod conditions;
 pub mod control;
 pub mod direct_update;
+pub mod limits;
 pub mod node_task;
 pub mod scheduled_update;
 mod schema;

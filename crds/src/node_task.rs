@@ -1,6 +1,7 @@
 //! NodeTask: the mailbox of one node. The operator puts an order in, the node's agent claims and answers it.
 
 use crate::{
+    limits::{self, cut, cut_some},
     validate::node_task as rules,
     values::{HostStep, KubeVersion, NodeRole, OrderKey},
 };
@@ -127,7 +128,9 @@ pub struct Order {
 
 /// What the node answered; written by its agent alone.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+// Atomic: one writer, who writes it as a whole; its managedFields would be a third of the object otherwise.
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-map-type" = "atomic"))]
 pub struct NodeTaskStatus {
     /// Boot id of the machine: tells a reboot from a restart. Example: 5b0b1f5e-6f3f-4b0b-8f39-1f5d5b7c1c11
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -149,7 +152,7 @@ pub struct NodeTaskStatus {
     pub key: Option<OrderKey>,
     /// What happens, in one line. Example: kubeadm upgrade node is under way
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 512))]
+    #[schemars(length(max = limits::NODE_MESSAGE_CHARS_MAX))]
     pub message: Option<String>,
     /// What the steps found out, for the operator. Example: {"kubelet": "1.34.4"}
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -170,8 +173,8 @@ pub struct NodeTaskStatus {
 fn outputs_schema(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "object",
-        "maxProperties": 16,
-        "additionalProperties": {"type": "string", "maxLength": 256},
+        "maxProperties": limits::OUTPUTS_MAX,
+        "additionalProperties": {"type": "string", "maxLength": limits::OUTPUT_CHARS_MAX},
         "x-kubernetes-map-type": "atomic",
     })
 }
@@ -235,7 +238,7 @@ pub struct TaskError {
     #[schemars(length(min = 1, max = 64), regex(pattern = "^[A-Za-z][A-Za-z0-9]*$"))]
     pub code: String,
     /// What went wrong and what to do. Example: another process holds /var/lib/dpkg/lock; end it, then retry
-    #[schemars(length(max = 512))]
+    #[schemars(length(max = limits::NODE_MESSAGE_CHARS_MAX))]
     pub message: String,
 }
 
@@ -316,6 +319,22 @@ pub struct NodeInventory {
     /// When it was taken. Example: 2026-11-22T07:00:00Z
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub taken_at: Option<Timestamp>,
+}
+
+impl NodeTaskStatus {
+    /// Cuts messages and outputs to what the schema takes; outputs beyond the limit are dropped, the last by name first.
+    pub fn bound(&mut self) {
+        cut_some(self.message.as_mut(), limits::NODE_MESSAGE_CHARS_MAX);
+        if let Some(error) = &mut self.error {
+            cut(&mut error.message, limits::NODE_MESSAGE_CHARS_MAX);
+        }
+        while self.outputs.len() > limits::OUTPUTS_MAX {
+            self.outputs.pop_last();
+        }
+        for output in self.outputs.values_mut() {
+            cut(output, limits::OUTPUT_CHARS_MAX);
+        }
+    }
 }
 
 impl NodeTask {

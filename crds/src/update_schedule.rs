@@ -92,7 +92,7 @@ pub struct UpdatePolicy {
     #[serde(default = "crate::values::enabled")]
     pub preflight_checks: bool,
 
-    /// In which order workers follow: rolling (at most concurrency at once) or parallel (all at once). Example: rolling
+    /// In which order workers follow: rolling (at most concurrency at once) or parallel (all at once); canary is refused, since a schedule names no nodes. Example: rolling
     #[serde(default)]
     pub strategy: Strategy,
 }

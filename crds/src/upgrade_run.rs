@@ -2,6 +2,7 @@
 
 use crate::{
     conditions::Condition,
+    limits::{self, cut, cut_some, keep_last},
     validate::upgrade_run as rules,
     values::{KubeVersion, Phase},
 };
@@ -132,11 +133,13 @@ pub struct PlanRef {
 
 /// How far a run has come. The cursor is the truth; everything else is told from it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+// Atomic: one writer, who writes it as a whole; its managedFields would be a kilobyte otherwise.
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-map-type" = "atomic"))]
 pub struct UpgradeRunStatus {
     /// The runs that are parts of this one, summed up.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "atomic"))]
+    #[schemars(length(max = limits::CHILDREN_MAX), extend("x-kubernetes-list-type" = "atomic"))]
     pub children: Vec<ChildRun>,
     /// Which write this status is of: tells a writer whose reply was lost whether its write arrived.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -150,11 +153,11 @@ pub struct UpgradeRunStatus {
     pub conditions: Vec<Condition>,
     /// What is happening. Example: worker-3/drain
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 320))]
+    #[schemars(length(max = limits::STEP_CHARS_MAX))]
     pub current_step: Option<String>,
     /// The state of every step, encoded; written as a whole and read by the operator alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 65536))]
+    #[schemars(length(max = limits::CURSOR_CHARS_MAX))]
     pub cursor: Option<String>,
     /// The number of the leader that wrote this; a smaller one is refused. Example: 4
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -162,18 +165,18 @@ pub struct UpgradeRunStatus {
     pub epoch: Option<u64>,
     /// What happened last, newest at the end, at most 20.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 20), inner(length(max = 1024)), extend("x-kubernetes-list-type" = "atomic"))]
+    #[schemars(length(max = limits::EVENTS_MAX), inner(length(max = limits::EVENT_CHARS_MAX)), extend("x-kubernetes-list-type" = "atomic"))]
     pub events: Vec<String>,
     /// The run as a tree, one step a line, finished nodes folded.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 40), inner(length(max = 256)), extend("x-kubernetes-list-type" = "atomic"))]
+    #[schemars(length(max = limits::GRAPH_LINES_MAX), inner(length(max = limits::GRAPH_LINE_CHARS_MAX)), extend("x-kubernetes-list-type" = "atomic"))]
     pub graph: Vec<String>,
     /// When this status last changed. Example: 2026-11-22T07:12:41Z
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_updated: Option<Timestamp>,
     /// What happens, in one line; if a person is needed, the next command to type. Example: draining worker-3: 3 of 12 pods evicted
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 1024))]
+    #[schemars(length(max = limits::MESSAGE_CHARS_MAX))]
     pub message: Option<String>,
     /// The generation of the spec that this status speaks of. Example: 1
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -188,7 +191,7 @@ pub struct UpgradeRunStatus {
     pub progress: Option<String>,
     /// Why it stands where it stands, in one word. Example: DrainBlocked
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 128))]
+    #[schemars(length(max = limits::REASON_CHARS_MAX))]
     pub reason: Option<String>,
     /// When the first step began. Example: 2026-11-22T07:00:00Z
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -220,4 +223,22 @@ pub struct ChildRun {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     pub progress: Option<String>,
+}
+
+impl UpgradeRunStatus {
+    /// Cuts everything told for people to what the schema takes: the newest events, the first children and lines. The cursor stays whole.
+    pub fn bound(&mut self) {
+        self.children.truncate(limits::CHILDREN_MAX);
+        cut_some(self.current_step.as_mut(), limits::STEP_CHARS_MAX);
+        keep_last(&mut self.events, limits::EVENTS_MAX);
+        for event in &mut self.events {
+            cut(event, limits::EVENT_CHARS_MAX);
+        }
+        self.graph.truncate(limits::GRAPH_LINES_MAX);
+        for line in &mut self.graph {
+            cut(line, limits::GRAPH_LINE_CHARS_MAX);
+        }
+        cut_some(self.message.as_mut(), limits::MESSAGE_CHARS_MAX);
+        cut_some(self.reason.as_mut(), limits::REASON_CHARS_MAX);
+    }
 }

@@ -135,3 +135,47 @@ impl JsonSchema for Concurrency {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn numbers_and_percentages_are_read_and_written_as_they_were() {
+        for (value, expected) in [
+            (json!(1), Concurrency::Nodes(1)),
+            (json!(15000), Concurrency::Nodes(15_000)),
+            (json!("1%"), Concurrency::Percent(1)),
+            (json!("100%"), Concurrency::Percent(100)),
+        ] {
+            let read: Concurrency = serde_json::from_value(value.clone()).expect("it is a concurrency");
+            assert_eq!(read, expected);
+            assert_eq!(serde_json::to_value(read).expect("it has a JSON form"), value);
+        }
+    }
+
+    #[test]
+    fn anything_else_is_refused_with_its_value() {
+        for value in
+            [json!(0), json!(-1), json!(15001), json!("0%"), json!("101%"), json!("%"), json!("ten"), json!("1.5%")]
+        {
+            let error = serde_json::from_value::<Concurrency>(value.clone()).expect_err("it is no concurrency");
+            assert!(error.to_string().contains("is not a concurrency"), "{value}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_percentage_is_rounded_down_but_never_to_nothing() {
+        for (concurrency, workers, expected) in [
+            (Concurrency::Percent(10), 50, 5),
+            (Concurrency::Percent(10), 59, 5),
+            (Concurrency::Percent(10), 5, 1),
+            (Concurrency::Percent(10), 0, 1),
+            (Concurrency::Percent(100), 15_000, 15_000),
+            (Concurrency::Nodes(3), 2, 3),
+        ] {
+            assert_eq!(concurrency.of(workers), expected, "{concurrency} of {workers}");
+        }
+    }
+}

@@ -225,3 +225,138 @@ impl JsonSchema for KubeVersion {
         json_schema!({"type": "string", "maxLength": 32, "pattern": crate::schema::VERSION_PATTERN})
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn version(text: &str) -> KubeVersion {
+        text.parse().unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    #[test]
+    fn texts_of_nodes_packages_and_vendors_are_read() {
+        for (text, shown) in [
+            ("1.34.4", "1.34.4"),
+            ("v1.34.4", "1.34.4"),
+            ("1.34.4-1.1", "1.34.4"),
+            ("1.34.4-00", "1.34.4"),
+            ("1.34.4-150500.1.1", "1.34.4"),
+            ("v1.30.2-eks-1552ad0", "1.30.2"),
+            ("v1.30.2+rke2r1", "1.30.2"),
+            ("v1.31.0-rc.1+abc", "1.31.0-rc.1"),
+            ("1.35.0-rc.1", "1.35.0-rc.1"),
+            ("1.35.0-rc.1-1.1", "1.35.0-rc.1"),
+            ("v1.35.0-beta.0", "1.35.0-beta.0"),
+            ("v1.36.0-alpha.2", "1.36.0-alpha.2"),
+            ("1.0.0", "1.0.0"),
+        ] {
+            assert_eq!(version(text).to_string(), shown, "{text}");
+            assert_eq!(version(text).with_v(), format!("v{shown}"), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_version_is_refused_with_the_reason() {
+        for (text, problem) in [
+            ("", "it is empty"),
+            ("latest", "one of its three parts is not a number"),
+            ("1.34", "it has fewer than three numbers"),
+            ("v1", "it has fewer than three numbers"),
+            ("1.34.4.5", "it has more than three numbers"),
+            ("1.34.x", "one of its three parts is not a number"),
+            ("1..4", "one of its three parts is not a number"),
+            ("01.34.4", "one of its numbers has a leading zero"),
+            ("1.34.4294967296", "one of its numbers is too large"),
+            ("1.34.-4", "one of its three parts is not a number"),
+            (" 1.34.4", "one of its three parts is not a number"),
+            ("vv1.34.4", "one of its three parts is not a number"),
+            ("1.34.4-", "what follows the patch number is not legal"),
+            ("1.34.4-1.1; rm -rf /", "what follows the patch number is not legal"),
+            ("1.35.0-rc", "its pre-release has no number (write rc.1)"),
+            ("1.35.0-rc.x", "its pre-release has no number (write rc.1)"),
+        ] {
+            let error = text.parse::<KubeVersion>().expect_err(text);
+            assert_eq!(error, InvalidVersion { text: text.to_owned(), problem }, "{text}");
+        }
+        let long = format!("1.34.4-{}", "x".repeat(100));
+        assert_eq!(long.parse::<KubeVersion>().expect_err("it is long").text.len(), TEXT_CHARS_MAX);
+    }
+
+    #[test]
+    fn the_error_says_what_a_version_looks_like() {
+        let error = "1.34".parse::<KubeVersion>().expect_err("no patch");
+        assert_eq!(
+            error.to_string(),
+            "\"1.34\" is not a Kubernetes version: it has fewer than three numbers; write it as major.minor.patch, for example 1.34.4"
+        );
+    }
+
+    #[test]
+    fn versions_order_as_releases_do() {
+        let ascending = [
+            "1.9.9",
+            "1.33.13",
+            "1.34.0-alpha.3",
+            "1.34.0-beta.0",
+            "1.34.0-rc.0",
+            "1.34.0-rc.1",
+            "1.34.0",
+            "1.34.4",
+            "1.34.10",
+            "2.0.0",
+        ];
+        for pair in ascending.windows(2) {
+            assert!(version(pair[0]) < version(pair[1]), "{pair:?}");
+        }
+        assert_eq!(version("1.34.4-1.1"), version("v1.34.4"));
+    }
+
+    #[test]
+    fn minors_are_counted_within_a_major() {
+        assert_eq!(version("1.33.4").minors_to(version("1.34.0")), Some(1));
+        assert_eq!(version("1.34.0").minors_to(version("1.33.4")), Some(-1));
+        assert_eq!(version("1.34.0").minors_to(version("1.34.4")), Some(0));
+        assert_eq!(version("1.34.0").minors_to(version("2.0.0")), None);
+        let minor = version("1.34.4").minor_version();
+        assert_eq!((minor.to_string(), minor.next().to_string()), ("1.34".to_owned(), "1.35".to_owned()));
+        assert_eq!(minor.previous().map(|minor| minor.to_string()), Some("1.33".to_owned()));
+        assert_eq!(MinorVersion { major: 1, minor: 0 }.previous(), None);
+    }
+
+    fn any_version() -> impl Strategy<Value = KubeVersion> {
+        let stage = prop_oneof![
+            any::<u32>().prop_map(Stage::Alpha),
+            any::<u32>().prop_map(Stage::Beta),
+            any::<u32>().prop_map(Stage::Candidate),
+            Just(Stage::Release),
+        ];
+        (any::<u32>(), any::<u32>(), any::<u32>(), stage).prop_map(|(major, minor, patch, stage)| KubeVersion {
+            major,
+            minor,
+            patch,
+            stage,
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_shown_reads_back_as_the_same(version in any_version()) {
+            prop_assert_eq!(version.to_string().parse::<KubeVersion>(), Ok(version));
+            prop_assert_eq!(version.with_v().parse::<KubeVersion>(), Ok(version));
+            let json = serde_json::to_string(&version).expect("a string");
+            prop_assert_eq!(serde_json::from_str::<KubeVersion>(&json).expect("it was written"), version);
+        }
+
+        #[test]
+        fn a_packages_revision_changes_nothing(version in any_version(), revision in "[0-9]{1,6}(\\.[0-9]{1,3}){0,2}") {
+            prop_assert_eq!(format!("{version}-{revision}").parse::<KubeVersion>(), Ok(version));
+        }
+
+        #[test]
+        fn no_text_makes_the_parser_panic(text in "\\PC{0,80}") {
+            let _ = text.parse::<KubeVersion>();
+        }
+    }
+}

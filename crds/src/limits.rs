@@ -1,0 +1,99 @@
+//! How much the objects hold, and how texts are cut to it: a write is never refused because a message was long.
+//!
+//! The schemas carry the same numbers, so an API server refuses what exceeds them.
+
+/// Characters of a message or a preflight's finding for people.
+pub const MESSAGE_CHARS_MAX: usize = 1024;
+/// Characters of a message about one node, on a machine or in flight.
+pub const NODE_MESSAGE_CHARS_MAX: usize = 512;
+/// Lines of a rendered graph.
+pub const GRAPH_LINES_MAX: usize = 40;
+/// Characters of a line of a rendered graph.
+pub const GRAPH_LINE_CHARS_MAX: usize = 256;
+/// Events that a run keeps, the newest ones.
+pub const EVENTS_MAX: usize = 20;
+/// Characters of an event that a run keeps.
+pub const EVENT_CHARS_MAX: usize = 512;
+/// Children that a run sums up.
+pub const CHILDREN_MAX: usize = 64;
+/// Characters of a cursor; small ones are the engine's aim, a refused one would lose the place.
+pub const CURSOR_CHARS_MAX: usize = 65_536;
+/// Characters of a step's name.
+pub const STEP_CHARS_MAX: usize = 320;
+/// Characters of a reason.
+pub const REASON_CHARS_MAX: usize = 128;
+/// Nodes that a DirectUpdate names one by one.
+pub const NODES_MAX: usize = 64;
+/// Requests that a DirectUpdate remembers to have taken up.
+pub const ACKNOWLEDGED_MAX: usize = 32;
+/// Checks that a preflight reports.
+pub const CHECKS_MAX: usize = 32;
+/// Outputs of an order.
+pub const OUTPUTS_MAX: usize = 16;
+/// Characters of an output's value.
+pub const OUTPUT_CHARS_MAX: usize = 256;
+
+/// Cuts `text` to at most `chars_max` characters (as an API server counts them), the last of them an ellipsis if anything was cut.
+pub fn cut(text: &mut String, chars_max: usize) {
+    if text.chars().nth(chars_max).is_none() {
+        return;
+    }
+    let kept = chars_max.saturating_sub(1);
+    if let Some((at, _)) = text.char_indices().nth(kept) {
+        text.truncate(at);
+    }
+    if chars_max > 0 {
+        text.push('…');
+    }
+}
+
+pub(crate) fn cut_some(text: Option<&mut String>, chars_max: usize) {
+    if let Some(text) = text {
+        cut(text, chars_max);
+    }
+}
+
+/// Keeps the last `items_max` of `items`.
+pub(crate) fn keep_last<T>(items: &mut Vec<T>, items_max: usize) {
+    let surplus = items.len().saturating_sub(items_max);
+    items.drain(..surplus);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_short_text_stays_and_a_long_one_ends_in_an_ellipsis() {
+        for (text, chars_max, expected) in [
+            ("abc", 3, "abc"),
+            ("abcd", 3, "ab…"),
+            ("äöü", 3, "äöü"),
+            ("äöüß", 3, "äö…"),
+            ("abc", 1, "…"),
+            ("abc", 0, ""),
+        ] {
+            let mut cut_text = text.to_owned();
+            cut(&mut cut_text, chars_max);
+            assert_eq!(cut_text, expected, "{text} to {chars_max}");
+        }
+    }
+
+    #[test]
+    fn the_newest_items_are_kept() {
+        let mut items = vec![1, 2, 3];
+        keep_last(&mut items, 2);
+        assert_eq!(items, [2, 3]);
+    }
+
+    proptest! {
+        #[test]
+        fn a_cut_text_is_never_longer_than_its_limit(text in "\\PC{0,40}", chars_max in 0_usize..50) {
+            let mut cut_text = text.clone();
+            cut(&mut cut_text, chars_max);
+            prop_assert!(cut_text.chars().count() <= chars_max);
+            prop_assert!(text.chars().count() > chars_max || cut_text == text);
+        }
+    }
+}
