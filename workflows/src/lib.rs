@@ -1,1 +1,35 @@
 //! Pure compilers: an intent and a snapshot of the cluster become a plan, or a refusal with a report.
+//!
+//! ```text
+//!   DirectUpdate ─┐                       ┌─► Compiled { plan, report, summary } ─► UpgradePlan, UpgradeRun
+//!                 ├─► compile ────────────┼─► NothingToDo
+//!   snapshot ─────┤   (one hop)           └─► Refusal { findings }               ─► condition Stalled
+//!                 └─► compile_wave ───────► the wave and its batches, when the workers' turn comes
+//!
+//!   plan + cursor ─► render::{status_lines, full_tree, message, current_step, progress, dot}
+//! ```
+//! Five nouns: a *request* is what a user asks for; a *finding* is one thing that stands in the way or should be known;
+//! a *refusal* is all of them; a *wave* is the workers' part of a hop; a *batch* is a part of the wave.
+//! Who calls it: the operator's controllers and `kubectl cupcake plan`, with the same functions.
+//!
+//! Nothing here is async, does I/O, reads a clock or depends on the order of a hash map.
+
+mod checks;
+mod compile;
+mod finding;
+mod request;
+pub mod skew;
+mod summary;
+mod templates;
+mod timing;
+mod wave;
+
+pub use compile::{COMPILER, Compilation, Compiled, NothingToDo, PLAN_BYTES_MAX, compile, plan_bytes};
+pub use finding::{Code, Finding, Refusal, Report};
+pub use request::{
+    BATCH_NODES_DEFAULT, BATCH_NODES_MAX, Request, RunLimits, batch_limits, batch_run, concurrency_of, plan_name,
+    wave_run,
+};
+pub use summary::{BatchPreview, Summary};
+pub use templates::CLUSTER_KINDS;
+pub use wave::{CompiledBatch, CompiledWave, compile_wave};

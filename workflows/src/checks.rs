@@ -1,0 +1,407 @@
+//! Everything that can stand in the way of an update, looked at one by one; all of it is reported, not the first only.
+
+use crate::finding::{Code, Finding, Findings, named};
+use crate::request::is_concurrency;
+use crate::skew::{self, Hop, Skew};
+use crate::wave::Workers;
+use cupcake_crds::DirectUpdateSpec;
+use cupcake_crds::values::{
+    ClusterSnapshot, Component, Concurrency, Cordon, EtcdTopology, KubeVersion, NodeRole, NodeSnapshot, Stage, Strategy,
+};
+use std::collections::BTreeSet;
+
+/// Fields of the spec that need no cluster to be judged.
+pub(crate) fn spec(spec: &DirectUpdateSpec, findings: &mut Findings) {
+    components(spec, findings);
+    if !is_concurrency(spec.concurrency) {
+        findings.refuse(Finding::new(
+            Code::OutOfRange,
+            "spec.concurrency",
+            spec.concurrency,
+            "it is no number of workers",
+            format!("set 1 to {}, or a percentage from 1% to 100%", Concurrency::NODES_MAX),
+        ));
+    }
+    if spec.max_failures == Some(0) {
+        let remedy = "set 1 or more, or leave it out for 1";
+        findings.refuse(Finding::new(Code::OutOfRange, "spec.maxFailures", 0, "no number of failures", remedy));
+    }
+    if spec.operation_timeout.is_some_and(|timeout| timeout.is_negative()) {
+        findings.refuse(Finding::new(
+            Code::OutOfRange,
+            "spec.operationTimeout",
+            spec.operation_timeout.map(|timeout| timeout.to_string()).unwrap_or_default(),
+            "it is negative",
+            "set a positive duration such as 6h, or leave it out",
+        ));
+    }
+    if spec.air_gapped.as_ref().is_some_and(|air_gapped| air_gapped.enabled) {
+        findings.refuse(Finding::new(
+            Code::NotInThisRelease,
+            "spec.airGapped.enabled",
+            true,
+            "this release fetches packages and images from the repositories that the machines are set to",
+            "point the machines at a mirror and leave airGapped out",
+        ));
+    }
+    if spec.drain.as_ref().is_some_and(|drain| drain.pod_timeout.is_some()) {
+        let message = "no effect in this release: every pod gets its own grace period";
+        findings.warn(Finding::new(Code::NoEffect, "spec.drain.podTimeout", "", message, "use spec.drain.timeout"));
+    }
+    if !spec.preflight_checks {
+        let message = "nothing is checked before the first change";
+        findings.warn(Finding::new(Code::ChecksLeftOut, "spec.preflightChecks", false, message, ""));
+    }
+}
+
+fn components(spec: &DirectUpdateSpec, findings: &mut Findings) {
+    let has = |component| spec.components.contains(&component);
+    let mut refuse = |code, value: &str, message: &str, remedy: &str| {
+        findings.refuse(Finding::new(code, "spec.components", value, message, remedy));
+    };
+    if has(Component::Etcd) {
+        refuse(
+            Code::NotInThisRelease,
+            "etcd",
+            "stacked etcd moves with kubeadm, never apart from it",
+            "leave etcd out: kubeadm brings the version that belongs to the target",
+        );
+    }
+    if has(Component::Containerd) {
+        let message = "this release does not change the container runtime";
+        refuse(Code::NotInThisRelease, "containerd", message, "leave containerd out");
+    }
+    if !has(Component::Kubeadm) {
+        refuse(
+            Code::IllegalComponents,
+            "",
+            "kubeadm is not named, but kubeadm of the target version is what moves everything else",
+            "name kubeadm too, or leave components out for [kubeadm, kubelet, kubectl]",
+        );
+    } else if !has(Component::Kubelet) {
+        refuse(
+            Code::IllegalComponents,
+            "",
+            "kubelet is not named, but in this release the kubelets follow the control plane in the same update",
+            "name kubelet too, or leave components out for [kubeadm, kubelet, kubectl]",
+        );
+    }
+}
+
+/// Nodes that could not be understood.
+pub(crate) fn readable(snapshot: &ClusterSnapshot, findings: &mut Findings) {
+    for node in snapshot.unreadable.iter().take(UNREADABLE_SHOWN_MAX) {
+        findings.refuse(Finding::new(
+            Code::UnreadableNode,
+            format!("Node {}", node.name),
+            "",
+            node.problem.clone(),
+            "mend the Node, or delete it if its machine is gone",
+        ));
+    }
+    let more = snapshot.unreadable.len().saturating_sub(UNREADABLE_SHOWN_MAX);
+    if more > 0 {
+        let message = format!("{more} more nodes could not be understood");
+        findings.refuse(Finding::new(Code::UnreadableNode, "nodes", "", message, "mend them, too"));
+    }
+}
+
+/// How many unreadable nodes are named one by one.
+const UNREADABLE_SHOWN_MAX: usize = 5;
+
+/// The cluster as a whole: kubeadm's, with etcd beside its control plane.
+pub(crate) fn cluster(snapshot: &ClusterSnapshot, findings: &mut Findings) {
+    readable(snapshot, findings);
+    if snapshot.with_role(NodeRole::ControlPlane).next().is_none() {
+        findings.refuse(Finding::new(
+            Code::NoControlPlane,
+            "nodes",
+            "",
+            format!("no node has the label {}", NodeRole::CONTROL_PLANE_LABEL),
+            "CUPCAKE upgrades clusters made by kubeadm; if this is one, give the label back to its control-plane nodes",
+        ));
+    }
+    match snapshot.etcd {
+        EtcdTopology::Stacked => {}
+        EtcdTopology::External => findings.refuse(Finding::new(
+            Code::ExternalEtcd,
+            "ConfigMap kube-system/kubeadm-config",
+            "",
+            "etcd runs outside the cluster, so CUPCAKE could not take the snapshot that every upgrade begins with",
+            "this release upgrades clusters with stacked etcd only",
+        )),
+    }
+    if snapshot.kubeadm_config.is_none() {
+        findings.refuse(Finding::new(
+            Code::NoKubeadmConfig,
+            "ConfigMap kube-system/kubeadm-config",
+            "",
+            "it is absent or holds no kubernetesVersion, so kubeadm could not upgrade the cluster",
+            "restore it: kubeadm init phase upload-config kubeadm",
+        ));
+    }
+}
+
+/// Target, cluster and kubelets against each other.
+pub(crate) fn versions(
+    snapshot: &ClusterSnapshot,
+    target: KubeVersion,
+    workers: &Workers<'_>,
+    findings: &mut Findings,
+) {
+    let field = "spec.targetVersion";
+    let server = snapshot.server;
+    match skew::hop(server, target) {
+        Hop::Stay | Hop::Patch | Hop::Minor => {}
+        Hop::Downgrade => findings.refuse(Finding::new(
+            Code::Downgrade,
+            field,
+            target,
+            format!("older than the cluster, whose API server is at {server}; kubeadm does not downgrade"),
+            format!("set {server} or newer"),
+        )),
+        Hop::Minors(minors) => findings.refuse(Finding::new(
+            Code::TooManyMinors,
+            field,
+            target,
+            format!("{minors} minors away from {server}, and this release goes one at a time"),
+            next_minor(snapshot),
+        )),
+        Hop::OtherMajor => findings.refuse(Finding::new(
+            Code::TooManyMinors,
+            field,
+            target,
+            format!("another major than {server}; no rule covers that way"),
+            next_minor(snapshot),
+        )),
+    }
+    if let Some(config) = snapshot.kubeadm_config.filter(|config| *config > target) {
+        findings.refuse(Finding::new(
+            Code::Downgrade,
+            "ConfigMap kube-system/kubeadm-config",
+            config,
+            format!("kubeadm has begun to move the cluster to {config}, which is newer than {target}"),
+            format!("set spec.targetVersion to {config} or newer"),
+        ));
+    }
+    kubelets(snapshot, target, workers, findings);
+    if target.stage() != Stage::Release {
+        findings.warn(Finding::new(Code::PreRelease, field, target, "no finished release", ""));
+    }
+    let of_minor = snapshot.known_versions.iter().any(|known| known.minor_version() == target.minor_version());
+    if of_minor && !snapshot.known_versions.contains(&target) {
+        let message = "no node's repository offers it, as far as the last inventories know";
+        let remedy = "check that the version exists and the mirrors carry it";
+        findings.warn(Finding::new(Code::UnknownRelease, field, target, message, remedy));
+    }
+}
+
+/// The newest known release of the next minor, as an advice.
+fn next_minor(snapshot: &ClusterSnapshot) -> String {
+    let next = snapshot.server.minor_version().next();
+    let newest = snapshot.known_versions.iter().rev().find(|known| known.minor_version() == next);
+    match newest {
+        Some(version) => format!("upgrade to {version} first, then on from there"),
+        None => format!("upgrade to {next}.x first (its newest patch), then on from there"),
+    }
+}
+
+fn kubelets(snapshot: &ClusterSnapshot, target: KubeVersion, workers: &Workers<'_>, findings: &mut Findings) {
+    let server = snapshot.server;
+    let left_out: BTreeSet<&str> =
+        workers.left_out.iter().map(|node| node.node.name.as_str()).collect();
+    let moves = |node: &NodeSnapshot| node.role == NodeRole::ControlPlane || !left_out.contains(node.node.name.as_str());
+    let mut newer = Vec::new();
+    let mut ahead = Vec::new();
+    let mut too_old = Vec::new();
+    let mut refused = Vec::new();
+    let mut at_the_edge = Vec::new();
+    for node in snapshot.nodes.values() {
+        let moves = moves(node);
+        let fit = skew::kubelet(node.kubelet, target, target);
+        if (moves && node.kubelet > target) || fit == Err(Skew::NewerThanServer) {
+            newer.push(node);
+            continue;
+        }
+        if skew::kubelet(node.kubelet, server, server) == Err(Skew::NewerThanServer) {
+            ahead.push(node);
+        }
+        if fit.is_err() {
+            too_old.push(node);
+        } else if skew::kubeadm_accepts(node.kubelet, target).is_err() {
+            refused.push(node);
+        } else if !moves {
+            let behind = i64::from(target.minor()) - i64::from(node.kubelet.minor());
+            if behind >= skew::kubelet_minors_behind_max(node.kubelet.minor_version()) {
+                at_the_edge.push(node);
+            }
+        }
+    }
+    if !newer.is_empty() {
+        findings.refuse(newer_than_target(&newer, target));
+    }
+    let shown = |nodes: &[&NodeSnapshot]| named(nodes.iter().map(|node| at(node)));
+    if !too_old.is_empty() {
+        findings.refuse(Finding::new(
+            Code::VersionSkew,
+            "nodes",
+            shown(&too_old),
+            format!("kubelets more than three minors (two below 1.25) behind {target} do not work with its API server"),
+            format!("upgrade their kubelets to {} first", server.minor_version()),
+        ));
+    }
+    if !refused.is_empty() {
+        findings.refuse(Finding::new(
+            Code::VersionSkew,
+            "nodes",
+            shown(&refused),
+            format!(
+                "kubeadm {} refuses kubelets more than {} minor behind it",
+                target.minor_version(),
+                skew::kubeadm_kubelet_minors_behind_max(target.minor_version())
+            ),
+            format!("upgrade their kubelets to {} first", server.minor_version()),
+        ));
+    }
+    if !ahead.is_empty() {
+        findings.warn(Finding::new(
+            Code::VersionSkew,
+            "nodes",
+            shown(&ahead),
+            format!("kubelets newer than the API server at {server}; this update mends it"),
+            "",
+        ));
+    }
+    if !at_the_edge.is_empty() {
+        findings.warn(Finding::new(
+            Code::NextHopBlocked,
+            "spec.nodeSelector",
+            shown(&at_the_edge),
+            format!("they stay as far behind {target} as a kubelet may be, so no further minor can follow"),
+            "upgrade them before the next minor",
+        ));
+    }
+}
+
+/// Kubelets newer than the target, with what to do.
+pub(crate) fn newer_than_target(nodes: &[&NodeSnapshot], target: KubeVersion) -> Finding {
+    let newest = nodes.iter().map(|node| node.kubelet).max().unwrap_or(target);
+    Finding::new(
+        Code::Downgrade,
+        "spec.targetVersion",
+        target,
+        format!("kubelets are newer already: {}", named(nodes.iter().map(|node| at(node)))),
+        format!("set {newest} or newer"),
+    )
+}
+
+fn at(node: &NodeSnapshot) -> String {
+    format!("{} ({})", node.node.name, node.kubelet)
+}
+
+/// Canary nodes and the selector against the workers there are.
+pub(crate) fn selection(
+    spec: &DirectUpdateSpec,
+    snapshot: &ClusterSnapshot,
+    workers: &Workers<'_>,
+    control_plane_moves: bool,
+    findings: &mut Findings,
+) {
+    canaries(spec, snapshot, findings);
+    let selected = workers.moving.len() + workers.at_target.len() + workers.newer.len();
+    if spec.node_selector.is_empty() || selected > 0 {
+        return;
+    }
+    let pairs: Vec<String> = spec.node_selector.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let message = "no worker has all of these labels";
+    let see = format!("see: kubectl get nodes -l {}", pairs.join(","));
+    let finding = Finding::new(Code::NothingSelected, "spec.nodeSelector", pairs.join(","), message, see);
+    if control_plane_moves {
+        findings.warn(Finding { message: format!("{message}: only the control plane moves"), ..finding });
+    } else {
+        findings.refuse(finding);
+    }
+}
+
+fn canaries(spec: &DirectUpdateSpec, snapshot: &ClusterSnapshot, findings: &mut Findings) {
+    let enabled = spec.canary.as_ref().is_some_and(|canary| canary.enabled);
+    let nodes = spec.canary.as_ref().map_or(&[][..], |canary| &canary.nodes[..]);
+    match spec.strategy {
+        Strategy::Rolling | Strategy::Parallel => {
+            if enabled {
+                let message = format!("no effect under strategy {:?}", spec.strategy).to_lowercase();
+                findings.warn(Finding::new(
+                    Code::NoEffect,
+                    "spec.canary",
+                    named(nodes),
+                    message,
+                    "set spec.strategy to canary",
+                ));
+            }
+            return;
+        }
+        Strategy::Canary => {}
+    }
+    if !enabled || nodes.is_empty() {
+        findings.refuse(Finding::new(
+            Code::UnknownCanary,
+            "spec.canary",
+            "",
+            "strategy canary needs the nodes that go first",
+            "set spec.canary.enabled to true and name workers in spec.canary.nodes",
+        ));
+    }
+    let mut unknown = Vec::new();
+    let mut control_plane = Vec::new();
+    let mut left_out = Vec::new();
+    for name in nodes {
+        match snapshot.nodes.get(name) {
+            None => unknown.push(name),
+            Some(node) if node.role == NodeRole::ControlPlane => control_plane.push(name),
+            Some(node) if !node.matches(&spec.node_selector) => left_out.push(name),
+            Some(_) => {}
+        }
+    }
+    for (names, message, remedy) in [
+        (unknown, "no such node", "name nodes as kubectl get nodes shows them"),
+        (control_plane, "control-plane nodes always go first and cannot be canaries", "name workers"),
+        (left_out, "spec.nodeSelector leaves them out", "name selected workers, or change the selector"),
+    ] {
+        if !names.is_empty() {
+            findings.refuse(Finding::new(Code::UnknownCanary, "spec.canary.nodes", named(names), message, remedy));
+        }
+    }
+}
+
+/// What does not refuse a plan, but will make it wait: nodes that are not Ready, cordoned by others, or silent.
+pub(crate) fn readiness<'s>(moving: impl Iterator<Item = &'s NodeSnapshot> + Clone, findings: &mut Findings) {
+    let names = |wanted: &dyn Fn(&NodeSnapshot) -> bool| -> Vec<&str> {
+        moving.clone().filter(|node| wanted(node)).map(|node| node.node.name.as_str()).collect()
+    };
+    let mut warn = |code, nodes: Vec<&str>, message: &str, remedy: &str| {
+        if !nodes.is_empty() {
+            findings.warn(Finding::new(code, "nodes", named(nodes), message, remedy));
+        }
+    };
+    warn(
+        Code::NodeNotReady,
+        names(&|node| !node.ready),
+        "not Ready: preflight waits for them",
+        "mend them, or leave them out by spec.nodeSelector",
+    );
+    warn(
+        Code::CordonedByOther,
+        names(&|node| match node.cordon {
+            Cordon::ByOther => true,
+            Cordon::Schedulable | Cordon::ByRun { .. } => false,
+        }),
+        "cordoned by somebody else: they stay cordoned after their upgrade",
+        "",
+    );
+    warn(
+        Code::NoInventory,
+        names(&|node| node.inventory.is_none()),
+        "no agent answered yet: preflight waits for them",
+        "see the agent's pods there",
+    );
+}

@@ -1,0 +1,241 @@
+//! What a compiler says about an update besides the plan: findings that refuse it, and findings that only warn.
+
+use serde::Serialize;
+use std::fmt;
+
+/// What is wrong, in one word: stable, used as reason in conditions and events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub enum Code {
+    /// A text is no Kubernetes version.
+    InvalidVersion,
+    /// The target is older than something that runs.
+    Downgrade,
+    /// The target is more than one minor away.
+    TooManyMinors,
+    /// A kubelet does not fit the version-skew policy, or kubeadm's narrower one.
+    VersionSkew,
+    /// The cluster has no control-plane node that kubeadm could upgrade.
+    NoControlPlane,
+    /// There is no kubeadm configuration in the cluster.
+    NoKubeadmConfig,
+    /// etcd runs outside the cluster.
+    ExternalEtcd,
+    /// A Node could not be understood.
+    UnreadableNode,
+    /// The selector matches no worker.
+    NothingSelected,
+    /// A canary node that is none.
+    UnknownCanary,
+    /// A set of components that cannot move together.
+    IllegalComponents,
+    /// A number or duration outside its range.
+    OutOfRange,
+    /// Something that this release cannot do.
+    NotInThisRelease,
+    /// A name from which longer names cannot be made.
+    NameTooLong,
+    /// A plan that does not fit an object.
+    TooLarge,
+    /// A plan that makes no graph: a fault of the compiler, or a name that no cluster should have.
+    InvalidPlan,
+    /// The workers may not move before the control plane.
+    ControlPlaneBehind,
+    /// A node is not Ready.
+    NodeNotReady,
+    /// A node was cordoned by somebody else.
+    CordonedByOther,
+    /// A node was not heard of yet.
+    NoInventory,
+    /// A setting without effect.
+    NoEffect,
+    /// A version that nobody offers, as far as is known.
+    UnknownRelease,
+    /// The target is no finished release.
+    PreRelease,
+    /// Checks that are left out.
+    ChecksLeftOut,
+    /// What stays behind will stand in the way of the next hop.
+    NextHopBlocked,
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+/// One thing that was found: where, what, and what to do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Finding {
+    /// What is wrong, in one word.
+    pub code: Code,
+    /// The field or object it is about: `spec.targetVersion`, `Node worker-3`.
+    pub field: String,
+    /// The value found there.
+    pub value: String,
+    /// What is wrong with it, in one line.
+    pub message: String,
+    /// What to do.
+    pub remedy: String,
+}
+
+impl Finding {
+    /// A finding; every text is one line, lower case, without a full stop.
+    pub fn new(
+        code: Code,
+        field: impl Into<String>,
+        value: impl fmt::Display,
+        message: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
+        Self { code, field: field.into(), value: value.to_string(), message: message.into(), remedy: remedy.into() }
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.field)?;
+        if !self.value.is_empty() {
+            write!(f, " {:?}", self.value)?;
+        }
+        write!(f, ": {}", self.message)?;
+        if !self.remedy.is_empty() {
+            write!(f, "; {}", self.remedy)?;
+        }
+        Ok(())
+    }
+}
+
+/// What people should know about a plan that stands.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// In the order of the fields they are about.
+    pub warnings: Vec<Finding>,
+}
+
+/// Why there is no plan: everything that stands in the way, not the first thing only. Nothing was started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
+#[serde(rename_all = "camelCase")]
+#[error("{}", self.message(usize::MAX))]
+pub struct Refusal {
+    /// What stands in the way; never empty.
+    pub findings: Vec<Finding>,
+    /// What was noticed besides.
+    pub warnings: Vec<Finding>,
+}
+
+impl Refusal {
+    /// One finding that refuses.
+    pub fn one(finding: Finding) -> Self {
+        Self { findings: vec![finding], warnings: Vec::new() }
+    }
+
+    /// The reason for a condition: that of the first finding.
+    pub fn code(&self) -> Code {
+        self.findings.first().map_or(Code::InvalidPlan, |finding| finding.code)
+    }
+
+    /// All findings in one line of at most `chars_max` characters; what does not fit is counted.
+    pub fn message(&self, chars_max: usize) -> String {
+        const MORE_CHARS: usize = 20;
+        let mut line = String::new();
+        let mut chars = 0_usize;
+        for (index, finding) in self.findings.iter().enumerate() {
+            let mut text = finding.to_string();
+            let separator = if index == 0 { "" } else { " | " };
+            let room = chars_max.saturating_sub(chars + separator.len());
+            let more = self.findings.len() - index;
+            let fits = text.chars().count() + MORE_CHARS <= room || (more == 1 && text.chars().count() <= room);
+            if !fits && index > 0 {
+                line.push_str(&format!(" | and {more} more"));
+                break;
+            }
+            cupcake_crds::limits::cut(&mut text, room.saturating_sub(if more > 1 { MORE_CHARS } else { 0 }));
+            chars += separator.len() + text.chars().count();
+            line.push_str(separator);
+            line.push_str(&text);
+        }
+        line
+    }
+}
+
+/// Collects findings until it is clear whether there is a plan.
+#[derive(Debug, Default)]
+pub(crate) struct Findings {
+    pub refused: Vec<Finding>,
+    pub warnings: Vec<Finding>,
+}
+
+impl Findings {
+    pub fn refuse(&mut self, finding: Finding) {
+        self.refused.push(finding);
+    }
+
+    pub fn warn(&mut self, finding: Finding) {
+        self.warnings.push(finding);
+    }
+
+    /// The report if nothing refuses.
+    pub fn end(self) -> Result<Report, Refusal> {
+        if self.refused.is_empty() {
+            Ok(Report { warnings: self.warnings })
+        } else {
+            Err(Refusal { findings: self.refused, warnings: self.warnings })
+        }
+    }
+}
+
+/// How many names one finding gives; the rest are counted.
+const NAMES_MAX: usize = 5;
+
+/// `a, b, c and 4 more`
+pub(crate) fn named<T: fmt::Display>(names: impl IntoIterator<Item = T>) -> String {
+    let mut text = String::new();
+    let mut count = 0_usize;
+    for name in names {
+        if count < NAMES_MAX {
+            text.push_str(if count == 0 { "" } else { ", " });
+            text.push_str(&name.to_string());
+        }
+        count += 1;
+    }
+    match count.saturating_sub(NAMES_MAX) {
+        0 => text,
+        more => format!("{text} and {more} more"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn finding(message: &str) -> Finding {
+        Finding::new(Code::OutOfRange, "spec.concurrency", 0, message, "set 1 or more")
+    }
+
+    #[test]
+    fn a_finding_names_field_value_fault_and_remedy() {
+        assert_eq!(finding("no node at once").to_string(), "spec.concurrency \"0\": no node at once; set 1 or more");
+    }
+
+    #[test]
+    fn a_refusal_in_one_line_holds_all_that_fits_and_counts_the_rest() {
+        let findings = vec![finding("first"), finding("second"), finding("third")];
+        let refusal = Refusal { findings, warnings: Vec::new() };
+        assert_eq!(refusal.to_string().matches("set 1 or more").count(), 3);
+        for chars_max in 30..200 {
+            let line = refusal.message(chars_max);
+            assert!(line.chars().count() <= chars_max, "{chars_max}: {line}");
+        }
+        assert!(refusal.message(100).ends_with("and 2 more"), "{}", refusal.message(100));
+    }
+
+    #[test]
+    fn many_names_are_cut_and_counted() {
+        assert_eq!(named(["a"]), "a");
+        assert_eq!(named(1..=5), "1, 2, 3, 4, 5");
+        assert_eq!(named(1..=15_000), "1, 2, 3, 4, 5 and 14995 more");
+    }
+}

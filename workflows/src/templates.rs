@@ -1,0 +1,242 @@
+//! The vertices of plans: names, kinds, parameters and order, each in one place.
+//!
+//! ```text
+//!  <visit>/prepare ─► <visit>/drain ─► <visit>/kubelet ─► <visit>/uncordon      lane = the node
+//!   host-order         drain-node       host-proceed       uncordon-node (guarded by drain: runs in any case)
+//! ```
+
+use crate::timing::{
+    BACKUP_SECONDS, CONTROL_PLANE_SOAK_SECONDS, NodeTime, PREFLIGHT_SECONDS, VERIFY_SECONDS, WORKER_SOAK_SECONDS,
+};
+use cupcake_crds::values::{Component, HostStep, KubeVersion, NodeRef, NodeSnapshot};
+use cupcake_engine::names::{InvalidName, RunName, StepKind};
+use cupcake_engine::plan::{Item, Plan, VertexTemplate};
+use cupcake_steps::cluster::params::{
+    Addons, ChildRun, DrainNode, HostOrder, Preflight, UncordonNode, VerifyCluster,
+};
+use cupcake_steps::host::params::{
+    ETCD_SNAPSHOT, EtcdSnapshot, INSTALL_PACKAGES, InstallPackages, KUBEADM_UPGRADE, PULL_IMAGES, PullImages,
+    RESTART_KUBELET, RestartKubelet, SWITCH_REPOSITORY, SwitchRepository, UpgradeByKubeadm, host_step,
+};
+use cupcake_steps::ports::cluster::ChildSource;
+use cupcake_steps::ports::host::{KubeadmUpgrade, Package};
+use serde::Serialize;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+/// Kinds of the cluster steps that plans of this release are made of, sorted.
+pub const CLUSTER_KINDS: [&str; 8] = [
+    ADDONS,
+    CHILD_RUN,
+    DRAIN_NODE,
+    HOST_ORDER,
+    HOST_PROCEED,
+    PREFLIGHT,
+    UNCORDON_NODE,
+    VERIFY_CLUSTER,
+];
+const ADDONS: &str = "addons/v1";
+/// Kind of the vertices that stand for a whole run.
+pub(crate) const CHILD_RUN: &str = "child-run/v1";
+const DRAIN_NODE: &str = "drain-node/v1";
+const HOST_ORDER: &str = "host-order/v1";
+const HOST_PROCEED: &str = "host-proceed/v1";
+const PREFLIGHT: &str = "preflight/v1";
+const UNCORDON_NODE: &str = "uncordon-node/v1";
+const VERIFY_CLUSTER: &str = "verify-cluster/v1";
+
+/// Attempts of kubeadm on a control-plane node: one retry after a recorded failure and a third, then a person looks
+/// (each one copies etcd's data to the disk first).
+const KUBEADM_ATTEMPTS_MAX: u32 = 3;
+
+/// Makes the vertices of one hop.
+pub(crate) struct Templates<'a> {
+    pub target: KubeVersion,
+    pub time: NodeTime,
+    pub components: &'a [Component],
+    pub node_selector: &'a BTreeMap<String, String>,
+}
+
+/// Who is visited: decides what the node does before its drain, and how long it is watched afterwards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Visit {
+    /// kubeadm has been there: packages of the kubelet only.
+    ControlPlane,
+    /// Everything.
+    Worker,
+}
+
+impl Templates<'_> {
+    /// `<hop>/<rest>`
+    pub fn name(&self, rest: &str) -> String {
+        format!("{}/{rest}", self.target)
+    }
+
+    pub fn preflight(&self) -> VertexTemplate {
+        let params = Preflight { target_version: self.target, node_selector: self.node_selector.clone() };
+        vertex(self.name("preflight"), PREFLIGHT, &params, &[]).deadline_seconds(PREFLIGHT_SECONDS)
+    }
+
+    pub fn etcd_backup(&self, run: &RunName, node: &NodeRef, after: &[String]) -> VertexTemplate {
+        let snapshot = EtcdSnapshot { name: format!("{run}-{}", self.target) };
+        let order = HostOrder {
+            node: node.clone(),
+            target_version: self.target,
+            prepare: vec![host_step("etcd-snapshot", ETCD_SNAPSHOT, &snapshot)],
+            finish: Vec::new(),
+            work_seconds_max: BACKUP_SECONDS,
+        };
+        vertex(self.name("etcd-backup"), HOST_ORDER, &order, after).deadline_seconds(BACKUP_SECONDS)
+    }
+
+    /// kubeadm on a control-plane node; no lane, so that any failure there stops the run.
+    pub fn kubeadm_upgrade(&self, how: KubeadmUpgrade, after: &[String]) -> VertexTemplate {
+        let step = match how {
+            KubeadmUpgrade::Apply => "kubeadm-upgrade-apply",
+            KubeadmUpgrade::Node => "kubeadm-upgrade-node",
+        };
+        let order = HostOrder {
+            node: item_node(),
+            target_version: self.target,
+            prepare: vec![
+                self.switch_repository(),
+                self.install_kubeadm(),
+                host_step("pull-images", PULL_IMAGES, &PullImages { version: self.target }),
+                host_step(step, KUBEADM_UPGRADE, &UpgradeByKubeadm { how, version: self.target }),
+            ],
+            finish: Vec::new(),
+            work_seconds_max: self.time.whole_seconds,
+        };
+        let name = self.name("control-plane/{item}/kubeadm-upgrade");
+        let mut vertex = vertex(name, HOST_ORDER, &order, after).deadline_seconds(self.time.whole_seconds);
+        vertex.attempts_max = KUBEADM_ATTEMPTS_MAX;
+        vertex
+    }
+
+    pub fn addons(&self, deadline_seconds: u32, after: &[String]) -> VertexTemplate {
+        vertex(self.name("addons"), ADDONS, &Addons { target_version: self.target }, after)
+            .deadline_seconds(deadline_seconds)
+    }
+
+    pub fn verify(&self, after: &[String]) -> VertexTemplate {
+        let params = VerifyCluster { target_version: self.target, node_selector: self.node_selector.clone() };
+        vertex(self.name("verify"), VERIFY_CLUSTER, &params, after).deadline_seconds(VERIFY_SECONDS)
+    }
+
+    /// The wave as one vertex of the root.
+    pub fn wave(&self, wave: &RunName, deadline_seconds: u32, after: &[String]) -> VertexTemplate {
+        let source = ChildSource::Wave { target_version: self.target };
+        let params = ChildRun { run: wave.clone(), source };
+        vertex(self.name("workers"), CHILD_RUN, &params, after).deadline_seconds(deadline_seconds)
+    }
+
+    /// The four vertices of a visit to `{item}`, whose names begin with `prefix`.
+    pub fn visit(&self, prefix: &str, visit: Visit, after: &[String]) -> Vec<VertexTemplate> {
+        let name = |word: &str| format!("{prefix}/{word}");
+        let (order, soak_seconds) = match visit {
+            Visit::ControlPlane => (self.order(Vec::new()), CONTROL_PLANE_SOAK_SECONDS),
+            Visit::Worker => {
+                let node = UpgradeByKubeadm { how: KubeadmUpgrade::Node, version: self.target };
+                let prepare = vec![
+                    self.switch_repository(),
+                    self.install_kubeadm(),
+                    host_step("kubeadm-upgrade-node", KUBEADM_UPGRADE, &node),
+                ];
+                (self.order(prepare), WORKER_SOAK_SECONDS)
+            }
+        };
+        let time = &self.time;
+        let drain = DrainNode { node: item_node(), timeout_seconds: time.drain_timeout_seconds };
+        // HostProceed's order_vertex is a checked name and may hold no placeholder: it is set in the JSON.
+        let mut proceed = to_json(&order);
+        proceed["orderVertex"] = json!(name("prepare"));
+        proceed["soakSeconds"] = json!(soak_seconds);
+        vec![
+            vertex(name("prepare"), HOST_ORDER, &order, after).deadline_seconds(time.prepare_seconds),
+            vertex(name("drain"), DRAIN_NODE, &drain, &[name("prepare")]).deadline_seconds(time.drain_seconds),
+            vertex(name("kubelet"), HOST_PROCEED, &proceed, &[name("drain")]).deadline_seconds(time.kubelet_seconds),
+            vertex(name("uncordon"), UNCORDON_NODE, &UncordonNode { node: item_node() }, &[name("kubelet")])
+                .guarded_by(name("drain"))
+                .deadline_seconds(time.uncordon_seconds),
+        ]
+        .into_iter()
+        .map(|vertex| vertex.lane("{item}"))
+        .collect()
+    }
+
+    fn order(&self, prepare: Vec<HostStep>) -> HostOrder {
+        let packages = [(Component::Kubelet, Package::Kubelet), (Component::Kubectl, Package::Kubectl)]
+            .into_iter()
+            .filter(|(component, _)| self.components.contains(component))
+            .map(|(_, package)| package)
+            .collect();
+        let install = InstallPackages { packages, version: self.target };
+        HostOrder {
+            node: item_node(),
+            target_version: self.target,
+            prepare,
+            finish: vec![
+                host_step("install-kubelet", INSTALL_PACKAGES, &install),
+                host_step("restart-kubelet", RESTART_KUBELET, &RestartKubelet { version: self.target }),
+            ],
+            work_seconds_max: self.time.work_seconds(),
+        }
+    }
+
+    fn switch_repository(&self) -> HostStep {
+        host_step("switch-repository", SWITCH_REPOSITORY, &SwitchRepository { version: self.target })
+    }
+
+    fn install_kubeadm(&self) -> HostStep {
+        let params = InstallPackages { packages: vec![Package::Kubeadm], version: self.target };
+        host_step("install-kubeadm", INSTALL_PACKAGES, &params)
+    }
+}
+
+/// A batch as one vertex of its wave; the item is its number, `{digest}` that of its plan.
+pub(crate) fn batch(wave: &RunName, deadline_seconds: u32, after: &[String]) -> VertexTemplate {
+    let source = ChildSource::Plan { digest: "{digest}".to_owned() };
+    // ChildRun's run is a checked name and may hold no placeholder: it is set in the JSON.
+    let params = json!({"run": format!("{wave}-{{item}}"), "source": source});
+    vertex("batch-{item}".to_owned(), CHILD_RUN, &params, after).deadline_seconds(deadline_seconds)
+}
+
+/// The item that stands for a node: its name and `{uid}`.
+pub(crate) fn item(node: &NodeSnapshot) -> Item {
+    Item { name: node.node.name.clone(), values: BTreeMap::from([("uid".to_owned(), node.node.uid.clone())]) }
+}
+
+/// Appends `vertices(first)` for the first item and `vertices(rest)` for the others, each after the one before: an
+/// item of the rest knows its predecessor as `{before}`.
+pub(crate) fn chain(plan: &mut Plan, items: Vec<Item>, first: Vec<VertexTemplate>, rest: Vec<VertexTemplate>) {
+    let mut items = items.into_iter();
+    let Some(head) = items.next() else {
+        return;
+    };
+    let mut before = head.name.clone();
+    let tail: Vec<Item> = items
+        .map(|mut item| {
+            item.values.insert("before".to_owned(), std::mem::replace(&mut before, item.name.clone()));
+            item
+        })
+        .collect();
+    plan.each(vec![head], first);
+    if !tail.is_empty() {
+        plan.each(tail, rest);
+    }
+}
+
+fn item_node() -> NodeRef {
+    NodeRef { name: "{item}".to_owned(), uid: "{uid}".to_owned() }
+}
+
+fn to_json(params: &impl Serialize) -> Value {
+    serde_json::to_value(params).expect("parameters have string keys only, which always serialise")
+}
+
+fn vertex(name: String, kind: &str, params: &impl Serialize, after: &[String]) -> VertexTemplate {
+    let kind: Result<StepKind, InvalidName> = StepKind::new(kind);
+    let kind = kind.expect("the kinds above are well formed, which the tests of every plan show");
+    let after: Vec<&str> = after.iter().map(String::as_str).collect();
+    VertexTemplate::new(name, kind, to_json(params), &after)
+}

@@ -1,0 +1,285 @@
+//! The workers of a hop: which of them move, in which batches, and the plans of the wave and of each batch.
+
+use crate::compile::{COMPILER, Compilation, NothingToDo, checked};
+use crate::finding::{Code, Finding, Findings, Refusal, Report, named};
+use crate::request::{BATCH_NODES_DEFAULT, Request, RunLimits, batch_limits, batch_nodes, batch_run, concurrency_of};
+use crate::summary::BatchPreview;
+use crate::templates::{self, Templates, Visit};
+use crate::timing::{NodeTime, child_seconds};
+use crate::{checks, skew};
+use cupcake_crds::DirectUpdateSpec;
+use cupcake_crds::values::{ClusterSnapshot, KubeVersion, NodeRole, NodeSnapshot, Strategy};
+use cupcake_engine::names::{RunName, VertexName};
+use cupcake_engine::plan::{Item, Plan};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The plan of a wave and those of its batches.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CompiledWave {
+    /// The wave's plan: one child run a batch.
+    pub plan: Plan,
+    /// Its digest.
+    pub digest: String,
+    /// The bounds that the wave's run is created with.
+    pub limits: RunLimits,
+    /// The batches in order; never empty.
+    pub batches: Vec<CompiledBatch>,
+    /// How many workers move: what a percentage of concurrency is a share of.
+    pub workers: u32,
+    /// What people should know.
+    pub report: Report,
+}
+
+/// The plan of one batch.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CompiledBatch {
+    /// Its number, from 1.
+    pub number: u32,
+    /// The name of its run: `<wave>-<number>`.
+    pub run: RunName,
+    /// The wave's vertex that stands for it: `batch-<number>`.
+    pub vertex: VertexName,
+    /// Its plan.
+    pub plan: Plan,
+    /// Its plan's digest.
+    pub digest: String,
+    /// The bounds that its run is created with.
+    pub limits: RunLimits,
+    /// The workers in it, in plan order.
+    pub nodes: Vec<String>,
+    /// Whether they go first under strategy canary.
+    pub canary: bool,
+}
+
+/// The workers of a cluster as a hop sees them.
+pub(crate) struct Workers<'s> {
+    /// Those that move, by name.
+    pub moving: Vec<&'s NodeSnapshot>,
+    /// Those selected that are at the target already.
+    pub at_target: Vec<&'s NodeSnapshot>,
+    /// Those selected that are newer than the target.
+    pub newer: Vec<&'s NodeSnapshot>,
+    /// Those not selected.
+    pub left_out: Vec<&'s NodeSnapshot>,
+}
+
+impl<'s> Workers<'s> {
+    pub fn of(snapshot: &'s ClusterSnapshot, selector: &BTreeMap<String, String>, target: KubeVersion) -> Self {
+        let mut workers =
+            Self { moving: Vec::new(), at_target: Vec::new(), newer: Vec::new(), left_out: Vec::new() };
+        for node in snapshot.with_role(NodeRole::Worker) {
+            if !node.matches(selector) {
+                workers.left_out.push(node);
+            } else if node.kubelet == target {
+                workers.at_target.push(node);
+            } else if node.kubelet > target {
+                workers.newer.push(node);
+            } else {
+                workers.moving.push(node);
+            }
+        }
+        workers
+    }
+
+    pub fn moving_count(&self) -> u32 {
+        u32::try_from(self.moving.len()).unwrap_or(u32::MAX)
+    }
+}
+
+/// Compiles the wave of a hop and all its batches, from a snapshot taken when the wave opens.
+///
+/// # Guarantees
+/// Every worker that `spec.nodeSelector` matches and whose kubelet is older than `target` is in exactly one batch;
+/// no other node is. Batches are by name, canary nodes first under strategy canary, each after the one before unless the
+/// strategy is parallel. (A soak between canary and rest is a gate of a later release: here the rest simply follows.)
+/// Equal inputs give equal plans. Each plan fits [`crate::PLAN_BYTES_MAX`].
+///
+/// Where no worker is left to move the result is [`NothingToDo`], whose empty plan lets the wave's run succeed at once.
+///
+/// # Errors
+/// A [`Refusal`] with everything that stands in the way: the control plane is not at `target`, a Node is unreadable, a
+/// kubelet does not fit, a plan is too large.
+pub fn compile_wave(
+    request: &Request<'_>,
+    wave: &RunName,
+    target: KubeVersion,
+    snapshot: &ClusterSnapshot,
+) -> Result<Compilation<CompiledWave>, Refusal> {
+    let mut findings = Findings::default();
+    checks::readable(snapshot, &mut findings);
+    if snapshot.server < target {
+        findings.refuse(Finding::new(
+            Code::ControlPlaneBehind,
+            "cluster",
+            snapshot.server,
+            format!("the workers may not move to {target} before every API server has"),
+            "see the control-plane steps of the root run",
+        ));
+    }
+    let workers = Workers::of(snapshot, &request.spec.node_selector, target);
+    for node in workers.moving.iter().chain(&workers.left_out).chain(&workers.newer) {
+        if let Err(skew::Skew::NewerThanServer) = skew::kubelet(node.kubelet, target, target) {
+            findings.refuse(checks::newer_than_target(&[node], target));
+        }
+    }
+    let newer: Vec<_> = workers.newer.iter().map(|node| format!("{} ({})", node.node.name, node.kubelet)).collect();
+    if !newer.is_empty() {
+        findings.warn(Finding::new(
+            Code::Downgrade,
+            "nodes",
+            named(newer),
+            format!("newer than {target}: they stay as they are"),
+            "",
+        ));
+    }
+    plans(request, wave, target, &workers, findings)
+}
+
+/// The plans of a wave over `workers`; what was found so far refuses or goes into the report.
+pub(crate) fn plans(
+    request: &Request<'_>,
+    wave: &RunName,
+    target: KubeVersion,
+    workers: &Workers<'_>,
+    mut findings: Findings,
+) -> Result<Compilation<CompiledWave>, Refusal> {
+    let spec = request.spec;
+    let count = workers.moving_count();
+    if count == 0 {
+        let report = findings.end()?;
+        let message = format!("no worker is left to move to {target}");
+        return Ok(Compilation::NothingToDo(NothingToDo { message, plan: Plan::new(COMPILER), report }));
+    }
+    let time = NodeTime::of(spec).map_err(|finding| findings.refuse(finding)).ok();
+    let size = batch_nodes(spec, count).map_err(|finding| findings.refuse(finding)).ok();
+    let (Some(time), Some(size)) = (time, size) else {
+        return Err(refused(findings));
+    };
+    if concurrency_of(spec, count) > size && spec.strategy != Strategy::Parallel {
+        findings.warn(Finding::new(
+            Code::NoEffect,
+            "spec.concurrency",
+            spec.concurrency,
+            format!("batches of {size} are opened one at a time, so no more than {size} workers are in flight"),
+            "set a larger spec.batchSize",
+        ));
+    }
+    let templates =
+        Templates { target, time, components: &spec.components, node_selector: &spec.node_selector };
+    let mut batches = Vec::new();
+    for (index, group) in groups(spec, workers, size as usize).into_iter().enumerate() {
+        let number = u32::try_from(index + 1).unwrap_or(u32::MAX);
+        match one_batch(spec, wave, &templates, number, count, &group) {
+            Ok(batch) => batches.push(batch),
+            Err(finding) => {
+                findings.refuse(finding);
+                return Err(refused(findings));
+            }
+        }
+    }
+    let plan = wave_plan(spec, wave, &time, size, &batches);
+    let remedy = format!("set spec.batchSize to {BATCH_NODES_DEFAULT} or more");
+    if let Err(finding) = checked(&plan, "the wave's plan", &remedy) {
+        findings.refuse(finding);
+    }
+    let report = findings.end()?;
+    let digest = plan.digest();
+    Ok(Compilation::Plan(CompiledWave { plan, digest, limits: RunLimits::STRICT, batches, workers: count, report }))
+}
+
+fn refused(findings: Findings) -> Refusal {
+    Refusal { findings: findings.refused, warnings: findings.warnings }
+}
+
+/// Workers of one batch, and whether they are canaries.
+struct BatchGroup<'s> {
+    nodes: Vec<&'s NodeSnapshot>,
+    canary: bool,
+}
+
+fn groups<'s>(spec: &DirectUpdateSpec, workers: &Workers<'s>, size: usize) -> Vec<BatchGroup<'s>> {
+    let named_canaries: BTreeSet<&str> = match (spec.strategy, &spec.canary) {
+        (Strategy::Canary, Some(canary)) => canary.nodes.iter().map(String::as_str).collect(),
+        (Strategy::Canary, None) | (Strategy::Rolling | Strategy::Parallel, _) => BTreeSet::new(),
+    };
+    let (canaries, rest): (Vec<&NodeSnapshot>, Vec<&NodeSnapshot>) =
+        workers.moving.iter().copied().partition(|node| named_canaries.contains(node.node.name.as_str()));
+    let cut = |nodes: &[&'s NodeSnapshot], canary| {
+        nodes.chunks(size.max(1)).map(|nodes| BatchGroup { nodes: nodes.to_vec(), canary }).collect::<Vec<_>>()
+    };
+    let mut groups = cut(&canaries, true);
+    groups.extend(cut(&rest, false));
+    groups
+}
+
+fn one_batch(
+    spec: &DirectUpdateSpec,
+    wave: &RunName,
+    templates: &Templates<'_>,
+    number: u32,
+    workers: u32,
+    group: &BatchGroup<'_>,
+) -> Result<CompiledBatch, Finding> {
+    let mut plan = Plan::new(COMPILER);
+    let items: Vec<Item> = group.nodes.iter().map(|node| templates::item(node)).collect();
+    let nodes: Vec<String> = items.iter().map(|item| item.name.clone()).collect();
+    plan.each(items, templates.visit("{item}", Visit::Worker, &[]));
+    checked(&plan, &format!("the plan of batch {number}"), "set a smaller spec.batchSize")?;
+    let vertex = VertexName::new(format!("batch-{number}")).map_err(|error| {
+        Finding::new(Code::InvalidPlan, "batch", number, error.to_string(), "report this as a fault of CUPCAKE")
+    })?;
+    let batch_nodes = u32::try_from(nodes.len()).unwrap_or(u32::MAX);
+    Ok(CompiledBatch {
+        number,
+        run: batch_run(wave, number)?,
+        vertex,
+        digest: plan.digest(),
+        plan,
+        limits: batch_limits(spec, workers, batch_nodes),
+        nodes,
+        canary: group.canary,
+    })
+}
+
+fn wave_plan(
+    spec: &DirectUpdateSpec,
+    wave: &RunName,
+    time: &NodeTime,
+    size: u32,
+    batches: &[CompiledBatch],
+) -> Plan {
+    let items = batches
+        .iter()
+        .map(|batch| Item {
+            name: batch.number.to_string(),
+            values: BTreeMap::from([("digest".to_owned(), batch.digest.clone())]),
+        })
+        .collect();
+    let deadline_seconds = child_seconds(spec, time, size);
+    let mut plan = Plan::new(COMPILER);
+    match spec.strategy {
+        Strategy::Parallel => {
+            plan.each(items, vec![templates::batch(wave, deadline_seconds, &[])]);
+        }
+        Strategy::Rolling | Strategy::Canary => {
+            let first = vec![templates::batch(wave, deadline_seconds, &[])];
+            let rest = vec![templates::batch(wave, deadline_seconds, &["batch-{before}".to_owned()])];
+            templates::chain(&mut plan, items, first, rest);
+        }
+    }
+    plan
+}
+
+/// The batches for people.
+pub(crate) fn previews(batches: &[CompiledBatch]) -> Vec<BatchPreview> {
+    batches
+        .iter()
+        .map(|batch| BatchPreview {
+            number: batch.number,
+            canary: batch.canary,
+            nodes: batch.nodes.len(),
+            first: batch.nodes.first().cloned().unwrap_or_default(),
+            last: batch.nodes.last().cloned().unwrap_or_default(),
+        })
+        .collect()
+}
