@@ -12,4 +12,5 @@
 
 pub mod cluster;
 pub mod host;
+pub mod mailbox;
 pub mod ports;

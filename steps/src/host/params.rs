@@ -19,6 +19,9 @@ pub const ETCD_SNAPSHOT: &str = "etcd-snapshot/v1";
 /// Kind of the step that brings the running kubelet to the installed one.
 pub const RESTART_KUBELET: &str = "restart-kubelet/v1";
 
+/// Kind of the step that waits between the two parts of an order. Only the runner plans it; in an order it is refused.
+pub const AWAIT_PROCEED: &str = "await-proceed/v1";
+
 /// Every kind that may stand in an order of this release, sorted.
 pub const ORDER_KINDS: [&str; 6] =
     [ETCD_SNAPSHOT, INSTALL_PACKAGES, KUBEADM_UPGRADE, PULL_IMAGES, RESTART_KUBELET, SWITCH_REPOSITORY];
@@ -81,6 +84,11 @@ pub struct RestartKubelet {
     /// The version that must run in the end.
     pub version: KubeVersion,
 }
+
+/// [`AWAIT_PROCEED`]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AwaitProceed {}
 
 /// A host step of an order.
 pub fn host_step(name: &str, kind: &str, params: &impl Serialize) -> HostStep {

@@ -66,5 +66,15 @@ impl fmt::Debug for DiskLock {
     }
 }
 
+/// Refuses a path that is no plain words parted by `/`: what every disk checks first.
+pub fn check_path(operation: &'static str, path: &str) -> Result<(), DiskError> {
+    let plain = |word: &str| !word.is_empty() && word != "." && word != ".." && !word.contains('\0');
+    if path.split('/').all(plain) {
+        return Ok(());
+    }
+    let why = "a path needs plain words parted by '/', none of them '.' or '..'".to_owned();
+    Err(DiskError { operation, path: path.to_owned(), why })
+}
+
 /// A shared disk.
 pub type SharedDisk = Arc<dyn Disk>;

@@ -119,7 +119,8 @@ pub struct KubeletState {
     pub installed: Option<KubeVersion>,
     /// Whether the unit is active.
     pub active: bool,
-    /// Whether the running process was started from the binary that is on disk now.
+    /// Whether the unit's last process was started from the binary that is on disk now; true too while systemd is about
+    /// to start it again after a crash.
     pub runs_installed: bool,
     /// When the process started.
     pub since: Option<Timestamp>,

@@ -2,4 +2,12 @@
 
 pub mod cluster;
 pub mod disk;
+#[cfg(any(test, feature = "fakes"))]
+pub mod disk_suite;
+#[cfg(any(test, feature = "fakes"))]
+pub mod fake_host;
 pub mod host;
+#[cfg(any(test, feature = "fakes"))]
+pub mod memory_disk;
+#[cfg(feature = "real-disk")]
+pub mod real_disk;

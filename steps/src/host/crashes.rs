@@ -1,0 +1,227 @@
+//! Every host step, its process killed before, between and after each of its effects, and at each of its disk writes.
+
+use super::{params, register};
+use crate::mailbox::{MailOrder, Mailbox, run_name};
+use crate::ports::fake_host::{FakeHost, Interruption};
+use crate::ports::host::{KubeadmUpgrade as How, Machine, MachinePorts, Package};
+use crate::ports::memory_disk::{Crash, MemoryDisk};
+use chrono::{DateTime, TimeDelta};
+use cupcake_crds::node_task::Order;
+use cupcake_crds::values::{KubeVersion, NodeRef, OrderKey};
+use cupcake_engine::clock::{Clock, SimClock, Timestamp};
+use cupcake_engine::cursor::{Cursor, RunPhase};
+use cupcake_engine::decide::{Limits, Observed};
+use cupcake_engine::names::{Epoch, StepKind};
+use cupcake_engine::plan::{Plan, VertexTemplate};
+use cupcake_engine::registry::StepRegistry;
+use cupcake_engine::store::{MemoryStore, NewRun, RunStore};
+use cupcake_engine::tick::{Engine, TickReport};
+use futures::executor::block_on;
+use futures::future::{BoxFuture, Either, pending, select};
+use serde::Serialize;
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+const OLD: KubeVersion = KubeVersion::new(1, 33, 4);
+const NEW: KubeVersion = KubeVersion::new(1, 34, 4);
+
+/// One case: the machine, the step, and the effects that it has when nothing goes wrong.
+struct Case {
+    machine: fn() -> FakeHost,
+    kind: &'static str,
+    params: Value,
+    effects: &'static [&'static str],
+}
+
+fn cases() -> Vec<Case> {
+    let worker: fn() -> FakeHost = || FakeHost::worker(OLD);
+    let control_plane: fn() -> FakeHost = || FakeHost::control_plane(OLD);
+    vec![
+        Case {
+            machine: worker,
+            kind: params::SWITCH_REPOSITORY,
+            params: value(&params::SwitchRepository { version: NEW }),
+            effects: &["switch repository to 1.34"],
+        },
+        Case {
+            machine: worker,
+            kind: params::INSTALL_PACKAGES,
+            params: value(&params::InstallPackages { packages: vec![Package::Kubelet, Package::Kubectl], version: NEW }),
+            effects: &["install kubelet kubectl 1.34.4"],
+        },
+        Case {
+            machine: control_plane,
+            kind: params::PULL_IMAGES,
+            params: value(&params::PullImages { version: NEW }),
+            effects: &["pull images 1.34.4"],
+        },
+        Case {
+            machine: control_plane,
+            kind: params::KUBEADM_UPGRADE,
+            params: value(&params::UpgradeByKubeadm { how: How::Apply, version: NEW }),
+            effects: &["kubeadm upgrade apply 1.34.4"],
+        },
+        Case {
+            machine: worker,
+            kind: params::KUBEADM_UPGRADE,
+            params: value(&params::UpgradeByKubeadm { how: How::Node, version: NEW }),
+            effects: &["kubeadm upgrade node 1.34.4"],
+        },
+        Case {
+            machine: control_plane,
+            kind: params::ETCD_SNAPSHOT,
+            params: value(&params::EtcdSnapshot { name: "du-1234-1.34.4".into() }),
+            effects: &["snapshot du-1234-1.34.4"],
+        },
+        Case {
+            machine: || {
+                let host = FakeHost::worker(OLD);
+                block_on(crate::ports::host::HostOps::install(&host, &[Package::Kubelet], &NEW)).unwrap();
+                host
+            },
+            kind: params::RESTART_KUBELET,
+            params: value(&params::RestartKubelet { version: NEW }),
+            effects: &["restart kubelet"],
+        },
+        Case { machine: worker, kind: params::AWAIT_PROCEED, params: json!({}), effects: &[] },
+    ]
+}
+
+fn value(params: &impl Serialize) -> Value {
+    serde_json::to_value(params).unwrap()
+}
+
+/// Time that only the test moves: a call that hangs because its process died must not run into its time limit.
+struct StillClock(SimClock);
+
+impl Clock for StillClock {
+    fn now(&self) -> Timestamp {
+        self.0.now()
+    }
+
+    fn sleep_until(&self, _: Timestamp) -> BoxFuture<'static, ()> {
+        Box::pin(pending())
+    }
+}
+
+/// A machine with a run of one vertex, as the runner makes it.
+struct Bench {
+    host: FakeHost,
+    disk: MemoryDisk,
+    store: Arc<MemoryStore>,
+    clock: Arc<StillClock>,
+    run: NewRun,
+}
+
+impl Bench {
+    fn of(case: &Case) -> Self {
+        let key = OrderKey { run_uid: "uid".into(), vertex: "w-1/prepare".into(), attempt: 1 };
+        let mut plan = Plan::new("test");
+        plan.vertex(VertexTemplate::new("prepare/it", StepKind::new(case.kind).unwrap(), case.params.clone(), &[]));
+        let now = DateTime::from_timestamp(1_790_000_000, 0).unwrap();
+        let cursor = Cursor::new(plan.digest(), &plan.expand().unwrap(), now);
+        let run = NewRun { name: run_name(&key), plan: Arc::new(plan), cursor, limits: Limits::default() };
+        let disk = MemoryDisk::new();
+        let order = Order {
+            deadline_seconds: 600,
+            epoch: 3,
+            finish: Vec::new(),
+            key,
+            prepare: Vec::new(),
+            proceed: true,
+            stop: false,
+            target_version: NEW,
+            traceparent: None,
+        };
+        let node = NodeRef { name: "w-1".into(), uid: "node".into() };
+        block_on(Mailbox::on(&disk).put_order(&MailOrder { node, order })).unwrap();
+        let store = Arc::new(MemoryStore::new());
+        block_on(store.create(&run)).unwrap();
+        Self { host: (case.machine)(), disk, store, clock: Arc::new(StillClock(SimClock::starting_at(now))), run }
+    }
+
+    /// Ticks in a new process until it dies or the run rests; whether it rests.
+    fn live(&self) -> bool {
+        let mut registry = StepRegistry::<Machine>::new();
+        register(&mut registry).unwrap();
+        let engine =
+            Engine::new(Arc::new(registry), self.store.clone(), self.clock.clone()).with_call_seconds_max(86_400);
+        let ports = MachinePorts { host: Arc::new(self.host.clone()), disk: Arc::new(self.disk.clone()) };
+        for _ in 0..50 {
+            let (observed, changed) = (Observed::default(), BTreeSet::new());
+            let tick = engine.tick(&self.run.name, Epoch(3), &ports, &observed, &changed);
+            let death = select(Box::pin(self.host.until_interruption()), Box::pin(self.disk.until_crash()));
+            let report: TickReport = match block_on(select(death, Box::pin(tick))) {
+                Either::Left(_) => return false,
+                Either::Right((report, _)) => report.unwrap(),
+            };
+            if report.cursor.phase().is_final() || report.cursor.phase() == RunPhase::RequiresAttention {
+                return true;
+            }
+            let wake = report.wake_at.expect("a run that does not rest says when it goes on");
+            self.clock.0.advance((wake - self.clock.now()).max(TimeDelta::zero()));
+        }
+        panic!("the run neither rests nor dies");
+    }
+
+    fn finish(&self) -> RunPhase {
+        self.host.restart();
+        self.disk.restart();
+        assert!(self.live(), "nothing more goes wrong");
+        block_on(self.store.load(&self.run.name)).unwrap().cursor.phase()
+    }
+}
+
+#[test]
+fn every_host_step_reaches_its_goal_by_exactly_its_effects() {
+    for case in cases() {
+        let bench = Bench::of(&case);
+        let before = bench.host.done().len();
+        assert_eq!(bench.finish(), RunPhase::Succeeded, "{}", case.kind);
+        assert_eq!(bench.host.done()[before..], *case.effects, "{}", case.kind);
+    }
+}
+
+#[test]
+fn a_host_step_killed_before_between_or_after_any_of_its_effects_goes_on_to_its_goal() {
+    for case in cases() {
+        for effect in 1..=case.effects.len() {
+            for how in [Interruption::Before, Interruption::Between, Interruption::After] {
+                let context = format!("{} killed {how:?} effect {effect}", case.kind);
+                let bench = Bench::of(&case);
+                let before = bench.host.done().len();
+                bench.host.interrupt(effect, how);
+                assert!(!bench.live(), "{context}");
+                assert_eq!(bench.finish(), RunPhase::Succeeded, "{context}");
+                let done = bench.host.done().len() - before;
+                // Only kubeadm's success cannot be seen from outside: killed before it is recorded, kubeadm runs again.
+                let again = usize::from(case.kind == params::KUBEADM_UPGRADE && how == Interruption::After);
+                assert_eq!(done, case.effects.len() + again, "{context}");
+            }
+        }
+    }
+}
+
+#[test]
+fn kubeadm_never_runs_again_once_its_success_is_recorded() {
+    for case in cases().iter().filter(|case| case.kind == params::KUBEADM_UPGRADE) {
+        // The first write of the bench is the order; the second is the record.
+        for (how, runs) in [(Crash::Before, 2), (Crash::Torn, 2), (Crash::After, 1)] {
+            let bench = Bench::of(case);
+            bench.disk.crash_at(2, how);
+            assert!(!bench.live(), "{how:?}");
+            assert_eq!(bench.finish(), RunPhase::Succeeded, "{how:?}");
+            assert_eq!(bench.host.done().len(), runs, "{how:?}");
+        }
+    }
+}
+
+#[test]
+fn a_control_plane_with_a_manifest_away_rests_before_kubeadm_is_run() {
+    let case = cases().into_iter().find(|case| case.kind == params::KUBEADM_UPGRADE).unwrap();
+    let bench = Bench::of(&case);
+    bench.host.lose_manifest("kube-apiserver");
+    assert_eq!(bench.finish(), RunPhase::RequiresAttention);
+    assert!(bench.host.begun().is_empty());
+}

@@ -1,0 +1,63 @@
+//! `etcd-snapshot/v1`: a verified snapshot of the local etcd member lies on the machine under its name.
+
+use super::{outcome_of, params};
+use crate::ports::host::{Machine, SnapshotInfo};
+use async_trait::async_trait;
+use cupcake_engine::names::Reason;
+use cupcake_engine::step::{Probe, Step, StepContext, StepError, StepOutcome};
+
+/// The longest name of a snapshot, in characters: a file name with room for a suffix.
+const NAME_CHARS_MAX: usize = 200;
+
+/// Takes the snapshot.
+pub struct EtcdSnapshot;
+
+#[async_trait]
+impl Step<Machine> for EtcdSnapshot {
+    const KIND: &'static str = params::ETCD_SNAPSHOT;
+    type Params = params::EtcdSnapshot;
+    type Output = SnapshotInfo;
+
+    async fn probe(
+        &self,
+        ctx: &StepContext<'_, Machine>,
+        params: &Self::Params,
+    ) -> Result<Probe<SnapshotInfo>, StepError> {
+        check_name(&params.name)?;
+        let found = ctx.ports().host.etcd_snapshot(&params.name).await?;
+        Ok(found.map_or(Probe::Unsatisfied, Probe::Satisfied))
+    }
+
+    async fn apply(
+        &self,
+        ctx: &StepContext<'_, Machine>,
+        params: &Self::Params,
+    ) -> Result<StepOutcome<SnapshotInfo>, StepError> {
+        ctx.ports().host.take_etcd_snapshot(&params.name).await?;
+        outcome_of(ctx, self.probe(ctx, params).await?, "a verified snapshot lying on the machine")
+    }
+}
+
+/// The name becomes a file name on the machine: nothing in it may lead elsewhere.
+fn check_name(name: &str) -> Result<(), StepError> {
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-');
+    let plain = name.chars().all(legal) && name.chars().next().is_some_and(|first| first.is_ascii_alphanumeric());
+    if plain && name.len() <= NAME_CHARS_MAX {
+        return Ok(());
+    }
+    let message = format!("snapshot name {name:?} needs 1 to {NAME_CHARS_MAX} letters, digits, '.' and '-'");
+    Err(StepError::Permanent(Reason::new("BadParameters", message)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_name_that_leads_out_of_its_folder_is_refused() {
+        for bad in ["", "../up", "a/b", ".hidden", "-rf", "a b"] {
+            assert!(check_name(bad).is_err(), "{bad:?}");
+        }
+        assert!(check_name("du-12345678-1.34.4").is_ok());
+    }
+}

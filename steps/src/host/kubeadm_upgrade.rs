@@ -1,0 +1,184 @@
+//! `kubeadm-upgrade/v1`: `kubeadm upgrade apply` or `kubeadm upgrade node` ended well on this machine for this order.
+//!
+//! The only proof that kubeadm came to its end is its own exit status: it writes kubelet configuration, tokens and addons
+//! after the last manifest, and on a worker there is no manifest at all. So a success is recorded on the disk, under the
+//! order's run and the step, before the step says Done: a recorded success is never repeated, an interrupted kubeadm is.
+//! On a control plane the manifests and the running static pods must agree besides.
+//!
+//! kubeadm tells a control plane by the presence of kube-apiserver.yaml, and while it exchanges a manifest that file is
+//! away for a moment. A crash just then would let `upgrade node` take the machine for a worker and report success, so a
+//! control plane with a manifest missing is refused here. Source: kubernetes/kubernetes, cmd/kubeadm/app/cmd/upgrade/node.go
+//! and phases/upgrade/staticpods.go (1.31 to 1.34).
+
+use super::{moment, outcome_of, params};
+use crate::ports::host::{KubeadmUpgrade as How, Machine, StaticPods};
+use async_trait::async_trait;
+use cupcake_crds::values::KubeVersion;
+use cupcake_engine::clock::Timestamp;
+use cupcake_engine::names::{Reason, RunName};
+use cupcake_engine::step::{Probe, Step, StepContext, StepError, StepOutcome};
+use serde::{Deserialize, Serialize};
+
+/// The folder of recorded successes, on the runner's disk.
+pub const RECORDS: &str = "done";
+/// The largest record, in bytes.
+const RECORD_BYTES_MAX: usize = 4_096;
+/// The static pods that every control plane of kubeadm has and that carry the Kubernetes version.
+const COMPONENTS: [&str; 3] = ["kube-apiserver", "kube-controller-manager", "kube-scheduler"];
+
+/// Runs kubeadm to its end, once.
+pub struct KubeadmUpgrade;
+
+#[async_trait]
+impl Step<Machine> for KubeadmUpgrade {
+    const KIND: &'static str = params::KUBEADM_UPGRADE;
+    type Params = params::UpgradeByKubeadm;
+    type Output = ();
+
+    async fn probe(&self, ctx: &StepContext<'_, Machine>, params: &Self::Params) -> Result<Probe<()>, StepError> {
+        let pods = ctx.ports().host.static_pods().await?;
+        let role = role_of(&pods, params.how)?;
+        if !is_recorded(ctx, params).await? {
+            return Ok(Probe::Unsatisfied);
+        }
+        match role {
+            Role::Worker => Ok(Probe::Satisfied(())),
+            Role::ControlPlane => look(ctx, &pods, &params.version),
+        }
+    }
+
+    async fn apply(&self, ctx: &StepContext<'_, Machine>, params: &Self::Params) -> Result<StepOutcome<()>, StepError> {
+        ctx.ports().host.kubeadm_upgrade(params.how, &params.version).await?;
+        record(ctx, params).await?;
+        outcome_of(ctx, self.probe(ctx, params).await?, "kubeadm having upgraded the machine")
+    }
+}
+
+/// Where the success of a step of a run is recorded.
+pub fn record_path(run: &RunName, vertex: &str) -> String {
+    format!("{RECORDS}/{run}.{}.json", vertex.replace('/', "."))
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Record {
+    how: How,
+    version: KubeVersion,
+    at: Timestamp,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Role {
+    Worker,
+    ControlPlane,
+}
+
+fn role_of(pods: &StaticPods, how: How) -> Result<Role, StepError> {
+    let needs_operator = |code: &str, message: String| Err(StepError::NeedsOperator(Reason::new(code, message)));
+    let known = |component: &&str| pods.manifests.contains_key(*component) || pods.running.contains_key(*component);
+    if !COMPONENTS.iter().any(|component| known(&component)) && !pods.manifests.contains_key("etcd") {
+        return match how {
+            How::Node => Ok(Role::Worker),
+            How::Apply => {
+                let message = "kubeadm upgrade apply is for a control plane, but /etc/kubernetes/manifests holds none of \
+                               its manifests: put them back from a backup, or order this on the right node";
+                needs_operator("NotAControlPlane", message.to_owned())
+            }
+        };
+    }
+    let missing: Vec<_> = COMPONENTS.iter().filter(|component| !pods.manifests.contains_key(**component)).collect();
+    match missing.as_slice() {
+        [] => Ok(Role::ControlPlane),
+        [first, ..] => {
+            let message = format!(
+                "{first}.yaml is missing in /etc/kubernetes/manifests: kubeadm was cut short while it exchanged it; put it \
+                 back from /etc/kubernetes/tmp before kubeadm runs again"
+            );
+            needs_operator("ManifestMissing", message)
+        }
+    }
+}
+
+/// What manifests and running pods say after kubeadm's success was recorded.
+fn look(ctx: &StepContext<'_, Machine>, pods: &StaticPods, version: &KubeVersion) -> Result<Probe<()>, StepError> {
+    let wanted = version.with_v();
+    for component in COMPONENTS {
+        let tag = pods.manifests.get(component).map_or("none", String::as_str);
+        if tag != wanted {
+            let message = format!(
+                "kubeadm's success is recorded, yet the manifest of {component} says {tag} instead of {wanted}: \
+                 somebody changed it since; order the upgrade again"
+            );
+            return Err(StepError::NeedsOperator(Reason::new("ManifestsChanged", message)));
+        }
+    }
+    for (component, tag) in &pods.manifests {
+        if pods.running.get(component) != Some(tag) {
+            let running = pods.running.get(component).map_or("nothing", String::as_str);
+            let message = format!("{component} runs {running}, its manifest says {tag}");
+            return Ok(Probe::Wait(moment(ctx, "StaticPodsStarting", message)));
+        }
+    }
+    Ok(Probe::Satisfied(()))
+}
+
+async fn is_recorded(ctx: &StepContext<'_, Machine>, params: &params::UpgradeByKubeadm) -> Result<bool, StepError> {
+    let path = record_path(ctx.run(), ctx.vertex().as_str());
+    let unreadable = |error| StepError::Transient(Reason::new("RecordUnreadable", format!("{error}")));
+    let Some(bytes) = ctx.ports().disk.read(&path, RECORD_BYTES_MAX).await.map_err(unreadable)? else {
+        return Ok(false);
+    };
+    match serde_json::from_slice::<Record>(&bytes) {
+        Ok(record) => Ok(record.how == params.how && record.version == params.version),
+        Err(error) => {
+            let message = format!("{path} is damaged ({error}): move it away to let kubeadm run again");
+            Err(StepError::NeedsOperator(Reason::new("RecordDamaged", message)))
+        }
+    }
+}
+
+async fn record(ctx: &StepContext<'_, Machine>, params: &params::UpgradeByKubeadm) -> Result<(), StepError> {
+    let record = Record { how: params.how, version: params.version, at: ctx.now() };
+    let bytes = serde_json::to_vec(&record).expect("a record has string keys and plain values only");
+    let path = record_path(ctx.run(), ctx.vertex().as_str());
+    let unwritten = |error| StepError::Transient(Reason::new("RecordUnwritten", format!("{error}")));
+    ctx.ports().disk.replace(&path, &bytes).await.map_err(unwritten)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    fn pods(manifests: &[&str], running: &[&str]) -> StaticPods {
+        let tags = |names: &[&str]| names.iter().map(|name| ((*name).to_owned(), "v1.33.4".to_owned())).collect();
+        StaticPods { manifests: tags(manifests), running: tags(running) }
+    }
+
+    #[test]
+    fn a_control_plane_with_a_manifest_away_is_never_taken_for_a_worker() {
+        let all = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"];
+        assert_eq!(role_of(&pods(&all, &all), How::Node), Ok(Role::ControlPlane));
+        assert_eq!(role_of(&pods(&[], &[]), How::Node), Ok(Role::Worker));
+        for away in 1..all.len() {
+            let left: Vec<_> = all.iter().enumerate().filter(|(i, _)| *i != away).map(|(_, name)| *name).collect();
+            assert!(role_of(&pods(&left, &left), How::Node).is_err(), "{} away", all[away]);
+        }
+        assert!(role_of(&pods(&[], &all), How::Node).is_err(), "pods without manifests");
+        assert!(role_of(&pods(&["etcd"], &["etcd"]), How::Node).is_err(), "etcd alone");
+        assert_eq!(role_of(&pods(&all[1..], &all[1..]), How::Node), Ok(Role::ControlPlane), "external etcd");
+    }
+
+    #[test]
+    fn apply_is_refused_where_no_control_plane_is() {
+        let error = role_of(&pods(&[], &[]), How::Apply).unwrap_err();
+        assert!(matches!(&error, StepError::NeedsOperator(reason) if reason.code == "NotAControlPlane"), "{error}");
+    }
+
+    #[test]
+    fn records_of_two_steps_of_one_order_are_two_files() {
+        let run = RunName::new("order-0a").unwrap();
+        let paths: BTreeMap<_, _> = ["prepare/a", "finish/a"].map(|v| (record_path(&run, v), v)).into();
+        assert_eq!(paths.len(), 2);
+    }
+}

@@ -1,0 +1,327 @@
+//! The mailbox: a folder of four files through which a node's agent and its runner talk.
+//!
+//! ```text
+//!   agent ── order.json, inventory-request.json ──► runner
+//!   agent ◄── answer.json, inventory.json ───────── runner        stop.json: a person on the machine ──► runner
+//! ```
+//! Each file has one writer, who replaces it whole. What the API server enforces on a NodeTask is enforced here again: an
+//! order stays until it is answered, its epoch never goes back, a final answer stands.
+
+use crate::ports::disk::{Disk, DiskError};
+use cupcake_crds::node_task::{NodeInventory, Order, TaskError, TaskState};
+use cupcake_crds::values::{NodeRef, OrderKey};
+use cupcake_engine::clock::Timestamp;
+use cupcake_engine::names::RunName;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+
+/// The folder of the mailbox.
+pub const FOLDER: &str = "mailbox";
+/// The format of the files that this release writes; newer ones are refused.
+pub const FORMAT: u32 = 1;
+/// The largest order, in bytes of JSON; a NodeTask is kept below 4 kB.
+pub const ORDER_BYTES_MAX: usize = 64 * 1024;
+/// The largest other file, in bytes of JSON.
+pub const OTHER_BYTES_MAX: usize = 32 * 1024;
+/// The longest name of an inventory request, in characters, as in the schema of NodeTask.
+pub const REQUEST_CHARS_MAX: usize = 128;
+
+const ORDER: &str = "mailbox/order.json";
+const ANSWER: &str = "mailbox/answer.json";
+const INVENTORY_REQUEST: &str = "mailbox/inventory-request.json";
+const INVENTORY: &str = "mailbox/inventory.json";
+const STOP: &str = "mailbox/stop.json";
+
+/// An order as it lies in the mailbox.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct MailOrder {
+    /// The node that it is for.
+    pub node: NodeRef,
+    /// The order.
+    pub order: Order,
+}
+
+/// How far an order is, as the runner says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all_fields = "camelCase")]
+pub enum Verdict {
+    /// A step is at work.
+    Working,
+    /// The first part is done; waits for `proceed`.
+    Prepared,
+    /// All of it is done.
+    Done,
+    /// A step failed for good, or the order took too long.
+    Failed {
+        /// Why.
+        error: TaskError,
+    },
+    /// It was not taken; nothing was done.
+    Refused {
+        /// Why.
+        error: TaskError,
+    },
+    /// It stopped between two steps because it was asked to.
+    Stopped,
+}
+
+impl Verdict {
+    /// The state that the NodeTask shows for it.
+    pub const fn state(&self) -> TaskState {
+        match self {
+            Self::Working => TaskState::Working,
+            Self::Prepared => TaskState::Prepared,
+            Self::Done => TaskState::Done,
+            Self::Failed { .. } => TaskState::Failed,
+            Self::Refused { .. } => TaskState::Refused,
+            Self::Stopped => TaskState::Stopped,
+        }
+    }
+
+    /// What went wrong, if something did.
+    pub const fn error(&self) -> Option<&TaskError> {
+        match self {
+            Self::Failed { error } | Self::Refused { error } => Some(error),
+            Self::Working | Self::Prepared | Self::Done | Self::Stopped => None,
+        }
+    }
+}
+
+/// What the runner says about an order.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Answer {
+    /// The order that it answers.
+    pub key: OrderKey,
+    /// How far it is.
+    #[serde(flatten)]
+    pub verdict: Verdict,
+    /// The step under way, or the one that failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
+    /// When that step began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step_since: Option<Timestamp>,
+    /// What happens, in one line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// What the steps found out: `<step>.<field>` to text.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub outputs: BTreeMap<String, String>,
+    /// Boot id of the machine: tells a reboot from a restart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot_id: Option<String>,
+    /// When it was written.
+    pub at: Timestamp,
+}
+
+/// Why the mailbox did not give or take something.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MailboxError {
+    /// The disk failed: it may work another time.
+    #[error("mailbox cannot be reached")]
+    Disk(#[from] DiskError),
+    /// A file holds what nobody here wrote: a person must look.
+    #[error("{path} is damaged: {why}; move it away and order again")]
+    Malformed {
+        /// The file.
+        path: &'static str,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A file of a newer release.
+    #[error("{path} has format {found}, this release reads up to {FORMAT}: run agent and runner of one release")]
+    NewerFormat {
+        /// The file.
+        path: &'static str,
+        /// Its format.
+        found: u32,
+    },
+    /// What is to be written does not fit.
+    #[error("{path} would have {bytes} bytes, {bytes_max} are allowed")]
+    TooLarge {
+        /// The file.
+        path: &'static str,
+        /// Its size.
+        bytes: usize,
+        /// What is allowed.
+        bytes_max: usize,
+    },
+    /// An order of an older leader.
+    #[error("order of epoch {own} is refused: the mailbox has seen epoch {current}")]
+    EpochBack {
+        /// Epoch of the order.
+        own: u64,
+        /// Highest epoch seen.
+        current: u64,
+    },
+    /// The order that lies there is not answered yet.
+    #[error("order {0} lies in the mailbox and is not answered yet: ask it to stop, or wait")]
+    Occupied(OrderKey),
+    /// Other content under the same token, or a request withdrawn.
+    #[error("order {0} cannot be changed but for a newer epoch, proceed and stop")]
+    Changed(OrderKey),
+    /// An answer to an order that does not lie there.
+    #[error("answer to order {0} is refused: another order lies in the mailbox")]
+    NotAsked(OrderKey),
+    /// The order has its final answer.
+    #[error("order {0} is answered for good")]
+    Answered(OrderKey),
+}
+
+/// The name of the run that works on an order: the same for the same token, of no other one.
+pub fn run_name(key: &OrderKey) -> RunName {
+    let digest = Sha256::digest(format!("{}\n{}\n{}", key.run_uid, key.vertex, key.attempt));
+    let hex: String = digest.iter().take(10).map(|byte| format!("{byte:02x}")).collect();
+    RunName::new(format!("order-{hex}")).expect("lower-case hex digits make a run name")
+}
+
+/// The mailbox in a disk's folder.
+#[derive(Clone, Copy)]
+pub struct Mailbox<'d> {
+    disk: &'d dyn Disk,
+}
+
+impl<'d> Mailbox<'d> {
+    /// The mailbox on that disk.
+    pub fn on(disk: &'d dyn Disk) -> Self {
+        Self { disk }
+    }
+
+    /// The order that lies there.
+    pub async fn order(&self) -> Result<Option<MailOrder>, MailboxError> {
+        self.read(ORDER, ORDER_BYTES_MAX).await
+    }
+
+    /// Puts an order there; the agent's.
+    ///
+    /// # Errors
+    /// [`MailboxError::EpochBack`], [`MailboxError::Occupied`] and [`MailboxError::Changed`] where the API server would
+    /// have refused it too. The same order again changes nothing.
+    pub async fn put_order(&self, new: &MailOrder) -> Result<(), MailboxError> {
+        if let Some(old) = self.order().await? {
+            if old == *new {
+                return Ok(());
+            }
+            if new.order.epoch < old.order.epoch {
+                return Err(MailboxError::EpochBack { own: new.order.epoch, current: old.order.epoch });
+            }
+            if new.order.key == old.order.key {
+                let mut asked = old.clone();
+                asked.order.epoch = new.order.epoch;
+                asked.order.proceed |= new.order.proceed;
+                asked.order.stop |= new.order.stop;
+                if asked != *new {
+                    return Err(MailboxError::Changed(new.order.key.clone()));
+                }
+            } else if !self.is_answered(&old.order.key).await? {
+                return Err(MailboxError::Occupied(old.order.key));
+            }
+        }
+        self.write(ORDER, ORDER_BYTES_MAX, new).await
+    }
+
+    /// The runner's last answer.
+    pub async fn answer(&self) -> Result<Option<Answer>, MailboxError> {
+        self.read(ANSWER, OTHER_BYTES_MAX).await
+    }
+
+    /// Puts an answer there; the runner's.
+    ///
+    /// # Errors
+    /// [`MailboxError::NotAsked`] if another order lies there, [`MailboxError::Answered`] if a final answer does.
+    pub async fn put_answer(&self, new: &Answer) -> Result<(), MailboxError> {
+        if self.order().await?.is_none_or(|mail| mail.order.key != new.key) {
+            return Err(MailboxError::NotAsked(new.key.clone()));
+        }
+        if self.is_answered(&new.key).await? {
+            return Err(MailboxError::Answered(new.key.clone()));
+        }
+        self.write(ANSWER, OTHER_BYTES_MAX, new).await
+    }
+
+    /// Whether that order has its final answer.
+    pub async fn is_answered(&self, key: &OrderKey) -> Result<bool, MailboxError> {
+        let answer = self.answer().await?;
+        Ok(answer.is_some_and(|answer| answer.key == *key && answer.verdict.state().is_final()))
+    }
+
+    /// Name of the inventory that is asked for.
+    pub async fn inventory_request(&self) -> Result<Option<String>, MailboxError> {
+        let request: Option<Request> = self.read(INVENTORY_REQUEST, OTHER_BYTES_MAX).await?;
+        Ok(request.map(|request| request.request))
+    }
+
+    /// Asks for an inventory of that name; the agent's.
+    pub async fn put_inventory_request(&self, request: &str) -> Result<(), MailboxError> {
+        let request = request.chars().take(REQUEST_CHARS_MAX).collect();
+        self.write(INVENTORY_REQUEST, OTHER_BYTES_MAX, &Request { request }).await
+    }
+
+    /// The last inventory; its `request` says which one was asked for.
+    pub async fn inventory(&self) -> Result<Option<NodeInventory>, MailboxError> {
+        self.read(INVENTORY, OTHER_BYTES_MAX).await
+    }
+
+    /// Puts an inventory there; the runner's.
+    pub async fn put_inventory(&self, inventory: &NodeInventory) -> Result<(), MailboxError> {
+        self.write(INVENTORY, OTHER_BYTES_MAX, inventory).await
+    }
+
+    /// The order that a person on the machine asked to stop.
+    pub async fn local_stop(&self) -> Result<Option<OrderKey>, MailboxError> {
+        self.read(STOP, OTHER_BYTES_MAX).await
+    }
+
+    /// Asks that order to stop at its next safe point, on the machine itself.
+    pub async fn put_local_stop(&self, key: &OrderKey) -> Result<(), MailboxError> {
+        self.write(STOP, OTHER_BYTES_MAX, key).await
+    }
+
+    async fn read<T: DeserializeOwned>(&self, path: &'static str, bytes_max: usize) -> Result<Option<T>, MailboxError> {
+        let Some(bytes) = self.disk.read(path, bytes_max).await? else {
+            return Ok(None);
+        };
+        let malformed = |error: serde_json::Error| MailboxError::Malformed { path, why: error.to_string() };
+        let header: Header = serde_json::from_slice(&bytes).map_err(malformed)?;
+        if header.format > FORMAT {
+            return Err(MailboxError::NewerFormat { path, found: header.format });
+        }
+        let envelope: Envelope<T> = serde_json::from_slice(&bytes).map_err(malformed)?;
+        Ok(Some(envelope.content))
+    }
+
+    async fn write<T: Serialize + Sync>(
+        &self,
+        path: &'static str,
+        bytes_max: usize,
+        content: &T,
+    ) -> Result<(), MailboxError> {
+        let envelope = Envelope { format: FORMAT, content };
+        let bytes = serde_json::to_vec(&envelope)
+            .map_err(|error| MailboxError::Malformed { path, why: error.to_string() })?;
+        if bytes.len() > bytes_max {
+            return Err(MailboxError::TooLarge { path, bytes: bytes.len(), bytes_max });
+        }
+        Ok(self.disk.replace(path, &bytes).await?)
+    }
+}
+
+#[derive(Deserialize)]
+struct Header {
+    format: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Envelope<T> {
+    format: u32,
+    content: T,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Request {
+    request: String,
+}

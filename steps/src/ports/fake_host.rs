@@ -1,0 +1,320 @@
+//! A machine in memory that can crash at each of its effects: the fake of [`HostOps`].
+
+use super::host::{
+    HostError, HostOps, KubeadmUpgrade, KubeletState, Package, PackageState, SnapshotInfo, StaticPods,
+};
+use async_trait::async_trait;
+use chrono::DateTime;
+use cupcake_crds::node_task::NodeInventory;
+use cupcake_crds::values::{KubeVersion, MinorVersion};
+use futures::future::{pending, poll_fn};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
+
+/// Where in an effect the process dies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Interruption {
+    /// The effect was not begun.
+    Before,
+    /// It was begun; nothing of it shows yet.
+    Between,
+    /// It was done; its caller does not hear of it.
+    After,
+}
+
+/// A machine in memory: package repository, packages, images, static pods, kubelet. Clones share it.
+///
+/// # Guarantees
+/// From an interruption on, every operation hangs until [`FakeHost::restart`]. Every effect is logged when it is begun and
+/// when it is done.
+#[derive(Clone)]
+pub struct FakeHost {
+    inner: Arc<Mutex<Inner>>,
+}
+
+struct Inner {
+    boot: u32,
+    repository: Option<MinorVersion>,
+    packages: BTreeMap<Package, PackageState>,
+    images: BTreeSet<KubeVersion>,
+    pods: StaticPods,
+    kubelet: KubeVersion,
+    snapshots: BTreeMap<String, SnapshotInfo>,
+    begun: Vec<String>,
+    done: Vec<String>,
+    interruption: Option<(usize, Interruption)>,
+    interrupted: bool,
+    failures: VecDeque<(String, HostError)>,
+    wakers: Vec<Waker>,
+}
+
+impl FakeHost {
+    /// A worker with everything at `version`.
+    pub fn worker(version: KubeVersion) -> Self {
+        let package =
+            |package| (package, PackageState { version: Some(format!("{version}-1.1")), whole: true, held: true });
+        let inner = Inner {
+            boot: 1,
+            repository: Some(version.minor_version()),
+            packages: [Package::Kubeadm, Package::Kubelet, Package::Kubectl].map(package).into(),
+            images: BTreeSet::from([version]),
+            pods: StaticPods::default(),
+            kubelet: version,
+            snapshots: BTreeMap::new(),
+            begun: Vec::new(),
+            done: Vec::new(),
+            interruption: None,
+            interrupted: false,
+            failures: VecDeque::new(),
+            wakers: Vec::new(),
+        };
+        Self { inner: Arc::new(Mutex::new(inner)) }
+    }
+
+    /// A control plane with everything at `version`.
+    pub fn control_plane(version: KubeVersion) -> Self {
+        let host = Self::worker(version);
+        host.inner().set_pods(version);
+        host.inner().pods.manifests.insert("etcd".to_owned(), "3.5.24-0".to_owned());
+        host.inner().pods.running.insert("etcd".to_owned(), "3.5.24-0".to_owned());
+        host
+    }
+
+    /// Lets the process die in effect number `effect`, counted from 1 since the last restart.
+    pub fn interrupt(&self, effect: usize, how: Interruption) {
+        let mut inner = self.inner();
+        let begun = inner.begun.len();
+        inner.interruption = Some((begun + effect, how));
+    }
+
+    /// Whether it was interrupted since the last restart.
+    pub fn was_interrupted(&self) -> bool {
+        self.inner().interrupted
+    }
+
+    /// Resolves when it is interrupted.
+    pub async fn until_interruption(&self) {
+        poll_fn(|context| {
+            let mut inner = self.inner();
+            if inner.interrupted {
+                return Poll::Ready(());
+            }
+            inner.wakers.push(context.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// The process starts again.
+    pub fn restart(&self) {
+        let mut inner = self.inner();
+        inner.interrupted = false;
+        inner.interruption = None;
+    }
+
+    /// The machine starts again: another boot id, the kubelet from the installed binary.
+    pub fn reboot(&self) {
+        self.restart();
+        let mut inner = self.inner();
+        inner.boot += 1;
+        if let Some(installed) = inner.installed(Package::Kubelet) {
+            inner.kubelet = installed;
+        }
+    }
+
+    /// Lets the next effect whose name begins so fail.
+    pub fn fail(&self, effect: &str, error: HostError) {
+        self.inner().failures.push_back((effect.to_owned(), error));
+    }
+
+    /// Takes a manifest away, as kubeadm does for a moment while it exchanges it.
+    pub fn lose_manifest(&self, component: &str) {
+        self.inner().pods.manifests.remove(component);
+    }
+
+    /// The effects that were begun, in order.
+    pub fn begun(&self) -> Vec<String> {
+        self.inner().begun.clone()
+    }
+
+    /// The effects that were done, in order.
+    pub fn done(&self) -> Vec<String> {
+        self.inner().done.clone()
+    }
+
+    async fn effect(&self, name: String, change: impl FnOnce(&mut Inner)) -> Result<(), HostError> {
+        self.alive().await;
+        let interruption = {
+            let mut inner = self.inner();
+            let number = inner.begun.len() + 1;
+            let interruption = inner.interruption.filter(|(effect, _)| *effect == number).map(|(_, how)| how);
+            if interruption == Some(Interruption::Before) {
+                inner.interrupt();
+            } else {
+                inner.begun.push(name.clone());
+                if interruption == Some(Interruption::Between) {
+                    inner.interrupt();
+                }
+            }
+            interruption
+        };
+        self.alive().await;
+        {
+            let mut inner = self.inner();
+            if inner.failures.front().is_some_and(|(effect, _)| name.starts_with(effect.as_str()))
+                && let Some((_, error)) = inner.failures.pop_front()
+            {
+                return Err(error);
+            }
+            change(&mut inner);
+            inner.done.push(name);
+            if interruption == Some(Interruption::After) {
+                inner.interrupt();
+            }
+        }
+        self.alive().await;
+        Ok(())
+    }
+
+    async fn alive(&self) {
+        let interrupted = self.inner().interrupted;
+        if interrupted {
+            pending::<()>().await;
+        }
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        // Each critical section leaves the machine whole wherever it could panic.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn interrupt(&mut self) {
+        self.interrupted = true;
+        for waker in self.wakers.drain(..) {
+            waker.wake();
+        }
+    }
+
+    fn installed(&self, package: Package) -> Option<KubeVersion> {
+        self.packages.get(&package)?.version.as_deref()?.parse().ok()
+    }
+
+    fn set_pods(&mut self, version: KubeVersion) {
+        for component in ["kube-apiserver", "kube-controller-manager", "kube-scheduler"] {
+            self.pods.manifests.insert(component.to_owned(), version.with_v());
+            self.pods.running.insert(component.to_owned(), version.with_v());
+        }
+    }
+}
+
+#[async_trait]
+impl HostOps for FakeHost {
+    async fn boot_id(&self) -> Result<String, HostError> {
+        self.alive().await;
+        Ok(format!("boot-{}", self.inner().boot))
+    }
+
+    async fn inventory(&self, request: &str) -> Result<NodeInventory, HostError> {
+        self.alive().await;
+        let kubelet = self.inner().installed(Package::Kubelet).map(|version| version.to_string());
+        Ok(NodeInventory { request: Some(request.to_owned()), kubelet, ..NodeInventory::default() })
+    }
+
+    async fn repository(&self) -> Result<Option<MinorVersion>, HostError> {
+        self.alive().await;
+        Ok(self.inner().repository)
+    }
+
+    async fn switch_repository(&self, minor: MinorVersion) -> Result<(), HostError> {
+        self.effect(format!("switch repository to {minor}"), |inner| inner.repository = Some(minor)).await
+    }
+
+    async fn package(&self, package: Package) -> Result<PackageState, HostError> {
+        self.alive().await;
+        let none = PackageState { version: None, whole: false, held: false };
+        Ok(self.inner().packages.get(&package).cloned().unwrap_or(none))
+    }
+
+    async fn install(&self, packages: &[Package], version: &KubeVersion) -> Result<(), HostError> {
+        let names: Vec<_> = packages.iter().map(|package| package.as_str()).collect();
+        self.effect(format!("install {} {version}", names.join(" ")), |inner| {
+            for &package in packages {
+                let state = PackageState { version: Some(format!("{version}-1.1")), whole: true, held: true };
+                inner.packages.insert(package, state);
+            }
+        })
+        .await
+    }
+
+    async fn images_missing(&self, version: &KubeVersion) -> Result<Vec<String>, HostError> {
+        self.alive().await;
+        let present = self.inner().images.contains(version);
+        Ok(if present { Vec::new() } else { vec![format!("registry.k8s.io/kube-apiserver:{}", version.with_v())] })
+    }
+
+    async fn pull_images(&self, version: &KubeVersion) -> Result<(), HostError> {
+        self.effect(format!("pull images {version}"), |inner| {
+            inner.images.insert(*version);
+        })
+        .await
+    }
+
+    async fn kubeadm_upgrade(&self, how: KubeadmUpgrade, version: &KubeVersion) -> Result<(), HostError> {
+        let how = match how {
+            KubeadmUpgrade::Apply => "apply",
+            KubeadmUpgrade::Node => "node",
+        };
+        self.effect(format!("kubeadm upgrade {how} {version}"), |inner| {
+            if !inner.pods.manifests.is_empty() {
+                inner.set_pods(*version);
+            }
+        })
+        .await
+    }
+
+    async fn static_pods(&self) -> Result<StaticPods, HostError> {
+        self.alive().await;
+        Ok(self.inner().pods.clone())
+    }
+
+    async fn kubelet(&self) -> Result<KubeletState, HostError> {
+        self.alive().await;
+        let inner = self.inner();
+        let installed = inner.installed(Package::Kubelet);
+        let runs_installed = installed == Some(inner.kubelet);
+        Ok(KubeletState { installed, active: true, runs_installed, since: None })
+    }
+
+    async fn restart_kubelet(&self) -> Result<(), HostError> {
+        self.effect("restart kubelet".to_owned(), |inner| {
+            if let Some(installed) = inner.installed(Package::Kubelet) {
+                inner.kubelet = installed;
+            }
+        })
+        .await
+    }
+
+    async fn etcd_snapshot(&self, name: &str) -> Result<Option<SnapshotInfo>, HostError> {
+        self.alive().await;
+        Ok(self.inner().snapshots.get(name).cloned())
+    }
+
+    async fn take_etcd_snapshot(&self, name: &str) -> Result<SnapshotInfo, HostError> {
+        let info = SnapshotInfo {
+            path: format!("/var/lib/cupcake/snapshots/{name}.db"),
+            bytes: 2_121_760,
+            sha256: "0".repeat(64),
+            revision: 41_000,
+            taken_at: DateTime::UNIX_EPOCH,
+        };
+        let kept = info.clone();
+        self.effect(format!("snapshot {name}"), |inner| {
+            inner.snapshots.insert(name.to_owned(), kept);
+        })
+        .await?;
+        Ok(info)
+    }
+}

@@ -1,0 +1,295 @@
+//! A folder of this machine: the real adapter of [`Disk`], for the binaries of agent and runner.
+
+use super::disk::{Disk, DiskError, DiskLock, check_path};
+use async_trait::async_trait;
+use rustix::fs::{FlockOperation, flock, inotify};
+use rustix::io::Errno;
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::io::unix::AsyncFd;
+
+/// What a temporary file of [`Disk::replace`] ends in; leftovers of a crash are overwritten by the next replace.
+const TEMPORARY: &str = ".tmp";
+/// How often a folder is looked at that cannot be watched, in seconds.
+const POLL_SECONDS: u64 = 1;
+
+/// Small files below a folder of this machine, root's alone.
+///
+/// # Assumptions
+/// Runs in a tokio runtime. The folder lies on a file system with working fsync and flock: a local one.
+pub struct RealDisk {
+    root: PathBuf,
+    watches: Mutex<BTreeMap<String, Arc<Watch>>>,
+}
+
+impl RealDisk {
+    /// The disk below `root`, which comes into being with its first file.
+    pub fn below(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into(), watches: Mutex::new(BTreeMap::new()) }
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        path: &str,
+        work: impl FnOnce(&Path) -> io::Result<T> + Send + 'static,
+    ) -> Result<T, DiskError> {
+        check_path(operation, path)?;
+        let whole = self.root.join(path);
+        let failed = |why: String| DiskError { operation, path: whole.display().to_string(), why };
+        let at = whole.clone();
+        // A blocking task runs to its end even if its caller is dropped: a write is whole or never began.
+        let result = tokio::task::spawn_blocking(move || work(&at)).await;
+        result.map_err(|error| failed(error.to_string()))?.map_err(|error| failed(error.to_string()))
+    }
+
+    fn watch(&self, folder: &str) -> io::Result<Arc<Watch>> {
+        let mut watches = self.watches.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(watch) = watches.get(folder) {
+            return Ok(Arc::clone(watch));
+        }
+        let path = self.root.join(folder);
+        make_folder(&path)?;
+        let watch = Arc::new(Watch::of(&path)?);
+        watches.insert(folder.to_owned(), Arc::clone(&watch));
+        Ok(watch)
+    }
+}
+
+/// A folder's inotify queue and the count of changes that were read from it.
+struct Watch {
+    queue: AsyncFd<OwnedFd>,
+    count: Mutex<u64>,
+}
+
+impl Watch {
+    fn of(folder: &Path) -> io::Result<Self> {
+        let queue = inotify::init(inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC)?;
+        // A file is whole once it is closed or moved into its place; half-written ones are nobody's news.
+        let flags = inotify::WatchFlags::CLOSE_WRITE
+            | inotify::WatchFlags::MOVED_TO
+            | inotify::WatchFlags::DELETE
+            | inotify::WatchFlags::ONLYDIR;
+        inotify::add_watch(&queue, folder, flags)?;
+        Ok(Self { queue: AsyncFd::new(queue)?, count: Mutex::new(1) })
+    }
+
+    /// Takes what lies in the queue into the count.
+    fn drain(&self) -> io::Result<u64> {
+        let mut count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut buffer = [MaybeUninit::uninit(); 4096];
+        let mut events = inotify::Reader::new(self.queue.get_ref(), &mut buffer);
+        loop {
+            match events.next() {
+                Ok(_) => *count += 1,
+                Err(Errno::AGAIN) => return Ok(*count),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    async fn above(&self, seen: u64) -> io::Result<u64> {
+        loop {
+            let mut ready = self.queue.readable().await?;
+            let count = self.drain()?;
+            ready.clear_ready();
+            if count > seen {
+                return Ok(count);
+            }
+        }
+    }
+}
+
+fn make_folder(folder: &Path) -> io::Result<()> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    fs::create_dir_all(folder)?;
+    match folder.parent() {
+        Some(parent) => sync_folder(parent),
+        None => Ok(()),
+    }
+}
+
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().unwrap_or(path)
+}
+
+fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    make_folder(folder_of(path))?;
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(TEMPORARY);
+    let mut file = File::create(&temporary)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    fs::rename(&temporary, path)?;
+    sync_folder(folder_of(path))
+}
+
+fn append(path: &Path, content: &[u8]) -> io::Result<()> {
+    make_folder(folder_of(path))?;
+    let is_new = !path.exists();
+    let mut file = OpenOptions::new().create(true).append(true).open(path)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    if is_new { sync_folder(folder_of(path)) } else { Ok(()) }
+}
+
+fn read(path: &Path, bytes_max: usize) -> io::Result<Option<Vec<u8>>> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mut content = Vec::new();
+    file.take(bytes_max as u64 + 1).read_to_end(&mut content)?;
+    if content.len() > bytes_max {
+        return Err(io::Error::other(format!("more than the {bytes_max} bytes that are allowed")));
+    }
+    Ok(Some(content))
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Ok(()) => sync_folder(folder_of(path)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn list(folder: &Path) -> io::Result<Vec<String>> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if entry.file_type()?.is_file() && !name.ends_with(TEMPORARY) {
+            names.push(name);
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+fn lock(path: &Path) -> io::Result<Option<DiskLock>> {
+    make_folder(folder_of(path))?;
+    let file = OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Some(DiskLock::new(file))),
+        Err(Errno::AGAIN) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[async_trait]
+impl Disk for RealDisk {
+    async fn read(&self, path: &str, bytes_max: usize) -> Result<Option<Vec<u8>>, DiskError> {
+        self.blocking("read", path, move |path| read(path, bytes_max)).await
+    }
+
+    async fn replace(&self, path: &str, content: &[u8]) -> Result<(), DiskError> {
+        let content = content.to_vec();
+        self.blocking("replace", path, move |path| replace(path, &content)).await
+    }
+
+    async fn append(&self, path: &str, content: &[u8]) -> Result<(), DiskError> {
+        let content = content.to_vec();
+        self.blocking("append", path, move |path| append(path, &content)).await
+    }
+
+    async fn truncate(&self, path: &str, bytes: u64) -> Result<(), DiskError> {
+        let cut = move |path: &Path| {
+            let file = OpenOptions::new().write(true).open(path)?;
+            file.set_len(bytes)?;
+            file.sync_all()
+        };
+        self.blocking("truncate", path, cut).await
+    }
+
+    async fn remove(&self, path: &str) -> Result<(), DiskError> {
+        self.blocking("remove", path, remove).await
+    }
+
+    async fn list(&self, folder: &str) -> Result<Vec<String>, DiskError> {
+        self.blocking("list", folder, list).await
+    }
+
+    async fn changed(&self, folder: &str, seen: u64) -> u64 {
+        let count = match self.watch(folder) {
+            Ok(watch) => match watch.drain() {
+                Ok(count) if count > seen => Ok(count),
+                Ok(_) => watch.above(seen).await,
+                Err(error) => Err(error),
+            },
+            Err(error) => Err(error),
+        };
+        match count {
+            Ok(count) => count,
+            Err(error) => {
+                // No inotify (its limits are shared by the machine): look once a second instead of never.
+                tracing::debug!(folder, %error, "folder cannot be watched, polling it");
+                tokio::time::sleep(Duration::from_secs(POLL_SECONDS)).await;
+                seen + 1
+            }
+        }
+    }
+
+    async fn lock(&self, path: &str) -> Result<Option<DiskLock>, DiskError> {
+        self.blocking("lock", path, lock).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder(name: &str) -> PathBuf {
+        let folder = std::env::temp_dir().join(format!("cupcake-real-disk-{}-{name}", std::process::id()));
+        let _ = fs::remove_dir_all(&folder);
+        folder
+    }
+
+    #[tokio::test]
+    async fn the_disk_of_the_machine_keeps_every_promise_of_a_disk() {
+        let folder = folder("suite");
+        super::super::disk_suite::suite(&RealDisk::below(&folder)).await;
+        fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_change_by_another_process_wakes_whoever_watches() {
+        let folder = folder("watch");
+        let (own, other) = (RealDisk::below(&folder), RealDisk::below(&folder));
+        let seen = own.changed("mailbox", 0).await;
+        let (count, written) = tokio::join!(own.changed("mailbox", seen), other.replace("mailbox/order.json", b"{}"));
+        written.unwrap();
+        assert!(count > seen);
+        fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_lock_is_held_against_another_process() {
+        let folder = folder("lock");
+        let (own, other) = (RealDisk::below(&folder), RealDisk::below(&folder));
+        let held = own.lock("runner.lock").await.unwrap();
+        assert!(held.is_some());
+        assert!(other.lock("runner.lock").await.unwrap().is_none());
+        drop(held);
+        assert!(other.lock("runner.lock").await.unwrap().is_some());
+        fs::remove_dir_all(&folder).unwrap();
+    }
+}
