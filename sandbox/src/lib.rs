@@ -1,3 +1,4 @@
 //! An in-process Kubernetes API, simulated machines and fault injection.
 
 pub mod api;
+pub mod machine;

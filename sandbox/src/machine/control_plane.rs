@@ -1,0 +1,136 @@
+//! The control plane as a whole: which API servers and etcd members serve, and in which versions.
+
+use cupcake_crds::values::KubeVersion;
+use cupcake_engine::clock::Timestamp;
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// A part of the control plane whose absence others feel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// The API server.
+    ApiServer,
+    /// The etcd member.
+    Etcd,
+}
+
+/// How a control-plane node stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Member {
+    api_server: bool,
+    etcd: bool,
+    version: KubeVersion,
+    /// Until when its authorizer refuses nodes: it has not read the roles yet.
+    cold_until: Option<Timestamp>,
+}
+
+/// The control-plane nodes behind their load balancer.
+#[derive(Debug, Default)]
+pub struct ControlPlane {
+    /// Guards how each node stands.
+    members: Mutex<BTreeMap<String, Member>>,
+}
+
+impl ControlPlane {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Member>> {
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a node whose API server and etcd member serve.
+    pub fn join(&self, node: &str, version: KubeVersion) {
+        let member = Member { api_server: true, etcd: true, version, cold_until: None };
+        self.lock().insert(node.to_owned(), member);
+    }
+
+    /// A part stops. Gives whether the API is away with that, and was not before.
+    pub fn stops(&self, node: &str, part: Part) -> bool {
+        let before = self.is_available();
+        if let Some(member) = self.lock().get_mut(node) {
+            match part {
+                Part::ApiServer => member.api_server = false,
+                Part::Etcd => member.etcd = false,
+            }
+        }
+        before && !self.is_available()
+    }
+
+    /// The etcd member serves again.
+    pub fn etcd_serves(&self, node: &str) {
+        if let Some(member) = self.lock().get_mut(node) {
+            member.etcd = true;
+        }
+    }
+
+    /// The API server serves again, in that version; nodes are refused by it until `cold_until`.
+    pub fn api_server_serves(&self, node: &str, version: KubeVersion, cold_until: Timestamp) {
+        if let Some(member) = self.lock().get_mut(node) {
+            member.api_server = true;
+            member.version = version;
+            member.cold_until = Some(cold_until);
+        }
+    }
+
+    /// Whether some API server answers and etcd has its quorum.
+    pub fn is_available(&self) -> bool {
+        let members = self.lock();
+        let serving = members.values().filter(|member| member.etcd).count();
+        serving * 2 > members.len() && members.values().any(|member| member.api_server)
+    }
+
+    /// Whether the node's etcd member serves.
+    pub fn etcd_is_up(&self, node: &str) -> bool {
+        self.lock().get(node).is_some_and(|member| member.etcd)
+    }
+
+    /// The nodes whose API servers do not know the roles of nodes yet.
+    pub fn cold(&self, now: Timestamp) -> Vec<String> {
+        let is_cold = |member: &Member| member.cold_until.is_some_and(|until| now < until);
+        self.lock().iter().filter(|(_, member)| is_cold(member)).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// How many nodes it has.
+    pub fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Whether it has no nodes.
+    pub fn is_empty(&self) -> bool {
+        self.lock().is_empty()
+    }
+
+    /// The oldest version among its API servers.
+    pub fn oldest(&self) -> Option<KubeVersion> {
+        self.lock().values().map(|member| member.version).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_api_is_away_without_any_api_server_or_without_quorum() {
+        let control_plane = ControlPlane::default();
+        for node in ["cp-1", "cp-2", "cp-3"] {
+            control_plane.join(node, KubeVersion::new(1, 33, 4));
+        }
+        assert!(!control_plane.stops("cp-1", Part::Etcd));
+        assert!(!control_plane.stops("cp-1", Part::ApiServer));
+        assert!(control_plane.is_available());
+        assert!(control_plane.stops("cp-2", Part::Etcd), "two of three members are needed");
+        control_plane.etcd_serves("cp-2");
+        assert!(control_plane.is_available());
+    }
+
+    #[test]
+    fn the_oldest_api_server_is_what_a_careful_client_sees() {
+        let control_plane = ControlPlane::default();
+        for node in ["cp-1", "cp-2"] {
+            control_plane.join(node, KubeVersion::new(1, 33, 4));
+        }
+        control_plane.api_server_serves("cp-1", KubeVersion::new(1, 34, 4), Timestamp::UNIX_EPOCH);
+        assert_eq!(control_plane.oldest(), Some(KubeVersion::new(1, 33, 4)));
+        control_plane.api_server_serves("cp-2", KubeVersion::new(1, 34, 4), Timestamp::UNIX_EPOCH);
+        assert_eq!(control_plane.oldest(), Some(KubeVersion::new(1, 34, 4)));
+    }
+}

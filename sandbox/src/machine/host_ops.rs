@@ -1,0 +1,136 @@
+//! The machine behind the runner's port.
+
+use super::crash::Life;
+use super::state::SimMachine;
+use super::timing::Act;
+use async_trait::async_trait;
+use chrono::TimeDelta;
+use cupcake_crds::node_task::NodeInventory;
+use cupcake_crds::values::{KubeVersion, MinorVersion, NodeRole};
+use cupcake_engine::names::Reason;
+use cupcake_steps::host::params::ORDER_KINDS;
+use cupcake_steps::ports::host::{
+    HostError, HostOps, KubeadmUpgrade, KubeletState, Package, PackageState, SnapshotInfo, StaticPods,
+};
+use std::sync::Arc;
+
+/// Versions that an inventory lists, newest first: the CRD's limit.
+const VERSIONS_MAX: usize = 32;
+
+/// Days from a cluster's birth until kubeadm's certificates expire, less those it has lived.
+const CERTIFICATE_DAYS: i64 = 300;
+
+/// A simulated machine as one life of its runner sees it.
+///
+/// # Guarantees
+/// What [`HostOps`] demands. A call that is dropped is cut short where it is, as the children of a unit end with it; once the
+/// life is over no call returns.
+pub struct SimHost {
+    machine: Arc<SimMachine>,
+    life: Life,
+}
+
+impl SimHost {
+    /// The machine for one life of its runner.
+    pub fn new(machine: Arc<SimMachine>, life: Life) -> Self {
+        Self { machine, life }
+    }
+
+    /// The dead see and do nothing.
+    async fn machine(&self) -> &Arc<SimMachine> {
+        if self.life.is_over() {
+            std::future::pending::<()>().await;
+        }
+        &self.machine
+    }
+}
+
+#[async_trait]
+impl HostOps for SimHost {
+    async fn boot_id(&self) -> Result<String, HostError> {
+        Ok(self.machine().await.boot_id_now())
+    }
+
+    async fn inventory(&self, request: &str) -> Result<NodeInventory, HostError> {
+        let machine = self.machine().await;
+        machine.take(Act::Inventory).await;
+        let now = machine.site.now();
+        let version = |package| machine.package_now(package).version;
+        let control_plane = match machine.role {
+            NodeRole::ControlPlane => true,
+            NodeRole::Worker => false,
+        };
+        let index = machine.state().index;
+        let available = machine.site.repositories.versions(index).rev();
+        Ok(NodeInventory {
+            architecture: Some("amd64".to_owned()),
+            available_versions: available.take(VERSIONS_MAX).map(|version| version.to_string()).collect(),
+            certificates_expire: control_plane.then(|| now + TimeDelta::days(CERTIFICATE_DAYS)),
+            cgroup_version: Some(2),
+            containerd: Some("1.7.24".to_owned()),
+            disk_free_bytes: Some(38_000_000_000),
+            etcd_data_bytes: control_plane.then_some(52_000_000),
+            kubeadm: version(Package::Kubeadm),
+            kubectl: version(Package::Kubectl),
+            kubelet: version(Package::Kubelet),
+            os: Some("Debian GNU/Linux 12 (bookworm)".to_owned()),
+            package_manager: Some("apt".to_owned()),
+            request: Some(request.to_owned()),
+            role: Some(machine.role),
+            runner_kinds: ORDER_KINDS.iter().map(|kind| (*kind).to_owned()).collect(),
+            taken_at: Some(now),
+        })
+    }
+
+    async fn repository(&self) -> Result<Option<MinorVersion>, HostError> {
+        Ok(self.machine().await.repository_now())
+    }
+
+    async fn switch_repository(&self, minor: MinorVersion) -> Result<(), HostError> {
+        self.machine().await.set_repository(minor).await
+    }
+
+    async fn package(&self, package: Package) -> Result<PackageState, HostError> {
+        Ok(self.machine().await.package_now(package))
+    }
+
+    async fn install(&self, packages: &[Package], version: &KubeVersion) -> Result<(), HostError> {
+        self.machine().await.install_packages(packages, *version).await
+    }
+
+    async fn images_missing(&self, version: &KubeVersion) -> Result<Vec<String>, HostError> {
+        Ok(self.machine().await.missing_images(*version))
+    }
+
+    async fn pull_images(&self, version: &KubeVersion) -> Result<(), HostError> {
+        self.machine().await.pull(*version).await
+    }
+
+    async fn kubeadm_upgrade(&self, how: KubeadmUpgrade, version: &KubeVersion) -> Result<(), HostError> {
+        self.machine().await.kubeadm(how, *version).await
+    }
+
+    async fn static_pods(&self) -> Result<StaticPods, HostError> {
+        let state = self.machine().await.state();
+        Ok(StaticPods { manifests: state.manifests.clone(), running: state.running.clone() })
+    }
+
+    async fn kubelet(&self) -> Result<KubeletState, HostError> {
+        Ok(self.machine().await.kubelet_now())
+    }
+
+    async fn restart_kubelet(&self) -> Result<(), HostError> {
+        self.machine().await.restart().await
+    }
+
+    async fn etcd_snapshot(&self, name: &str) -> Result<Option<SnapshotInfo>, HostError> {
+        Ok(self.machine().await.snapshot_now(name))
+    }
+
+    async fn take_etcd_snapshot(&self, name: &str) -> Result<SnapshotInfo, HostError> {
+        if name.is_empty() || name.contains('/') {
+            return Err(HostError::Permanent(Reason::new("BadName", format!("{name:?} cannot name a snapshot"))));
+        }
+        self.machine().await.snapshot(name).await
+    }
+}

@@ -1,0 +1,267 @@
+//! kubeadm as far as upgrades go: its refusals, its order of work, and what it leaves when it is cut short.
+//!
+//! Source: `k8s.io/kubernetes/cmd/kubeadm/app/{cmd/upgrade,phases/upgrade}` (policy.go, staticpods.go) and a real upgrade
+//! from 1.33 to 1.34.
+
+use super::ledger::{EffectKind, Ending};
+use super::releases::{Images, STATIC_PODS};
+use super::state::SimMachine;
+use super::timing::Act;
+use chrono::TimeDelta;
+use cupcake_crds::values::{KubeVersion, NodeRole};
+use cupcake_engine::names::Reason;
+use cupcake_steps::ports::host::{HostError, KubeadmUpgrade, Package};
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+/// Where kubeadm keeps the cluster's configuration.
+pub const KUBEADM_CONFIG: &str = "/api/v1/namespaces/kube-system/configmaps/kubeadm-config";
+/// kube-proxy's DaemonSet.
+pub const KUBE_PROXY: &str = "/apis/apps/v1/namespaces/kube-system/daemonsets/kube-proxy";
+/// CoreDNS's Deployment.
+pub const COREDNS: &str = "/apis/apps/v1/namespaces/kube-system/deployments/coredns";
+
+/// The kubeadm minor from which it accepts kubelets three minors older than the control plane; one before that.
+const THREE_MINORS_FROM: u32 = 29;
+
+/// `ClusterConfiguration` as kubeadm writes it into its ConfigMap.
+pub fn cluster_configuration(version: KubeVersion) -> String {
+    format!(
+        "apiServer: {{}}\napiVersion: kubeadm.k8s.io/v1beta4\ncertificatesDir: /etc/kubernetes/pki\nclusterName: sandbox\n\
+         controlPlaneEndpoint: sandbox:6443\ncontrollerManager: {{}}\ndns: {{}}\netcd:\n  local:\n    dataDir: /var/lib/etcd\n\
+         imageRepository: registry.k8s.io\nkind: ClusterConfiguration\nkubernetesVersion: {}\nnetworking:\n  \
+         dnsDomain: cluster.local\n  serviceSubnet: 10.96.0.0/12\nscheduler: {{}}\n",
+        version.with_v()
+    )
+}
+
+/// The `kubernetesVersion` in kubeadm's ConfigMap.
+pub fn configured_version(config_map: &Value) -> Option<KubeVersion> {
+    let text = config_map["data"]["ClusterConfiguration"].as_str()?;
+    let version = text.lines().find_map(|line| line.strip_prefix("kubernetesVersion: "))?;
+    version.trim().parse().ok()
+}
+
+fn transient(code: &str, message: impl Into<String>) -> HostError {
+    HostError::Transient(Reason::new(code, message))
+}
+
+fn permanent(code: &str, message: impl Into<String>) -> HostError {
+    HostError::Permanent(Reason::new(code, message))
+}
+
+impl SimMachine {
+    /// `kubeadm upgrade apply VERSION --yes`, or `kubeadm upgrade node`.
+    pub(super) async fn kubeadm(self: &Arc<Self>, how: KubeadmUpgrade, version: KubeVersion) -> Result<(), HostError> {
+        let word = match how {
+            KubeadmUpgrade::Apply => "apply",
+            KubeadmUpgrade::Node => "node",
+        };
+        let effect = self.site.ledger.begin(self.effect(EffectKind::Kubeadm, format!("{word} {version}")));
+        let result = match (how, self.role) {
+            (KubeadmUpgrade::Apply, NodeRole::ControlPlane) => self.upgrade_control_plane(how, version).await,
+            (KubeadmUpgrade::Apply, NodeRole::Worker) => Err(permanent(
+                "NotAControlPlane",
+                "kubeadm upgrade apply: /etc/kubernetes/admin.conf: no such file or directory",
+            )),
+            (KubeadmUpgrade::Node, NodeRole::ControlPlane) => self.upgrade_control_plane(how, version).await,
+            (KubeadmUpgrade::Node, NodeRole::Worker) => self.upgrade_worker(version).await,
+        };
+        effect.end(if result.is_ok() { Ending::Well } else { Ending::Failed });
+        result
+    }
+
+    async fn upgrade_worker(&self, version: KubeVersion) -> Result<(), HostError> {
+        let whole = self.draw(Act::KubeadmWorker);
+        self.pass(whole / 2).await;
+        self.own_kubeadm_fits(version)?;
+        self.follows(version)?;
+        self.pass(whole - whole / 2).await;
+        self.state().kubelet_config = version;
+        Ok(())
+    }
+
+    async fn upgrade_control_plane(
+        self: &Arc<Self>,
+        how: KubeadmUpgrade,
+        version: KubeVersion,
+    ) -> Result<(), HostError> {
+        self.own_kubeadm_fits(version)?;
+        match how {
+            KubeadmUpgrade::Apply => self.may_apply(version)?,
+            KubeadmUpgrade::Node => self.follows(version)?,
+        }
+        self.pull(version).await?;
+        self.take(Act::KubeadmPreflight).await;
+        for pod in STATIC_PODS {
+            self.turn(pod, version).await?;
+        }
+        if how == KubeadmUpgrade::Apply {
+            self.take(Act::KubeadmUpload).await;
+            let data = json!({"data": {"ClusterConfiguration": cluster_configuration(version)}});
+            self.asks(|kube| kube.merge(KUBEADM_CONFIG, &data))?;
+        }
+        self.state().kubelet_config = version;
+        // The last one upgrades the addons; on the others kubeadm prints "Skipping upgrade of addons because control plane
+        // instances [..] have not been upgraded".
+        if self.site.control_plane.oldest() >= Some(version) {
+            self.take(Act::KubeadmAddons).await;
+            self.upgrade_addons(version)?;
+        }
+        Ok(())
+    }
+
+    /// One component's turn: copy, new manifest, restart, health. Equal manifests are passed over.
+    async fn turn(self: &Arc<Self>, pod: &'static str, version: KubeVersion) -> Result<(), HostError> {
+        let wanted = Images::of(version).tag(pod);
+        let act = match pod {
+            "etcd" => Act::TurnEtcd,
+            "kube-apiserver" => Act::TurnApiServer,
+            _ => Act::TurnOther,
+        };
+        let whole = self.draw(act);
+        let same = self.state().manifests.get(pod) == Some(&wanted);
+        if !same {
+            self.pass(whole / 5).await;
+            self.write_manifest(pod, version);
+        }
+        self.pass(if same { TimeDelta::seconds(1) } else { whole - whole / 5 }).await;
+        // A manifest that an interrupted call wrote may still be on its way into the running container.
+        if self.state().running.get(pod) != Some(&wanted) {
+            self.pass(whole).await;
+        }
+        if self.state().running.get(pod) == Some(&wanted) {
+            return Ok(());
+        }
+        Err(transient(
+            "StaticPodUnchanged",
+            format!("kubeadm: static pod hash for component {pod} on node {} did not change after 5m0s", self.name),
+        ))
+    }
+
+    /// kubeadm's own minor must be the target's, and it must not be older than the target.
+    fn own_kubeadm_fits(&self, version: KubeVersion) -> Result<(), HostError> {
+        let (own, whole) = {
+            let state = self.state();
+            let whole = state.packages.get(&Package::Kubeadm).is_some_and(|package| package.whole);
+            (state.installed(Package::Kubeadm), whole)
+        };
+        let Some(own) = own.filter(|_| whole) else {
+            return Err(permanent("KubeadmMissing", "kubeadm: its package is not installed to the end"));
+        };
+        if own.minor_version() != version.minor_version() || own < version {
+            return Err(permanent(
+                "KubeadmSkew",
+                format!(
+                    "kubeadm: this version of kubeadm ({}) cannot upgrade to {}: install kubeadm {version} first",
+                    own.with_v(),
+                    version.with_v()
+                ),
+            ));
+        }
+        Ok(())
+    }
+
+    /// What `apply` checks of the cluster.
+    fn may_apply(&self, version: KubeVersion) -> Result<(), HostError> {
+        let config = self.config()?;
+        let present = configured_version(&config)
+            .ok_or_else(|| permanent("KubeadmConfigUnreadable", "kubeadm: ClusterConfiguration has no kubernetesVersion"))?;
+        match present.minors_to(version) {
+            Some(0 | 1) => {}
+            Some(_) | None => {
+                return Err(permanent(
+                    "KubeadmSkew",
+                    format!(
+                        "kubeadm: specified version to upgrade to {} is not one minor above or at {}",
+                        version.with_v(),
+                        present.with_v()
+                    ),
+                ));
+            }
+        }
+        let nodes = self
+            .asks(|kube| kube.get("/api/v1/nodes"))?
+            .ok_or_else(|| transient("ApiAway", "kubeadm: the API server gave no list of nodes"))?;
+        let minors_max = if version.minor() < THREE_MINORS_FROM { 1 } else { 3 };
+        for node in nodes["items"].as_array().into_iter().flatten() {
+            let name = node["metadata"]["name"].as_str().unwrap_or_default();
+            let kubelet: Option<KubeVersion> =
+                node["status"]["nodeInfo"]["kubeletVersion"].as_str().and_then(|text| text.parse().ok());
+            if kubelet.and_then(|kubelet| kubelet.minors_to(version)).is_some_and(|minors| minors > minors_max) {
+                return Err(permanent(
+                    "KubeletSkew",
+                    format!("kubeadm: the kubelet of node {name} is more than {minors_max} minors older than {version}"),
+                ));
+            }
+            let control_plane = node["metadata"]["labels"].get("node-role.kubernetes.io/control-plane").is_some();
+            if control_plane && !is_ready(node) {
+                return Err(transient(
+                    "ControlPlaneNotReady",
+                    format!("kubeadm: preflight check ControlPlaneNodesReady failed: node {name} is not Ready"),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// What `node` checks: the cluster's configuration already says the version.
+    fn follows(&self, version: KubeVersion) -> Result<(), HostError> {
+        let cold = self.site.control_plane.cold(self.site.now());
+        let members = self.site.control_plane.len().max(1);
+        // The load balancer leads to any of them.
+        let asked = super::timing::derive(self.site.seed, &["asked", &self.name, &self.site.now().to_rfc3339()]);
+        let asked = usize::try_from(asked % members as u64).unwrap_or_default();
+        if self.role == NodeRole::Worker && asked < cold.len() {
+            return Err(transient(
+                "KubeadmForbidden",
+                format!("kubeadm: configmaps \"kubeadm-config\" is forbidden: User \"system:node:{}\" cannot get it", self.name),
+            ));
+        }
+        let config = self.config()?;
+        if configured_version(&config) == Some(version) {
+            return Ok(());
+        }
+        Err(permanent(
+            "KubeadmConfigOlder",
+            format!("kubeadm: ClusterConfiguration does not say {}: kubeadm upgrade apply has to come first", version.with_v()),
+        ))
+    }
+
+    fn config(&self) -> Result<Value, HostError> {
+        self.asks(|kube| kube.get(KUBEADM_CONFIG))?
+            .ok_or_else(|| permanent("KubeadmConfigMissing", "kubeadm: configmaps \"kubeadm-config\" not found"))
+    }
+
+    /// One request of kubeadm's.
+    fn asks<T>(&self, request: impl FnOnce(&super::kube::Kube) -> Result<T, super::kube::Refused>) -> Result<T, HostError> {
+        if !self.site.control_plane.is_available() {
+            return Err(transient("ApiAway", "kubeadm: the API server refuses connections"));
+        }
+        request(&self.site.kube(&format!("kubeadm/{}", self.name)))
+            .map_err(|refused| transient("ApiRefused", format!("kubeadm: {refused}")))
+    }
+
+    fn upgrade_addons(&self, version: KubeVersion) -> Result<(), HostError> {
+        let images = Images::of(version);
+        for (path, image) in [(COREDNS, images.coredns()), (KUBE_PROXY, images.kube_proxy())] {
+            let Some(addon) = self.asks(|kube| kube.get(path))? else {
+                continue;
+            };
+            let mut containers = addon["spec"]["template"]["spec"]["containers"].clone();
+            if containers[0]["image"] == Value::from(image.as_str()) {
+                continue;
+            }
+            containers[0]["image"] = Value::from(image);
+            let patch = json!({"spec": {"template": {"spec": {"containers": containers}}}});
+            self.asks(|kube| kube.merge(path, &patch))?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether a Node's Ready condition is True.
+pub(crate) fn is_ready(node: &Value) -> bool {
+    let conditions = node["status"]["conditions"].as_array();
+    conditions.into_iter().flatten().any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
+}

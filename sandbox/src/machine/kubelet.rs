@@ -1,0 +1,313 @@
+//! The kubelet: its process, its reports to the API, its static pods.
+
+use super::control_plane::Part;
+use super::ledger::{EffectKind, Ending};
+use super::releases::{Images, STATIC_PODS};
+use super::state::SimMachine;
+use super::timing::Act;
+use chrono::{SecondsFormat, TimeDelta};
+use cupcake_crds::values::{KubeVersion, NodeRole};
+use cupcake_engine::clock::Timestamp;
+use cupcake_engine::names::Reason;
+use cupcake_steps::ports::host::{HostError, KubeletState, Package};
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+/// After how long without a kubelet its Node's readiness is unknown (the node lifecycle controller's grace period).
+const SILENCE_SECONDS_MAX: i64 = 40;
+
+/// How long an API server refuses nodes after its start: seen on real nodes for some seconds (a cold cache of roles).
+const COLD_SECONDS: i64 = 6;
+
+/// After how long a kubelet tries again to report to an API that is away.
+const REPORT_AGAIN_SECONDS: i64 = 2;
+
+/// A time as objects show it.
+pub(crate) fn stamp(at: Timestamp) -> Value {
+    Value::from(at.to_rfc3339_opts(SecondsFormat::Secs, true))
+}
+
+impl SimMachine {
+    pub(super) fn kubelet_now(&self) -> KubeletState {
+        let state = self.state();
+        let installed = state.installed(Package::Kubelet);
+        KubeletState {
+            installed,
+            active: state.kubelet.active,
+            runs_installed: state.kubelet.active && installed == Some(state.kubelet.version),
+            since: state.kubelet.active.then_some(state.kubelet.since),
+        }
+    }
+
+    /// `systemctl restart kubelet`: systemd does it, so that a crash of who asked for it does not cut it short.
+    pub(super) async fn restart(self: &Arc<Self>) -> Result<(), HostError> {
+        let installed = self.state().installed(Package::Kubelet);
+        let Some(version) = installed else {
+            return Err(HostError::Permanent(Reason::new("KubeletMissing", "the kubelet is not installed")));
+        };
+        let effect = self.site.ledger.begin(self.effect(EffectKind::KubeletRestart, format!("kubelet={version}")));
+        let whole = self.draw(Act::RestartKubelet);
+        let generation = self.stop_kubelet();
+        let machine = Arc::clone(self);
+        self.site.after(whole / 2, move || machine.start_kubelet(generation));
+        self.pass(whole).await;
+        effect.end(Ending::Well);
+        Ok(())
+    }
+
+    /// The process ends. Gives the generation in which it may be started again.
+    pub(super) fn stop_kubelet(self: &Arc<Self>) -> u64 {
+        let generation = {
+            let mut state = self.state();
+            state.kubelet.active = false;
+            state.kubelet.generation += 1;
+            state.kubelet.generation
+        };
+        let machine = Arc::clone(self);
+        self.site.after(TimeDelta::seconds(SILENCE_SECONDS_MAX), move || machine.fell_silent(generation));
+        generation
+    }
+
+    /// The process starts from the binary that is installed, unless something else happened since `generation`.
+    pub(super) fn start_kubelet(self: &Arc<Self>, generation: u64) {
+        let now = self.site.now();
+        let (generation, new_minor) = {
+            let mut state = self.state();
+            if state.kubelet.generation != generation || state.kubelet.active {
+                return;
+            }
+            let before = state.kubelet.version;
+            let version = state.installed(Package::Kubelet).unwrap_or(before);
+            state.kubelet.version = version;
+            state.kubelet.active = true;
+            state.kubelet.since = now;
+            state.kubelet.generation += 1;
+            (state.kubelet.generation, version.minor_version() != before.minor_version())
+        };
+        let machine = Arc::clone(self);
+        self.site.after(self.draw(Act::KubeletReports), move || machine.report(generation));
+        if new_minor && self.role == NodeRole::ControlPlane {
+            // Seen on real nodes: a kubelet of a new minor restarts all static pods a second or two later, when its Node
+            // already shows Ready.
+            let machine = Arc::clone(self);
+            self.site.after(self.draw(Act::StaticPodsRestart), move || {
+                for pod in STATIC_PODS {
+                    machine.restart_static_pod(pod);
+                }
+            });
+        }
+    }
+
+    /// The kubelet reports its Node's status, and will do so again: about every five minutes while nothing changes.
+    pub fn report(self: &Arc<Self>, generation: u64) {
+        let (version, ready_since) = {
+            let state = self.state();
+            if !state.kubelet.active || state.kubelet.generation != generation {
+                return;
+            }
+            (state.kubelet.version, state.kubelet.ready_since)
+        };
+        let machine = Arc::clone(self);
+        let reported = self.site.control_plane.is_available()
+            && self
+                .site
+                .kube(&format!("kubelet/{}", self.name))
+                .merge(&format!("/api/v1/nodes/{}/status", self.name), &self.node_status(version, ready_since))
+                .is_ok();
+        let next = if reported { self.draw(Act::Heartbeat) } else { TimeDelta::seconds(REPORT_AGAIN_SECONDS) };
+        self.site.after(next, move || machine.report(generation));
+    }
+
+    /// The first report of a machine that is new in the cluster.
+    pub fn begin_reporting(self: &Arc<Self>) {
+        let generation = self.state().kubelet.generation;
+        self.report_after_share_of_heartbeat(generation);
+    }
+
+    /// Nodes joined at different times: their heartbeats do not fall together.
+    fn report_after_share_of_heartbeat(self: &Arc<Self>, generation: u64) {
+        let machine = Arc::clone(self);
+        let first = {
+            let mut state = self.state();
+            let whole = state.timing.draw(Act::Heartbeat);
+            state.timing.share(whole)
+        };
+        self.site.after(first, move || machine.report(generation));
+    }
+
+    /// What the kubelet says about its Node.
+    pub fn node_status(&self, version: KubeVersion, ready_since: Timestamp) -> Value {
+        let now = stamp(self.site.now());
+        let condition = |kind: &str, status: &str, reason: &str, message: &str| {
+            json!({
+                "type": kind, "status": status, "reason": reason, "message": message,
+                "lastHeartbeatTime": now, "lastTransitionTime": stamp(ready_since),
+            })
+        };
+        json!({"status": {
+            "conditions": [
+                condition("MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
+                condition("DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+                condition("PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+                condition("Ready", "True", "KubeletReady", "kubelet is posting ready status"),
+            ],
+            "nodeInfo": {
+                "architecture": "amd64", "bootID": self.boot_id_now(), "containerRuntimeVersion": "containerd://1.7.24",
+                "kernelVersion": "6.1.0-30-amd64", "kubeProxyVersion": "", "kubeletVersion": version.with_v(),
+                "machineID": format!("{:032x}", super::timing::derive(self.site.seed, &["machine", &self.name])),
+                "operatingSystem": "linux", "osImage": "Debian GNU/Linux 12 (bookworm)",
+                "systemUUID": format!("{:032x}", super::timing::derive(self.site.seed, &["system", &self.name])),
+            },
+        }})
+    }
+
+    /// The node lifecycle controller's verdict on a kubelet that was not heard of.
+    fn fell_silent(self: &Arc<Self>, generation: u64) {
+        let now = self.site.now();
+        {
+            let mut state = self.state();
+            if state.kubelet.active || state.kubelet.generation != generation {
+                return;
+            }
+            // The report of the next process says since when it is Ready again.
+            state.kubelet.ready_since = now;
+        }
+        let conditions: Vec<Value> = ["MemoryPressure", "DiskPressure", "PIDPressure", "Ready"]
+            .into_iter()
+            .map(|kind| {
+                json!({
+                    "type": kind, "status": "Unknown", "reason": "NodeStatusUnknown",
+                    "message": "Kubelet stopped posting node status.",
+                    "lastHeartbeatTime": stamp(now - TimeDelta::seconds(SILENCE_SECONDS_MAX)),
+                    "lastTransitionTime": stamp(now),
+                })
+            })
+            .collect();
+        if !self.site.control_plane.is_available() {
+            let machine = Arc::clone(self);
+            self.site.after(TimeDelta::seconds(REPORT_AGAIN_SECONDS), move || machine.fell_silent(generation));
+            return;
+        }
+        // A Node that is gone has nobody to be told about.
+        let _gone = self
+            .site
+            .kube("kube-controller-manager")
+            .merge(&format!("/api/v1/nodes/{}/status", self.name), &json!({"status": {"conditions": conditions}}));
+    }
+
+    /// The kubelet brings a static pod to its manifest: the old container ends, the new one starts.
+    pub(super) fn restart_static_pod(self: &Arc<Self>, pod: &'static str) {
+        if !self.kubelet_is_active() {
+            return;
+        }
+        let machine = Arc::clone(self);
+        self.site.after(self.draw(Act::PodStops), move || machine.static_pod_stops(pod));
+    }
+
+    pub(super) fn static_pod_stops(self: &Arc<Self>, pod: &'static str) {
+        self.state().running.remove(pod);
+        let (part, start) = match pod {
+            "etcd" => (Some(Part::Etcd), Act::EtcdStarts),
+            "kube-apiserver" => (Some(Part::ApiServer), Act::ApiServerStarts),
+            _ => (None, Act::PodStarts),
+        };
+        if part.is_some_and(|part| self.site.control_plane.stops(&self.name, part)) {
+            self.site.api.went_away();
+        }
+        let machine = Arc::clone(self);
+        self.site.after(self.draw(start), move || machine.static_pod_starts(pod));
+    }
+
+    fn static_pod_starts(self: &Arc<Self>, pod: &'static str) {
+        let Some(tag) = self.state().manifests.get(pod).cloned() else {
+            return;
+        };
+        self.state().running.insert(pod.to_owned(), tag.clone());
+        let control_plane = &self.site.control_plane;
+        match pod {
+            "etcd" => control_plane.etcd_serves(&self.name),
+            "kube-apiserver" => {
+                if let Ok(version) = tag.parse() {
+                    let cold_until = self.site.now() + TimeDelta::seconds(COLD_SECONDS);
+                    control_plane.api_server_serves(&self.name, version, cold_until);
+                }
+                if let Some(oldest) = control_plane.oldest() {
+                    self.site.api.serves(oldest);
+                }
+            }
+            _ => {}
+        }
+        self.show_mirror(pod);
+    }
+
+    /// The mirror of a static pod in the API, new with each start of it.
+    pub fn show_mirror(self: &Arc<Self>, pod: &'static str) {
+        if !self.site.control_plane.is_available() {
+            let machine = Arc::clone(self);
+            self.site.after(TimeDelta::seconds(REPORT_AGAIN_SECONDS), move || machine.show_mirror(pod));
+            return;
+        }
+        let Some(tag) = self.state().running.get(pod).cloned() else {
+            return;
+        };
+        let kube = self.site.kube(&format!("kubelet/{}", self.name));
+        let path = format!("/api/v1/namespaces/kube-system/pods/{pod}-{}", self.name);
+        if let Ok(Some(old)) = kube.get(&path) {
+            let _already_gone = kube.delete_now(&path, old["metadata"]["uid"].as_str().unwrap_or_default());
+        }
+        let node = kube.get(&format!("/api/v1/nodes/{}", self.name)).ok().flatten().unwrap_or_default();
+        let hash = format!("{:016x}", super::timing::derive(self.site.seed, &["manifest", pod, &tag]));
+        let image = format!("registry.k8s.io/{pod}:{tag}");
+        let mirror = json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {
+                "name": format!("{pod}-{}", self.name), "namespace": "kube-system",
+                "labels": {"component": pod, "tier": "control-plane"},
+                "annotations": {
+                    "kubernetes.io/config.hash": hash, "kubernetes.io/config.mirror": hash,
+                    "kubernetes.io/config.source": "file",
+                },
+                "ownerReferences": [{
+                    "apiVersion": "v1", "kind": "Node", "name": self.name, "controller": true,
+                    "uid": node["metadata"]["uid"],
+                }],
+            },
+            "spec": {
+                "nodeName": self.name, "hostNetwork": true, "priorityClassName": "system-node-critical",
+                "containers": [{"name": pod, "image": image}],
+                "tolerations": [{"effect": "NoExecute", "operator": "Exists"}],
+            },
+        });
+        let created = kube.create("/api/v1/namespaces/kube-system/pods", &mirror);
+        debug_assert!(created.is_ok(), "{created:?}");
+        let now = stamp(self.site.now());
+        let _replaced = kube.merge(&format!("{path}/status"), &running_status(pod, &image, &now));
+    }
+
+    /// Writes a manifest; the kubelet sees it.
+    pub(super) fn write_manifest(self: &Arc<Self>, pod: &'static str, version: KubeVersion) {
+        let images = Images::of(version);
+        {
+            let mut state = self.state();
+            state.manifests.insert(pod.to_owned(), images.tag(pod));
+            state.images.insert(images.static_pod(pod));
+        }
+        self.restart_static_pod(pod);
+    }
+}
+
+/// The status of a pod with one container that runs and is ready.
+pub(crate) fn running_status(container: &str, image: &str, now: &Value) -> Value {
+    let condition = |kind: &str| json!({"type": kind, "status": "True", "lastTransitionTime": now});
+    json!({"status": {
+        "phase": "Running",
+        "startTime": now,
+        "conditions": [
+            condition("Initialized"), condition("Ready"), condition("ContainersReady"), condition("PodScheduled"),
+        ],
+        "containerStatuses": [{
+            "name": container, "image": image, "imageID": image, "ready": true, "started": true, "restartCount": 0,
+            "state": {"running": {"startedAt": now}},
+        }],
+    }})
+}

@@ -1,0 +1,116 @@
+//! The package manager and the container runtime's images.
+
+use super::ledger::{EffectKind, Ending};
+use super::releases::package_version;
+use super::state::SimMachine;
+use super::timing::Act;
+use cupcake_crds::values::{KubeVersion, MinorVersion};
+use cupcake_engine::names::Reason;
+use cupcake_steps::ports::host::{HostError, Package, PackageState};
+use std::sync::Arc;
+
+/// Holds the package manager's lock; a crash of its holder frees it, as the kernel does.
+struct PackageLock<'a>(&'a SimMachine);
+
+impl Drop for PackageLock<'_> {
+    fn drop(&mut self) {
+        self.0.state().package_lock = false;
+    }
+}
+
+impl SimMachine {
+    fn lock_packages(&self) -> Result<PackageLock<'_>, HostError> {
+        let mut state = self.state();
+        if state.package_lock {
+            return Err(HostError::Transient(Reason::new(
+                "PackageManagerLocked",
+                "apt-get: could not get lock /var/lib/dpkg/lock-frontend: it is held by another process",
+            )));
+        }
+        state.package_lock = true;
+        Ok(PackageLock(self))
+    }
+
+    /// The minor of the source file, if its index was read to the end as well.
+    pub(super) fn repository_now(&self) -> Option<MinorVersion> {
+        let state = self.state();
+        (state.source == state.index).then_some(state.source)
+    }
+
+    /// Rewrites the source file, then reads the index.
+    pub(super) async fn set_repository(&self, minor: MinorVersion) -> Result<(), HostError> {
+        if !self.site.repositories.has(minor) {
+            return Err(HostError::Permanent(Reason::new(
+                "RepositoryMissing",
+                format!("apt-get update: https://pkgs.k8s.io/core:/stable:/v{minor}/deb/ Release: 404 Not Found"),
+            )));
+        }
+        let _lock = self.lock_packages()?;
+        self.state().source = minor;
+        self.take(Act::RefreshIndex).await;
+        self.state().index = minor;
+        Ok(())
+    }
+
+    pub(super) fn package_now(&self, package: Package) -> PackageState {
+        let absent = PackageState { version: None, whole: false, held: false };
+        self.state().packages.get(&package).cloned().unwrap_or(absent)
+    }
+
+    /// One transaction: unhold, unpack, configure, hold. Cut short, the packages are half-configured and not held.
+    pub(super) async fn install_packages(
+        self: &Arc<Self>,
+        packages: &[Package],
+        version: KubeVersion,
+    ) -> Result<(), HostError> {
+        let names: Vec<&str> = packages.iter().map(|package| package.as_str()).collect();
+        let effect = self.site.ledger.begin(self.effect(EffectKind::Install, format!("{}={version}", names.join("+"))));
+        let result = self.transact(packages, version).await;
+        effect.end(if result.is_ok() { Ending::Well } else { Ending::Failed });
+        result
+    }
+
+    async fn transact(&self, packages: &[Package], version: KubeVersion) -> Result<(), HostError> {
+        let index = self.state().index;
+        if !self.site.repositories.versions(index).any(|known| known == version) {
+            return Err(HostError::Permanent(Reason::new(
+                "PackageNotFound",
+                format!("apt-get install: version {version}-* was not found in the repository of {index}"),
+            )));
+        }
+        let _lock = self.lock_packages()?;
+        let whole = self.draw(Act::InstallPackages);
+        let change = |change: &dyn Fn(&mut PackageState)| {
+            let mut state = self.state();
+            for package in packages {
+                let absent = PackageState { version: None, whole: false, held: false };
+                change(state.packages.entry(*package).or_insert(absent));
+            }
+        };
+        change(&|package| package.held = false);
+        self.pass(whole / 2).await;
+        change(&|package| {
+            package.version = Some(package_version(version));
+            package.whole = false;
+        });
+        self.pass(whole - whole / 2).await;
+        change(&|package| {
+            package.whole = true;
+            package.held = true;
+        });
+        Ok(())
+    }
+
+    pub(super) fn missing_images(&self, version: KubeVersion) -> Vec<String> {
+        let state = self.state();
+        self.images_of(version).into_iter().filter(|image| !state.images.contains(image)).collect()
+    }
+
+    pub(super) async fn pull(&self, version: KubeVersion) -> Result<(), HostError> {
+        for image in self.missing_images(version) {
+            self.take(Act::PullImage).await;
+            self.state().images.insert(image);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,232 @@
+//! A simulated machine: what is installed, configured and running on it.
+
+use super::agenda::Agenda;
+use super::control_plane::ControlPlane;
+use super::disk::DiskStore;
+use super::kube::{Kube, KubeApi};
+use super::ledger::{EffectKind, EffectName, Ledger};
+use super::releases::{Images, Repositories, STATIC_PODS, package_version};
+use super::systemd::Unit;
+use super::timing::{Act, Timing, derive};
+use chrono::TimeDelta;
+use cupcake_crds::values::{KubeVersion, MinorVersion, NodeRole};
+use cupcake_engine::clock::{Clock, Timestamp};
+use cupcake_steps::ports::host::{Package, PackageState, SnapshotInfo};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// What the machines of one cluster share.
+pub struct Site {
+    /// The API.
+    pub api: Arc<dyn KubeApi>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// What happens later by itself.
+    pub agenda: Agenda,
+    /// What was done.
+    pub ledger: Ledger,
+    /// The package repositories.
+    pub repositories: Repositories,
+    /// The API servers and etcd members.
+    pub control_plane: ControlPlane,
+    /// Fixes every draw.
+    pub seed: u64,
+}
+
+impl Site {
+    /// The time now.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// Enters what happens after that span.
+    pub fn after(&self, span: TimeDelta, action: impl FnOnce() + Send + 'static) {
+        self.agenda.at(self.now() + span, action);
+    }
+
+    /// A program's way to the API.
+    pub fn kube(&self, client: &str) -> Kube {
+        Kube::new(Arc::clone(&self.api), client)
+    }
+}
+
+/// One simulated machine.
+pub struct SimMachine {
+    /// Its name, which is its Node's name.
+    pub(super) name: String,
+    /// What it is for.
+    pub(super) role: NodeRole,
+    /// What it shares with the others.
+    pub(super) site: Arc<Site>,
+    /// The few files of agent and runner.
+    pub(super) disk: Arc<DiskStore>,
+    /// Guards all else that changes on it.
+    state: Mutex<State>,
+    /// The runner's unit.
+    pub(super) unit: Mutex<Unit>,
+}
+
+/// The kubelet's process.
+#[derive(Debug, Clone)]
+pub(super) struct Kubelet {
+    /// Version of the running process; of the last one while none runs.
+    pub(super) version: KubeVersion,
+    /// Whether it runs.
+    pub(super) active: bool,
+    /// Since when it runs.
+    pub(super) since: Timestamp,
+    /// Counts starts and stops, so that what was entered for an earlier process finds itself outdated.
+    pub(super) generation: u64,
+    /// Since when its Node is Ready.
+    pub(super) ready_since: Timestamp,
+}
+
+/// What changes on a machine.
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) timing: Timing,
+    pub(super) boots: u64,
+    pub(super) packages: BTreeMap<Package, PackageState>,
+    /// Whether the package manager's lock is held.
+    pub(super) package_lock: bool,
+    /// The minor that the source file names.
+    pub(super) source: MinorVersion,
+    /// The minor whose index was read last.
+    pub(super) index: MinorVersion,
+    pub(super) images: BTreeSet<String>,
+    /// Image tags in the manifests, by static pod; empty on a worker.
+    pub(super) manifests: BTreeMap<String, String>,
+    /// Image tags of the running containers, by static pod.
+    pub(super) running: BTreeMap<String, String>,
+    pub(super) kubelet: Kubelet,
+    /// The version whose kubelet configuration kubeadm wrote last.
+    pub(super) kubelet_config: KubeVersion,
+    pub(super) snapshots: BTreeMap<String, SnapshotInfo>,
+}
+
+impl std::fmt::Debug for SimMachine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SimMachine").field("name", &self.name).field("role", &self.role).finish_non_exhaustive()
+    }
+}
+
+impl SimMachine {
+    /// A machine that runs `version` in every part.
+    pub fn new(name: &str, role: NodeRole, version: KubeVersion, site: Arc<Site>) -> Arc<Self> {
+        let images = Images::of(version);
+        let package =
+            PackageState { version: Some(package_version(version)), whole: true, held: true };
+        let packages = [Package::Kubeadm, Package::Kubelet, Package::Kubectl];
+        let tags: BTreeMap<String, String> = match role {
+            NodeRole::ControlPlane => {
+                site.control_plane.join(name, version);
+                STATIC_PODS.iter().map(|pod| ((*pod).to_owned(), images.tag(pod))).collect()
+            }
+            NodeRole::Worker => BTreeMap::new(),
+        };
+        let now = site.now();
+        let state = State {
+            timing: Timing::new(site.seed, name),
+            boots: 1,
+            packages: packages.into_iter().map(|name| (name, package.clone())).collect(),
+            package_lock: false,
+            source: version.minor_version(),
+            index: version.minor_version(),
+            images: match role {
+                NodeRole::ControlPlane => images.all(),
+                NodeRole::Worker => images.of_worker(),
+            },
+            manifests: tags.clone(),
+            running: tags,
+            kubelet: Kubelet { version, active: true, since: now, generation: 0, ready_since: now },
+            kubelet_config: version,
+            snapshots: BTreeMap::new(),
+        };
+        Arc::new(Self {
+            name: name.to_owned(),
+            role,
+            site,
+            disk: Arc::default(),
+            state: Mutex::new(state),
+            unit: Mutex::default(),
+        })
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What it is for.
+    pub fn role(&self) -> NodeRole {
+        self.role
+    }
+
+    /// Its small files.
+    pub fn disk(&self) -> &Arc<DiskStore> {
+        &self.disk
+    }
+
+    /// Version of the kubelet that runs, or ran last.
+    pub fn kubelet_version(&self) -> KubeVersion {
+        self.state().kubelet.version
+    }
+
+    /// Whether a kubelet runs.
+    pub fn kubelet_is_active(&self) -> bool {
+        self.state().kubelet.active
+    }
+
+    /// Tells one boot from the next.
+    pub(super) fn boot_id_now(&self) -> String {
+        let boot = self.state().boots.to_string();
+        let word = |part: &str| derive(self.site.seed, &["boot", &self.name, &boot, part]);
+        let (high, low) = (word("high"), word("low"));
+        format!(
+            "{:08x}-{:04x}-4{:03x}-a{:03x}-{:012x}",
+            high >> 32,
+            (high >> 16) & 0xffff,
+            high & 0xfff,
+            low >> 52,
+            low & 0xffff_ffff_ffff
+        )
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How long that takes on this machine this time.
+    pub(super) fn draw(&self, act: Act) -> TimeDelta {
+        self.state().timing.draw(act)
+    }
+
+    /// Lets that much time pass.
+    pub(super) async fn pass(&self, span: TimeDelta) {
+        self.site.clock.sleep_until(self.site.now() + span).await;
+    }
+
+    /// Lets the time pass that the act takes.
+    pub(super) async fn take(&self, act: Act) {
+        self.pass(self.draw(act)).await;
+    }
+
+    pub(super) fn effect(&self, kind: EffectKind, what: String) -> EffectName {
+        EffectName { node: self.name.clone(), kind, what }
+    }
+
+    /// The images that this machine needs for a version.
+    pub(super) fn images_of(&self, version: KubeVersion) -> BTreeSet<String> {
+        match self.role {
+            NodeRole::ControlPlane => Images::of(version).all(),
+            NodeRole::Worker => Images::of(version).of_worker(),
+        }
+    }
+}
+
+impl State {
+    /// The Kubernetes version of an installed package, whole or not.
+    pub(super) fn installed(&self, package: Package) -> Option<KubeVersion> {
+        self.packages.get(&package)?.version.as_deref()?.parse().ok()
+    }
+}
