@@ -54,18 +54,13 @@ pub enum ConditionStatus {
 /// Returns whether anything changed but the time: if not, there is nothing to write.
 pub fn set(conditions: &mut Vec<Condition>, mut condition: Condition) -> bool {
     limits::cut(&mut condition.message, limits::MESSAGE_CHARS_MAX);
-    match conditions.binary_search_by(|old| old.type_.cmp(&condition.type_)) {
-        Ok(at) => replace(&mut conditions[at], condition),
-        // Another writer may have left them unsorted: then the search can miss one that is there.
-        Err(_) => match conditions.iter_mut().find(|old| old.type_ == condition.type_) {
-            Some(old) => replace(old, condition),
-            None => {
-                conditions.push(condition);
-                conditions.sort_by(|a, b| a.type_.cmp(&b.type_));
-                true
-            }
-        },
+    // Not a binary search: another writer may have left them unsorted.
+    if let Some(old) = conditions.iter_mut().find(|old| old.type_ == condition.type_) {
+        return replace(old, condition);
     }
+    conditions.push(condition);
+    conditions.sort_by(|a, b| a.type_.cmp(&b.type_));
+    true
 }
 
 /// The condition of that type, if set.

@@ -9,6 +9,11 @@
 //! Every rule of the objects stands three times: in the schema (types, bounds, patterns), as CEL in the definition, where the API server
 //! itself enforces it, and in [`validate`] for servers without CEL (below Kubernetes 1.25).
 //! [`definitions`] makes the YAML in `generated/`; the binary `crdgen` writes it.
+#![allow(clippy::duplicated_attributes, reason = "each printed column has a type, and most types are the same")]
+#![allow(
+    clippy::doc_link_with_quotes,
+    reason = "doc comments of fields are the text of `kubectl explain`: their lists are YAML"
+)]
 
 // The derives of kube write `::kube::core` and `::kube::KubeSchema`. This crate does without the kube crate, which is a client, so it
 // stands in for it under that name.

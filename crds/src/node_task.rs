@@ -341,8 +341,9 @@ impl NodeTask {
     /// The order that the agent has claimed and not yet answered; nothing may replace it.
     pub fn claimed(&self) -> Option<&Order> {
         let order = self.spec.order.as_ref()?;
-        let state = self.answer()?;
-        (!state.is_final()).then_some(order)
+        let status = self.status.as_ref()?;
+        let answered = status.state.is_some_and(TaskState::is_final);
+        (status.key.as_ref() == Some(&order.key) && !answered).then_some(order)
     }
 
     /// How far the present order is; `None` as long as it is unclaimed (an answer to an earlier order is none to this one).

@@ -1,7 +1,7 @@
 //! Rules of [`UpgradeRun`].
 
 use super::{CelRule, Checks, Validate, Violations, json, same, shown};
-use crate::{UpgradeRun, UpgradeRunStatus};
+use crate::{UpgradeRun, UpgradeRunStatus, values::Phase};
 
 /// On the spec.
 pub(crate) const FIXED: CelRule = (
@@ -51,6 +51,6 @@ fn status(checks: &mut Checks, new: &UpgradeRunStatus, old: &UpgradeRunStatus) {
     // None orders before everything: what was never there cannot go back.
     checks.rule(EPOCH_GROWS, new.epoch >= old.epoch, "status.epoch", shown(new.epoch.as_ref()));
     checks.rule(COMMIT_GROWS, new.commit >= old.commit, "status.commit", json(&new.commit));
-    let ended = old.phase.is_some_and(|phase| phase.is_final());
+    let ended = old.phase.is_some_and(Phase::is_final);
     checks.rule(FINAL_STAYS, !ended || new.phase == old.phase, "status.phase", shown(new.phase.as_ref()));
 }
