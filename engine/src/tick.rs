@@ -371,6 +371,18 @@ impl<D: Domain> Engine<D> {
         Some(event)
     }
 
+    /// The runs with a vertex under way that waits for `subject` (see [`Wait::on`]), sorted.
+    pub fn waiting_on(&self, subject: &str) -> Vec<RunName> {
+        let waits = self.lock();
+        let mut runs: Vec<RunName> = waits
+            .iter()
+            .filter(|(_, pause)| pause.wait.on.iter().any(|on| on == subject))
+            .map(|((run, _), _)| run.clone())
+            .collect();
+        runs.dedup();
+        runs
+    }
+
     fn earliest(&self, run: &RunName, cursor: &Cursor, decided: Option<Timestamp>) -> Option<Timestamp> {
         if cursor.phase() == RunPhase::Succeeded {
             return None;

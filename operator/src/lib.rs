@@ -1,1 +1,201 @@
-//! The controllers: intents become runs, runs are ticked, orders are written.
+//! The operator: intents become runs, runs are ticked, orders are written.
+//!
+//! ```text
+//!  DirectUpdate ──controllers/update──► UpgradePlan + UpgradeRun ──controllers/run──► Engine::tick ──► steps ──► ports
+//!      ▲  status                                                                                       │
+//!      └──────────────────── adapters (KubeStore, KubeClusterOps, KubeNodeOps) ◄───────────────────────┘
+//! ```
+//! Five nouns: a *lease* makes one replica the leader and gives it an *epoch*; the leader's *watches* tell what changed; its
+//! *queue* orders what to reconcile; a *reconcile* of a run is one tick of the engine. Called by `main` with a client from
+//! the cluster, and by the sandbox with a client of its in-process API: the same code, on any clock.
+//!
+//! It holds no upgrade rules (those are steps and workflows) and never writes a NodeTask's status.
+
+pub mod adapters;
+pub mod controllers;
+pub mod epoch;
+pub mod events;
+pub mod leader;
+pub mod lease;
+pub mod metrics;
+pub mod process;
+pub mod queue;
+pub mod run_status;
+pub mod server;
+pub mod watches;
+
+use adapters::cluster_ops::KubeClusterOps;
+use adapters::kube_store::KubeStore;
+use adapters::node_ops::KubeNodeOps;
+use chrono::TimeDelta;
+use cupcake_engine::clock::Clock;
+use cupcake_engine::names::Epoch;
+use cupcake_engine::registry::{RegistryError, StepRegistry};
+use cupcake_engine::tick::Engine;
+use cupcake_steps::ports::cluster::{Cluster, ClusterPorts};
+use lease::{LeaseLock, Timing};
+use metrics::Metrics;
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+
+/// All that an operator replica is made of.
+pub struct OperatorConfig {
+    /// Talks to the API server. Its own retry layer must be off: a repeated PUT meets its own success.
+    pub client: kube::Client,
+    /// The only clock.
+    pub clock: Arc<dyn Clock>,
+    /// Tells this replica from others; a pod's name.
+    pub identity: String,
+    /// Where the Lease lives.
+    pub namespace: String,
+    /// How long the lease holds.
+    pub timing: Timing,
+    /// The steps; [`standard_registry`] unless a user adds steps of their own.
+    pub registry: StepRegistry<Cluster>,
+    /// Where to count.
+    pub metrics: Metrics,
+}
+
+/// The steps of this release.
+pub fn standard_registry() -> Result<StepRegistry<Cluster>, RegistryError> {
+    let mut registry = StepRegistry::new();
+    cupcake_steps::cluster::register(&mut registry)?;
+    Ok(registry)
+}
+
+/// What every controller works with.
+pub struct Operator {
+    pub(crate) client: kube::Client,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) identity: String,
+    pub(crate) store: KubeStore,
+    pub(crate) engine: Engine<Cluster>,
+    pub(crate) ports: ClusterPorts,
+    pub(crate) metrics: Metrics,
+}
+
+/// Runs a replica until `shutdown`: competes for the lease, and leads while it holds it.
+///
+/// # Guarantees
+/// Losing the lease stops ticking and goes on competing; no failure of the API server ends it. On `shutdown` what is under
+/// way is recorded, then the lease is released.
+pub async fn run(config: OperatorConfig, shutdown: CancellationToken) {
+    let OperatorConfig { client, clock, identity, namespace, timing, registry, metrics } = config;
+    let store = KubeStore::new(client.clone());
+    let cluster = KubeClusterOps::new(client.clone(), store.clone(), Arc::clone(&clock));
+    let nodes = KubeNodeOps::new(client.clone());
+    let operator = Operator {
+        client: client.clone(),
+        clock: Arc::clone(&clock),
+        identity: identity.clone(),
+        engine: Engine::new(Arc::new(registry), Arc::new(store.clone()), Arc::clone(&clock)),
+        store,
+        ports: ClusterPorts { cluster: Arc::new(cluster), nodes: Arc::new(nodes) },
+        metrics: metrics.clone(),
+    };
+    let mut lock = LeaseLock::new(client, &namespace, &identity, timing);
+    while !shutdown.is_cancelled() {
+        let Some(epoch) = acquire(&mut lock, clock.as_ref(), timing, &shutdown).await else {
+            return;
+        };
+        tracing::info!(%epoch, identity, "leading");
+        metrics.leads(true);
+        let stop = CancellationToken::new();
+        let leading = leader::lead(&operator, epoch, stop.clone());
+        let holding = hold(&mut lock, epoch, clock.as_ref(), timing, &shutdown);
+        let mut leading = std::pin::pin!(leading);
+        let lost = tokio::select! {
+            biased;
+            lost = holding => lost,
+            () = &mut leading => return,
+        };
+        metrics.leads(false);
+        stop.cancel();
+        leading.await;
+        match lost {
+            Lost::Shutdown => {
+                if let Err(error) = lock.release(epoch, clock.now()).await {
+                    tracing::warn!(error = error_chain(&error), "lease not released; it expires by itself");
+                }
+            }
+            Lost::ToAnother => tracing::warn!(%epoch, "lease lost; competing again"),
+        }
+    }
+}
+
+/// Waits until this replica holds the lease; `None` on shutdown.
+async fn acquire(
+    lock: &mut LeaseLock,
+    clock: &dyn Clock,
+    timing: Timing,
+    shutdown: &CancellationToken,
+) -> Option<Epoch> {
+    loop {
+        match lock.attempt(None, clock.now()).await {
+            Ok(Some(epoch)) => return Some(epoch),
+            Ok(None) => {}
+            Err(error) => tracing::warn!(error = error_chain(&error), "lease not reached; trying again"),
+        }
+        let again = clock.now() + TimeDelta::seconds(i64::from(timing.retry_seconds.max(1)));
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => return None,
+            () = clock.sleep_until(again) => {}
+        }
+    }
+}
+
+/// Why a replica no longer leads.
+enum Lost {
+    Shutdown,
+    ToAnother,
+}
+
+/// Renews the lease until it is lost or the replica is told to stop.
+async fn hold(
+    lock: &mut LeaseLock,
+    epoch: Epoch,
+    clock: &dyn Clock,
+    timing: Timing,
+    shutdown: &CancellationToken,
+) -> Lost {
+    let mut renewed = clock.now();
+    loop {
+        let again = clock.now() + TimeDelta::seconds(i64::from(timing.retry_seconds.max(1)));
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => return Lost::Shutdown,
+            () = clock.sleep_until(again) => {}
+        }
+        match lock.attempt(Some(epoch), clock.now()).await {
+            Ok(Some(held)) if held == epoch => renewed = clock.now(),
+            Ok(Some(_)) => return Lost::ToAnother,
+            Ok(None) => {
+                if (clock.now() - renewed).num_seconds() >= i64::from(timing.lease_seconds) {
+                    return Lost::ToAnother;
+                }
+            }
+            Err(error) => {
+                tracing::warn!(error = error_chain(&error), "lease not renewed; trying again");
+                if (clock.now() - renewed).num_seconds() >= i64::from(timing.lease_seconds) {
+                    return Lost::ToAnother;
+                }
+            }
+        }
+    }
+}
+
+/// An error with all its causes, in one line, none of them twice.
+pub fn error_chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,253 @@
+//! [`ClusterOps`] over the Kubernetes API.
+//!
+//! RBAC: list on nodes and nodetasks; get on configmaps, daemonsets and deployments in kube-system; get on directupdates;
+//! get, create on upgraderuns and upgradeplans.
+
+use super::kube_store::{KubeStore, RunMeta};
+use super::views::node_view;
+use super::{is_already_exists, ops_error, snapshot};
+use crate::error_chain;
+use async_trait::async_trait;
+use cupcake_crds::upgrade_run::ParentRef;
+use cupcake_crds::values::{KubeVersion, NodeRole, Phase};
+use cupcake_crds::{DirectUpdate, NodeTask, UpgradeRun};
+use cupcake_engine::clock::Clock;
+use cupcake_engine::cursor::RunPhase;
+use cupcake_engine::names::{Reason, RunName, VertexName};
+use cupcake_engine::store::StoreError;
+use cupcake_steps::ports::cluster::{AddonView, ChildSource, ChildView, ClusterOps, NodeView, OpsError};
+use cupcake_workflows::{Compilation, Request, compile_wave, concurrency_of};
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
+use k8s_openapi::api::core::v1::{Node, PodTemplateSpec};
+use kube::api::{Api, ListParams};
+use kube::core::DeserializeGuard;
+use std::sync::Arc;
+
+/// The longest refusal that goes into a reason, in characters.
+const MESSAGE_CHARS_MAX: usize = 240;
+
+/// The whole cluster, over the Kubernetes API.
+#[derive(Clone)]
+pub struct KubeClusterOps {
+    client: kube::Client,
+    store: KubeStore,
+    clock: Arc<dyn Clock>,
+}
+
+impl KubeClusterOps {
+    /// Over that client; child runs are created in that store.
+    pub fn new(client: kube::Client, store: KubeStore, clock: Arc<dyn Clock>) -> Self {
+        Self { client, store, clock }
+    }
+
+    async fn run(&self, name: &RunName) -> Result<Option<UpgradeRun>, OpsError> {
+        let api: Api<UpgradeRun> = Api::all(self.client.clone());
+        api.get_opt(name.as_str()).await.map_err(|error| ops_error(&format!("get UpgradeRun {name}"), &error))
+    }
+
+    /// How many workers may be in flight at once, and how many may fail, by the DirectUpdate as it is now.
+    async fn batch_limits(&self, run: &UpgradeRun) -> Result<(u32, u32), OpsError> {
+        let update = self.update_of(run).await?;
+        let nodes = self.nodes().await?;
+        let selected =
+            |node: &&NodeView| update.spec.node_selector.iter().all(|(key, value)| node.labels.get(key) == Some(value));
+        let workers = nodes.iter().filter(|node| node.role == NodeRole::Worker).filter(selected).count();
+        let workers = u32::try_from(workers).unwrap_or(u32::MAX);
+        Ok((concurrency_of(&update.spec, workers), update.spec.max_failures.unwrap_or(1).max(1)))
+    }
+
+    async fn update_of(&self, run: &UpgradeRun) -> Result<DirectUpdate, OpsError> {
+        let name = run.spec.direct_update.name.as_str();
+        let updates: Api<DirectUpdate> = Api::all(self.client.clone());
+        updates.get(name).await.map_err(|error| ops_error(&format!("get DirectUpdate {name}"), &error))
+    }
+
+    /// Compiles the wave of a hop from a fresh snapshot and stores the plans of all its batches; gives the wave's own plan.
+    async fn open_wave(
+        &self,
+        parent: &UpgradeRun,
+        child: &RunName,
+        target: KubeVersion,
+    ) -> Result<cupcake_engine::plan::Plan, OpsError> {
+        let update_name = parent.spec.direct_update.name.as_str();
+        let update = self.update_of(parent).await?;
+        let snapshot = snapshot::gather(&self.client, self.clock.now()).await?;
+        let Some(request) = Request::of(&update) else {
+            return Err(OpsError::Changed(Reason::new("UpdateGone", format!("DirectUpdate {update_name} is gone"))));
+        };
+        let wave = compile_wave(&request, child, target, &snapshot).map_err(|refusal| {
+            OpsError::NeedsOperator(Reason::new("WaveRefused", refusal.message(MESSAGE_CHARS_MAX)))
+        })?;
+        let wave = match wave {
+            Compilation::NothingToDo(nothing) => return Ok(nothing.plan),
+            Compilation::Plan(wave) => wave,
+        };
+        for batch in &wave.batches {
+            self.store.create_plan(&batch.run, &batch.plan).await.map_err(|error| store_error(&error))?;
+        }
+        Ok(wave.plan)
+    }
+}
+
+fn store_error(error: &StoreError) -> OpsError {
+    let message = error_chain(error);
+    match error {
+        StoreError::NotFound(_) | StoreError::Conflict(_) | StoreError::Fenced { .. } => {
+            OpsError::Changed(Reason::new("Changed", message))
+        }
+        StoreError::Unavailable { .. } => OpsError::Transient(Reason::new("ApiServerAway", message)),
+        StoreError::TooLarge { .. } | StoreError::Corrupt { .. } => {
+            OpsError::NeedsOperator(Reason::new("PlanRefused", message))
+        }
+    }
+}
+
+fn image_of(template: Option<&PodTemplateSpec>) -> String {
+    let spec = template.and_then(|template| template.spec.as_ref());
+    let first = spec.and_then(|spec| spec.containers.first());
+    first.and_then(|container| container.image.clone()).unwrap_or_default()
+}
+
+fn daemon_set_view(set: &DaemonSet) -> AddonView {
+    let status = set.status.as_ref();
+    let wanted = status.map_or(0, |status| status.desired_number_scheduled);
+    let updated = status.and_then(|status| status.updated_number_scheduled).unwrap_or(0);
+    let available = status.and_then(|status| status.number_available).unwrap_or(0);
+    let seen = status.and_then(|status| status.observed_generation).unwrap_or(0);
+    AddonView {
+        name: set.metadata.name.clone().unwrap_or_default(),
+        image: image_of(set.spec.as_ref().map(|spec| &spec.template)),
+        rolled_out: seen >= set.metadata.generation.unwrap_or(0) && updated >= wanted && available >= wanted,
+    }
+}
+
+fn deployment_view(deployment: &Deployment) -> AddonView {
+    let status = deployment.status.as_ref();
+    let wanted = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
+    let updated = status.and_then(|status| status.updated_replicas).unwrap_or(0);
+    let available = status.and_then(|status| status.available_replicas).unwrap_or(0);
+    let seen = status.and_then(|status| status.observed_generation).unwrap_or(0);
+    AddonView {
+        name: deployment.metadata.name.clone().unwrap_or_default(),
+        image: image_of(deployment.spec.as_ref().map(|spec| &spec.template)),
+        rolled_out: seen >= deployment.metadata.generation.unwrap_or(0) && updated >= wanted && available >= wanted,
+    }
+}
+
+/// A run's phase in the words of the engine.
+pub fn run_phase(phase: Option<Phase>) -> RunPhase {
+    match phase {
+        None | Some(Phase::Pending) => RunPhase::Pending,
+        Some(Phase::InProgress) => RunPhase::InProgress,
+        Some(Phase::RequiresAttention) => RunPhase::RequiresAttention,
+        Some(Phase::Succeeded) => RunPhase::Succeeded,
+        Some(Phase::Failed) => RunPhase::Failed,
+        Some(Phase::Cancelled) => RunPhase::Cancelled,
+    }
+}
+
+#[async_trait]
+impl ClusterOps for KubeClusterOps {
+    async fn nodes(&self) -> Result<Vec<NodeView>, OpsError> {
+        let api: Api<Node> = Api::all(self.client.clone());
+        let list = api.list(&ListParams::default()).await.map_err(|error| ops_error("list nodes", &error))?;
+        Ok(list.items.iter().map(node_view).collect())
+    }
+
+    async fn tasks(&self) -> Result<Vec<NodeTask>, OpsError> {
+        let api: Api<DeserializeGuard<NodeTask>> = Api::all(self.client.clone());
+        let list = api.list(&ListParams::default()).await.map_err(|error| ops_error("list nodetasks", &error))?;
+        Ok(list.items.into_iter().filter_map(|task| task.0.ok()).collect())
+    }
+
+    async fn server_version(&self) -> Result<KubeVersion, OpsError> {
+        snapshot::server_version(&self.client).await
+    }
+
+    async fn kubeadm_config_version(&self) -> Result<KubeVersion, OpsError> {
+        let configuration = snapshot::cluster_configuration(&self.client).await?;
+        snapshot::parse_version("kubeadm-config", &configuration.kubernetes_version)
+    }
+
+    async fn addons(&self) -> Result<Vec<AddonView>, OpsError> {
+        let sets: Api<DaemonSet> = Api::namespaced(self.client.clone(), "kube-system");
+        let deployments: Api<Deployment> = Api::namespaced(self.client.clone(), "kube-system");
+        let proxy = sets.get_opt("kube-proxy").await.map_err(|error| ops_error("get DaemonSet kube-proxy", &error))?;
+        let dns = deployments.get_opt("coredns").await.map_err(|error| ops_error("get Deployment coredns", &error))?;
+        Ok(proxy.iter().map(daemon_set_view).chain(dns.iter().map(deployment_view)).collect())
+    }
+
+    async fn open_child(
+        &self,
+        parent: &RunName,
+        parent_uid: &str,
+        vertex: &VertexName,
+        child: &RunName,
+        source: &ChildSource,
+    ) -> Result<(), OpsError> {
+        if let Some(present) = self.run(child).await? {
+            let ours =
+                present.spec.parent.as_ref().is_some_and(|of| of.uid == parent_uid && of.vertex == vertex.as_str());
+            return if ours {
+                Ok(())
+            } else {
+                let message =
+                    format!("UpgradeRun {child} exists and is not a child of {parent}: delete it or rename the update");
+                Err(OpsError::NeedsOperator(Reason::new("NameTaken", message)))
+            };
+        }
+        let Some(parent_run) = self.run(parent).await?.filter(|run| run.metadata.uid.as_deref() == Some(parent_uid))
+        else {
+            return Err(OpsError::Changed(Reason::new("ParentGone", format!("UpgradeRun {parent} is gone"))));
+        };
+        let (concurrency, failures_max) = self.batch_limits(&parent_run).await?;
+        let plan_digest = match source {
+            ChildSource::Wave { target_version } => {
+                let plan = self.open_wave(&parent_run, child, *target_version).await?;
+                self.store.create_plan(child, &plan).await.map_err(|error| store_error(&error))?
+            }
+            ChildSource::Plan { digest } => digest.clone(),
+        };
+        let meta = RunMeta {
+            direct_update: parent_run.spec.direct_update.clone(),
+            operation_id: parent_run.spec.operation_id.clone(),
+            parent: Some(ParentRef {
+                run: parent.as_str().to_owned(),
+                uid: parent_uid.to_owned(),
+                vertex: vertex.as_str().to_owned(),
+            }),
+            root_uid: RunMeta::root_uid_of(&parent_run),
+            target_version: parent_run.spec.target_version,
+            hop: parent_run.spec.hop,
+            concurrency: match source {
+                ChildSource::Wave { .. } => 1,
+                ChildSource::Plan { .. } => concurrency,
+            },
+            failures_max: match source {
+                ChildSource::Wave { .. } => 1,
+                ChildSource::Plan { .. } => failures_max,
+            },
+        };
+        match self.store.create_run(child, &plan_digest, &meta, self.clock.now()).await {
+            Ok(()) => Ok(()),
+            // Somebody created it since we looked: the next look adopts it, or says whose it is.
+            Err(error) if is_already_exists(&error) => Err(ops_error(&format!("create UpgradeRun {child}"), &error)),
+            Err(error) => Err(ops_error(&format!("create UpgradeRun {child}"), &error)),
+        }
+    }
+
+    async fn child(&self, child: &RunName) -> Result<Option<ChildView>, OpsError> {
+        let Some(run) = self.run(child).await? else {
+            return Ok(None);
+        };
+        let status = run.status.unwrap_or_default();
+        Ok(Some(ChildView {
+            phase: run_phase(status.phase),
+            reason: Reason::new(
+                status.reason.unwrap_or_else(|| "Unknown".to_owned()),
+                status.message.unwrap_or_else(|| "see the run".to_owned()),
+            ),
+            progress: status.progress.unwrap_or_default(),
+        }))
+    }
+}

@@ -1,0 +1,127 @@
+//! [`NodeOps`] over the Kubernetes API.
+//!
+//! RBAC: get, patch on nodes; list on pods; create on pods/eviction; get, update on nodetasks.
+
+use super::views::{CORDONED_AT_ANNOTATION, node_view, pod_view};
+use super::{is_not_found, ops_error};
+use async_trait::async_trait;
+use cupcake_crds::node_task::Order;
+use cupcake_crds::{CORDONED_BY_ANNOTATION, NodeTask};
+use cupcake_engine::clock::Timestamp;
+use cupcake_engine::names::{Epoch, Reason};
+use cupcake_steps::ports::cluster::{CordonOwner, Eviction, NodeOps, NodeView, OpsError, PodView};
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::api::{Api, DeleteParams, EvictParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
+use serde_json::{Value, json};
+
+/// The field manager of the operator's writes.
+pub const FIELD_MANAGER: &str = "cupcake-operator";
+
+/// One node at a time, over the Kubernetes API.
+#[derive(Clone)]
+pub struct KubeNodeOps {
+    client: kube::Client,
+}
+
+impl KubeNodeOps {
+    /// Over that client.
+    pub fn new(client: kube::Client) -> Self {
+        Self { client }
+    }
+
+    fn tasks(&self) -> Api<NodeTask> {
+        Api::all(self.client.clone())
+    }
+
+    /// Changes a Node if it still is as it was read.
+    async fn patch_node(&self, what: &str, node: &NodeView, mut patch: Value) -> Result<(), OpsError> {
+        patch["metadata"]["resourceVersion"] = node.resource_version.clone().into();
+        patch["metadata"]["uid"] = node.node.uid.clone().into();
+        let api: Api<Node> = Api::all(self.client.clone());
+        let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+        let result = api.patch(&node.node.name, &params, &Patch::Merge(patch)).await;
+        result.map(drop).map_err(|error| ops_error(&format!("{what} node {}", node.node.name), &error))
+    }
+
+    async fn replace_task(&self, what: &str, task: &NodeTask) -> Result<(), OpsError> {
+        let name = task.spec.node_name.as_str();
+        let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
+        let result = self.tasks().replace(name, &params, task).await;
+        result.map(drop).map_err(|error| ops_error(&format!("{what} NodeTask {name}"), &error))
+    }
+}
+
+#[async_trait]
+impl NodeOps for KubeNodeOps {
+    async fn node(&self, name: &str) -> Result<Option<NodeView>, OpsError> {
+        let api: Api<Node> = Api::all(self.client.clone());
+        let node = api.get_opt(name).await.map_err(|error| ops_error(&format!("get node {name}"), &error))?;
+        Ok(node.as_ref().map(node_view))
+    }
+
+    async fn cordon(&self, node: &NodeView, run_uid: &str, at: Timestamp) -> Result<(), OpsError> {
+        let annotations = json!({CORDONED_BY_ANNOTATION: run_uid, CORDONED_AT_ANNOTATION: at.to_rfc3339()});
+        let patch = json!({"metadata": {"annotations": annotations}, "spec": {"unschedulable": true}});
+        match node.cordon {
+            CordonOwner::Nobody => self.patch_node("cordon", node, patch).await,
+            CordonOwner::Run { .. } | CordonOwner::Other => Ok(()),
+        }
+    }
+
+    async fn uncordon(&self, node: &NodeView, run_uid: &str) -> Result<(), OpsError> {
+        let annotations = json!({CORDONED_BY_ANNOTATION: null, CORDONED_AT_ANNOTATION: null});
+        let patch = json!({"metadata": {"annotations": annotations}, "spec": {"unschedulable": null}});
+        match &node.cordon {
+            CordonOwner::Run { uid, .. } if uid == run_uid => self.patch_node("uncordon", node, patch).await,
+            CordonOwner::Run { .. } | CordonOwner::Other | CordonOwner::Nobody => Ok(()),
+        }
+    }
+
+    async fn pods(&self, node: &str) -> Result<Vec<PodView>, OpsError> {
+        let api: Api<Pod> = Api::all(self.client.clone());
+        let params = ListParams::default().fields(&format!("spec.nodeName={node}"));
+        let list = api.list(&params).await.map_err(|error| ops_error(&format!("list pods of node {node}"), &error))?;
+        Ok(list.items.iter().map(pod_view).collect())
+    }
+
+    async fn evict(&self, pod: &PodView) -> Result<Eviction, OpsError> {
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), &pod.namespace);
+        let preconditions = Preconditions { resource_version: None, uid: Some(pod.uid.clone()) };
+        let options = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
+        let params = EvictParams { delete_options: Some(options), ..EvictParams::default() };
+        match api.evict(&pod.name, &params).await {
+            Ok(_) => Ok(Eviction::Accepted),
+            Err(error) if is_not_found(&error) => Ok(Eviction::Gone),
+            // The UID precondition failed: the pod that had to go is gone, this is its successor.
+            Err(kube::Error::Api(status)) if status.code == 409 => Ok(Eviction::Gone),
+            Err(kube::Error::Api(status)) if status.code == 429 => {
+                Ok(Eviction::Blocked(Reason::new("DisruptionBudget", status.message.clone())))
+            }
+            Err(kube::Error::Api(status)) if status.message.contains("admission webhook") => {
+                Ok(Eviction::Blocked(Reason::new("AdmissionWebhook", status.message.clone())))
+            }
+            Err(error) => Err(ops_error(&format!("evict pod {}/{}", pod.namespace, pod.name), &error)),
+        }
+    }
+
+    async fn task(&self, node: &str) -> Result<Option<NodeTask>, OpsError> {
+        self.tasks().get_opt(node).await.map_err(|error| ops_error(&format!("get NodeTask {node}"), &error))
+    }
+
+    async fn place_order(&self, task: &NodeTask, order: Order) -> Result<(), OpsError> {
+        let mut task = task.clone();
+        task.spec.epoch = order.epoch;
+        task.spec.order = Some(order);
+        self.replace_task("order on", &task).await
+    }
+
+    async fn proceed(&self, task: &NodeTask, epoch: Epoch) -> Result<(), OpsError> {
+        let mut task = task.clone();
+        task.spec.epoch = epoch.0;
+        if let Some(order) = &mut task.spec.order {
+            order.proceed = true;
+            order.epoch = epoch.0;
+        }
+        self.replace_task("proceed on", &task).await
+    }
+}

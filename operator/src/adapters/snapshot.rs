@@ -1,0 +1,126 @@
+//! Gathers what compilers get to see: one [`ClusterSnapshot`] at one moment.
+//!
+//! RBAC: list on nodes and nodetasks; get on configmaps in kube-system.
+
+use super::ops_error;
+use super::views::node_view;
+use cupcake_crds::NodeTask;
+use cupcake_crds::values::{ClusterSnapshot, Cordon, EtcdTopology, KubeVersion, NodeSnapshot, Taint, UnreadableNode};
+use cupcake_engine::clock::Timestamp;
+use cupcake_engine::names::Reason;
+use cupcake_steps::ports::cluster::{CordonOwner, OpsError, Readiness};
+use k8s_openapi::api::core::v1::{ConfigMap, Node};
+use kube::api::{Api, ListParams};
+use kube::core::DeserializeGuard;
+use serde::Deserialize;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What we read of kubeadm's ClusterConfiguration. Source: kubernetes.io, "kubeadm Configuration (v1beta4)".
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterConfiguration {
+    /// The version that the control plane was last set to.
+    pub kubernetes_version: String,
+    #[serde(default)]
+    etcd: Etcd,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+struct Etcd {
+    #[serde(default)]
+    external: Option<serde::de::IgnoredAny>,
+}
+
+/// kubeadm's ClusterConfiguration, from ConfigMap kube-system/kubeadm-config.
+pub async fn cluster_configuration(client: &kube::Client) -> Result<ClusterConfiguration, OpsError> {
+    let what = "get ConfigMap kube-system/kubeadm-config";
+    let api: Api<ConfigMap> = Api::namespaced(client.clone(), "kube-system");
+    let map = api.get("kubeadm-config").await.map_err(|error| ops_error(what, &error))?;
+    let text = map.data.as_ref().and_then(|data| data.get("ClusterConfiguration")).map_or("", String::as_str);
+    serde_saphyr::from_str(text).map_err(|error| {
+        let message = format!("ConfigMap kube-system/kubeadm-config holds no readable ClusterConfiguration: {error}");
+        OpsError::NeedsOperator(Reason::new("KubeadmConfigUnreadable", message))
+    })
+}
+
+/// A version as the API writes it.
+pub fn parse_version(what: &str, text: &str) -> Result<KubeVersion, OpsError> {
+    text.parse().map_err(|error| {
+        OpsError::NeedsOperator(Reason::new("VersionUnreadable", format!("{what} says {text:?}: {error}")))
+    })
+}
+
+/// The version of the API server that answers.
+pub async fn server_version(client: &kube::Client) -> Result<KubeVersion, OpsError> {
+    let info = client.apiserver_version().await.map_err(|error| ops_error("get /version", &error))?;
+    parse_version("the API server", &info.git_version)
+}
+
+/// The cluster as it is now. `taken_at` is written into it.
+pub async fn gather(client: &kube::Client, taken_at: Timestamp) -> Result<ClusterSnapshot, OpsError> {
+    let server = server_version(client).await?;
+    let configuration = cluster_configuration(client).await?;
+    let nodes: Api<DeserializeGuard<Node>> = Api::all(client.clone());
+    let nodes = nodes.list(&ListParams::default()).await.map_err(|error| ops_error("list nodes", &error))?;
+    let tasks: Api<DeserializeGuard<NodeTask>> = Api::all(client.clone());
+    let tasks = tasks.list(&ListParams::default()).await.map_err(|error| ops_error("list nodetasks", &error))?;
+    let mut inventories: BTreeMap<_, _> = tasks
+        .items
+        .into_iter()
+        .filter_map(|task| task.0.ok())
+        .filter_map(|task| Some(((task.spec.node_name, task.spec.node_uid), task.status?.inventory?)))
+        .collect();
+    let mut snapshot = ClusterSnapshot {
+        taken_at,
+        server,
+        kubeadm_config: Some(parse_version("kubeadm-config", &configuration.kubernetes_version)?),
+        etcd: if configuration.etcd.external.is_some() { EtcdTopology::External } else { EtcdTopology::Stacked },
+        nodes: BTreeMap::new(),
+        unreadable: Vec::new(),
+        known_versions: BTreeSet::new(),
+    };
+    for node in nodes.items {
+        let node = match node.0 {
+            Ok(node) => node,
+            Err(invalid) => {
+                let name = invalid.metadata.name.unwrap_or_default();
+                snapshot.unreadable.push(UnreadableNode { name, problem: invalid.error });
+                continue;
+            }
+        };
+        let view = node_view(&node);
+        let Some(kubelet) = view.kubelet else {
+            let problem = "status.nodeInfo.kubeletVersion is no version".to_owned();
+            snapshot.unreadable.push(UnreadableNode { name: view.node.name, problem });
+            continue;
+        };
+        let inventory = inventories.remove(&(view.node.name.clone(), view.node.uid.clone()));
+        snapshot.known_versions.extend(
+            inventory
+                .iter()
+                .flat_map(|inventory| inventory.available_versions.iter().filter_map(|text| text.parse::<KubeVersion>().ok())),
+        );
+        let taints = node.spec.and_then(|spec| spec.taints).unwrap_or_default();
+        snapshot.nodes.insert(
+            view.node.name.clone(),
+            NodeSnapshot {
+                role: view.role,
+                kubelet,
+                ready: view.readiness == Readiness::Ready,
+                cordon: match view.cordon {
+                    CordonOwner::Nobody => Cordon::Schedulable,
+                    CordonOwner::Run { uid, .. } => Cordon::ByRun { run_uid: uid },
+                    CordonOwner::Other => Cordon::ByOther,
+                },
+                labels: view.labels,
+                taints: taints
+                    .into_iter()
+                    .map(|taint| Taint { key: taint.key, value: taint.value.unwrap_or_default(), effect: taint.effect })
+                    .collect(),
+                inventory,
+                node: view.node,
+            },
+        );
+    }
+    Ok(snapshot)
+}

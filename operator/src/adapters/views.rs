@@ -1,0 +1,97 @@
+//! Kubernetes' own objects as steps see them. Pure.
+
+use cupcake_crds::CORDONED_BY_ANNOTATION;
+use cupcake_crds::values::{NodeRef, NodeRole};
+use cupcake_engine::clock::Timestamp;
+use cupcake_steps::ports::cluster::{CordonOwner, NodeView, PodKind, PodView, Readiness};
+use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use std::collections::BTreeMap;
+
+/// On a Node that a run cordoned: when, as RFC 3339.
+pub const CORDONED_AT_ANNOTATION: &str = "cupcake.ricardomolendijk.com/cordoned-at";
+/// Label of the operator's own pods, which a drain leaves where they are.
+pub const OPERATOR_LABEL: (&str, &str) = ("app.kubernetes.io/name", "cupcake-operator");
+/// Annotation of a static pod's mirror. Source: kubernetes.io, "Well-Known Labels, Annotations and Taints" (v1.34).
+const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
+
+/// The API's time as the engine's.
+pub fn timestamp(time: &Time) -> Option<Timestamp> {
+    Timestamp::from_timestamp(time.0.as_second(), u32::try_from(time.0.subsec_nanosecond()).unwrap_or(0))
+}
+
+/// An annotation's value.
+pub fn annotation<'m>(meta: &'m ObjectMeta, key: &str) -> Option<&'m str> {
+    meta.annotations.as_ref()?.get(key).map(String::as_str)
+}
+
+/// A Node as steps see it.
+pub fn node_view(node: &Node) -> NodeView {
+    let labels: BTreeMap<String, String> = node.metadata.labels.clone().unwrap_or_default();
+    let role =
+        if labels.contains_key(NodeRole::CONTROL_PLANE_LABEL) { NodeRole::ControlPlane } else { NodeRole::Worker };
+    let status = node.status.as_ref();
+    let conditions = status.and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    let ready = conditions.iter().find(|condition| condition.type_ == "Ready");
+    NodeView {
+        node: NodeRef {
+            name: node.metadata.name.clone().unwrap_or_default(),
+            uid: node.metadata.uid.clone().unwrap_or_default(),
+        },
+        resource_version: node.metadata.resource_version.clone().unwrap_or_default(),
+        role,
+        kubelet: status.and_then(|status| status.node_info.as_ref()).and_then(|info| info.kubelet_version.parse().ok()),
+        readiness: match ready.map(|condition| condition.status.as_str()) {
+            Some("True") => Readiness::Ready,
+            Some("False") => Readiness::NotReady,
+            Some(_) | None => Readiness::Unknown,
+        },
+        readiness_since: ready.and_then(|condition| condition.last_transition_time.as_ref()).and_then(timestamp),
+        heartbeat: ready.and_then(|condition| condition.last_heartbeat_time.as_ref()).and_then(timestamp),
+        cordon: cordon_owner(node),
+        labels,
+    }
+}
+
+fn cordon_owner(node: &Node) -> CordonOwner {
+    let unschedulable = node.spec.as_ref().and_then(|spec| spec.unschedulable).unwrap_or(false);
+    if !unschedulable {
+        return CordonOwner::Nobody;
+    }
+    let at = annotation(&node.metadata, CORDONED_AT_ANNOTATION)
+        .and_then(|text| chrono::DateTime::parse_from_rfc3339(text).ok())
+        .map(|at| at.to_utc());
+    match (annotation(&node.metadata, CORDONED_BY_ANNOTATION), at) {
+        (Some(uid), Some(at)) => CordonOwner::Run { uid: uid.to_owned(), at },
+        (Some(_) | None, _) => CordonOwner::Other,
+    }
+}
+
+/// A pod as a drain sees it.
+pub fn pod_view(pod: &Pod) -> PodView {
+    PodView {
+        namespace: pod.metadata.namespace.clone().unwrap_or_default(),
+        name: pod.metadata.name.clone().unwrap_or_default(),
+        uid: pod.metadata.uid.clone().unwrap_or_default(),
+        kind: pod_kind(pod),
+        created: pod.metadata.creation_timestamp.as_ref().and_then(timestamp),
+        terminating: pod.metadata.deletion_timestamp.is_some(),
+    }
+}
+
+fn pod_kind(pod: &Pod) -> PodKind {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    let owners = pod.metadata.owner_references.as_deref().unwrap_or_default();
+    let operator = pod.metadata.labels.as_ref().and_then(|labels| labels.get(OPERATOR_LABEL.0));
+    if annotation(&pod.metadata, MIRROR_ANNOTATION).is_some() {
+        PodKind::Mirror
+    } else if matches!(phase, Some("Succeeded" | "Failed")) {
+        PodKind::Finished
+    } else if owners.iter().any(|owner| owner.kind == "DaemonSet" && owner.controller == Some(true)) {
+        PodKind::Daemon
+    } else if operator.is_some_and(|name| name == OPERATOR_LABEL.1) {
+        PodKind::Operator
+    } else {
+        PodKind::Evictable
+    }
+}

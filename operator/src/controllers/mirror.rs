@@ -1,0 +1,193 @@
+//! What a DirectUpdate shows of its run and of its nodes. Pure.
+
+use super::update::{View, phase_of};
+use crate::adapters::views::node_view;
+use crate::run_status::condition_states;
+use crate::watches::Watches;
+use cupcake_crds::conditions::{self, Condition};
+use cupcake_crds::direct_update::{NodePhase, NodeProgress, Summary};
+use cupcake_crds::node_task::TaskState;
+use cupcake_crds::upgrade_run::ChildRun;
+use cupcake_crds::values::{KubeVersion, NodeRole, Phase};
+use cupcake_crds::{DirectUpdate, DirectUpdateStatus, UpgradeRun};
+use cupcake_engine::clock::Timestamp;
+use cupcake_steps::ports::cluster::{CordonOwner, Readiness};
+use kube::ResourceExt;
+
+/// How many nodes `status.nodes` holds: those in flight and those that failed, before any others.
+const NODES_SHOWN_MAX: usize = 30;
+
+/// One node of the update, as the watches show it now.
+#[derive(Debug, Clone)]
+pub struct NodeNow {
+    name: String,
+    phase: NodePhase,
+    last_step: Option<String>,
+    error: Option<String>,
+}
+
+/// The nodes that an update is about.
+pub fn nodes_now(update: &DirectUpdate, watches: &Watches) -> Vec<NodeNow> {
+    let Ok(target) = update.spec.target() else {
+        return Vec::new();
+    };
+    let selected = |labels: &std::collections::BTreeMap<String, String>| {
+        update.spec.node_selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+    };
+    let nodes = watches.nodes.iter().map(|(_, node)| node_view(node));
+    nodes
+        .filter(|node| node.role == NodeRole::ControlPlane || selected(&node.labels))
+        .map(|node| {
+            let task = watches.tasks.get(&node.node.name);
+            let state = task.and_then(cupcake_crds::NodeTask::answer);
+            let status = task.and_then(|task| task.status.as_ref());
+            let order_to_target =
+                task.and_then(|task| task.spec.order.as_ref()).is_some_and(|order| order.target_version == target);
+            NodeNow {
+                phase: node_phase(
+                    node.kubelet,
+                    target,
+                    &node.cordon,
+                    node.readiness,
+                    state.filter(|_| order_to_target),
+                ),
+                last_step: status.filter(|_| order_to_target).and_then(|status| status.step.clone()),
+                error: status
+                    .filter(|_| order_to_target)
+                    .and_then(|status| status.error.as_ref())
+                    .map(|error| error.message.clone()),
+                name: node.node.name,
+            }
+        })
+        .collect()
+}
+
+fn node_phase(
+    kubelet: Option<KubeVersion>,
+    target: KubeVersion,
+    cordon: &CordonOwner,
+    readiness: Readiness,
+    state: Option<TaskState>,
+) -> NodePhase {
+    let ours = matches!(cordon, CordonOwner::Run { .. });
+    match (kubelet == Some(target), state) {
+        (_, Some(TaskState::Failed | TaskState::Refused | TaskState::Stopped)) => NodePhase::Failed,
+        (true, _) if ours && readiness == Readiness::Ready => NodePhase::Uncordoning,
+        (true, _) if readiness != Readiness::Ready => NodePhase::Verifying,
+        (true, _) => NodePhase::Completed,
+        (false, Some(TaskState::Prepared)) if ours => NodePhase::Draining,
+        (false, Some(TaskState::Claimed | TaskState::Working | TaskState::Prepared)) => NodePhase::Upgrading,
+        (false, Some(TaskState::Done)) if ours => NodePhase::Verifying,
+        (false, Some(TaskState::Done) | None) => NodePhase::Pending,
+    }
+}
+
+fn count(nodes: &[NodeNow], wanted: impl Fn(NodePhase) -> bool) -> u32 {
+    u32::try_from(nodes.iter().filter(|node| wanted(node.phase)).count()).unwrap_or(u32::MAX)
+}
+
+fn is_in_flight(phase: NodePhase) -> bool {
+    match phase {
+        NodePhase::Draining | NodePhase::Upgrading | NodePhase::Verifying | NodePhase::Uncordoning => true,
+        NodePhase::Pending | NodePhase::Completed | NodePhase::Failed => false,
+    }
+}
+
+/// The runs below the root, as its tree shows them.
+pub fn children_of(view: &View) -> Vec<ChildRun> {
+    let below = view.runs.iter().filter(|run| run.spec.parent.is_some());
+    below
+        .map(|run| {
+            let status = run.status.as_ref();
+            ChildRun {
+                name: run.name_any(),
+                phase: status.and_then(|status| status.phase).unwrap_or(Phase::Pending),
+                progress: status.and_then(|status| status.progress.clone()),
+            }
+        })
+        .collect()
+}
+
+/// The status of an update whose run is `root`.
+pub fn status_of(view: &View, root: &UpgradeRun, now: Timestamp) -> DirectUpdateStatus {
+    let run = root.status.clone().unwrap_or_default();
+    let mut status = view.update.status.clone().unwrap_or_default();
+    let nodes = &view.nodes;
+    status.phase = Some(crate::run_status::phase_of(phase_of(root)));
+    status.message = run.message.clone().or(status.message);
+    status.graph.clone_from(&run.graph);
+    status.started_at = status.started_at.or(run.started_at);
+    status.completed_at = run.completed_at;
+    status.last_updated = Some(now);
+    status.observed_generation = view.update.metadata.generation;
+    status.operation_id = Some(root.spec.operation_id.clone());
+    let summary = Summary {
+        completed: count(nodes, |phase| phase == NodePhase::Completed),
+        failed: count(nodes, |phase| phase == NodePhase::Failed),
+        pending: count(nodes, |phase| phase == NodePhase::Pending),
+        total: u32::try_from(nodes.len()).unwrap_or(u32::MAX),
+        upgrading: count(nodes, is_in_flight),
+    };
+    status.progress = Some(format!("{}/{}", summary.completed, summary.total));
+    status.summary = Some(summary);
+    let order = |node: &&NodeNow| match node.phase {
+        NodePhase::Failed => 0,
+        phase if is_in_flight(phase) => 1,
+        _ => 2,
+    };
+    let mut shown: Vec<&NodeNow> = nodes.iter().collect();
+    shown.sort_by_key(order);
+    status.nodes = shown
+        .into_iter()
+        .take(NODES_SHOWN_MAX)
+        .map(|node| {
+            let before = status.nodes.get(&node.name);
+            let progress = NodeProgress {
+                completed_at: match node.phase {
+                    NodePhase::Completed => before.and_then(|before| before.completed_at).or(Some(now)),
+                    _ => None,
+                },
+                error: node.error.clone(),
+                last_step: node.last_step.clone(),
+                message: None,
+                phase: node.phase,
+                started_at: match node.phase {
+                    NodePhase::Pending => None,
+                    _ => before.and_then(|before| before.started_at).or(Some(now)),
+                },
+            };
+            (node.name.clone(), progress)
+        })
+        .collect();
+    if let Some(path) = &mut status.upgrade_path {
+        path.current_step = if phase_of(root) == cupcake_engine::cursor::RunPhase::Succeeded {
+            path.total_steps.saturating_sub(1)
+        } else {
+            0
+        };
+    }
+    set_conditions(&mut status, root, now);
+    status
+}
+
+fn set_conditions(status: &mut DirectUpdateStatus, root: &UpgradeRun, now: Timestamp) {
+    let run = root.status.clone().unwrap_or_default();
+    for (type_, state) in condition_states(phase_of(root)) {
+        let condition = Condition {
+            last_transition_time: now,
+            message: status.message.clone().unwrap_or_else(|| format!("see UpgradeRun {}", root.name_any())),
+            observed_generation: status.observed_generation,
+            reason: run.reason.clone().unwrap_or_else(|| "Pending".to_owned()),
+            status: state,
+            type_: type_.to_owned(),
+        };
+        conditions::set(&mut status.conditions, condition);
+    }
+}
+
+/// Whether a status says anything new; the time of looking is no news.
+pub fn differs(before: &DirectUpdateStatus, after: &DirectUpdateStatus) -> bool {
+    let mut timeless = after.clone();
+    timeless.last_updated = before.last_updated;
+    timeless != *before
+}

@@ -1,0 +1,6 @@
+//! One file a kind: what to do when an object of it changed.
+
+pub(crate) mod mirror;
+pub mod node;
+pub mod run;
+pub mod update;

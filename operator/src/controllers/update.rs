@@ -1,0 +1,361 @@
+//! DirectUpdates: each becomes one root run, one at a time over the whole cluster, and shows what its run does.
+//!
+//! ```text
+//!   admitted ─► another update owns the cluster? ─► gather, compile ─► plan stored ─► status names run and plan ─► run created
+//!                      │ Pending, named                │ Stalled, named                (from here on CEL freezes the spec)
+//! ```
+//! A crash between any two of these is picked up by the next reconcile: what the status names is created if it is missing.
+//!
+//! RBAC: list, update (status) on directupdates; list, get, create on upgraderuns; get, create on upgradeplans; and what
+//! `adapters::snapshot` reads.
+
+use super::mirror;
+use crate::adapters::cluster_ops::run_phase;
+use crate::adapters::kube_store::RunMeta;
+use crate::adapters::{is_already_exists, is_not_found, snapshot};
+use crate::leader::{Next, Outcome};
+use crate::run_status::condition_states;
+use crate::watches::Watches;
+use crate::{Operator, error_chain};
+use chrono::TimeDelta;
+use cupcake_crds::conditions::{self, Condition};
+use cupcake_crds::direct_update::UpgradePath;
+use cupcake_crds::upgrade_run::ObjectRef;
+use cupcake_crds::values::Phase;
+use cupcake_crds::{DirectUpdate, DirectUpdateStatus, UpgradePlan, UpgradeRun};
+use cupcake_engine::cursor::RunPhase;
+use cupcake_engine::names::{Reason, RunName};
+use cupcake_workflows::{Compilation, Compiled, Request, compile, plan_name};
+use kube::ResourceExt;
+use kube::api::{Api, ListParams, PostParams};
+use kube::core::DeserializeGuard;
+
+/// How often an update that is refused or waits is looked at again, in seconds: clusters change without telling.
+const AGAIN_SECONDS: i64 = 30;
+/// The longest message in a status, in characters.
+const MESSAGE_CHARS_MAX: usize = 900;
+
+/// A DirectUpdate and what its status is made of, as the watches show it now.
+pub struct View {
+    pub(super) update: DirectUpdate,
+    pub(super) runs: Vec<UpgradeRun>,
+    pub(super) nodes: Vec<mirror::NodeNow>,
+}
+
+impl View {
+    /// Of that update.
+    pub fn of(update: DirectUpdate, watches: &Watches) -> Self {
+        let name = update.name_any();
+        let runs = watches.runs.iter().map(|(_, run)| run).filter(|run| run.spec.direct_update.name == name);
+        let runs = runs.cloned().collect();
+        let nodes = mirror::nodes_now(&update, watches);
+        Self { update, runs, nodes }
+    }
+}
+
+/// Moves the update one step on.
+pub async fn reconcile(operator: &Operator, view: View) -> Outcome {
+    let name = view.update.name_any();
+    match reconciled(operator, view).await {
+        Ok(next) => Outcome::of(next),
+        Err(error) if matches!(&error, kube::Error::Api(status) if status.code == 409) => {
+            Outcome::of(Next::AwaitChange)
+        }
+        Err(error) => {
+            tracing::warn!(directupdate = name, error = error_chain(&error), "update not moved; trying again");
+            Outcome::of(Next::Failed)
+        }
+    }
+}
+
+async fn reconciled(operator: &Operator, view: View) -> Result<Next, kube::Error> {
+    let status = view.update.status.clone().unwrap_or_default();
+    if view.update.metadata.deletion_timestamp.is_some() {
+        return Ok(Next::AwaitChange);
+    }
+    if let Some(run) = status.run.clone() {
+        return follow(operator, &view, &run).await;
+    }
+    let current = status.observed_generation == view.update.metadata.generation;
+    if current && status.phase.is_some_and(Phase::is_final) {
+        return Ok(Next::AwaitChange);
+    }
+    if let Some(owner) = owner_of_cluster(operator, &view.update).await? {
+        let message = format!("waits for DirectUpdate {owner}: one update owns the cluster at a time");
+        write(operator, &view.update, Stand::pending("WaitingForCluster", message)).await?;
+        return Ok(again(operator));
+    }
+    let snapshot = match snapshot::gather(&operator.client, operator.clock.now()).await {
+        Ok(snapshot) => snapshot,
+        Err(error) => {
+            let reason = match &error {
+                cupcake_steps::ports::cluster::OpsError::Changed(reason)
+                | cupcake_steps::ports::cluster::OpsError::Transient(reason)
+                | cupcake_steps::ports::cluster::OpsError::NeedsOperator(reason) => reason.clone(),
+            };
+            let message = format!("the cluster cannot be read: {}", reason.message);
+            write(operator, &view.update, Stand::stalled(&reason.code, message)).await?;
+            return Ok(again(operator));
+        }
+    };
+    let Some(request) = Request::of(&view.update) else {
+        return Ok(Next::AwaitChange);
+    };
+    let run = match request.root_run() {
+        Ok(run) => run,
+        Err(finding) => {
+            write(operator, &view.update, Stand::stalled("NameTooLong", finding.to_string())).await?;
+            return Ok(Next::AwaitChange);
+        }
+    };
+    match compile(&request, &run, &snapshot) {
+        Err(refusal) => {
+            let message = refusal.message(MESSAGE_CHARS_MAX);
+            write(operator, &view.update, Stand::stalled(&format!("{:?}", refusal.code()), message)).await?;
+            Ok(again(operator))
+        }
+        Ok(Compilation::NothingToDo(nothing)) => {
+            write(operator, &view.update, Stand::done("NothingToDo", nothing.message)).await?;
+            Ok(Next::AwaitChange)
+        }
+        Ok(Compilation::Plan(compiled)) if view.update.spec.dry_run => {
+            let mut stand = Stand::done("DryRun", "dry run: this is what would happen; nothing was changed".to_owned());
+            stand.graph = compiled.summary.lines();
+            write(operator, &view.update, stand).await?;
+            Ok(Next::AwaitChange)
+        }
+        Ok(Compilation::Plan(compiled)) => start(operator, &view.update, &run, &compiled).await,
+    }
+}
+
+fn again(operator: &Operator) -> Next {
+    Next::At(operator.clock.now() + TimeDelta::seconds(AGAIN_SECONDS))
+}
+
+/// Another update that owns the cluster, or comes before this one; read from the API server itself, not from a watch.
+async fn owner_of_cluster(operator: &Operator, update: &DirectUpdate) -> Result<Option<String>, kube::Error> {
+    let updates: Api<DeserializeGuard<DirectUpdate>> = Api::all(operator.client.clone());
+    let runs: Api<DeserializeGuard<UpgradeRun>> = Api::all(operator.client.clone());
+    let own = update.name_any();
+    let running = runs
+        .list(&ListParams::default())
+        .await?
+        .items
+        .into_iter()
+        .filter_map(|run| run.0.ok())
+        .filter(|run| run.spec.parent.is_none() && run.spec.direct_update.name != own)
+        .find(|run| !run.status.as_ref().and_then(|status| status.phase).is_some_and(Phase::is_final));
+    if let Some(run) = running {
+        return Ok(Some(run.spec.direct_update.name));
+    }
+    let age = |update: &DirectUpdate| (update.metadata.creation_timestamp.clone(), update.name_any());
+    let others = updates.list(&ListParams::default()).await?.items.into_iter().filter_map(|other| other.0.ok());
+    let mut before: Vec<DirectUpdate> = others
+        .filter(|other| other.name_any() != own && other.metadata.deletion_timestamp.is_none())
+        .filter(|other| {
+            let status = other.status.clone().unwrap_or_default();
+            let over = status.phase.is_some_and(Phase::is_final);
+            // One that is Stalled by its own spec does not keep others from their turn.
+            let stalled = conditions::get(&status.conditions, conditions::STALLED)
+                .is_some_and(|condition| condition.status == conditions::ConditionStatus::True);
+            let committed = status.run.is_some();
+            !over && (committed || (!stalled && age(other) < age(update)))
+        })
+        .collect();
+    before.sort_by_key(age);
+    Ok(before.first().map(ResourceExt::name_any))
+}
+
+/// Stores the plan, lets the status name plan and run, creates the run.
+async fn start(
+    operator: &Operator,
+    update: &DirectUpdate,
+    run: &RunName,
+    compiled: &Compiled,
+) -> Result<Next, kube::Error> {
+    if let Err(error) = operator.store.create_plan(run, &compiled.plan).await {
+        write(operator, update, Stand::stalled("PlanRefused", error_chain(&error))).await?;
+        return Ok(Next::Failed);
+    }
+    let target = compiled.summary.target.to_string();
+    let mut stand = Stand::pending("Planned", format!("Step 1/1: Upgrading to {target}"));
+    stand.plan = Some(plan_name(run, &compiled.digest));
+    stand.run = Some(run.as_str().to_owned());
+    stand.path = Some(UpgradePath {
+        current_step: 0,
+        current_version: compiled.summary.from.to_string(),
+        steps: vec![target.clone()],
+        target_version: target,
+        total_steps: 1,
+    });
+    write(operator, update, stand).await?;
+    create_run(operator, update, run, &compiled.digest).await?;
+    Ok(Next::AwaitChange)
+}
+
+async fn create_run(
+    operator: &Operator,
+    update: &DirectUpdate,
+    run: &RunName,
+    digest: &str,
+) -> Result<(), kube::Error> {
+    let Ok(target) = update.spec.target() else {
+        return Ok(());
+    };
+    let meta = RunMeta {
+        direct_update: ObjectRef { name: update.name_any(), uid: update.uid().unwrap_or_default() },
+        operation_id: run.as_str().to_owned(),
+        parent: None,
+        root_uid: None,
+        target_version: target,
+        hop: Some(target),
+        concurrency: 1,
+        failures_max: 1,
+    };
+    match operator.store.create_run(run, digest, &meta, operator.clock.now()).await {
+        Err(error) if is_already_exists(&error) => Ok(()),
+        other => other,
+    }
+}
+
+/// Shows what the run does; creates it if a crash came between status and run.
+async fn follow(operator: &Operator, view: &View, name: &str) -> Result<Next, kube::Error> {
+    let Some(root) = view.runs.iter().find(|run| run.name_any() == name) else {
+        return restore(operator, &view.update, name).await;
+    };
+    let before = view.update.status.clone().unwrap_or_default();
+    let now = operator.clock.now();
+    let mut after = mirror::status_of(view, root, now);
+    if let Some((graph, message)) = operator.store.rendered(root, &mirror::children_of(view), now).await {
+        (after.graph, after.message) = (graph, Some(message));
+    }
+    let phase = after.phase;
+    let operation = after.operation_id.clone().unwrap_or_default();
+    if mirror::differs(&before, &after) {
+        if let (Some(summary), false) = (&after.summary, phase.is_some_and(Phase::is_final)) {
+            operator.metrics.operation(&operation, summary.completed, summary.total);
+        }
+        replace_status(operator, &view.update, after).await?;
+        if let (Some(phase), false) = (phase.filter(|phase| phase.is_final()), before.phase == phase) {
+            operator.metrics.operation_ended(&operation, phase.as_str());
+        }
+    }
+    Ok(Next::AwaitChange)
+}
+
+/// The status names a run that the watch does not show: created a moment ago, or never.
+async fn restore(operator: &Operator, update: &DirectUpdate, name: &str) -> Result<Next, kube::Error> {
+    let runs: Api<UpgradeRun> = Api::all(operator.client.clone());
+    if runs.get_metadata_opt(name).await?.is_some() {
+        return Ok(Next::AwaitChange);
+    }
+    let status = update.status.clone().unwrap_or_default();
+    let plan = status.plan.clone().unwrap_or_default();
+    let plans: Api<UpgradePlan> = Api::all(operator.client.clone());
+    let digest = match plans.get(&plan).await {
+        Ok(plan) => plan.spec.digest,
+        Err(error) if is_not_found(&error) => {
+            let message = format!("UpgradePlan {plan} of this update is gone: delete the update and create it again");
+            write(operator, update, Stand::stalled("PlanGone", message)).await?;
+            return Ok(Next::AwaitChange);
+        }
+        Err(error) => return Err(error),
+    };
+    if status.phase.is_some_and(|phase| phase != Phase::Pending) {
+        let message =
+            format!("UpgradeRun {name} of this update was deleted: look at the nodes, then delete the update");
+        write(operator, update, Stand::stalled("RunGone", message)).await?;
+        return Ok(Next::AwaitChange);
+    }
+    if let Ok(run) = RunName::new(name) {
+        create_run(operator, update, &run, &digest).await?;
+    }
+    Ok(Next::AwaitChange)
+}
+
+/// Where an update stands that has no run yet.
+struct Stand {
+    phase: RunPhase,
+    stalled: bool,
+    reason: Reason,
+    graph: Vec<String>,
+    run: Option<String>,
+    plan: Option<String>,
+    path: Option<UpgradePath>,
+}
+
+impl Stand {
+    fn of(phase: RunPhase, stalled: bool, code: &str, message: String) -> Self {
+        let message = message.chars().take(MESSAGE_CHARS_MAX).collect::<String>();
+        let reason = Reason::new(code, message);
+        Self { phase, stalled, reason, graph: Vec::new(), run: None, plan: None, path: None }
+    }
+    fn pending(code: &str, message: String) -> Self {
+        Self::of(RunPhase::Pending, false, code, message)
+    }
+    fn stalled(code: &str, message: String) -> Self {
+        Self::of(RunPhase::Pending, true, code, message)
+    }
+    fn done(code: &str, message: String) -> Self {
+        Self::of(RunPhase::Succeeded, false, code, message)
+    }
+}
+
+/// Writes where the update stands, if that is news.
+async fn write(operator: &Operator, update: &DirectUpdate, stand: Stand) -> Result<(), kube::Error> {
+    let now = operator.clock.now();
+    let before = update.status.clone().unwrap_or_default();
+    let mut status = before.clone();
+    status.phase = Some(crate::run_status::phase_of(stand.phase));
+    status.message = Some(stand.reason.message.clone());
+    status.observed_generation = update.metadata.generation;
+    status.graph = stand.graph;
+    status.run = status.run.or(stand.run.clone());
+    status.plan = status.plan.or(stand.plan);
+    status.operation_id = status.operation_id.or(stand.run);
+    status.upgrade_path = stand.path.or(status.upgrade_path);
+    if stand.phase.is_final() && status.completed_at.is_none() {
+        status.completed_at = Some(now);
+    }
+    for (type_, mut state) in condition_states(stand.phase) {
+        if stand.stalled && type_ == conditions::STALLED {
+            state = conditions::ConditionStatus::True;
+        }
+        if stand.stalled && type_ == conditions::RECONCILING {
+            state = conditions::ConditionStatus::False;
+        }
+        let condition = Condition {
+            last_transition_time: now,
+            message: stand.reason.message.clone(),
+            observed_generation: update.metadata.generation,
+            reason: stand.reason.code.clone(),
+            status: state,
+            type_: type_.to_owned(),
+        };
+        conditions::set(&mut status.conditions, condition);
+    }
+    if !mirror::differs(&before, &status) {
+        return Ok(());
+    }
+    status.last_updated = Some(now);
+    replace_status(operator, update, status).await
+}
+
+/// One PUT under the resourceVersion that was read: a stale look changes nothing.
+async fn replace_status(
+    operator: &Operator,
+    update: &DirectUpdate,
+    mut status: DirectUpdateStatus,
+) -> Result<(), kube::Error> {
+    status.bound();
+    let mut object = update.clone();
+    object.status = Some(status);
+    object.metadata.managed_fields = None;
+    let api: Api<DirectUpdate> = Api::all(operator.client.clone());
+    api.replace_status(&update.name_any(), &PostParams::default(), &object).await.map(drop)
+}
+
+/// The phase of an update's root run.
+pub(super) fn phase_of(run: &UpgradeRun) -> RunPhase {
+    run_phase(run.status.as_ref().and_then(|status| status.phase))
+}

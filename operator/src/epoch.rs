@@ -1,0 +1,39 @@
+//! The epoch is stamped wherever an older leader could still write, before the new one decides anything.
+//!
+//! RBAC: list on upgraderuns and nodetasks; patch on upgraderuns/status; patch on nodetasks.
+
+use crate::Operator;
+use cupcake_crds::node_task::TaskState;
+use cupcake_crds::values::Phase;
+use cupcake_crds::{NodeTask, UpgradeRun};
+use cupcake_engine::names::Epoch;
+use kube::api::{Api, ListParams, Patch, PatchParams};
+use kube::core::DeserializeGuard;
+use serde_json::json;
+
+/// Stamps `epoch` into every unfinished run, and into the task of every node with an order under way.
+pub async fn stamp(operator: &Operator, epoch: Epoch) -> Result<(), kube::Error> {
+    let runs: Api<DeserializeGuard<UpgradeRun>> = Api::all(operator.client.clone());
+    for run in runs.list(&ListParams::default()).await?.items.into_iter().filter_map(|run| run.0.ok()) {
+        let status = run.status.unwrap_or_default();
+        if status.phase.is_some_and(Phase::is_final) || status.epoch.is_some_and(|stamped| stamped >= epoch.0) {
+            continue;
+        }
+        let name = run.metadata.name.unwrap_or_default();
+        let patch = Patch::Merge(json!({"status": {"epoch": epoch.0}}));
+        let api: Api<UpgradeRun> = Api::all(operator.client.clone());
+        api.patch_status(&name, &PatchParams::default(), &patch).await?;
+    }
+    let tasks: Api<DeserializeGuard<NodeTask>> = Api::all(operator.client.clone());
+    for task in tasks.list(&ListParams::default()).await?.items.into_iter().filter_map(|task| task.0.ok()) {
+        let open = task.spec.order.is_some() && !task.answer().is_some_and(TaskState::is_final);
+        if !open || task.spec.epoch >= epoch.0 {
+            continue;
+        }
+        // The order's own epoch moves with it: an agent refuses an order of an older epoch than its task's.
+        let patch = Patch::Merge(json!({"spec": {"epoch": epoch.0, "order": {"epoch": epoch.0}}}));
+        let api: Api<NodeTask> = Api::all(operator.client.clone());
+        api.patch(&task.spec.node_name, &PatchParams::default(), &patch).await?;
+    }
+    Ok(())
+}

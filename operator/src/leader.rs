@@ -1,0 +1,296 @@
+//! The leader's loop: watch, queue, reconcile; ordered, so that one seed gives one run.
+//!
+//! ```text
+//!  watches ──► Changed ──► keys and hints ──► Queue ──► reconcile (at most WIDTH_MAX at once, one per key)
+//!                                               ▲                        │
+//!                                               └── again at ... ◄───────┘
+//! ```
+
+use crate::Operator;
+use crate::controllers::{node, run, update};
+use crate::queue::{Key, Queue};
+use crate::watches::{Changed, Watches};
+use chrono::TimeDelta;
+use cupcake_crds::UpgradeRun;
+use cupcake_crds::upgrade_run::CommitId;
+use cupcake_engine::clock::Timestamp;
+use cupcake_engine::decide::{Intent, Observed};
+use cupcake_engine::names::{Epoch, Reason, RunName};
+use cupcake_steps::cluster::{node_subject, run_subject, task_subject};
+use cupcake_steps::ports::cluster::Readiness;
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use std::collections::{BTreeMap, BTreeSet};
+use tokio_util::sync::CancellationToken;
+
+/// How many reconciles are under way at once.
+const WIDTH_MAX: usize = 16;
+/// How often everything is looked at again even if nothing changes, in seconds: a lost watch event costs at most this.
+const RESYNC_SECONDS: i64 = 300;
+/// How soon a failed reconcile is tried again, in seconds.
+const FAILED_AGAIN_SECONDS: i64 = 5;
+/// How much later than a change of progress a DirectUpdate's status follows, in seconds; a change of phase is followed at once.
+const MIRROR_SECONDS: i64 = 5;
+/// How long changes are collected before a run is ticked for them, in milliseconds: answers that come together are recorded
+/// by one write.
+const TICK_GATHER_MILLISECONDS: i64 = 40;
+/// How long a leader that is asked to stop waits for what is under way, in seconds.
+const STOP_SECONDS_MAX: i64 = 5;
+
+/// When to reconcile a key again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// When something changes.
+    AwaitChange,
+    /// At that time, or when something changes.
+    At(Timestamp),
+    /// As soon as possible.
+    AtOnce,
+    /// It failed: soon.
+    Failed,
+}
+
+/// What one reconcile came to.
+pub struct Outcome {
+    /// When to do it again.
+    pub next: Next,
+    /// The run's last own commit, so that the echo of it in the watch causes no tick.
+    pub committed: Option<CommitId>,
+}
+
+impl Outcome {
+    /// Nothing was committed.
+    pub fn of(next: Next) -> Self {
+        Self { next, committed: None }
+    }
+}
+
+struct Loop<'o> {
+    operator: &'o Operator,
+    epoch: Epoch,
+    watches: Watches,
+    queue: Queue,
+    /// Names of things that changed and that a run waits for, by run.
+    hints: BTreeMap<RunName, BTreeSet<String>>,
+    /// The last commit of our own to each run.
+    committed: BTreeMap<RunName, CommitId>,
+    /// Phases as last seen: a parent and its update hear of changes of phase at once.
+    phases: BTreeMap<String, (Option<cupcake_crds::values::Phase>, Option<i64>)>,
+    /// Nodes that are not Ready, and since when.
+    unready: BTreeMap<String, Option<Timestamp>>,
+}
+
+/// Leads until told to stop. Resolves when nothing is under way any more.
+pub async fn lead(operator: &Operator, epoch: Epoch, stop: CancellationToken) {
+    if let Err(error) = crate::epoch::stamp(operator, epoch).await {
+        tracing::warn!(
+            error = crate::error_chain(&error),
+            "epoch not stamped everywhere; runs and tasks carry it with their next write"
+        );
+    }
+    let mut state = Loop {
+        operator,
+        epoch,
+        watches: Watches::start(&operator.client),
+        queue: Queue::default(),
+        hints: BTreeMap::new(),
+        committed: BTreeMap::new(),
+        phases: BTreeMap::new(),
+        unready: BTreeMap::new(),
+    };
+    let mut under_way: FuturesUnordered<BoxFuture<'_, (Key, Outcome)>> = FuturesUnordered::new();
+    loop {
+        let now = operator.clock.now();
+        while state.watches.is_synced() && under_way.len() < WIDTH_MAX {
+            let Some(key) = state.queue.take(now) else { break };
+            under_way.push(state.reconcile(key));
+        }
+        let wake = state.queue.next_due().filter(|_| under_way.len() < WIDTH_MAX && state.watches.is_synced());
+        let wake = wake.unwrap_or(now + TimeDelta::seconds(RESYNC_SECONDS)).max(now);
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            Some((key, outcome)) = under_way.next(), if !under_way.is_empty() => state.finished(key, &outcome),
+            changes = state.watches.next() => {
+                for change in changes {
+                    state.changed(change);
+                }
+            }
+            () = operator.clock.sleep_until(wake) => {}
+        }
+    }
+    // What was begun is brought to its record: a commit that is under way when the process ends would leave its successor guessing.
+    let until = operator.clock.now() + TimeDelta::seconds(STOP_SECONDS_MAX);
+    let drained = async { while under_way.next().await.is_some() {} };
+    tokio::select! {
+        biased;
+        () = drained => {}
+        () = operator.clock.sleep_until(until) => {}
+    }
+}
+
+impl<'o> Loop<'o> {
+    fn reconcile(&mut self, key: Key) -> BoxFuture<'o, (Key, Outcome)> {
+        let (operator, epoch) = (self.operator, self.epoch);
+        match &key {
+            Key::Node(name) => {
+                let node = self.watches.nodes.get(name).cloned();
+                let task = self.watches.tasks.get(name).cloned();
+                Box::pin(async move { (key, node::reconcile(operator, epoch, node, task).await) })
+            }
+            Key::Run(name) => {
+                let Ok(name) = RunName::new(name.clone()) else {
+                    return Box::pin(async move { (key, Outcome::of(Next::AwaitChange)) });
+                };
+                let hints = self.hints.remove(&name).unwrap_or_default();
+                let observed = Observed { unavailable_lanes: self.unavailable(&name) };
+                Box::pin(async move { (key, run::reconcile(operator, epoch, name, observed, hints).await) })
+            }
+            Key::Update(name) => {
+                let Some(update) = self.watches.updates.get(name).cloned() else {
+                    return Box::pin(async move { (key, Outcome::of(Next::AwaitChange)) });
+                };
+                let view = update::View::of(update, &self.watches);
+                Box::pin(async move { (key, update::reconcile(operator, view).await) })
+            }
+        }
+    }
+
+    fn finished(&mut self, key: Key, outcome: &Outcome) {
+        self.queue.done(&key);
+        let now = self.operator.clock.now();
+        if let (Key::Run(name), Some(commit)) = (&key, &outcome.committed) {
+            if let Ok(name) = RunName::new(name.clone()) {
+                self.committed.insert(name, commit.clone());
+            }
+        }
+        let hinted = match &key {
+            Key::Run(name) => RunName::new(name.clone()).is_ok_and(|name| self.hints.contains_key(&name)),
+            Key::Node(_) | Key::Update(_) => false,
+        };
+        let at = match outcome.next {
+            Next::AwaitChange => now + TimeDelta::seconds(RESYNC_SECONDS),
+            Next::At(at) => at.max(now),
+            Next::AtOnce => now,
+            Next::Failed => now + TimeDelta::seconds(FAILED_AGAIN_SECONDS),
+        };
+        let exists = match &key {
+            Key::Node(name) => self.watches.nodes.get(name).is_some(),
+            Key::Run(name) => self.watches.runs.get(name).is_some_and(|run| !is_final(run)),
+            Key::Update(name) => self.watches.updates.get(name).is_some(),
+        };
+        if hinted {
+            self.queue.add(key, now + TimeDelta::milliseconds(TICK_GATHER_MILLISECONDS));
+        } else if exists {
+            self.queue.add(key, at);
+        }
+    }
+
+    fn changed(&mut self, change: Changed) {
+        let now = self.operator.clock.now();
+        match change {
+            Changed::Update(name) => {
+                let intent = self.watches.updates.get(&name).map(intent_of).unwrap_or_default();
+                if self.operator.store.set_intent(&name, intent) {
+                    let runs: Vec<String> =
+                        self.runs_of(&name).map(|run| run.metadata.name.clone().unwrap_or_default()).collect();
+                    for run in runs {
+                        self.queue.add(Key::Run(run), now);
+                    }
+                }
+                self.queue.add(Key::Update(name), now);
+            }
+            Changed::Run(name) => self.run_changed(&name, now),
+            Changed::Task(name) => {
+                self.hint(&task_subject(&name), now);
+                self.queue.add(Key::Node(name), now);
+            }
+            Changed::Node(name) => {
+                let view = self.watches.nodes.get(&name).map(crate::adapters::views::node_view);
+                match view {
+                    Some(view) if view.readiness != Readiness::Ready => {
+                        self.unready.insert(name.clone(), view.readiness_since);
+                    }
+                    Some(_) | None => {
+                        self.unready.remove(&name);
+                    }
+                }
+                self.hint(&node_subject(&name), now);
+                self.queue.add(Key::Node(name), now);
+            }
+            Changed::Failed { what, why } => {
+                self.operator.metrics.watch_failed(what);
+                tracing::warn!(what, why, "watch failed; starting it again");
+            }
+        }
+    }
+
+    fn run_changed(&mut self, name: &str, now: Timestamp) {
+        let Some(run) = self.watches.runs.get(name) else {
+            self.phases.remove(name);
+            self.hint(&run_subject(name), now);
+            return;
+        };
+        let status = run.status.clone().unwrap_or_default();
+        let seen = (status.phase, run.metadata.generation);
+        let before = self.phases.insert(name.to_owned(), seen);
+        let update = run.spec.direct_update.name.clone();
+        let own = RunName::new(name).ok().and_then(|name| self.committed.get(&name).cloned());
+        let echo = own.is_some() && own == status.commit && before.is_some_and(|(_, generation)| generation == seen.1);
+        let deleting = run.metadata.deletion_timestamp.is_some();
+        if !is_final(run) && (!echo || deleting) {
+            self.queue.add(Key::Run(name.to_owned()), now);
+        }
+        let phase_changed = before.is_none_or(|(phase, _)| phase != seen.0);
+        if phase_changed {
+            self.hint(&run_subject(name), now);
+            self.queue.add(Key::Update(update), now);
+        } else {
+            self.queue.add(Key::Update(update), now + TimeDelta::seconds(MIRROR_SECONDS));
+        }
+    }
+
+    /// Lets the runs that wait for `subject` be ticked. Runs under way may be about to wait for it: they are told too.
+    fn hint(&mut self, subject: &str, now: Timestamp) {
+        let mut runs: BTreeSet<RunName> = self.operator.engine.waiting_on(subject).into_iter().collect();
+        runs.extend(self.queue.busy().filter_map(|key| match key {
+            Key::Run(name) => RunName::new(name.clone()).ok(),
+            Key::Node(_) | Key::Update(_) => None,
+        }));
+        for run in runs {
+            self.queue.add(Key::Run(run.as_str().to_owned()), now + TimeDelta::milliseconds(TICK_GATHER_MILLISECONDS));
+            self.hints.entry(run).or_default().insert(subject.to_owned());
+        }
+    }
+
+    fn runs_of<'a>(&'a self, update: &'a str) -> impl Iterator<Item = &'a UpgradeRun> {
+        self.watches.runs.iter().map(|(_, run)| run).filter(move |run| run.spec.direct_update.name == update)
+    }
+
+    /// Nodes that became unavailable since the run began.
+    fn unavailable(&self, run: &RunName) -> BTreeSet<String> {
+        let created = self.watches.runs.get(run.as_str()).and_then(|run| run.metadata.creation_timestamp.as_ref());
+        let Some(created) = created.and_then(crate::adapters::views::timestamp) else {
+            return BTreeSet::new();
+        };
+        let since = |since: &Option<Timestamp>| since.is_some_and(|since| since > created);
+        self.unready.iter().filter(|(_, at)| since(at)).map(|(name, _)| name.clone()).collect()
+    }
+}
+
+fn is_final(run: &UpgradeRun) -> bool {
+    run.status.as_ref().and_then(|status| status.phase).is_some_and(cupcake_crds::values::Phase::is_final)
+}
+
+fn intent_of(update: &cupcake_crds::DirectUpdate) -> Intent {
+    let control = update.spec.control.clone().unwrap_or_default();
+    let pause = update.is_paused().then(|| match &control.pause {
+        Some(request) => {
+            let why = request.reason.clone().unwrap_or_else(|| "paused by spec.control.pause".to_owned());
+            Reason::new("Paused", why)
+        }
+        None => Reason::new("Paused", "paused by its annotation; remove it to go on"),
+    });
+    Intent { pause, cancel: control.cancel.is_some() || update.metadata.deletion_timestamp.is_some() }
+}

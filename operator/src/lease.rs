@@ -1,0 +1,207 @@
+//! Leadership: one Lease, and the epoch that is taken with it.
+//!
+//! The lease is for efficiency only: two leaders may believe in themselves at once, and the epoch keeps them from harm. A
+//! replica that wins the lease takes 1 + the highest epoch that stands in the Lease, and writes both with one PUT under the
+//! resourceVersion it read (renewals in the API server's leader-election priority level are get, create and update; a patch
+//! would not be).
+//!
+//! RBAC: get, create, update on leases in the release namespace.
+
+use crate::adapters::views::timestamp;
+use cupcake_engine::clock::Timestamp;
+use cupcake_engine::names::Epoch;
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use kube::api::{Api, PostParams};
+use std::collections::BTreeMap;
+
+/// Name of the Lease.
+pub const LEASE_NAME: &str = "cupcake-operator";
+/// Where the epoch stands in the Lease.
+pub const EPOCH_ANNOTATION: &str = "cupcake.ricardomolendijk.com/epoch";
+
+/// How long a lease holds, and how often it is renewed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timing {
+    /// A holder that was not heard of for this long has lost it, in seconds.
+    pub lease_seconds: u32,
+    /// How often a holder renews and others try, in seconds.
+    pub retry_seconds: u32,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self { lease_seconds: 5, retry_seconds: 1 }
+    }
+}
+
+/// The lease as this replica saw it last.
+#[derive(Debug, Clone, Default)]
+pub struct Seen {
+    resource_version: Option<String>,
+    holder: Option<String>,
+    /// When this replica first saw that renewal, by its own clock: the holder's clock proves nothing.
+    observed: Option<Timestamp>,
+    renewed: Option<Timestamp>,
+    transitions: i32,
+    epoch: u64,
+}
+
+/// What to do about the lease now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Move {
+    /// It does not exist: create it and lead.
+    Create,
+    /// It is ours: renew it.
+    Renew,
+    /// Its holder is gone: take it and lead under a new epoch.
+    Take,
+    /// Somebody else holds it.
+    Wait,
+}
+
+/// Whether a replica may take, must renew or has to wait. Pure.
+pub fn next_move(seen: &Seen, identity: &str, timing: Timing, now: Timestamp) -> Move {
+    if seen.resource_version.is_none() {
+        return Move::Create;
+    }
+    let holder = seen.holder.as_deref().filter(|holder| !holder.is_empty());
+    let expired = seen.observed.is_none_or(|at| (now - at).num_seconds() >= i64::from(timing.lease_seconds));
+    match holder {
+        None => Move::Take,
+        Some(holder) if holder == identity => Move::Renew,
+        Some(_) if expired => Move::Take,
+        Some(_) => Move::Wait,
+    }
+}
+
+/// The Lease of one namespace, from one replica's view.
+pub struct LeaseLock {
+    api: Api<Lease>,
+    identity: String,
+    timing: Timing,
+    seen: Seen,
+}
+
+impl LeaseLock {
+    /// The lease in that namespace, for a replica of that identity.
+    pub fn new(client: kube::Client, namespace: &str, identity: &str, timing: Timing) -> Self {
+        Self { api: Api::namespaced(client, namespace), identity: identity.to_owned(), timing, seen: Seen::default() }
+    }
+
+    /// Reads the lease and renews or takes it if that is this replica's to do.
+    ///
+    /// Gives the epoch if this replica holds the lease now; `led` is the epoch under which it led until now, if it did.
+    /// A replica that finds its own name in the lease without having led (it crashed and came back) takes it anew, under a
+    /// new epoch.
+    pub async fn attempt(&mut self, led: Option<Epoch>, now: Timestamp) -> Result<Option<Epoch>, kube::Error> {
+        self.look(now).await?;
+        let step = match next_move(&self.seen, &self.identity, self.timing, now) {
+            Move::Renew if led != Some(Epoch(self.seen.epoch)) => Move::Take,
+            other => other,
+        };
+        let epoch = match step {
+            Move::Wait => return Ok(None),
+            Move::Renew => Epoch(self.seen.epoch),
+            Move::Create | Move::Take => Epoch(self.seen.epoch + 1),
+        };
+        let transitions = self.seen.transitions + i32::from(step == Move::Take);
+        let lease = self.lease(Some(&self.identity), epoch, transitions, now);
+        let written = match step {
+            Move::Create => self.api.create(&PostParams::default(), &lease).await,
+            Move::Renew | Move::Take | Move::Wait => self.api.replace(LEASE_NAME, &PostParams::default(), &lease).await,
+        };
+        match written {
+            Ok(written) => {
+                self.note(&written, now);
+                Ok(Some(epoch))
+            }
+            // Another replica was faster, or our own earlier request landed late: the next look tells.
+            Err(kube::Error::Api(status)) if status.code == 409 => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Gives the lease up, so that the next replica need not wait for it to expire.
+    pub async fn release(&mut self, epoch: Epoch, now: Timestamp) -> Result<(), kube::Error> {
+        self.look(now).await?;
+        if self.seen.holder.as_deref() != Some(&self.identity) || self.seen.epoch != epoch.0 {
+            return Ok(());
+        }
+        let lease = self.lease(None, epoch, self.seen.transitions, now);
+        self.api.replace(LEASE_NAME, &PostParams::default(), &lease).await.map(drop)
+    }
+
+    async fn look(&mut self, now: Timestamp) -> Result<(), kube::Error> {
+        match self.api.get_opt(LEASE_NAME).await? {
+            Some(lease) => self.note(&lease, now),
+            None => self.seen = Seen { epoch: self.seen.epoch, ..Seen::default() },
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, lease: &Lease, now: Timestamp) {
+        let spec = lease.spec.clone().unwrap_or_default();
+        let renewed = spec
+            .renew_time
+            .as_ref()
+            .and_then(|time| timestamp(&k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(time.0)));
+        let annotations = lease.metadata.annotations.as_ref();
+        let epoch = annotations.and_then(|all| all.get(EPOCH_ANNOTATION)).and_then(|text| text.parse().ok());
+        let unchanged = self.seen.renewed == renewed && self.seen.holder == spec.holder_identity;
+        self.seen = Seen {
+            resource_version: lease.metadata.resource_version.clone(),
+            holder: spec.holder_identity,
+            observed: if unchanged { self.seen.observed.or(Some(now)) } else { Some(now) },
+            renewed,
+            transitions: spec.lease_transitions.unwrap_or(0),
+            epoch: epoch.unwrap_or(0).max(self.seen.epoch),
+        };
+    }
+
+    fn lease(&self, holder: Option<&str>, epoch: Epoch, transitions: i32, now: Timestamp) -> Lease {
+        let micro = jiff::Timestamp::from_microsecond(now.timestamp_micros()).ok().map(MicroTime);
+        Lease {
+            metadata: ObjectMeta {
+                name: Some(LEASE_NAME.to_owned()),
+                resource_version: self.seen.resource_version.clone(),
+                annotations: Some(BTreeMap::from([(EPOCH_ANNOTATION.to_owned(), epoch.to_string())])),
+                ..ObjectMeta::default()
+            },
+            spec: Some(LeaseSpec {
+                holder_identity: holder.map(str::to_owned),
+                lease_duration_seconds: i32::try_from(self.timing.lease_seconds).ok(),
+                lease_transitions: Some(transitions),
+                renew_time: micro.clone(),
+                acquire_time: micro,
+                ..LeaseSpec::default()
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(holder: Option<&str>, observed: i64) -> Seen {
+        Seen {
+            resource_version: Some("7".into()),
+            holder: holder.map(str::to_owned),
+            observed: Timestamp::from_timestamp(observed, 0),
+            ..Seen::default()
+        }
+    }
+
+    #[test]
+    fn a_lease_is_taken_when_it_is_free_or_its_holder_was_silent_for_its_whole_duration() {
+        let timing = Timing { lease_seconds: 5, retry_seconds: 1 };
+        let at = |seconds| Timestamp::from_timestamp(seconds, 0).unwrap();
+        assert_eq!(next_move(&Seen::default(), "a", timing, at(0)), Move::Create);
+        assert_eq!(next_move(&seen(None, 0), "a", timing, at(0)), Move::Take);
+        assert_eq!(next_move(&seen(Some(""), 0), "a", timing, at(0)), Move::Take);
+        assert_eq!(next_move(&seen(Some("a"), 0), "a", timing, at(100)), Move::Renew);
+        assert_eq!(next_move(&seen(Some("b"), 0), "a", timing, at(4)), Move::Wait);
+        assert_eq!(next_move(&seen(Some("b"), 0), "a", timing, at(5)), Move::Take);
+    }
+}

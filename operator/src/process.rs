@@ -1,0 +1,63 @@
+//! The edge between the operator and its process: clock, signals, logging, client. Used by `main` only.
+
+use cupcake_engine::clock::{Clock, Timestamp};
+use futures::future::BoxFuture;
+use kube::client::ClientBuilder;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+/// The machine's clock.
+#[derive(Debug, Clone, Copy)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the one place that reads the machine's clock in this process"
+    )]
+    fn now(&self) -> Timestamp {
+        chrono::Utc::now()
+    }
+
+    fn sleep_until(&self, until: Timestamp) -> BoxFuture<'static, ()> {
+        let wait = (until - self.now()).to_std().unwrap_or(Duration::ZERO);
+        Box::pin(tokio::time::sleep(wait))
+    }
+}
+
+/// Logs as JSON lines on stderr, filtered by RUST_LOG (default `info`).
+pub fn start_logging() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().json().with_env_filter(filter).with_writer(std::io::stderr).init();
+}
+
+/// A client of the cluster that the process runs in, or of KUBECONFIG; without kube's own retries.
+pub async fn client() -> anyhow::Result<kube::Client> {
+    // One TLS provider for the whole process; a second installation fails and changes nothing.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let mut config = kube::Config::infer().await?;
+    config.read_timeout = Some(Duration::from_secs(300));
+    config.connect_timeout = Some(Duration::from_secs(5));
+    config.default_retry = false;
+    Ok(ClientBuilder::try_from(config)?.build())
+}
+
+/// A token that is cancelled by SIGTERM or SIGINT.
+pub fn shutdown_on_signals() -> std::io::Result<CancellationToken> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let token = CancellationToken::new();
+    let cancelled = token.clone();
+    // Lives as long as the process: it is the process's own signal handler.
+    tokio::spawn(async move {
+        tokio::select! {
+            biased;
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        cancelled.cancel();
+    });
+    Ok(token)
+}

@@ -1,0 +1,120 @@
+//! What people read in a run's status, derived from its cursor with every commit. Pure.
+
+use crate::adapters::cluster_ops::run_phase;
+use cupcake_crds::conditions::{self, Condition, ConditionStatus};
+use cupcake_crds::upgrade_run::CommitId;
+use cupcake_crds::values::Phase;
+use cupcake_crds::{UpgradeRun, UpgradeRunStatus};
+use cupcake_engine::clock::Timestamp;
+use cupcake_engine::codec;
+use cupcake_engine::cursor::{Cursor, RunPhase};
+use cupcake_engine::dag::Dag;
+use cupcake_engine::names::{Epoch, Reason};
+use cupcake_engine::store::Change;
+use cupcake_workflows::render::{self, Glyphs};
+
+/// How many events a run's status keeps.
+pub const EVENTS_MAX: usize = 20;
+/// The longest event line, in bytes.
+const EVENT_BYTES_MAX: usize = 200;
+
+/// A run's phase in the words of the API.
+pub fn phase_of(phase: RunPhase) -> Phase {
+    match phase {
+        RunPhase::Pending => Phase::Pending,
+        RunPhase::InProgress => Phase::InProgress,
+        RunPhase::RequiresAttention => Phase::RequiresAttention,
+        RunPhase::Succeeded => Phase::Succeeded,
+        RunPhase::Failed => Phase::Failed,
+        RunPhase::Cancelled => Phase::Cancelled,
+    }
+}
+
+/// Writes the change into the status.
+pub fn write(run: &mut UpgradeRun, dag: &Dag, change: &Change, epoch: Epoch) {
+    let generation = run.metadata.generation;
+    let cursor = &change.cursor;
+    let now = cursor.clock();
+    let mut status = run.status.take().unwrap_or_default();
+    status.cursor = Some(codec::encode(cursor, dag));
+    status.commit = Some(CommitId { epoch: cursor.commit_id().epoch.0, sequence: cursor.commit_id().sequence });
+    status.epoch = Some(epoch.0);
+    for event in &change.events {
+        let at = event.at().map_or_else(String::new, |at| at.format("%H:%M:%S ").to_string());
+        let mut line = format!("{at}{}", event.line());
+        if let Some((end, _)) = line.char_indices().find(|(start, _)| *start >= EVENT_BYTES_MAX - 4) {
+            line.truncate(end);
+            line.push('…');
+        }
+        status.events.push(line);
+    }
+    let surplus = status.events.len().saturating_sub(EVENTS_MAX);
+    status.events.drain(..surplus);
+    let name = run.metadata.name.clone().unwrap_or_default();
+    let names = render::Names { direct_update: &run.spec.direct_update.name, run: &name };
+    let view = render::View { dag, cursor, now, children: &status.children };
+    let (graph, message, current) =
+        (render::status_lines(&view, Glyphs::Unicode), render::message(&view, &names), render::current_step(&view));
+    status.graph = graph;
+    status.current_step = current;
+    status.progress = Some(render::progress(cursor));
+    status.message = Some(message);
+    status.reason = Some(reason_of(dag, cursor).code);
+    status.phase = Some(phase_of(cursor.phase()));
+    status.last_updated = Some(now);
+    status.observed_generation = generation;
+    if status.started_at.is_none() && cursor.phase() != RunPhase::Pending {
+        status.started_at = Some(now);
+    }
+    status.completed_at = cursor.finished();
+    set_conditions(&mut status, &reason_of(dag, cursor), generation, now);
+    run.status = Some(status);
+    run.status.iter_mut().for_each(UpgradeRunStatus::bound);
+}
+
+/// One code for why the run stands where it stands.
+pub fn reason_of(dag: &Dag, cursor: &Cursor) -> Reason {
+    if let Some(reason) = cursor.reason() {
+        return reason.clone();
+    }
+    let waiting = dag.vertices().iter().find_map(|vertex| match cursor.state(&vertex.name) {
+        Some(cupcake_engine::cursor::VertexState::Waiting { .. }) => cursor.note(&vertex.name).cloned(),
+        _ => None,
+    });
+    waiting.unwrap_or_else(|| match cursor.phase() {
+        RunPhase::Pending => Reason::new("Pending", "nothing was started yet"),
+        RunPhase::InProgress => Reason::new("StepRunning", "steps are under way"),
+        RunPhase::RequiresAttention => Reason::new("RequiresAttention", "a person has to act"),
+        RunPhase::Succeeded => Reason::new("Succeeded", "all that was planned is done"),
+        RunPhase::Failed => Reason::new("Failed", "some of it failed"),
+        RunPhase::Cancelled => Reason::new("Cancelled", "cancelled"),
+    })
+}
+
+/// The state of the three conditions for a phase: Succeeded, Reconciling, Stalled.
+pub fn condition_states(phase: RunPhase) -> [(&'static str, ConditionStatus); 3] {
+    use ConditionStatus::{False, True, Unknown};
+    let (succeeded, reconciling, stalled) = match phase {
+        RunPhase::Pending | RunPhase::InProgress => (Unknown, True, False),
+        RunPhase::RequiresAttention => (Unknown, False, True),
+        RunPhase::Succeeded => (True, False, False),
+        RunPhase::Failed => (False, False, True),
+        RunPhase::Cancelled => (False, False, False),
+    };
+    [(conditions::SUCCEEDED, succeeded), (conditions::RECONCILING, reconciling), (conditions::STALLED, stalled)]
+}
+
+fn set_conditions(status: &mut UpgradeRunStatus, reason: &Reason, generation: Option<i64>, now: Timestamp) {
+    let message = status.message.clone().unwrap_or_default();
+    for (type_, state) in condition_states(run_phase(status.phase)) {
+        let condition = Condition {
+            last_transition_time: now,
+            message: message.clone(),
+            observed_generation: generation,
+            reason: reason.code.clone(),
+            status: state,
+            type_: type_.to_owned(),
+        };
+        conditions::set(&mut status.conditions, condition);
+    }
+}

@@ -1,0 +1,235 @@
+//! What the operator watches, and what it remembers of it.
+//!
+//! Streams are polled in a fixed order, so that one seed gives one run. An object that cannot be read (another writer left
+//! it malformed) is remembered by name and stops nothing else.
+//!
+//! RBAC: list, watch on directupdates, upgraderuns, nodetasks, nodes.
+
+use cupcake_crds::{DirectUpdate, NodeTask, UpgradeRun};
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use k8s_openapi::api::core::v1::Node;
+use kube::api::Api;
+use kube::core::DeserializeGuard;
+use kube::runtime::utils::{Backoff, WatchStreamExt};
+use kube::runtime::watcher;
+use serde::de::DeserializeOwned;
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::task::Poll;
+use std::time::Duration;
+
+/// First pause after a failed watch, in milliseconds; it doubles up to [`BACKOFF_MILLISECONDS_MAX`].
+const BACKOFF_MILLISECONDS_BASE: u64 = 500;
+/// Longest pause after a failed watch, in milliseconds.
+const BACKOFF_MILLISECONDS_MAX: u64 = 15_000;
+
+/// What changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Changed {
+    /// A DirectUpdate of that name.
+    Update(String),
+    /// An UpgradeRun of that name.
+    Run(String),
+    /// A NodeTask of that name.
+    Task(String),
+    /// A Node of that name.
+    Node(String),
+    /// A watch failed and will be tried again.
+    Failed {
+        /// Which.
+        what: &'static str,
+        /// Why.
+        why: String,
+    },
+}
+
+/// The objects of one kind, by name.
+#[derive(Debug)]
+pub struct Cache<K> {
+    objects: BTreeMap<String, K>,
+    coming: Option<BTreeMap<String, K>>,
+    synced: bool,
+}
+
+impl<K> Default for Cache<K> {
+    fn default() -> Self {
+        Self { objects: BTreeMap::new(), coming: None, synced: false }
+    }
+}
+
+impl<K: kube::Resource> Cache<K> {
+    /// The object of that name.
+    pub fn get(&self, name: &str) -> Option<&K> {
+        self.objects.get(name)
+    }
+
+    /// All objects, sorted by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&String, &K)> {
+        self.objects.iter()
+    }
+
+    /// Takes one event; gives the names of what changed.
+    fn take(&mut self, event: watcher::Event<DeserializeGuard<K>>) -> Vec<String>
+    where
+        K: Clone + 'static,
+    {
+        let name_of = |object: &DeserializeGuard<K>| match &object.0 {
+            Ok(object) => object.meta().name.clone().unwrap_or_default(),
+            Err(invalid) => invalid.metadata.name.clone().unwrap_or_default(),
+        };
+        match event {
+            watcher::Event::Apply(object) => {
+                let name = name_of(&object);
+                match object.0 {
+                    Ok(object) => self.objects.insert(name.clone(), object),
+                    Err(invalid) => {
+                        tracing::warn!(object = name, error = invalid.error, "object cannot be read; leaving it alone");
+                        self.objects.remove(&name)
+                    }
+                };
+                vec![name]
+            }
+            watcher::Event::Delete(object) => {
+                let name = name_of(&object);
+                self.objects.remove(&name);
+                vec![name]
+            }
+            watcher::Event::Init => {
+                self.coming = Some(BTreeMap::new());
+                Vec::new()
+            }
+            watcher::Event::InitApply(object) => {
+                let name = name_of(&object);
+                if let (Some(coming), Ok(object)) = (&mut self.coming, object.0) {
+                    coming.insert(name, object);
+                }
+                Vec::new()
+            }
+            watcher::Event::InitDone => {
+                let fresh = self.coming.take().unwrap_or_default();
+                let before = std::mem::replace(&mut self.objects, fresh);
+                self.synced = true;
+                let mut names: Vec<String> = before.into_keys().chain(self.objects.keys().cloned()).collect();
+                names.sort_unstable();
+                names.dedup();
+                names
+            }
+        }
+    }
+}
+
+/// Doubling pauses without chance: kube's own draws its jitter from a generator that cannot be seeded.
+#[derive(Debug, Default)]
+struct Doubling {
+    failures: u32,
+}
+
+impl Iterator for Doubling {
+    type Item = Duration;
+    fn next(&mut self) -> Option<Duration> {
+        let pause = BACKOFF_MILLISECONDS_BASE.saturating_mul(1 << self.failures.min(8));
+        self.failures += 1;
+        Some(Duration::from_millis(pause.min(BACKOFF_MILLISECONDS_MAX)))
+    }
+}
+
+impl Backoff for Doubling {
+    fn reset(&mut self) {
+        self.failures = 0;
+    }
+}
+
+type Events<K> = BoxStream<'static, watcher::Result<watcher::Event<DeserializeGuard<K>>>>;
+
+fn events<K>(client: &kube::Client) -> Events<K>
+where
+    K: kube::Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
+    K: kube::Resource<Scope = k8s_openapi::ClusterResourceScope>,
+    DeserializeGuard<K>: kube::Resource<DynamicType = ()>,
+{
+    let api: Api<DeserializeGuard<K>> = Api::all(client.clone());
+    watcher(api, watcher::Config::default()).backoff(Doubling::default()).boxed()
+}
+
+/// The four watches and what they showed.
+pub struct Watches {
+    /// DirectUpdates.
+    pub updates: Cache<DirectUpdate>,
+    /// UpgradeRuns.
+    pub runs: Cache<UpgradeRun>,
+    /// NodeTasks.
+    pub tasks: Cache<NodeTask>,
+    /// Nodes.
+    pub nodes: Cache<Node>,
+    streams: Streams,
+}
+
+struct Streams {
+    updates: Events<DirectUpdate>,
+    runs: Events<UpgradeRun>,
+    tasks: Events<NodeTask>,
+    nodes: Events<Node>,
+}
+
+enum Event {
+    Update(watcher::Result<watcher::Event<DeserializeGuard<DirectUpdate>>>),
+    Run(watcher::Result<watcher::Event<DeserializeGuard<UpgradeRun>>>),
+    Task(watcher::Result<watcher::Event<DeserializeGuard<NodeTask>>>),
+    Node(watcher::Result<watcher::Event<DeserializeGuard<Node>>>),
+}
+
+impl Watches {
+    /// Starts all watches.
+    pub fn start(client: &kube::Client) -> Self {
+        Self {
+            updates: Cache::default(),
+            runs: Cache::default(),
+            tasks: Cache::default(),
+            nodes: Cache::default(),
+            streams: Streams {
+                updates: events(client),
+                runs: events(client),
+                tasks: events(client),
+                nodes: events(client),
+            },
+        }
+    }
+
+    /// Whether every watch has shown its whole list once.
+    pub fn is_synced(&self) -> bool {
+        self.updates.synced && self.runs.synced && self.tasks.synced && self.nodes.synced
+    }
+
+    /// Waits for the next event and gives what changed by it (nothing, for a part of a list). Cancel-safe.
+    pub async fn next(&mut self) -> Vec<Changed> {
+        let streams = &mut self.streams;
+        let event = std::future::poll_fn(|cx| {
+            if let Poll::Ready(Some(event)) = streams.updates.poll_next_unpin(cx) {
+                return Poll::Ready(Event::Update(event));
+            }
+            if let Poll::Ready(Some(event)) = streams.runs.poll_next_unpin(cx) {
+                return Poll::Ready(Event::Run(event));
+            }
+            if let Poll::Ready(Some(event)) = streams.tasks.poll_next_unpin(cx) {
+                return Poll::Ready(Event::Task(event));
+            }
+            if let Poll::Ready(Some(event)) = streams.nodes.poll_next_unpin(cx) {
+                return Poll::Ready(Event::Node(event));
+            }
+            Poll::Pending
+        })
+        .await;
+        let failed = |what, error: watcher::Error| vec![Changed::Failed { what, why: crate::error_chain(&error) }];
+        match event {
+            Event::Update(Ok(event)) => self.updates.take(event).into_iter().map(Changed::Update).collect(),
+            Event::Run(Ok(event)) => self.runs.take(event).into_iter().map(Changed::Run).collect(),
+            Event::Task(Ok(event)) => self.tasks.take(event).into_iter().map(Changed::Task).collect(),
+            Event::Node(Ok(event)) => self.nodes.take(event).into_iter().map(Changed::Node).collect(),
+            Event::Update(Err(error)) => failed("directupdates", error),
+            Event::Run(Err(error)) => failed("upgraderuns", error),
+            Event::Task(Err(error)) => failed("nodetasks", error),
+            Event::Node(Err(error)) => failed("nodes", error),
+        }
+    }
+}
