@@ -176,11 +176,13 @@ where
             status: shape.status,
             subresources: shape.subresources.to_vec(),
             schema: Some(builtin_schema::compiled(&definition, &definitions)),
+            raw_schema: None,
             columns: Vec::new(),
             warning: None,
         }],
         storage: 0,
         nature: Nature::Builtin(kind),
+        definitions: Some(builtin_schema::definitions::<T>),
     })
 }
 

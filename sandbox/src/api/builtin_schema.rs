@@ -1,9 +1,10 @@
 //! Schemas of built-in kinds: k8s-openapi's, with the list types that it does not carry.
 
 use super::schema::Schema;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use schemars::{JsonSchema, SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 /// Lists of built-in kinds that are not atomic: definition (without `io.k8s.`), field, keys; no keys make it a set.
 ///
@@ -97,6 +98,15 @@ pub(super) fn definitions<T: JsonSchema>() -> (String, Map<String, Value>) {
         }
     }
     (name, definitions)
+}
+
+/// The compiled schema of `metadata`.
+pub(super) fn metadata() -> Arc<Schema> {
+    static METADATA: LazyLock<Arc<Schema>> = LazyLock::new(|| {
+        let (name, definitions) = definitions::<ObjectMeta>();
+        compiled(&name, &definitions)
+    });
+    Arc::clone(&METADATA)
 }
 
 /// The compiled schema of a definition, references resolved; definitions that contain themselves end in "anything goes".

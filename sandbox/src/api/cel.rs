@@ -228,6 +228,10 @@ fn to_cel(schema: &Schema, value: &Value, root: bool) -> Cel {
                     continue;
                 }
                 let entry = match (schema.properties.get(name), &schema.additional) {
+                    (Some(_), _) if root && name == "metadata" => match visible(name, field) {
+                        Some(field) => (name.clone(), to_cel(&anything, &field, false)),
+                        None => continue,
+                    },
                     (Some(below), _) => (escape(name), to_cel(below, field, false)),
                     (None, Additional::Schema(below)) => (name.clone(), to_cel(below, field, false)),
                     (None, Additional::Anything) => (name.clone(), to_cel(&anything, field, false)),

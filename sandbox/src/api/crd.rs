@@ -2,6 +2,7 @@
 //!
 //! Source: `apiextensions-apiserver/pkg/{controller/status,controller/establish,controller/finalizer}`.
 
+use super::builtin_schema;
 use super::delete::{self, Outcome, Propagation};
 use super::gc::Chore;
 use super::jsonpath::Path;
@@ -204,6 +205,7 @@ fn resource(spec: &Value) -> Resource {
         versions: versions.into_iter().map(|(_, version)| version).collect(),
         storage,
         nature: Nature::Custom,
+        definitions: None,
     }
 }
 
@@ -245,7 +247,8 @@ fn version(version: &Value, names: &Value, spec: &Value) -> Version {
         served: version["served"] == true,
         status: version["subresources"].get("status").is_some(),
         subresources: Vec::new(),
-        schema: schema.map(Schema::compile),
+        schema: schema.map(|schema| Schema::compile_resource(schema, builtin_schema::metadata())),
+        raw_schema: schema.cloned().map(Arc::new),
         columns: if columns.is_empty() {
             column(&json!({"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}))
                 .into_iter()

@@ -153,7 +153,8 @@ fn returns_object(call: &Call<'_>) -> bool {
 
 fn check_preconditions(call: &Call<'_>, existing: &Object, options: &Options) -> Result<(), Failure> {
     let refuse = |why: &str| {
-        Err(Failure::conflict(call.group(), &call.resource.plural, existing.name(), why))
+        // The real server names the kind here, not the resource.
+        Err(Failure::conflict(call.group(), &call.resource.kind, existing.name(), why))
     };
     if let Some(uid) = &options.uid
         && uid != existing.uid()

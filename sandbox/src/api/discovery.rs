@@ -60,7 +60,7 @@ pub(super) fn answer(
             Ok(Answer::value(200, &group_document(&resources, group, true)))
         }
         ["apis", group, version] => resource_list(&resources, group, version),
-        _unknown => Err(Failure::no_such_resource()),
+        _unknown => Err(Failure::no_such_path()),
     }
 }
 
@@ -184,7 +184,7 @@ fn resource_list(
         }
     }
     if list.is_empty() {
-        return Err(Failure::no_such_resource());
+        return Err(Failure::no_such_path());
     }
     Ok(Answer::value(
         200,

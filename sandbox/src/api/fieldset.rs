@@ -216,8 +216,8 @@ pub(super) fn compare(schema: &Schema, old: Option<&Value>, new: Option<&Value>)
     let mut comparison = Comparison::default();
     compare_at(
         schema,
-        old.filter(|v| !v.is_null()),
-        new.filter(|v| !v.is_null()),
+        old,
+        new,
         &mut comparison.added,
         &mut comparison.modified,
         &mut comparison.removed,
@@ -304,8 +304,8 @@ fn compare_at(
                 let step = Step::Field(name.clone());
                 compare_at(
                     below,
-                    old.filter(|v| !v.is_null()),
-                    new.filter(|v| !v.is_null()),
+                    old,
+                    new,
                     added.child(step.clone()),
                     modified.child(step.clone()),
                     removed.child(step),

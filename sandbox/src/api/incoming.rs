@@ -2,11 +2,11 @@
 
 use super::builtin::BuiltinKind;
 use super::convert;
-use super::object::metadata;
+use super::object::{meta_text, metadata};
 use super::resource::{Nature, group_version};
 use super::router::Call;
 use super::shape;
-use super::status::Failure;
+use super::status::{Failure, FieldError, FieldErrorKind};
 use super::validate;
 use serde_json::Value;
 
@@ -29,9 +29,11 @@ fn strictness(call: &Call<'_>) -> Result<Strictness, Failure> {
         Some("Strict") => Ok(Strictness::Strict),
         None | Some("Warn") => Ok(Strictness::Warn),
         Some("Ignore") => Ok(Strictness::Ignore),
-        Some(other) => Err(Failure::bad_request(format!(
-            "Invalid value for fieldValidation: \"{other}\": supported values: \"Ignore\", \"Strict\", \"Warn\""
-        ))),
+        Some(other) => Err(call.info.unsupported(
+            "fieldValidation",
+            Value::from(other),
+            "\"\", \"Ignore\", \"Strict\", \"Warn\"",
+        )),
     }
 }
 
@@ -70,10 +72,10 @@ pub(super) fn configuration(call: &Call<'_>) -> Result<Value, Failure> {
         if let Some(path) = unknown.first() {
             return Err(Failure::new(
                 http::StatusCode::INTERNAL_SERVER_ERROR,
-                "InternalError",
+                "",
                 format!(
                     "failed to create typed patch object ({}/{}; {api_version}, Kind={}): .{path}: field not declared in schema",
-                    call.target.namespace, call.target.name, call.resource.kind
+                    meta_text(&object, "namespace"), call.target.name, call.resource.kind
                 ),
             ));
         }
@@ -157,6 +159,20 @@ fn check_type(call: &Call<'_>, object: &mut Value, api_version: &str) -> Result<
                         == call
                             .resource
                             .api_version(&call.resource.storage_version().name) => {}
+            Some(given) if field == "kind" && call.resource.nature == Nature::Custom => {
+                let error = FieldError::new(
+                    FieldErrorKind::Invalid,
+                    "kind",
+                    Some(Value::from(given)),
+                    format!("must be {wanted}"),
+                );
+                return Err(Failure::invalid(
+                    call.group(),
+                    given,
+                    meta_text(object, "name"),
+                    &[error],
+                ));
+            }
             Some(given) => {
                 let what = if field == "kind" { "kind" } else { "API version" };
                 return Err(Failure::bad_request(format!(
@@ -172,7 +188,7 @@ fn check_type(call: &Call<'_>, object: &mut Value, api_version: &str) -> Result<
 fn check_decoding(call: &Call<'_>, schema: &super::schema::Schema, object: &Value) -> Result<(), Failure> {
     let wrong = validate::validate(schema, object, None)
         .into_iter()
-        .find(|error| error.kind == super::status::FieldErrorKind::TypeInvalid);
+        .find(|error| error.kind == FieldErrorKind::TypeInvalid);
     match wrong {
         None => Ok(()),
         Some(error) => Err(Failure::bad_request(format!(

@@ -3,7 +3,7 @@
 use super::convert;
 use super::resource::Nature;
 use super::router::Call;
-use super::status::{Cause, Details, Failure};
+use super::status::Failure;
 use super::strategic;
 use super::write::schema_of;
 use serde_json::Value;
@@ -30,7 +30,7 @@ pub(super) fn apply(call: &Call<'_>, existing: &Value) -> Result<Value, Failure>
                     ),
                 ));
             }
-            json_patch::patch(&mut object, &patch).map_err(|error| unprocessable(&error.to_string()))?;
+            json_patch::patch(&mut object, &patch).map_err(|error| unprocessable(&error))?;
         }
         "application/merge-patch+json" => {
             let patch = decode(body)?;
@@ -62,20 +62,14 @@ fn decode(body: &[u8]) -> Result<Value, Failure> {
     }
 }
 
-/// 422 for a patch that is understood and cannot be applied, such as a `test` that fails.
-fn unprocessable(why: &str) -> Failure {
+/// 422 for a patch that is understood and cannot be applied, such as a `test` that fails; the server does not say which.
+fn unprocessable(why: &dyn std::fmt::Display) -> Failure {
+    tracing::debug!(%why, "patch refused");
     let mut failure = Failure::new(
         http::StatusCode::UNPROCESSABLE_ENTITY,
         "Invalid",
         "the server rejected our request due to an error in our request",
     );
-    failure.details = Some(Box::new(Details {
-        causes: vec![Cause {
-            reason: "UnexpectedServerResponse".to_owned(),
-            message: why.to_owned(),
-            field: None,
-        }],
-        ..Details::default()
-    }));
+    failure.details = Some(Box::default());
     failure
 }

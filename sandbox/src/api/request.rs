@@ -2,9 +2,10 @@
 //!
 //! Source: `k8s.io/apiserver/pkg/endpoints/request/requestinfo.go`.
 
-use super::status::Failure;
+use super::status::{Failure, FieldError, FieldErrorKind};
 use bytes::Bytes;
 use http::{Method, header};
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 /// What is done to a resource, in the words of RBAC.
@@ -156,10 +157,22 @@ impl RequestInfo {
         match self.parameter("dryRun") {
             None => Ok(false),
             Some("All") => Ok(true),
-            Some(other) => Err(Failure::bad_request(format!(
-                "Invalid value for dryRun: \"{other}\": supported values: \"All\""
-            ))),
+            Some(other) => Err(self.unsupported("dryRun", json!([other]), "\"All\"")),
         }
+    }
+
+    /// 422 for the value of a parameter.
+    pub(super) fn unsupported(&self, parameter: &str, value: Value, supported: &str) -> Failure {
+        let kind = match self.verb {
+            Verb::Create => "CreateOptions",
+            Verb::Update => "UpdateOptions",
+            Verb::Patch => "PatchOptions",
+            Verb::Delete | Verb::DeleteCollection => "DeleteOptions",
+            Verb::Get | Verb::List | Verb::Watch => "ListOptions",
+        };
+        let detail = format!("supported values: {supported}");
+        let error = FieldError::new(FieldErrorKind::NotSupported, parameter, Some(value), detail);
+        Failure::invalid_option(kind, error)
     }
 
     /// The field manager of a write: the parameter, else the user agent's first part, else the client's name.

@@ -2,7 +2,7 @@
 
 use super::builtin::BuiltinKind;
 use super::schema::Schema;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::sync::Arc;
 
 /// One served resource in all its versions.
@@ -30,6 +30,8 @@ pub struct Resource {
     pub storage: usize,
     /// What sets the resource apart.
     pub nature: Nature,
+    /// OpenAPI definitions of a built-in kind, made when asked for: its name, and all that it refers to.
+    pub definitions: Option<fn() -> (String, Map<String, Value>)>,
 }
 
 /// Built in, or defined by a CustomResourceDefinition.
@@ -54,6 +56,8 @@ pub struct Version {
     pub subresources: Vec<&'static str>,
     /// The schema, for pruning, defaulting, validation and field ownership; absent where anything goes.
     pub schema: Option<Arc<Schema>>,
+    /// The schema as its definition wrote it, for OpenAPI; custom resources only.
+    pub raw_schema: Option<Arc<Value>>,
     /// Extra columns of server-side tables.
     pub columns: Vec<Column>,
     /// Deprecation warning sent with each answer.
@@ -118,9 +122,7 @@ impl Resource {
 
     /// Whether a field selector may use `path`.
     pub fn selectable(&self, path: &str) -> bool {
-        let common =
-            path == "metadata.name" || (path == "metadata.namespace");
-        common
+        matches!(path, "metadata.name" | "metadata.namespace")
             || match self.nature {
                 Nature::Builtin(kind) => kind.selectable_fields().contains(&path),
                 Nature::Custom => false,

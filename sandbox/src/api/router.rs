@@ -68,17 +68,17 @@ pub(super) fn route(
         let group = if target.group == "events.k8s.io" { "" } else { &target.group };
         let id = state
             .find(group, &target.resource)
-            .ok_or_else(Failure::no_such_resource)?;
+            .ok_or_else(Failure::no_such_path)?;
         (id, Arc::clone(&state.collection(id).resource))
     };
     if resource.version(&target.version).is_none() {
-        return Err(Failure::no_such_resource());
+        return Err(Failure::no_such_path());
     }
     let lacks_namespace = resource.namespaced && target.namespace.is_empty();
     if (!resource.namespaced && !target.namespace.is_empty())
         || (lacks_namespace && !target.name.is_empty())
     {
-        return Err(Failure::no_such_resource());
+        return Err(Failure::no_such_path());
     }
     let call = Call {
         inner,
@@ -110,7 +110,7 @@ pub(super) fn route(
                 eviction::bind(&call)
             }
         }
-        _unknown => Err(Failure::no_such_resource()),
+        _unknown => Err(Failure::no_such_path()),
     }
 }
 
@@ -150,7 +150,7 @@ fn other_path(inner: &Arc<Inner>, info: &RequestInfo) -> Result<Answer, Failure>
             200,
             &json!({"paths": ["/api", "/api/v1", "/apis", "/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/readyz", "/version"]}),
         )),
-        _unknown => Err(Failure::no_such_resource()),
+        _unknown => Err(Failure::no_such_path()),
     }
 }
 

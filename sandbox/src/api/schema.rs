@@ -155,6 +155,13 @@ impl Schema {
         Arc::new(compile(schema, 0))
     }
 
+    /// As [`Schema::compile`], with the `metadata` that every resource has.
+    pub fn compile_resource(schema: &Value, metadata: Arc<Self>) -> Arc<Self> {
+        let mut compiled = compile(schema, 0);
+        compiled.properties.insert("metadata".to_owned(), metadata);
+        Arc::new(compiled)
+    }
+
     /// The schema of a field, if the field is known.
     pub fn field(&self, name: &str) -> Option<&Arc<Self>> {
         self.properties.get(name).or(match &self.additional {

@@ -137,6 +137,11 @@ impl Answer {
     }
 
     pub(super) fn failure(failure: &Failure) -> Self {
+        if failure.is_plain_text() {
+            let mut answer = Self::json(failure.code, Bytes::from(failure.message.clone()));
+            answer.content_type = "text/plain; charset=utf-8";
+            return answer;
+        }
         let mut answer = Self::value(failure.code, &failure.to_value());
         answer.retry_after_seconds = failure
             .details

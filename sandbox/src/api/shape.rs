@@ -25,7 +25,7 @@ const METADATA: [&str; 15] = [
     "uid",
 ];
 
-/// Drops what the schema does not know; returns the dropped paths in the order of the object.
+/// Drops what the schema does not know, and nulls where none may be; returns the dropped paths in the order of the object.
 pub(super) fn prune(schema: &Schema, object: &mut Value) -> Vec<String> {
     let mut dropped = Vec::new();
     prune_at(schema, object, "", true, &mut dropped);
@@ -56,6 +56,11 @@ fn prune_at(schema: &Schema, value: &mut Value, path: &str, resource: bool, drop
             for name in unknown {
                 fields.remove(&name);
             }
+            // Nulls that may not be null and have no default count as absent.
+            fields.retain(|name, field| {
+                let below = schema.field(name);
+                !field.is_null() || below.is_none_or(|below| below.nullable || below.default.is_some())
+            });
         }
         Value::Array(items) => {
             if let Some(below) = &schema.items {

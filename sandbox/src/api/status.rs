@@ -154,7 +154,7 @@ pub struct Details {
 pub struct Failure {
     /// HTTP status code.
     pub code: u16,
-    /// The `metav1.StatusReason`.
+    /// The `metav1.StatusReason`; empty where the real server gives none.
     pub reason: &'static str,
     /// The message, word for word as the real server's.
     pub message: String,
@@ -200,15 +200,19 @@ impl Failure {
         .about(group, resource, name)
     }
 
-    /// 404 for a path or resource that is not served.
-    pub fn no_such_resource() -> Self {
-        let mut failure = Self::new(
-            StatusCode::NOT_FOUND,
-            "NotFound",
-            "the server could not find the requested resource",
-        );
-        failure.details = Some(Box::default());
-        failure
+    /// 404 for a path or resource that is not served: a line of plain text, no Status, as on the real server.
+    pub fn no_such_path() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "", "404 page not found\n")
+    }
+
+    /// Whether the answer is a line of text.
+    pub(super) fn is_plain_text(&self) -> bool {
+        self.reason.is_empty() && self.message.ends_with('\n')
+    }
+
+    /// 422 for a query parameter of a write; `kind` is that of its options, such as `CreateOptions`.
+    pub(super) fn invalid_option(kind: &str, error: FieldError) -> Self {
+        Self::invalid("meta.k8s.io", kind, "", &[error])
     }
 
     /// 409 for a name that is taken.
@@ -343,8 +347,11 @@ impl Failure {
     pub fn to_value(&self) -> Value {
         let mut status = json!({
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-            "message": self.message, "reason": self.reason, "code": self.code,
+            "message": self.message, "code": self.code,
         });
+        if !self.reason.is_empty() {
+            status["reason"] = Value::from(self.reason);
+        }
         if let Some(details) = &self.details {
             status["details"] = details_value(details);
         }

@@ -182,9 +182,8 @@ fn check_body(
 ) {
     match resource.nature {
         Nature::Custom => {
-            let found = validate::validate(schema, object, old);
-            let blocked = validate::block_rules(&found);
-            errors.extend(found);
+            errors.extend(validate::validate(schema, object, old));
+            let blocked = validate::block_rules(errors);
             if !blocked {
                 errors.extend(cel::validate(schema, object, old));
             } else if schema.has_rules {
@@ -223,6 +222,15 @@ fn is_subdomain(text: &str) -> bool {
 }
 
 fn check_name(resource: &Resource, name: &str, errors: &mut Vec<FieldError>) {
+    if name.is_empty() {
+        errors.push(FieldError::new(
+            FieldErrorKind::Required,
+            "metadata.name",
+            None,
+            "name or generateName is required",
+        ));
+        return;
+    }
     // RBAC names are path segments; Events are too, in the core group.
     let lenient = resource.group == "rbac.authorization.k8s.io"
         || resource.nature == Nature::Builtin(BuiltinKind::Event);

@@ -13,6 +13,8 @@ use cupcake_engine::clock::Timestamp;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
+const NAME_DESCRIPTION: &str = "Name must be unique within a namespace. Is required when creating resources, although some resources may allow a client to request the generation of an appropriate name automatically. Name is primarily intended for creation idempotence and configuration definition. Cannot be updated. More info: https://kubernetes.io/docs/concepts/overview/working-with-objects/names#names";
+
 /// What a row carries besides its cells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum IncludeObject {
@@ -58,7 +60,7 @@ pub(super) fn of_watch(
 fn definitions(view: &View) -> Value {
     let mut columns = vec![json!({
         "name": "Name", "type": "string", "format": "name", "priority": 0,
-        "description": "Name must be unique within a namespace.",
+        "description": NAME_DESCRIPTION,
     })];
     match view.resource.nature {
         Nature::Custom => {

@@ -19,8 +19,12 @@ pub(super) fn validate(schema: &Schema, object: &Value, old: Option<&Value>) -> 
 /// Whether the errors make CEL rules meaningless: the server then leaves them out and says so.
 pub(super) fn block_rules(errors: &[FieldError]) -> bool {
     errors.iter().any(|error| match error.kind {
-        Kind::Required | Kind::TooLong | Kind::TooMany | Kind::TypeInvalid => true,
-        Kind::Duplicate | Kind::Invalid | Kind::NotSupported | Kind::Forbidden => false,
+        Kind::Required
+        | Kind::NotSupported
+        | Kind::TooLong
+        | Kind::TooMany
+        | Kind::TypeInvalid => true,
+        Kind::Duplicate | Kind::Invalid | Kind::Forbidden => false,
     })
 }
 

@@ -96,7 +96,7 @@ pub(super) fn create_object(
         ));
     }
     metadata(&mut object).remove("resourceVersion");
-    name_object(call, &mut state, &mut object)?;
+    name_object(call, &mut state, &mut object);
     let name = meta_text(&object, "name").to_owned();
     let uid = state.new_uid();
     set_meta(&mut object, "uid", Value::from(uid));
@@ -121,23 +121,14 @@ pub(super) fn create_object(
 }
 
 /// Names an object by `metadata.name`, or by `metadata.generateName` and five letters.
-fn name_object(call: &Call<'_>, state: &mut State, object: &mut Value) -> Result<(), Failure> {
+fn name_object(call: &Call<'_>, state: &mut State, object: &mut Value) {
     if !meta_text(object, "name").is_empty() {
-        return Ok(());
+        return;
     }
     let base = meta_text(object, "generateName").to_owned();
     if base.is_empty() {
-        return Err(Failure::invalid(
-            &call.resource.group,
-            &call.resource.kind,
-            "",
-            &[FieldError::new(
-                FieldErrorKind::Required,
-                "metadata.name",
-                None,
-                "name or generateName is required",
-            )],
-        ));
+        // Validation refuses it.
+        return;
     }
     let mut name = String::new();
     for _ in 0..NAME_ATTEMPTS_MAX {
@@ -147,7 +138,6 @@ fn name_object(call: &Call<'_>, state: &mut State, object: &mut Value) -> Result
         }
     }
     set_meta(object, "name", Value::from(name));
-    Ok(())
 }
 
 /// The namespace of the object is the one of the URL.
@@ -347,7 +337,17 @@ fn check_preconditions(
     let name = &call.target.name;
     let plural = &call.resource.plural;
     let uid = meta_text(object, "uid");
-    if !uid.is_empty() && uid != meta_text(old, "uid") {
+    let other_uid = !uid.is_empty() && uid != meta_text(old, "uid");
+    if other_uid && verb == Verb::Patch {
+        let error = FieldError::new(
+            FieldErrorKind::Invalid,
+            "metadata.uid",
+            Some(Value::from(uid)),
+            "field is immutable",
+        );
+        return Err(Failure::invalid(call.group(), &call.resource.kind, name, &[error]));
+    }
+    if other_uid {
         return Err(Failure::conflict(
             call.group(),
             plural,
@@ -363,7 +363,7 @@ fn check_preconditions(
         "" | "0" if verb == Verb::Update && !call.resource.allows_unconditional_update() => {
             Err(Failure::invalid(
                 call.group(),
-                &call.resource.kind,
+                plural,
                 name,
                 &[FieldError::new(
                     FieldErrorKind::Invalid,

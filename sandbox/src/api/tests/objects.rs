@@ -69,14 +69,6 @@ async fn refusals_carry_the_words_of_the_real_server() {
         ),
         ("POST", "/api/v1/nodes", node("w1"), 409, "AlreadyExists", "nodes \"w1\" already exists"),
         (
-            "GET",
-            "/apis/nowhere.example/v1/things",
-            Value::Null,
-            404,
-            "NotFound",
-            "the server could not find the requested resource",
-        ),
-        (
             "POST",
             "/api/v1/namespaces/nowhere/configmaps",
             json!({"metadata": {"name": "x"}}),
