@@ -179,7 +179,7 @@ fn outputs_schema(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
-/// How far a claimed order is: Claimed, Working, Prepared, Done, Failed, Refused or Stopped.
+/// How far the claimed order is: Claimed, Working, Prepared (waits for proceed), and in the end Done, Failed, Refused or Stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum TaskState {
     /// The agent has it; the machine may not have begun.

@@ -16,7 +16,7 @@ pub struct NodeRef {
     pub uid: String,
 }
 
-/// What a node is for: `control-plane` if it runs kubeadm's static pods, `worker` otherwise.
+/// What a node is for: control-plane if it runs kubeadm's static pods, worker otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum NodeRole {

@@ -4,8 +4,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// Where it stands: `Pending` until the first step starts, then `InProgress`, and one of `Succeeded`, `Failed` and `Cancelled` in the end.
-/// `RequiresAttention` rests until a person helps, and can go on from there.
+/// Where it stands: Pending until the first step starts, then InProgress, and one of Succeeded, Failed and Cancelled in the end.
+/// RequiresAttention rests until a person helps, and can go on from there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, JsonSchema)]
 pub enum Phase {
     /// Nothing has been started yet.
