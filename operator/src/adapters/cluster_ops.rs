@@ -227,6 +227,7 @@ impl ClusterOps for KubeClusterOps {
                 ChildSource::Wave { .. } => 1,
                 ChildSource::Plan { .. } => failures_max,
             },
+            owner: RunMeta::owned_by("UpgradeRun", parent.as_str(), parent_uid),
         };
         match self.store.create_run(child, &plan_digest, &meta, self.clock.now()).await {
             Ok(()) => Ok(()),

@@ -56,9 +56,23 @@ pub struct RunMeta {
     pub concurrency: u32,
     /// How many failed nodes stop new ones.
     pub failures_max: u32,
+    /// With whom it is garbage-collected; `None` for a run that nobody asked for through a DirectUpdate.
+    pub owner: Option<OwnerReference>,
 }
 
 impl RunMeta {
+    /// The owner of a run that `kind` `name` asked for.
+    pub fn owned_by(kind: &str, name: &str, uid: &str) -> Option<OwnerReference> {
+        Some(OwnerReference {
+            api_version: format!("{GROUP}/{VERSION}"),
+            kind: kind.to_owned(),
+            name: name.to_owned(),
+            uid: uid.to_owned(),
+            controller: Some(true),
+            block_owner_deletion: Some(true),
+        })
+    }
+
     /// The root's UID, as the children of `parent` carry it.
     pub fn root_uid_of(parent: &UpgradeRun) -> Option<String> {
         parent.labels().get(RUN_LABEL).cloned().or_else(|| parent.uid())
@@ -144,7 +158,7 @@ impl KubeStore {
         if let Some(root) = &meta.root_uid {
             run.labels_mut().insert(RUN_LABEL.to_owned(), root.clone());
         }
-        run.metadata.owner_references = Some(vec![owner_of(meta)]);
+        run.metadata.owner_references = meta.owner.clone().map(|owner| vec![owner]);
         let api: Api<UpgradeRun> = Api::all(self.client.clone());
         api.create(&PostParams::default(), &run).await.map(drop)
     }
@@ -196,21 +210,6 @@ impl KubeStore {
     }
 }
 
-fn owner_of(meta: &RunMeta) -> OwnerReference {
-    let (kind, name, uid) = match &meta.parent {
-        Some(parent) => ("UpgradeRun", &parent.run, &parent.uid),
-        None => ("DirectUpdate", &meta.direct_update.name, &meta.direct_update.uid),
-    };
-    OwnerReference {
-        api_version: format!("{GROUP}/{VERSION}"),
-        kind: kind.to_owned(),
-        name: name.clone(),
-        uid: uid.clone(),
-        controller: Some(true),
-        block_owner_deletion: Some(true),
-    }
-}
-
 fn corrupt(run: &RunName, source: impl std::error::Error + Send + Sync + 'static) -> StoreError {
     StoreError::Corrupt { run: run.clone(), source: Box::new(source) }
 }
@@ -253,6 +252,7 @@ impl RunStore for KubeStore {
             hop: None,
             concurrency: run.limits.concurrency,
             failures_max: run.limits.failures_max,
+            owner: None,
         };
         match self.create_run(&run.name, &digest, &meta, run.cursor.created()).await {
             Ok(()) => Ok(()),

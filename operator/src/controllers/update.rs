@@ -211,6 +211,7 @@ async fn create_run(
         hop: Some(target),
         concurrency: 1,
         failures_max: 1,
+        owner: RunMeta::owned_by("DirectUpdate", &update.name_any(), &update.uid().unwrap_or_default()),
     };
     match operator.store.create_run(run, digest, &meta, operator.clock.now()).await {
         Err(error) if is_already_exists(&error) => Ok(()),

@@ -1,0 +1,5 @@
+//! Every scenario that spans crates, in one binary.
+#![expect(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "tests say what went wrong by panicking")]
+
+mod stores;
+mod walls;
