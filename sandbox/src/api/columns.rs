@@ -90,16 +90,16 @@ const NAMESPACE: &[BuiltinColumn] =
     &[column("Status", |namespace, _| text(namespace, &["status", "phase"])), AGE];
 
 const CONFIG_MAP: &[BuiltinColumn] = &[
-    count("Data", |map, _| {
+    column("Data", |map, _| {
         let count = |field: &str| size(map, &[field]).as_u64().unwrap_or(0);
-        Value::from(count("data") + count("binaryData"))
+        Value::from((count("data") + count("binaryData")).to_string())
     }),
     AGE,
 ];
 
 const SECRET: &[BuiltinColumn] = &[
     column("Type", |secret, _| text(secret, &["type"])),
-    count("Data", |secret, _| size(secret, &["data"])),
+    column("Data", |secret, _| Value::from(size(secret, &["data"]).to_string())),
     AGE,
 ];
 

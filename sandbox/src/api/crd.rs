@@ -70,7 +70,11 @@ pub(super) fn check(object: &Value, errors: &mut Vec<FieldError>) {
         ));
     }
     for (at, version) in versions.iter().enumerate() {
-        let path = format!("spec.versions[{at}].schema.openAPIV3Schema");
+        // The schema of a single version is checked as if it stood above the versions.
+        let path = match versions.len() {
+            1 => "spec.validation.openAPIV3Schema".to_owned(),
+            _several => format!("spec.versions[{at}].schema.openAPIV3Schema"),
+        };
         match version["schema"].get("openAPIV3Schema") {
             None => errors.push(FieldError::new(
                 FieldErrorKind::Required,

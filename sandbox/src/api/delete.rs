@@ -3,11 +3,12 @@
 //! Source: `k8s.io/apiserver/pkg/registry/rest/delete.go`, `registry/generic/registry/store.go`.
 
 use super::builtin::BuiltinKind;
+use super::convert;
 use super::gc::{self, Chore};
 use super::object::{Key, Object, child, finalizers, meta, meta_text, metadata, set_meta};
 use super::read;
 use super::request::Verb;
-use super::resource::Nature;
+use super::resource::{Nature, group_version};
 use super::router::Call;
 use super::selectors::{FieldSelector, LabelSelector};
 use super::server::Answer;
@@ -185,23 +186,32 @@ pub(super) fn many(call: &Call<'_>) -> Result<Answer, Failure> {
         |path| resource.selectable(path),
     )?;
     let mut state = call.inner.lock();
-    let keys: Vec<Key> = state
+    let found: Vec<(Key, Arc<Object>)> = state
         .collection(call.id)
         .range(&call.target.namespace, None)
         .filter(|(_, object)| labels.matches(object.labels()) && fields.matches(object.value()))
-        .map(|(key, _)| key.clone())
+        .map(|(key, object)| (key.clone(), Arc::clone(object)))
         .collect();
-    for key in &keys {
+    for (key, _) in &found {
         if state.get(call.id, key).is_some() {
             delete_checked(call, &mut state, key, &options)?;
         }
     }
-    let answer = json!({
-        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success",
-        "details": {"group": call.group(), "kind": call.resource.plural},
+    // The answer lists what was deleted.
+    let items: Vec<Value> = found
+        .iter()
+        .map(|(_, object)| {
+            convert::shown_as(&call.resource, call.group(), &call.target.version, object.value())
+        })
+        .collect();
+    let list = json!({
+        "kind": call.resource.list_kind,
+        "apiVersion": group_version(call.group(), &call.target.version),
+        "metadata": {"resourceVersion": state.revision.to_string()},
+        "items": items,
     });
-    let answer = Answer::value(200, &answer);
-    Ok(if keys.is_empty() || call.info.dry_run()? {
+    let answer = Answer::value(200, &list);
+    Ok(if found.is_empty() || call.info.dry_run()? {
         answer
     } else {
         answer.committed()
@@ -252,7 +262,9 @@ pub(super) fn begin(
     if !already || old_grace.is_some_and(|old| grace < old) {
         let end = now + TimeDelta::try_seconds(grace).unwrap_or_default();
         set_meta(&mut value, "deletionTimestamp", Value::from(stamp(end)));
-        set_meta(&mut value, "deletionGracePeriodSeconds", Value::from(grace));
+        if resource.nature != Nature::Builtin(BuiltinKind::Namespace) {
+            set_meta(&mut value, "deletionGracePeriodSeconds", Value::from(grace));
+        }
         if let Some(generation) = meta(&value, "generation").and_then(Value::as_i64) {
             set_meta(&mut value, "generation", Value::from(generation + 1));
         }

@@ -3,7 +3,7 @@
 //! Source: `k8s.io/kubernetes/pkg/registry/core/pod/storage/eviction.go`, `pkg/controller/disruption/disruption.go`.
 
 use super::delete;
-use super::object::{Key, Object, meta, meta_text, set_meta};
+use super::object::{Key, Object, meta, meta_text};
 use super::router::Call;
 use super::selectors::LabelSelector;
 use super::server::Answer;
@@ -45,13 +45,13 @@ pub(super) fn evict(call: &Call<'_>) -> Result<Answer, Failure> {
     let free = matches!(phase, "Succeeded" | "Failed" | "Pending")
         || meta(pod.value(), "deletionTimestamp").is_some();
     if !free {
-        check_budgets(&state, call, &pod)?;
+        check_budgets(&state, &pod)?;
     }
     delete::evicted(call, &mut state, &key, &body["deleteOptions"])?;
     Ok(Answer::value(201, &created()).committed())
 }
 
-fn check_budgets(state: &State, call: &Call<'_>, pod: &Object) -> Result<(), Failure> {
+fn check_budgets(state: &State, pod: &Object) -> Result<(), Failure> {
     let budgets = matching_budgets(state, pod);
     let budget = match budgets.as_slice() {
         [] => return Ok(()),
@@ -73,7 +73,7 @@ fn check_budgets(state: &State, call: &Call<'_>, pod: &Object) -> Result<(), Fai
             return Ok(());
         }
     }
-    if figure("disruptionsAllowed") > 0 || call.info.dry_run()? {
+    if figure("disruptionsAllowed") > 0 {
         return Ok(());
     }
     let mut failure = Failure::new(
@@ -244,9 +244,6 @@ pub(super) fn bind(call: &Call<'_>) -> Result<Answer, Failure> {
     value["status"]["conditions"] = json!([{
         "type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": stamp(call.now),
     }]);
-    if let Some(generation) = meta(&value, "generation").and_then(Value::as_i64) {
-        set_meta(&mut value, "generation", Value::from(generation + 1));
-    }
     if !call.info.dry_run()? {
         state.put(call.id, key, value, call.now);
     }

@@ -4,6 +4,7 @@
 
 use super::fieldset::{Comparison, FieldSet, compare};
 use super::object::{meta, metadata};
+use super::resource::{Nature, Resource};
 use super::schema::Schema;
 use serde_json::{Value, json};
 
@@ -201,6 +202,23 @@ pub(super) fn changes(
     strip(&mut comparison.modified, subresource, has_status);
     strip(&mut comparison.removed, subresource, has_status);
     comparison
+}
+
+/// What a typed object has before anything is set: its specification and status are structures that are always there.
+pub(super) fn blank(resource: &Resource, object: &Value) -> Option<Value> {
+    if resource.nature == Nature::Custom {
+        return None;
+    }
+    let mut blank = json!({"metadata": {}});
+    for half in ["spec", "status"] {
+        if object.get(half).is_some_and(Value::is_object) {
+            blank[half] = json!({});
+        }
+    }
+    if resource.kind == "Pod" {
+        blank["spec"]["containers"] = json!([]);
+    }
+    Some(blank)
 }
 
 /// Records an update by `writer` in the entries of `new`, which holds those of `old` (or of the request, where it brings some).

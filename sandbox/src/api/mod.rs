@@ -19,6 +19,7 @@ mod convert;
 mod crd;
 mod delete;
 mod discovery;
+mod events;
 mod eviction;
 mod fieldset;
 mod formats;

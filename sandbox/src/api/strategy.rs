@@ -7,12 +7,11 @@ use super::object::{as_map, child, copy_field, copy_meta, finalizers, meta, meta
 use super::resource::{Nature, Resource};
 use super::schema::Schema;
 use super::status::{Failure, FieldError, FieldErrorKind};
-use super::{cel, crd, validate};
-use cupcake_engine::clock::Timestamp;
+use super::{cel, crd, events, validate};
 use serde_json::{Map, Value, json};
 
 /// Makes a new object what it must be at birth.
-pub(super) fn prepare_create(resource: &Resource, has_status: bool, object: &mut Value, now: Timestamp) {
+pub(super) fn prepare_create(resource: &Resource, has_status: bool, object: &mut Value) {
     let drops_status = match resource.nature {
         Nature::Custom => has_status,
         Nature::Builtin(kind) => kind.drops_status_on_create(),
@@ -45,14 +44,7 @@ pub(super) fn prepare_create(resource: &Resource, has_status: bool, object: &mut
         BuiltinKind::CustomResourceDefinition => {
             object["status"] = json!({"storedVersions": crd::storage_versions(object)});
         }
-        BuiltinKind::Event => {
-            let fields = as_map(object);
-            if fields.get("firstTimestamp").is_none() && fields.get("eventTime").is_none() {
-                let stamp = super::write::stamp(now);
-                fields.insert("firstTimestamp".to_owned(), Value::from(stamp));
-            }
-        }
-        BuiltinKind::Node | BuiltinKind::Lease | BuiltinKind::Plain => {}
+        BuiltinKind::Node | BuiltinKind::Event | BuiltinKind::Lease | BuiltinKind::Plain => {}
     }
 }
 
@@ -117,16 +109,20 @@ fn specification_differs(resource: &Resource, has_status: bool, old: &Value, new
     }
 }
 
-/// The rules for a new object.
+/// The rules for a new object; `group` is the one that the client spoke to.
 pub(super) fn validate_create(
     resource: &Resource,
     schema: &Schema,
     object: &Value,
     name: &str,
+    group: &str,
 ) -> Result<(), Failure> {
     let mut errors = Vec::new();
     check_name(resource, name, &mut errors);
     check_metadata(object, &mut errors);
+    if resource.nature == Nature::Builtin(BuiltinKind::Event) {
+        events::check(object, group, &mut errors);
+    }
     check_body(resource, schema, object, None, &mut errors);
     refuse(resource, name, errors)
 }
@@ -333,7 +329,12 @@ pub(super) fn default_builtin(kind: BuiltinKind, name: &str, object: &mut Value)
         child(as_map(object), "spec").entry(field).or_insert(value);
     };
     match kind {
+        BuiltinKind::Node => {
+            // Typed objects always have their specification, empty or not.
+            child(as_map(object), "spec");
+        }
         BuiltinKind::Pod => {
+            set("enableServiceLinks", Value::from(true));
             set("restartPolicy", Value::from("Always"));
             set("terminationGracePeriodSeconds", Value::from(30));
             set("dnsPolicy", Value::from("ClusterFirst"));
@@ -347,6 +348,9 @@ pub(super) fn default_builtin(kind: BuiltinKind, name: &str, object: &mut Value)
         BuiltinKind::Service => {
             set("type", Value::from("ClusterIP"));
             set("sessionAffinity", Value::from("None"));
+            for port in object["spec"]["ports"].as_array_mut().into_iter().flatten() {
+                as_map(port).entry("protocol").or_insert_with(|| Value::from("TCP"));
+            }
         }
         BuiltinKind::CustomResourceDefinition => crd::default(object),
         BuiltinKind::Plain if name == "Secret" => {
@@ -358,8 +362,7 @@ pub(super) fn default_builtin(kind: BuiltinKind, name: &str, object: &mut Value)
                 child(fields, "data").insert(key.clone(), Value::from(encoded));
             }
         }
-        BuiltinKind::Node
-        | BuiltinKind::Namespace
+        BuiltinKind::Namespace
         | BuiltinKind::Event
         | BuiltinKind::Lease
         | BuiltinKind::PodDisruptionBudget

@@ -101,11 +101,12 @@ pub(super) fn create_object(
     let uid = state.new_uid();
     set_meta(&mut object, "uid", Value::from(uid));
     set_meta(&mut object, "creationTimestamp", Value::from(stamp(call.now)));
-    strategy::prepare_create(resource, call.version().status, &mut object, call.now);
+    strategy::prepare_create(resource, call.version().status, &mut object);
     let schema = schema_of(resource, &call.target.version);
-    strategy::validate_create(resource, &schema, &object, &name)?;
+    strategy::validate_create(resource, &schema, &object, &name, call.group())?;
     if writer.operation == Operation::Update {
-        managed::record_update(&schema, None, &mut object, writer, call.version().status);
+        let blank = managed::blank(resource, &object);
+        managed::record_update(&schema, blank.as_ref(), &mut object, writer, call.version().status);
     }
     admit(call, Verb::Create, Some(&object), None)?;
     let key = Key::new(&call.target.namespace, &name);
