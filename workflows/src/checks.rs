@@ -208,9 +208,9 @@ fn next_minor(snapshot: &ClusterSnapshot) -> String {
 
 fn kubelets(snapshot: &ClusterSnapshot, target: KubeVersion, workers: &Workers<'_>, findings: &mut Findings) {
     let server = snapshot.server;
-    let left_out: BTreeSet<&str> =
-        workers.left_out.iter().map(|node| node.node.name.as_str()).collect();
-    let moves = |node: &NodeSnapshot| node.role == NodeRole::ControlPlane || !left_out.contains(node.node.name.as_str());
+    let left_out: BTreeSet<&str> = workers.left_out.iter().map(|node| node.node.name.as_str()).collect();
+    let moves =
+        |node: &NodeSnapshot| node.role == NodeRole::ControlPlane || !left_out.contains(node.node.name.as_str());
     let mut newer = Vec::new();
     let mut ahead = Vec::new();
     let mut too_old = Vec::new();

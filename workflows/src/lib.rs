@@ -17,10 +17,15 @@
 mod checks;
 mod compile;
 mod finding;
+#[cfg(test)]
+mod properties;
+pub mod render;
 mod request;
 pub mod skew;
 mod summary;
 mod templates;
+#[cfg(test)]
+mod testing;
 mod timing;
 mod wave;
 

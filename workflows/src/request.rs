@@ -139,7 +139,9 @@ pub(crate) fn batch_nodes(spec: &DirectUpdateSpec, workers: u32) -> Result<u32, 
                     Code::OutOfRange,
                     "spec.concurrency",
                     spec.concurrency,
-                    format!("{wanted} workers at once need a batch of as many, and a batch holds {BATCH_NODES_MAX} at most"),
+                    format!(
+                        "{wanted} workers at once need a batch of as many, and a batch holds {BATCH_NODES_MAX} at most"
+                    ),
                     format!("set {BATCH_NODES_MAX} or less, or strategy parallel"),
                 ));
             }

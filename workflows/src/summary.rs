@@ -108,8 +108,7 @@ impl Summary {
 impl BatchPreview {
     fn line(&self) -> String {
         let canary = if self.canary { " (canary)" } else { "" };
-        let range =
-            if self.nodes == 1 { self.first.clone() } else { format!("{} to {}", self.first, self.last) };
+        let range = if self.nodes == 1 { self.first.clone() } else { format!("{} to {}", self.first, self.last) };
         let nodes = count(u32::try_from(self.nodes).unwrap_or(u32::MAX), "node");
         format!("       batch-{}{canary}: {nodes}, {range}", self.number)
     }

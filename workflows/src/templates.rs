@@ -11,9 +11,7 @@ use crate::timing::{
 use cupcake_crds::values::{Component, HostStep, KubeVersion, NodeRef, NodeSnapshot};
 use cupcake_engine::names::{InvalidName, RunName, StepKind};
 use cupcake_engine::plan::{Item, Plan, VertexTemplate};
-use cupcake_steps::cluster::params::{
-    Addons, ChildRun, DrainNode, HostOrder, Preflight, UncordonNode, VerifyCluster,
-};
+use cupcake_steps::cluster::params::{Addons, ChildRun, DrainNode, HostOrder, Preflight, UncordonNode, VerifyCluster};
 use cupcake_steps::host::params::{
     ETCD_SNAPSHOT, EtcdSnapshot, INSTALL_PACKAGES, InstallPackages, KUBEADM_UPGRADE, PULL_IMAGES, PullImages,
     RESTART_KUBELET, RestartKubelet, SWITCH_REPOSITORY, SwitchRepository, UpgradeByKubeadm, host_step,
@@ -25,16 +23,8 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 /// Kinds of the cluster steps that plans of this release are made of, sorted.
-pub const CLUSTER_KINDS: [&str; 8] = [
-    ADDONS,
-    CHILD_RUN,
-    DRAIN_NODE,
-    HOST_ORDER,
-    HOST_PROCEED,
-    PREFLIGHT,
-    UNCORDON_NODE,
-    VERIFY_CLUSTER,
-];
+pub const CLUSTER_KINDS: [&str; 8] =
+    [ADDONS, CHILD_RUN, DRAIN_NODE, HOST_ORDER, HOST_PROCEED, PREFLIGHT, UNCORDON_NODE, VERIFY_CLUSTER];
 const ADDONS: &str = "addons/v1";
 /// Kind of the vertices that stand for a whole run.
 pub(crate) const CHILD_RUN: &str = "child-run/v1";

@@ -65,8 +65,7 @@ pub(crate) struct Workers<'s> {
 
 impl<'s> Workers<'s> {
     pub fn of(snapshot: &'s ClusterSnapshot, selector: &BTreeMap<String, String>, target: KubeVersion) -> Self {
-        let mut workers =
-            Self { moving: Vec::new(), at_target: Vec::new(), newer: Vec::new(), left_out: Vec::new() };
+        let mut workers = Self { moving: Vec::new(), at_target: Vec::new(), newer: Vec::new(), left_out: Vec::new() };
         for node in snapshot.with_role(NodeRole::Worker) {
             if !node.matches(selector) {
                 workers.left_out.push(node);
@@ -164,8 +163,7 @@ pub(crate) fn plans(
             "set a larger spec.batchSize",
         ));
     }
-    let templates =
-        Templates { target, time, components: &spec.components, node_selector: &spec.node_selector };
+    let templates = Templates { target, time, components: &spec.components, node_selector: &spec.node_selector };
     let mut batches = Vec::new();
     for (index, group) in groups(spec, workers, size as usize).into_iter().enumerate() {
         let number = u32::try_from(index + 1).unwrap_or(u32::MAX);
@@ -241,13 +239,7 @@ fn one_batch(
     })
 }
 
-fn wave_plan(
-    spec: &DirectUpdateSpec,
-    wave: &RunName,
-    time: &NodeTime,
-    size: u32,
-    batches: &[CompiledBatch],
-) -> Plan {
+fn wave_plan(spec: &DirectUpdateSpec, wave: &RunName, time: &NodeTime, size: u32, batches: &[CompiledBatch]) -> Plan {
     let items = batches
         .iter()
         .map(|batch| Item {
