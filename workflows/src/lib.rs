@@ -26,6 +26,8 @@ mod summary;
 mod templates;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 mod timing;
 mod wave;
 

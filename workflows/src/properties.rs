@@ -22,61 +22,58 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
-/// Versions around the target 1.34.4, some of which must be refused.
-fn versions() -> impl Strategy<Value = KubeVersion> {
+/// Versions around the target 1.34.4; in a `wild` cluster some that must be refused.
+fn versions(wild: bool) -> impl Strategy<Value = KubeVersion> {
+    let refused = u32::from(wild);
     prop_oneof![
-        8 => Just("1.33.4"), 4 => Just("1.34.4"), 3 => Just("1.34.2"), 2 => Just("1.32.9"), 1 => Just("1.31.0"),
-        1 => Just("1.30.0"), 1 => Just("1.34.5"),
+        16 => Just("1.33.4"), 8 => Just("1.34.4"), 6 => Just("1.34.2"), 4 => Just("1.32.9"), 2 => Just("1.31.0"),
+        refused => Just("1.30.0"), refused => Just("1.34.5"),
     ]
     .prop_map(v)
 }
 
 fn snapshots() -> impl Strategy<Value = ClusterSnapshot> {
-    let server = prop_oneof![6 => Just("1.33.4"), 3 => Just("1.34.4"), 1 => Just("1.34.1"), 1 => Just("1.32.1")];
-    let workers = prop::collection::vec((versions(), 0..10_u8), 0..300);
-    let control_plane = prop::collection::vec((versions(), 0..10_u8), 1..8);
-    (server, control_plane, workers, 0..40_usize).prop_map(|(server, control_plane, workers, name_bytes)| {
-        let mut snapshot = cluster(0, 0, server);
-        let long = "x".repeat(name_bytes);
-        let long = &long;
-        let add = |prefix: &str, role, nodes: Vec<(KubeVersion, u8)>| {
-            nodes
-                .into_iter()
-                .enumerate()
-                .map(move |(index, (version, luck))| {
-                    let mut node = node(&format!("{prefix}{long}-{index}"), role, version);
-                    node.ready = luck != 0;
-                    if luck < 5 {
-                        node.labels.insert("pool".into(), "blue".into());
+    (0..4_u8, 0..300_usize).prop_flat_map(|(luck, workers_max)| {
+        let wild = luck == 0;
+        let server = if wild { vec!["1.33.4", "1.32.1", "1.35.0"] } else { vec!["1.33.4", "1.34.4", "1.34.1"] };
+        let workers = prop::collection::vec((versions(wild), 0..10_u8), 0..=workers_max);
+        let control_plane = prop::collection::vec((versions(false), 0..10_u8), 1..8);
+        let config = prop::option::weighted(0.3, Just(v("1.34.4")));
+        (prop::sample::select(server), config, control_plane, workers).prop_map(
+            |(server, config, control_plane, workers)| {
+                let mut snapshot = cluster(0, 0, server);
+                snapshot.kubeadm_config = config.or(snapshot.kubeadm_config);
+                let roles = [("cp", NodeRole::ControlPlane, control_plane), ("w", NodeRole::Worker, workers)];
+                for (prefix, role, nodes) in roles {
+                    for (index, (version, luck)) in nodes.into_iter().enumerate() {
+                        let mut node = node(&format!("{prefix}-{index}"), role, version);
+                        node.ready = luck != 0;
+                        if luck < 5 {
+                            node.labels.insert("pool".into(), "blue".into());
+                        }
+                        snapshot.nodes.insert(node.node.name.clone(), node);
                     }
-                    (node.node.name.clone(), node)
-                })
-                .collect::<Vec<_>>()
-        };
-        snapshot.nodes.extend(add("cp", NodeRole::ControlPlane, control_plane));
-        snapshot.nodes.extend(add("w", NodeRole::Worker, workers));
-        snapshot
+                }
+                snapshot
+            },
+        )
     })
 }
 
 fn specs() -> impl Strategy<Value = DirectUpdateSpec> {
     let concurrency =
-        prop_oneof![(1..400_u32).prop_map(|n| json!(n)), (1..101_u32).prop_map(|n| json!(format!("{n}%")))];
+        prop_oneof![(1..300_u32).prop_map(|n| json!(n)), (1..101_u32).prop_map(|n| json!(format!("{n}%")))];
     let batch_size = prop::option::weighted(0.5, 1..=BATCH_NODES_MAX);
-    (concurrency, batch_size, 0..3_u8, any::<bool>(), any::<bool>(), any::<bool>()).prop_map(
+    (concurrency, batch_size, 0..4_usize, any::<bool>(), any::<bool>(), any::<bool>()).prop_map(
         |(concurrency, batch_size, strategy, selector, kubectl, preflight)| {
-            let mut fields = json!({
-                "concurrency": concurrency,
-                "strategy": (["rolling", "parallel", "canary"][usize::from(strategy)]),
-                "preflightChecks": preflight,
-            });
+            let strategy = ["rolling", "rolling", "parallel", "canary"][strategy];
+            let mut fields = json!({"concurrency": concurrency, "strategy": strategy, "preflightChecks": preflight});
             if let Some(size) = batch_size {
                 fields["batchSize"] = json!(size);
             }
-            if strategy == 2 {
-                fields["canary"] = json!({"enabled": true, "nodes": ["w-0", "w-1"]});
-            }
-            if selector {
+            if strategy == "canary" {
+                fields["canary"] = json!({"enabled": true, "nodes": ["w-1"]});
+            } else if selector {
                 fields["nodeSelector"] = json!({"pool": "blue"});
             }
             if !kubectl {
@@ -208,7 +205,7 @@ fn wave_is_sound(wave: &CompiledWave, spec: &DirectUpdateSpec, snapshot: &Cluste
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
 
     #[test]
     fn a_random_cluster_is_refused_with_reasons_or_gets_sound_plans(snapshot in snapshots(), spec in specs()) {
@@ -244,6 +241,11 @@ proptest! {
             }
         }
     }
+
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
 
     #[test]
     fn any_moment_of_a_run_fits_an_object_and_a_screen(

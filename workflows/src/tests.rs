@@ -1,0 +1,336 @@
+//! What compilers make of particular clusters: the plan of the canonical upgrade, and each thing that stands in the way.
+
+use crate::testing::{NAME, UID, after_control_plane, cluster, compiled, node, plan_of, run, spec, v, wave_of};
+use crate::timing::NodeTime;
+use crate::{Code, Compilation, Compiled, Finding, Refusal, Request, compile_wave, wave_run};
+use cupcake_crds::DirectUpdateSpec;
+use cupcake_crds::values::{ClusterSnapshot, Cordon, EtcdTopology, NodeRole, UnreadableNode};
+use cupcake_engine::plan::Plan;
+use serde_json::{Value, json};
+use std::fmt::Write as _;
+
+/// Each vertex on a line: name, kind, attempts, deadline, lane, and what it comes after.
+fn vertices(plan: &Plan) -> String {
+    let mut text = String::new();
+    for vertex in plan.expand().unwrap().vertices() {
+        let after: Vec<_> = vertex.after.iter().map(ToString::to_string).collect();
+        let guard = vertex.guard.as_ref().map(|guard| format!(", in any case once {guard} began")).unwrap_or_default();
+        let lane = vertex.lane.as_ref().map(|lane| format!(" lane {lane}")).unwrap_or_default();
+        let _ = writeln!(
+            text,
+            "{}  {}  {}x {}s{lane}\n    after {}{guard}",
+            vertex.name,
+            vertex.kind,
+            vertex.attempts_max,
+            vertex.deadline_seconds,
+            if after.is_empty() { "nothing".to_owned() } else { after.join(", ") },
+        );
+    }
+    text
+}
+
+/// Plans are stored, and runs of this release are finished by the next: what changes here changes what users run.
+#[test]
+#[allow(clippy::disallowed_methods, reason = "a golden text is written anew where somebody asks for it")]
+fn the_plans_of_the_canonical_upgrade_are_as_in_the_golden_text() {
+    let snapshot = cluster(3, 2, "1.33.4");
+    let update = spec(&json!({}));
+    let root = plan_of(&update, &snapshot);
+    let wave = wave_of(&update, &snapshot);
+    let stored = |plan: &Plan| serde_json::to_string_pretty(plan).unwrap();
+    let text = format!(
+        "# 3 control-plane nodes and 2 workers, 1.33.4 to 1.34.4\n\n## root {}\n\n{}\n## wave\n\n{}\n## batch 1, {}\n\n{}\n\
+         ## root as stored, {}\n\n{}\n\n## batch 1 as stored, {}\n\n{}\n",
+        run(),
+        vertices(&root.plan),
+        vertices(&wave.plan),
+        wave.batches[0].run,
+        vertices(&wave.batches[0].plan),
+        root.digest,
+        stored(&root.plan),
+        wave.batches[0].digest,
+        stored(&wave.batches[0].plan),
+    );
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/plans.txt");
+    if std::env::var_os("CUPCAKE_GOLDEN").is_some_and(|value| value == "write") {
+        std::fs::write(path, &text).unwrap();
+    }
+    let golden = std::fs::read_to_string(path).unwrap_or_default();
+    assert!(golden == text, "the plans changed; CUPCAKE_GOLDEN=write takes this over:\n{text}");
+}
+
+fn refused(fields: &Value, change: impl Fn(&mut ClusterSnapshot)) -> Refusal {
+    let mut snapshot = cluster(3, 2, "1.33.4");
+    change(&mut snapshot);
+    match compiled(&spec(fields), &snapshot) {
+        Err(refusal) => refusal,
+        Ok(_) => panic!("{fields} was not refused"),
+    }
+}
+
+/// The one finding that refuses; its text holds each of `parts`.
+fn only(refusal: &Refusal, code: Code, field: &str, parts: &[&str]) {
+    let [finding] = &refusal.findings[..] else {
+        panic!("wanted {code} only: {refusal}");
+    };
+    assert_eq!((finding.code, finding.field.as_str()), (code, field), "{finding}");
+    for part in parts {
+        assert!(finding.to_string().contains(part), "{part:?} is not in: {finding}");
+    }
+}
+
+fn unchanged(_: &mut ClusterSnapshot) {}
+
+#[test]
+fn a_target_that_is_no_version_older_or_too_far_is_refused_with_versions_and_the_way() {
+    let target = "spec.targetVersion";
+    only(&refused(&json!({"targetVersion": "latest"}), unchanged), Code::InvalidVersion, target, &["latest", "1.34.4"]);
+    let older = refused(&json!({"targetVersion": "1.32.9"}), |snapshot| {
+        for node in snapshot.nodes.values_mut() {
+            node.kubelet = v("1.32.9");
+        }
+        snapshot.kubeadm_config = Some(v("1.32.9"));
+    });
+    only(&older, Code::Downgrade, target, &["\"1.32.9\"", "API server is at 1.33.4", "set 1.33.4 or newer"]);
+    let far = refused(&json!({"targetVersion": "1.35.1"}), unchanged);
+    only(&far, Code::TooManyMinors, target, &["2 minors away from 1.33.4", "upgrade to 1.34.x first"]);
+    let known = refused(&json!({"targetVersion": "1.36.0"}), |snapshot| {
+        snapshot.known_versions = ["1.33.4", "1.34.2", "1.34.9", "1.35.0"].map(v).into();
+    });
+    only(&known, Code::TooManyMinors, target, &["upgrade to 1.34.9 first"]);
+    only(&refused(&json!({"targetVersion": "2.0.0"}), unchanged), Code::TooManyMinors, target, &["another major"]);
+}
+
+#[test]
+fn kubelets_that_do_not_fit_are_named() {
+    let kubelet = |name: &'static str, version: &'static str| {
+        move |snapshot: &mut ClusterSnapshot| snapshot.nodes.get_mut(name).unwrap().kubelet = v(version)
+    };
+    let newer = refused(&json!({}), kubelet("w-02", "1.34.6"));
+    only(&newer, Code::Downgrade, "spec.targetVersion", &["w-02 (1.34.6)", "set 1.34.6 or newer"]);
+    let old = refused(&json!({}), kubelet("w-01", "1.30.9"));
+    only(&old, Code::VersionSkew, "nodes", &["w-01 (1.30.9)", "behind 1.34.4", "to 1.33 first"]);
+    // kubeadm 1.28 is stricter than the policy.
+    let narrow = refused(&json!({"targetVersion": "1.28.9"}), |snapshot| {
+        *snapshot = cluster(1, 2, "1.27.4");
+        snapshot.nodes.get_mut("w-01").unwrap().kubelet = v("1.26.9");
+    });
+    only(&narrow, Code::VersionSkew, "nodes", &["kubeadm 1.28 refuses", "more than 1 minor", "w-01 (1.26.9)"]);
+    let config = refused(&json!({}), |snapshot| snapshot.kubeadm_config = Some(v("1.34.6")));
+    only(&config, Code::Downgrade, "ConfigMap kube-system/kubeadm-config", &["1.34.6"]);
+}
+
+#[test]
+fn a_cluster_that_kubeadm_could_not_upgrade_is_refused() {
+    let none = refused(&json!({}), |snapshot| snapshot.nodes.retain(|_, node| node.role == NodeRole::Worker));
+    only(&none, Code::NoControlPlane, "nodes", &[NodeRole::CONTROL_PLANE_LABEL]);
+    let external = refused(&json!({}), |snapshot| snapshot.etcd = EtcdTopology::External);
+    only(&external, Code::ExternalEtcd, "ConfigMap kube-system/kubeadm-config", &["outside the cluster"]);
+    let config = refused(&json!({}), |snapshot| snapshot.kubeadm_config = None);
+    only(&config, Code::NoKubeadmConfig, "ConfigMap kube-system/kubeadm-config", &["restore it"]);
+    let unreadable = refused(&json!({}), |snapshot| {
+        let problem = "kubeletVersion \"dev\" is no version".to_owned();
+        snapshot.unreadable.push(UnreadableNode { name: "w-9".into(), problem });
+    });
+    only(&unreadable, Code::UnreadableNode, "Node w-9", &["\"dev\" is no version"]);
+}
+
+#[test]
+fn each_setting_that_cannot_be_carried_out_is_refused_by_its_field() {
+    for (fields, code, field, part) in [
+        (
+            json!({"components": ["kubelet", "kubectl"]}),
+            Code::IllegalComponents,
+            "spec.components",
+            "kubeadm is not named",
+        ),
+        (json!({"components": ["kubeadm"]}), Code::IllegalComponents, "spec.components", "kubelet is not named"),
+        (
+            json!({"components": ["kubeadm", "kubelet", "etcd"]}),
+            Code::NotInThisRelease,
+            "spec.components",
+            "moves with kubeadm",
+        ),
+        (
+            json!({"components": ["kubeadm", "kubelet", "containerd"]}),
+            Code::NotInThisRelease,
+            "spec.components",
+            "container runtime",
+        ),
+        (json!({"batchSize": 251}), Code::OutOfRange, "spec.batchSize", "1 to 250"),
+        (json!({"maxFailures": 0}), Code::OutOfRange, "spec.maxFailures", "1 or more"),
+        (json!({"nodeTimeout": "9m"}), Code::OutOfRange, "spec.nodeTimeout", "10m to 24h"),
+        (json!({"nodeTimeout": "-1h"}), Code::OutOfRange, "spec.nodeTimeout", "10m to 24h"),
+        (json!({"drain": {"timeout": "29m"}}), Code::OutOfRange, "spec.drain.timeout", "1800 s in all"),
+        (json!({"operationTimeout": "-1h"}), Code::OutOfRange, "spec.operationTimeout", "negative"),
+        (
+            json!({"airGapped": {"enabled": true, "bundleConfigMap": "bundle"}}),
+            Code::NotInThisRelease,
+            "spec.airGapped.enabled",
+            "mirror",
+        ),
+        (json!({"strategy": "canary"}), Code::UnknownCanary, "spec.canary", "spec.canary.nodes"),
+        (
+            json!({"strategy": "canary", "canary": {"enabled": true, "nodes": ["w-01", "w-7"]}}),
+            Code::UnknownCanary,
+            "spec.canary.nodes",
+            "\"w-7\": no such node",
+        ),
+        (
+            json!({"strategy": "canary", "canary": {"enabled": true, "nodes": ["cp-1"]}}),
+            Code::UnknownCanary,
+            "spec.canary.nodes",
+            "name workers",
+        ),
+    ] {
+        only(&refused(&fields, unchanged), code, field, &[part]);
+    }
+    let mut zero = spec(&json!({}));
+    zero.concurrency = cupcake_crds::values::Concurrency::Nodes(0);
+    only(
+        &compiled(&zero, &cluster(1, 1, "1.33.4")).unwrap_err(),
+        Code::OutOfRange,
+        "spec.concurrency",
+        &["1 to 15000"],
+    );
+    let wide = compiled(&spec(&json!({"concurrency": 400})), &cluster(1, 300, "1.33.4")).unwrap_err();
+    only(&wide, Code::OutOfRange, "spec.concurrency", &["300 workers at once", "strategy parallel"]);
+}
+
+#[test]
+fn a_refusal_holds_everything_that_stands_in_the_way() {
+    let refusal = refused(&json!({"targetVersion": "1.36.0", "components": ["kubelet", "etcd"]}), |snapshot| {
+        snapshot.etcd = EtcdTopology::External;
+    });
+    let mut codes: Vec<Code> = refusal.findings.iter().map(|finding| finding.code).collect();
+    codes.sort_unstable();
+    codes.dedup();
+    assert_eq!(
+        codes,
+        [Code::TooManyMinors, Code::ExternalEtcd, Code::IllegalComponents, Code::NotInThisRelease],
+        "{refusal}"
+    );
+}
+
+#[test]
+fn a_selector_without_workers_is_refused_only_where_nothing_else_moves() {
+    let fields = json!({"nodeSelector": {"pool": "gone"}});
+    let mut snapshot = cluster(3, 2, "1.33.4");
+    let plan = plan_of(&spec(&fields), &snapshot);
+    assert_eq!(plan.report.warnings[0].code, Code::NothingSelected);
+    assert!(!vertices(&plan.plan).contains("/workers"));
+    snapshot = after_control_plane(&snapshot, v("1.34.4"));
+    let refusal = compiled(&spec(&fields), &snapshot).unwrap_err();
+    only(&refusal, Code::NothingSelected, "spec.nodeSelector", &["\"pool=gone\"", "kubectl get nodes -l pool=gone"]);
+}
+
+#[test]
+fn what_has_arrived_is_left_out_of_the_plan() {
+    let words = |compiled: &Compiled| vertices(&compiled.plan);
+    let mut snapshot = after_control_plane(&cluster(2, 2, "1.33.4"), v("1.34.4"));
+    let workers_only = words(&plan_of(&spec(&json!({})), &snapshot));
+    assert!(!workers_only.contains("control-plane/") && !workers_only.contains("etcd-backup"), "{workers_only}");
+    assert!(!workers_only.contains("kubelets/") && workers_only.contains("1.34.4/workers"), "{workers_only}");
+    // An interrupted upgrade: kubeadm was at one node, the oldest API server is behind.
+    snapshot.server = v("1.33.4");
+    let interrupted = words(&plan_of(&spec(&json!({})), &snapshot));
+    assert!(interrupted.contains("control-plane/cp-1") && interrupted.contains("control-plane/cp-2"), "{interrupted}");
+    let there = after_control_plane(&cluster(2, 2, "1.34.4"), v("1.34.4"));
+    match compiled(&spec(&json!({})), &there).unwrap() {
+        Compilation::NothingToDo(nothing) => assert_eq!(nothing.message, "every selected node is at 1.34.4"),
+        Compilation::Plan(plan) => panic!("{}", words(&plan)),
+    }
+}
+
+#[test]
+fn canary_nodes_are_the_first_batch_and_parallel_batches_wait_for_nobody() {
+    let snapshot = cluster(1, 120, "1.33.4");
+    let canary = json!({"strategy": "canary", "canary": {"enabled": true, "nodes": ["w-100", "w-007"]}});
+    let wave = wave_of(&spec(&canary), &snapshot);
+    assert_eq!(wave.batches[0].nodes, ["w-007", "w-100"]);
+    let shape: Vec<_> = wave.batches.iter().map(|batch| (batch.canary, batch.nodes.len())).collect();
+    assert_eq!(shape, [(true, 2), (false, 50), (false, 50), (false, 18)]);
+    let waits =
+        |wave: &Plan| wave.expand().unwrap().vertices().iter().filter(|vertex| !vertex.after.is_empty()).count();
+    assert_eq!(waits(&wave.plan), 3);
+    let parallel = wave_of(&spec(&json!({"strategy": "parallel"})), &snapshot);
+    assert_eq!((parallel.batches.len(), waits(&parallel.plan)), (3, 0));
+    assert_eq!(parallel.batches[0].limits.concurrency, 50);
+}
+
+#[test]
+fn a_wave_is_compiled_from_what_is_there_when_it_opens() {
+    let target = v("1.34.4");
+    let update = spec(&json!({"concurrency": "50%", "maxFailures": 2}));
+    let request = Request { name: NAME, uid: UID, spec: &update };
+    let wave = wave_run(&run(), target).unwrap();
+    let before = cluster(1, 4, "1.33.4");
+    let early = compile_wave(&request, &wave, target, &before).unwrap_err();
+    only(&early, Code::ControlPlaneBehind, "cluster", &["\"1.33.4\"", "may not move to 1.34.4"]);
+    let mut fresh = after_control_plane(&before, target);
+    fresh.nodes.remove("w-01");
+    fresh.nodes.insert("w-new".into(), node("w-new", NodeRole::Worker, v("1.33.4")));
+    fresh.nodes.insert("w-newer".into(), node("w-newer", NodeRole::Worker, v("1.34.6")));
+    let Ok(Compilation::Plan(compiled)) = compile_wave(&request, &wave, target, &fresh) else {
+        panic!("no wave");
+    };
+    assert_eq!(compiled.batches[0].nodes, ["w-02", "w-03", "w-04", "w-new"]);
+    assert_eq!((compiled.batches[0].limits.concurrency, compiled.batches[0].limits.failures_max), (2, 2));
+    assert!(compiled.report.warnings.iter().any(|warning| warning.value.contains("w-newer")), "{:?}", compiled.report);
+    let Ok(Compilation::NothingToDo(nothing)) =
+        compile_wave(&request, &wave, target, &after_control_plane(&cluster(1, 3, "1.34.4"), target))
+    else {
+        panic!("something to do");
+    };
+    assert!(nothing.plan.expand().unwrap().is_empty());
+}
+
+#[test]
+fn what_will_make_a_plan_wait_is_reported_before_it_starts() {
+    let mut snapshot = cluster(3, 2, "1.33.4");
+    snapshot.nodes.get_mut("w-01").unwrap().ready = false;
+    snapshot.nodes.get_mut("w-02").unwrap().cordon = Cordon::ByOther;
+    snapshot.nodes.get_mut("cp-2").unwrap().inventory = None;
+    snapshot.nodes.get_mut("cp-1").unwrap().ready = false;
+    let fields = json!({"preflightChecks": false, "drain": {"podTimeout": "1m"}, "batchSize": 1, "concurrency": 2});
+    let plan = plan_of(&spec(&fields), &snapshot);
+    let warned =
+        |code: Code| -> Vec<&Finding> { plan.report.warnings.iter().filter(|warning| warning.code == code).collect() };
+    assert_eq!(warned(Code::NodeNotReady)[0].value, "cp-1, w-01");
+    assert_eq!(warned(Code::CordonedByOther)[0].value, "w-02");
+    assert_eq!(warned(Code::NoInventory)[0].value, "cp-2");
+    assert_eq!(warned(Code::NoEffect).len(), 2, "podTimeout, and a concurrency above the batch size");
+    assert_eq!(warned(Code::ChecksLeftOut).len(), 1);
+    assert!(!vertices(&plan.plan).contains("preflight"));
+    assert_eq!(plan.summary.backup_on.as_deref(), Some("cp-2"), "the snapshot is taken where the node is Ready");
+}
+
+#[test]
+fn the_deadlines_of_a_visit_add_up_to_the_node_timeout() {
+    for fields in [
+        json!({}),
+        json!({"nodeTimeout": "10m"}),
+        json!({"nodeTimeout": "1h", "drain": {"timeout": "50m"}}),
+        json!({"nodeTimeout": "24h"}),
+    ] {
+        let time = NodeTime::of(&spec(&fields)).unwrap();
+        let sum = time.prepare_seconds + time.drain_seconds + time.kubelet_seconds + time.uncordon_seconds;
+        assert_eq!(sum, time.whole_seconds, "{fields}");
+        assert!(time.drain_timeout_seconds < time.drain_seconds && time.kubelet_seconds >= 60, "{fields}: {time:?}");
+    }
+    assert_eq!(NodeTime::of(&spec(&json!({}))).unwrap().drain_timeout_seconds, 900, "15 of 30 minutes");
+}
+
+#[test]
+fn a_name_too_long_for_the_runs_made_from_it_is_refused_before_anything_exists() {
+    let update: DirectUpdateSpec = spec(&json!({}));
+    let long = "a".repeat(240);
+    let finding = Request { name: &long, uid: UID, spec: &update }.root_run().unwrap_err();
+    assert_eq!((finding.code, finding.field.as_str()), (Code::NameTooLong, "metadata.name"));
+    let name = "a".repeat(194);
+    let root = Request { name: &name, uid: UID, spec: &update }.root_run().unwrap();
+    let wave = wave_run(&root, v("1.35.0-alpha.12")).unwrap();
+    let batch = crate::batch_run(&wave, 15_000).unwrap();
+    assert!(crate::plan_name(&batch, &"0".repeat(64)).len() <= 253);
+    assert_eq!(Request { name: NAME, uid: UID, spec: &update }.root_run().unwrap(), run());
+}
