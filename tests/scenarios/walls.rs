@@ -1,1 +1,170 @@
-//! The walls between the rooms.
+//! The walls between the rooms: which crate may depend on which, and what a room may not bring with it.
+//!
+//! `tests/goldens/walls.txt` lists the workspace's edges as its manifests declare them. A new edge is a decision: write the
+//! list anew with `UPDATE_GOLDENS=1 cargo test -p cupcake-tests walls`, and let the review see the line.
+#![expect(clippy::disallowed_methods, reason = "asks cargo for the edges and reads the golden list")]
+
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Crates from outside that only some rooms may use directly: clients, runtimes, servers, machines.
+const OUTSIDE: &[&str] =
+    &["axum", "fastrand", "hyper", "jiff", "kube", "kube-core", "kube-derive", "rustix", "tokio", "tonic", "zbus"];
+
+/// What must be nowhere below a room that decides.
+const CLIENTS_AND_RUNTIMES: &[&str] = &["hyper", "kube", "kube-client", "kube-runtime", "reqwest", "tokio"];
+
+/// What must be nowhere below a room that has no business with the API server.
+const CLIENTS: &[&str] = &["kube", "kube-client", "kube-runtime"];
+
+#[test]
+fn the_rooms_depend_on_each_other_as_the_golden_list_says() {
+    let path = root().join("tests/goldens/walls.txt");
+    let actual = listing(&metadata());
+    if std::env::var_os("UPDATE_GOLDENS").is_some() {
+        std::fs::write(&path, &actual).unwrap();
+    }
+    let golden = std::fs::read_to_string(&path).unwrap_or_default();
+    let difference = difference(&golden, &actual);
+    assert!(
+        difference.is_empty(),
+        "edges between rooms changed:\n{}\nif that was decided: UPDATE_GOLDENS=1 cargo test -p cupcake-tests walls",
+        difference.join("\n")
+    );
+}
+
+#[test]
+fn an_added_edge_shows() {
+    let mut metadata = metadata();
+    let before = listing(&metadata);
+    let engine = metadata["packages"].as_array_mut().unwrap().iter_mut().find(|one| one["name"] == "cupcake-engine");
+    let dependencies = engine.unwrap()["dependencies"].as_array_mut().unwrap();
+    let mut added = dependencies[0].clone();
+    added["name"] = "cupcake-crds".into();
+    added["path"] = "/somewhere/crds".into();
+    added["features"] = serde_json::json!([]);
+    dependencies.push(added);
+    let after = listing(&metadata);
+    assert_eq!(difference(&before, &after), ["- engine -> nothing", "+ engine -> crds"]);
+}
+
+#[test]
+fn the_engine_and_the_compilers_bring_no_kubernetes_client_and_no_runtime() {
+    for room in ["cupcake-engine", "cupcake-crds", "cupcake-steps", "cupcake-workflows"] {
+        assert_eq!(found(&below(room, &[]), CLIENTS_AND_RUNTIMES), Vec::<&str>::new(), "below {room}");
+    }
+}
+
+#[test]
+fn the_runner_brings_no_kubernetes_client() {
+    assert_eq!(found(&below("cupcake-host", &["--features", "real"]), CLIENTS), Vec::<&str>::new());
+}
+
+#[test]
+fn the_command_line_does_not_carry_the_means_to_change_the_machine_it_runs_on() {
+    let features = cargo(&["tree", "--locked", "--package", "kubectl-cupcake", "--edges", "normal,features"]);
+    let real: Vec<&str> = features
+        .lines()
+        .map(|line| line.trim_start_matches(|letter: char| !letter.is_ascii_alphabetic()))
+        .filter(|line| line.starts_with("cupcake-") && (line.contains("\"real\"") || line.contains("\"real-disk\"")))
+        .collect();
+    assert_eq!(real, Vec::<&str>::new());
+}
+
+/// The edges of the workspace as text: one line a crate and kind of dependency, sorted.
+fn listing(metadata: &Value) -> String {
+    let mut inner: BTreeMap<(&str, String), BTreeSet<String>> = BTreeMap::new();
+    let mut outer: BTreeMap<&str, BTreeSet<String>> = OUTSIDE.iter().map(|name| (*name, BTreeSet::new())).collect();
+    for package in metadata["packages"].as_array().unwrap() {
+        let room = room(package["name"].as_str().unwrap());
+        inner.entry(("normal", room.to_owned())).or_default();
+        for dependency in package["dependencies"].as_array().unwrap() {
+            let name = dependency["name"].as_str().unwrap();
+            let kind = dependency["kind"].as_str().unwrap_or("normal");
+            if dependency["path"].is_string() {
+                inner.entry((kind, room.to_owned())).or_default().insert(self::room(name).to_owned() + &notes(dependency));
+            } else if let (Some(users), "normal") = (outer.get_mut(name), kind) {
+                let optional = if dependency["optional"] == true { " (optional)" } else { "" };
+                users.insert(format!("{room}{optional}"));
+            }
+        }
+    }
+    let mut text = String::from(
+        "# The edges between the rooms, as the manifests declare them. A line that changes here is a decision about the\n\
+         # architecture. Written by: UPDATE_GOLDENS=1 cargo test -p cupcake-tests walls\n",
+    );
+    let mut heading = "";
+    for ((kind, room), targets) in &inner {
+        if *kind != heading {
+            text += &format!("\n[{kind} dependencies]\n");
+            heading = *kind;
+        }
+        text += &format!("{room} -> {}\n", joined(targets));
+    }
+    text += "\n[crates from outside that not every room may use directly, and who does]\n";
+    for (name, users) in &outer {
+        text += &format!("{name} <- {}\n", joined(users));
+    }
+    text
+}
+
+fn notes(dependency: &Value) -> String {
+    let mut notes: Vec<&str> = dependency["features"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+    if dependency["optional"] == true {
+        notes.push("optional");
+    }
+    if notes.is_empty() { String::new() } else { format!(" ({})", notes.join(", ")) }
+}
+
+fn joined(names: &BTreeSet<String>) -> String {
+    if names.is_empty() { "nothing".to_owned() } else { names.iter().cloned().collect::<Vec<_>>().join(", ") }
+}
+
+/// The short name of a crate of ours: that of its folder, but for the command line's.
+fn room(package: &str) -> &str {
+    match package.strip_prefix("cupcake-") {
+        Some(room) => room,
+        None if package == "kubectl-cupcake" => "cli",
+        None => package,
+    }
+}
+
+/// The lines that only one of the two has.
+fn difference(golden: &str, actual: &str) -> Vec<String> {
+    let golden: BTreeSet<&str> = golden.lines().collect();
+    let actual: BTreeSet<&str> = actual.lines().collect();
+    let gone = golden.difference(&actual).map(|line| format!("- {line}"));
+    gone.chain(actual.difference(&golden).map(|line| format!("+ {line}"))).collect()
+}
+
+/// Names of all crates that a build of `package` alone, with its default features and `more`, brings along.
+fn below(package: &str, more: &[&str]) -> BTreeSet<String> {
+    let arguments =
+        [&["tree", "--locked", "--package", package, "--edges", "normal", "--prefix", "none", "--format", "{lib}"], more];
+    let libraries = cargo(&arguments.concat());
+    let names: BTreeSet<String> =
+        libraries.lines().map(|line| line.trim_end_matches(" (*)").replace('_', "-")).collect();
+    assert!(names.contains("serde-json"), "cargo tree of {package} tells something else than expected: {libraries}");
+    names
+}
+
+fn found<'a>(names: &BTreeSet<String>, forbidden: &[&'a str]) -> Vec<&'a str> {
+    forbidden.iter().copied().filter(|name| names.contains(*name)).collect()
+}
+
+fn metadata() -> Value {
+    serde_json::from_str(&cargo(&["metadata", "--format-version", "1", "--no-deps"])).unwrap()
+}
+
+fn cargo(arguments: &[&str]) -> String {
+    let output = Command::new(env!("CARGO")).args(arguments).current_dir(root()).output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "cargo {} failed: {errors}", arguments.join(" "));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
