@@ -1,0 +1,11 @@
+//! etcd's own API, as far as a snapshot needs it, and the snapshot on disk.
+//!
+//! ```text
+//!   member at 127.0.0.1 ──Maintenance.Status──► revision, size, health
+//!                       ──Maintenance.Snapshot─► NAME.db.part ──fsync, digest read back──► NAME.json, NAME.db
+//! ```
+//! etcdctl is on few machines; the member's client certificate lies on every control plane.
+
+mod client;
+mod messages;
+mod snapshot;

@@ -1,0 +1,316 @@
+//! Snapshots of the local member on this machine's disk.
+
+use super::client::{Member, refused};
+use super::messages::{SnapshotResponse, StatusResponse};
+use crate::real::RealHost;
+use crate::real::failure::{self, needs_operator, permanent, transient};
+use crate::real::os::{sync_folder, write_whole};
+use cupcake_steps::ports::host::{HostError, SnapshotInfo};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::fmt::Write as _;
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tonic::Streaming;
+
+/// How long the whole snapshot may take: 8 GiB, the largest database etcd recommends, at 15 MB/s.
+const SNAPSHOT_LIMIT: Duration = Duration::from_mins(10);
+/// Bytes that must stay free on the disk beside the snapshot.
+const RESERVE_BYTES: u64 = 64 * 1024 * 1024;
+/// Bytes of the SHA-256 that etcd puts behind the database.
+const DIGEST_BYTES: usize = 32;
+/// The longest name.
+const NAME_CHARS_MAX: usize = 128;
+
+/// What lies beside a finished snapshot.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Sidecar {
+    #[serde(flatten)]
+    info: SnapshotInfo,
+    /// The member that gave it, in hex as etcdctl writes it.
+    member_id: String,
+    /// That member's version.
+    etcd_version: String,
+}
+
+/// What a look through a snapshot's bytes shows.
+#[derive(Debug, PartialEq, Eq)]
+struct Seen {
+    bytes: u64,
+    sha256: String,
+    /// Whether its last 32 bytes are the SHA-256 of those before.
+    whole: bool,
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut hex, byte| {
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
+}
+
+/// Reads the file to its end.
+fn look_through(path: &Path) -> std::io::Result<Seen> {
+    let mut file = File::open(path)?;
+    let (mut all, mut body) = (Sha256::new(), Sha256::new());
+    let mut chunk = vec![0; 1024 * 1024];
+    // The last bytes seen so far: perhaps the digest, so not yet part of the body.
+    let mut last: Vec<u8> = Vec::new();
+    let mut bytes = 0;
+    loop {
+        let count = file.read(&mut chunk)?;
+        if count == 0 {
+            break;
+        }
+        bytes += count as u64;
+        all.update(&chunk[..count]);
+        last.extend_from_slice(&chunk[..count]);
+        let settled = last.len().saturating_sub(DIGEST_BYTES);
+        body.update(&last[..settled]);
+        last.drain(..settled);
+    }
+    let whole = bytes > DIGEST_BYTES as u64 && body.finalize().as_slice() == last.as_slice();
+    Ok(Seen { bytes, sha256: hex(&all.finalize()), whole })
+}
+
+/// Reads it on a thread of its own: it may have gigabytes.
+async fn looked_through(path: PathBuf) -> Result<Seen, HostError> {
+    let shown = path.clone();
+    let looked = tokio::task::spawn_blocking(move || look_through(&path)).await;
+    let looked = looked
+        .map_err(|error| transient("FileError", format!("reading {} was cut short: {error}", shown.display())))?;
+    looked.map_err(|error| failure::file("reading back", &shown, &error))
+}
+
+fn check_name(name: &str) -> Result<(), HostError> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '.' || c == '-';
+    if !name.is_empty() && name.len() <= NAME_CHARS_MAX && !name.starts_with('.') && name.chars().all(plain) {
+        return Ok(());
+    }
+    Err(permanent(
+        "BadSnapshotName",
+        format!("snapshot {name:?}: a name has letters, digits, '.' and '-' only, at most {NAME_CHARS_MAX}"),
+    ))
+}
+
+/// Whether the member can be trusted with a snapshot.
+fn check_member(status: &StatusResponse) -> Result<(), HostError> {
+    if let Some(alarm) = status.errors.iter().find(|error| error.contains("CORRUPT")) {
+        return Err(needs_operator(
+            "EtcdCorrupt",
+            format!("etcd says {alarm}: repair the member before anything is upgraded"),
+        ));
+    }
+    if status.is_learner {
+        return Err(needs_operator(
+            "EtcdLearner",
+            "the local etcd member is a learner: promote it before anything is upgraded",
+        ));
+    }
+    if status.leader == 0 {
+        return Err(transient("EtcdWithoutLeader", "etcd has no leader at this moment"));
+    }
+    Ok(())
+}
+
+impl RealHost {
+    fn snapshot_folder(&self) -> PathBuf {
+        self.settings.state.join("snapshots")
+    }
+
+    fn snapshot_file(&self, name: &str, ending: &str) -> PathBuf {
+        self.snapshot_folder().join(format!("{name}.{ending}"))
+    }
+
+    pub(in crate::real) async fn finished_snapshot(&self, name: &str) -> Result<Option<SnapshotInfo>, HostError> {
+        check_name(name)?;
+        let (file, sidecar) = (self.snapshot_file(name, "db"), self.snapshot_file(name, "json"));
+        let Ok(text) = fs::read(&sidecar) else { return Ok(None) };
+        let Ok(Sidecar { info, .. }) = serde_json::from_slice(&text) else { return Ok(None) };
+        if !file.exists() {
+            return Ok(None);
+        }
+        let seen = looked_through(file).await?;
+        let same = seen.whole && seen.bytes == info.bytes && seen.sha256 == info.sha256;
+        Ok(same.then_some(info))
+    }
+
+    pub(in crate::real) async fn new_snapshot(&self, name: &str) -> Result<SnapshotInfo, HostError> {
+        check_name(name)?;
+        let Some(address) = self.etcd_address() else {
+            return Err(needs_operator(
+                "NoLocalEtcd",
+                "this machine runs no etcd member of kubeadm's: take the snapshot where etcd runs",
+            ));
+        };
+        let taken = tokio::time::timeout(SNAPSHOT_LIMIT, self.take(name, &address)).await;
+        taken.unwrap_or_else(|_| {
+            Err(transient(
+                "EtcdSlow",
+                format!("etcd's snapshot was not finished within {} s", SNAPSHOT_LIMIT.as_secs()),
+            ))
+        })
+    }
+
+    async fn take(&self, name: &str, address: &str) -> Result<SnapshotInfo, HostError> {
+        let mut member = Member::connect(&self.files, address).await?;
+        let status = member.status().await?;
+        check_member(&status)?;
+        let folder = self.snapshot_folder();
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder);
+        made.map_err(|error| failure::file("making", &folder, &error))?;
+        self.check_room(&folder, u64::try_from(status.db_size).unwrap_or(0))?;
+
+        let (part, file) = (self.snapshot_file(name, "db.part"), self.snapshot_file(name, "db"));
+        write_parts(&part, member.snapshot().await?).await?;
+        let seen = looked_through(part.clone()).await?;
+        if !seen.whole {
+            return Err(transient(
+                "SnapshotDamaged",
+                format!(
+                    "the snapshot of {} bytes does not end with the SHA-256 of its content: it was cut short or damaged",
+                    seen.bytes
+                ),
+            ));
+        }
+        let header = status.header.unwrap_or_default();
+        let info = SnapshotInfo {
+            path: file.display().to_string(),
+            bytes: seen.bytes,
+            sha256: seen.sha256,
+            // Read just before: the snapshot holds at least this revision.
+            revision: u64::try_from(header.revision).unwrap_or(0),
+            taken_at: self.settings.clock.now(),
+        };
+        let sidecar =
+            Sidecar { info: info.clone(), member_id: format!("{:x}", header.member_id), etcd_version: status.version };
+        let sidecar = serde_json::to_vec_pretty(&sidecar).map_err(|error| {
+            transient("FileError", format!("the snapshot's description cannot be written: {error}"))
+        })?;
+        // The file first: a description that names another file's digest is no finished snapshot.
+        fs::rename(&part, &file).map_err(|error| failure::file("finishing", &file, &error))?;
+        sync_folder(&folder)?;
+        write_whole(&self.snapshot_file(name, "json"), &sidecar, 0o600)?;
+        Ok(info)
+    }
+
+    fn check_room(&self, folder: &Path, db_bytes: u64) -> Result<(), HostError> {
+        let Ok(stat) = rustix::fs::statvfs(folder) else { return Ok(()) };
+        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+        let needed = db_bytes.saturating_add(RESERVE_BYTES);
+        if free >= needed {
+            return Ok(());
+        }
+        Err(needs_operator(
+            "DiskFull",
+            format!(
+                "{} has {free} bytes free, the snapshot needs {needed}: free some space, then retry",
+                folder.display()
+            ),
+        ))
+    }
+
+    /// The member's address for clients of this machine, as its manifest says.
+    fn etcd_address(&self) -> Option<String> {
+        let urls = self.etcd_argument("--listen-client-urls=")?;
+        let local = urls
+            .split(',')
+            .find(|url| url.contains("//127.0.0.1:") || url.contains("//[::1]:") || url.contains("//localhost:"));
+        local.or_else(|| urls.split(',').next()).map(ToOwned::to_owned)
+    }
+}
+
+async fn write_parts(path: &Path, mut parts: Streaming<SnapshotResponse>) -> Result<(), HostError> {
+    let failed = |error: std::io::Error| failure::file("writing", path, &error);
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path).map_err(failed)?;
+    while let Some(part) = parts.message().await.map_err(|status| refused("snapshot", &status))? {
+        // 32 kB into the page cache: not worth a thread's change.
+        file.write_all(&part.blob).map_err(failed)?;
+    }
+    let synced = tokio::task::spawn_blocking(move || file.sync_all()).await;
+    synced
+        .map_err(|error| transient("FileError", format!("syncing {} was cut short: {error}", path.display())))?
+        .map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::real::test_folder::TestFolder;
+    use crate::real::tests::host_in;
+
+    fn database(body: &[u8]) -> Vec<u8> {
+        [body, Sha256::digest(body).as_slice()].concat()
+    }
+
+    #[test]
+    fn a_snapshot_is_whole_when_its_digest_fits() {
+        let folder = TestFolder::new("snapshot-whole");
+        for size in [1, 31, 32, 33, 1024 * 1024 - 16, 1024 * 1024, 2 * 1024 * 1024 + 7] {
+            let content = database(&vec![7; size]);
+            folder.write("a.db", &content);
+            let seen = look_through(&folder.path("a.db")).expect("readable");
+            assert_eq!(
+                seen,
+                Seen { bytes: content.len() as u64, sha256: hex(&Sha256::digest(&content)), whole: true },
+                "{size}"
+            );
+            folder.write("a.db", &content[..content.len() - 1]);
+            assert!(!look_through(&folder.path("a.db")).expect("readable").whole, "cut short, {size}");
+        }
+        folder.write("a.db", Sha256::digest(b""));
+        assert!(!look_through(&folder.path("a.db")).expect("readable").whole, "an empty database is none");
+    }
+
+    #[tokio::test]
+    async fn a_finished_snapshot_is_verified_again_each_time() {
+        let folder = TestFolder::new("snapshot-finished");
+        let host = host_in(&folder);
+        let content = database(b"keys and values");
+        let file = host.snapshot_file("run-1.34", "db");
+        let info = SnapshotInfo {
+            path: file.display().to_string(),
+            bytes: content.len() as u64,
+            sha256: hex(&Sha256::digest(&content)),
+            revision: 300,
+            taken_at: "2026-11-22T17:29:15Z".parse().expect("a time"),
+        };
+        let sidecar =
+            Sidecar { info: info.clone(), member_id: "8e9e05c52164694d".to_owned(), etcd_version: "3.5.24".to_owned() };
+        write_whole(&file, &content, 0o600).expect("written");
+        assert_eq!(host.finished_snapshot("run-1.34").await, Ok(None), "without its description it is not finished");
+        let sidecar = serde_json::to_vec(&sidecar).expect("JSON");
+        write_whole(&host.snapshot_file("run-1.34", "json"), &sidecar, 0o600).expect("written");
+        assert_eq!(host.finished_snapshot("run-1.34").await, Ok(Some(info)));
+        write_whole(&file, &database(b"other keys here"), 0o600).expect("written");
+        assert_eq!(host.finished_snapshot("run-1.34").await, Ok(None), "another file than the one described");
+        let error = host.finished_snapshot("../run").await.expect_err("a bad name");
+        assert!(matches!(&error, HostError::Permanent(reason) if reason.code == "BadSnapshotName"), "{error}");
+    }
+
+    #[test]
+    fn a_member_that_is_no_healthy_voter_gives_no_snapshot() {
+        let good = StatusResponse { leader: 2, ..StatusResponse::default() };
+        assert_eq!(check_member(&good), Ok(()));
+        let without_leader = StatusResponse { leader: 0, ..good.clone() };
+        assert!(matches!(check_member(&without_leader), Err(HostError::Transient(_))));
+        let learner = StatusResponse { is_learner: true, ..good.clone() };
+        assert!(matches!(check_member(&learner), Err(HostError::NeedsOperator(_))));
+        let corrupt = StatusResponse { errors: vec!["memberID:1 alarm:CORRUPT".to_owned()], ..good };
+        assert!(matches!(check_member(&corrupt), Err(HostError::NeedsOperator(_))));
+    }
+
+    #[tokio::test]
+    async fn a_machine_without_a_member_says_so() {
+        let folder = TestFolder::new("snapshot-none");
+        let host = host_in(&folder);
+        let error = host.new_snapshot("a").await.expect_err("there is no etcd");
+        assert!(matches!(&error, HostError::NeedsOperator(reason) if reason.code == "NoLocalEtcd"), "{error}");
+        folder.write("/etc/kubernetes/manifests/etcd.yaml", include_str!("../fixtures/etcd.yaml"));
+        assert_eq!(host.etcd_address().as_deref(), Some("https://127.0.0.1:2379"));
+    }
+}

@@ -1,0 +1,255 @@
+//! kubeadm: its version, its upgrade, and what to make of it when that fails.
+
+use super::RealHost;
+use super::failure::{self, Class, Meaning, needs_operator, permanent};
+use super::os::write_whole;
+use super::program::Program;
+use super::runtime::{COMPONENTS, MANIFESTS};
+use cupcake_crds::values::{KubeVersion, NodeRole};
+use cupcake_steps::ports::host::{HostError, KubeadmUpgrade};
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+/// How long one upgrade may take: kubeadm itself waits up to five minutes for each of four static pods.
+const UPGRADE_LIMIT: Duration = Duration::from_mins(30);
+/// Where kubeadm keeps the manifests that it replaces (cmd/kubeadm/app/constants: `TempDir`, `CreateTimestampDir`).
+const BACKUPS: &str = "/etc/kubernetes/tmp";
+const BACKUP_PREFIX: &str = "kubeadm-backup-manifests";
+
+/// What `kubeadm upgrade` means by its last lines; the first fitting line counts.
+const UPGRADE: [Meaning; 13] = [
+    // Just after the API server came back its authorizer may not know the nodes yet; seconds later it does.
+    Meaning {
+        words: "is forbidden: User \"system:node:",
+        class: Class::Transient,
+        code: "ApiServerNotReady",
+        advice: "the API server does not know this node's rights yet",
+    },
+    Meaning {
+        words: "[ERROR CreateJob]",
+        class: Class::Transient,
+        code: "HealthCheckJobFailed",
+        advice: "kubeadm's test Job did not run: a node must be schedulable and the pause image present",
+    },
+    Meaning {
+        words: "[ERROR ControlPlaneNodesReady]",
+        class: Class::Transient,
+        code: "ControlPlaneNotReady",
+        advice: "a control-plane node is not Ready",
+    },
+    Meaning {
+        words: "[ERROR StaticPodManifest]",
+        class: Class::NeedsOperator,
+        code: "ManifestMissing",
+        advice: "a static pod's manifest is missing: put it back from /etc/kubernetes/tmp, then retry",
+    },
+    Meaning { words: "[ERROR ImagePull]", class: Class::Transient, code: "PullFailed", advice: "" },
+    Meaning {
+        words: "[ERROR ",
+        class: Class::NeedsOperator,
+        code: "KubeadmPreflight",
+        advice: "kubeadm's own checks refuse: repair what they name, then retry",
+    },
+    Meaning {
+        words: "is invalid due to these errors",
+        class: Class::Permanent,
+        code: "KubeadmRefuses",
+        advice: "kubeadm does not upgrade to that version from the present one",
+    },
+    Meaning {
+        words: "no space left on device",
+        class: Class::NeedsOperator,
+        code: "DiskFull",
+        advice: "free some space (kubeadm keeps copies of etcd's data in /etc/kubernetes/tmp), then retry",
+    },
+    Meaning { words: "connection refused", class: Class::Transient, code: "ApiServerAway", advice: "" },
+    Meaning { words: "i/o timeout", class: Class::Transient, code: "ApiServerAway", advice: "" },
+    Meaning { words: "TLS handshake timeout", class: Class::Transient, code: "ApiServerAway", advice: "" },
+    Meaning { words: "context deadline exceeded", class: Class::Transient, code: "ApiServerAway", advice: "" },
+    Meaning {
+        words: "did not change after",
+        class: Class::Transient,
+        code: "StaticPodUnchanged",
+        advice: "the kubelet did not restart a static pod in time, and kubeadm went back to the old one",
+    },
+];
+
+impl RealHost {
+    pub(super) async fn kubeadm_version(&self) -> Result<KubeVersion, HostError> {
+        let asked = Program::asking("kubeadm", ["version", "-o", "short"]).run().await;
+        let finished = asked.map_err(|error| failure::program(&error, &[], "KubeadmFailed"))?;
+        let text = finished.stdout.trim();
+        text.parse().map_err(|error| failure::transient("KubeadmFailed", format!("kubeadm version: {error}")))
+    }
+
+    pub(super) async fn upgrade_by_kubeadm(&self, how: KubeadmUpgrade, version: &KubeVersion) -> Result<(), HostError> {
+        let kubeadm = self.kubeadm_version().await?;
+        if kubeadm != *version {
+            return Err(permanent(
+                "KubeadmVersionDiffers",
+                format!("kubeadm {kubeadm} is not the one to upgrade to {version}: install kubeadm {version} first"),
+            ));
+        }
+        self.restore_manifests()?;
+        let version = version.with_v();
+        let arguments = match how {
+            KubeadmUpgrade::Apply => vec!["upgrade", "apply", version.as_str(), "--yes"],
+            KubeadmUpgrade::Node => vec!["upgrade", "node"],
+        };
+        // Proxies are not among kubeadm's variables: it would write them into the manifests of the static pods.
+        let upgrade = Program::doing("kubeadm", UPGRADE_LIMIT, arguments);
+        upgrade.run().await.map(drop).map_err(|error| failure::program(&error, &UPGRADE, "KubeadmFailed"))
+    }
+
+    /// Puts back manifests that an interrupted upgrade left absent.
+    ///
+    /// kubeadm moves the old manifest away before it moves the new one in (cmd/kubeadm/app/phases/upgrade/staticpods.go,
+    /// `upgradeComponent`). Killed between the two, the component stays stopped, the next `apply` refuses, and `upgrade node`
+    /// without kube-apiserver.yaml takes the machine for a worker and reports success. The old manifest is always a right one
+    /// there: the new component never ran.
+    fn restore_manifests(&self) -> Result<(), HostError> {
+        if self.files.role() == NodeRole::Worker {
+            return Ok(());
+        }
+        for component in COMPONENTS {
+            let name = format!("{component}.yaml");
+            let manifest = self.files.path(&format!("{MANIFESTS}/{name}"));
+            if manifest.exists() {
+                continue;
+            }
+            match self.newest_backup(&name) {
+                Some(backup) => {
+                    let text = fs::read(&backup).map_err(|error| failure::file("reading", &backup, &error))?;
+                    write_whole(&manifest, &text, 0o600)?;
+                    tracing::warn!(manifest = %manifest.display(), backup = %backup.display(), "a missing manifest was put back");
+                }
+                // Without a copy of its own, etcd runs elsewhere.
+                None if component == "etcd" => {}
+                None => {
+                    return Err(needs_operator(
+                        "ManifestMissing",
+                        format!(
+                            "{} is missing and {BACKUPS} holds no copy of it: put it back, then retry",
+                            manifest.display()
+                        ),
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn newest_backup(&self, name: &str) -> Option<PathBuf> {
+        let folders = self.files.entries(BACKUPS).into_iter().filter(|folder| {
+            folder.file_name().is_some_and(|folder| folder.to_string_lossy().starts_with(BACKUP_PREFIX))
+        });
+        let copies = folders.map(|folder| folder.join(name)).filter_map(|copy| {
+            let folder = copy.parent()?.metadata().ok()?.modified().ok()?;
+            copy.is_file().then_some((folder, copy))
+        });
+        copies.max_by_key(|(modified, _): &(SystemTime, PathBuf)| *modified).map(|(_, copy)| copy)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::real::program::ProgramError;
+    use crate::real::test_folder::TestFolder;
+    use crate::real::tests::host_in;
+
+    fn failed(last_lines: &str) -> HostError {
+        let error = ProgramError::Failed {
+            command: "kubeadm upgrade node".to_owned(),
+            status: "exit status: 1".to_owned(),
+            code: Some(1),
+            last_lines: last_lines.to_owned(),
+            stdout: String::new(),
+        };
+        failure::program(&error, &UPGRADE, "KubeadmFailed")
+    }
+
+    #[test]
+    fn failures_of_kubeadm_are_told_apart_by_their_last_lines() {
+        let cold = "error execution phase preflight: could not get config: configmaps \"kubeadm-config\" is forbidden: User \
+                    \"system:node:w1\" cannot get resource \"configmaps\" in API group \"\" in the namespace \"kube-system\": no \
+                    relationship found between node 'w1' and this object";
+        let cases = [
+            (cold, Class::Transient, "ApiServerNotReady"),
+            (
+                "[preflight] Some fatal errors occurred: | [ERROR CreateJob]: Job did not complete",
+                Class::Transient,
+                "HealthCheckJobFailed",
+            ),
+            (
+                "[preflight] Some fatal errors occurred: | [ERROR CoreDNSMigration]: x",
+                Class::NeedsOperator,
+                "KubeadmPreflight",
+            ),
+            (
+                "[upgrade/version] FATAL: the --version argument is invalid due to these errors: | - Specified version to upgrade \
+                 to \"v1.36.0\" is too high",
+                Class::Permanent,
+                "KubeadmRefuses",
+            ),
+            ("dial tcp 10.99.0.1:6443: connect: connection refused", Class::Transient, "ApiServerAway"),
+            (
+                "static Pod hash for component kube-apiserver on Node cp1 did not change after 5m0s: timeout",
+                Class::Transient,
+                "StaticPodUnchanged",
+            ),
+            ("something new", Class::Transient, "KubeadmFailed"),
+        ];
+        for (lines, class, code) in cases {
+            let (found, reason) = match failed(lines) {
+                HostError::Transient(reason) => (Class::Transient, reason),
+                HostError::Permanent(reason) => (Class::Permanent, reason),
+                HostError::NeedsOperator(reason) => (Class::NeedsOperator, reason),
+            };
+            assert_eq!((found, reason.code.as_str()), (class, code), "{lines}");
+            assert!(reason.message.contains("kubeadm upgrade node ended with exit status: 1"), "{reason}");
+        }
+    }
+
+    fn control_plane(name: &str) -> TestFolder {
+        let folder = TestFolder::new(name);
+        folder.write("/etc/kubernetes/admin.conf", "");
+        for component in COMPONENTS {
+            folder.write(&format!("{MANIFESTS}/{component}.yaml"), format!("old {component}"));
+        }
+        folder
+    }
+
+    #[test]
+    fn a_manifest_that_an_interrupted_upgrade_took_away_is_put_back() {
+        let folder = control_plane("heal");
+        let manifest = format!("{MANIFESTS}/kube-apiserver.yaml");
+        fs::remove_file(folder.path(&manifest)).expect("there");
+        folder.write(
+            "/etc/kubernetes/tmp/kubeadm-backup-manifests-2026-11-22-17-29-23/kube-apiserver.yaml",
+            "moved away",
+        );
+        host_in(&folder).restore_manifests().expect("put back");
+        assert_eq!(folder.read(&manifest), "moved away");
+        assert_eq!(folder.read(&format!("{MANIFESTS}/etcd.yaml")), "old etcd", "what is there stays");
+    }
+
+    #[test]
+    fn a_missing_manifest_without_a_copy_needs_a_person_but_for_etcds() {
+        let folder = control_plane("heal-none");
+        fs::remove_file(folder.path(&format!("{MANIFESTS}/etcd.yaml"))).expect("there");
+        host_in(&folder).restore_manifests().expect("etcd may run elsewhere");
+        fs::remove_file(folder.path(&format!("{MANIFESTS}/kube-scheduler.yaml"))).expect("there");
+        let error = host_in(&folder).restore_manifests().expect_err("it is missing");
+        assert!(matches!(&error, HostError::NeedsOperator(reason) if reason.code == "ManifestMissing"), "{error}");
+    }
+
+    #[test]
+    fn a_worker_has_no_manifests_to_put_back() {
+        let folder = TestFolder::new("heal-worker");
+        folder.write("/etc/kubernetes/tmp/kubeadm-backup-manifests-1/kube-apiserver.yaml", "x");
+        host_in(&folder).restore_manifests().expect("nothing to do");
+        assert!(!folder.path(MANIFESTS).exists());
+    }
+}

@@ -1,0 +1,173 @@
+//! The machine as it is: [`HostOps`] for Debian nodes, with the machine's own programs and files.
+//!
+//! ```text
+//!   sources, repository   the package source of the minor      program    starts programs, nothing else does
+//!   packages              exact versions and holds             failure    from last lines to what to do next
+//!   runtime               images, static pods (crictl)         os         files of the machine
+//!   kubeadm, kubelet      upgrade, restart                     etcd       snapshots over etcd's own API
+//! ```
+//! Nothing is kept between two calls: each looks at the machine itself.
+
+mod certificates;
+mod etcd;
+mod failure;
+mod inventory;
+mod kubeadm;
+mod kubelet;
+mod os;
+mod packages;
+mod program;
+mod repository;
+mod runtime;
+mod sources;
+#[cfg(test)]
+mod test_folder;
+
+pub use inventory::probe_machine;
+
+use async_trait::async_trait;
+use cupcake_crds::node_task::NodeInventory;
+use cupcake_crds::values::{KubeVersion, MinorVersion};
+use cupcake_engine::clock::Clock;
+use cupcake_steps::ports::host::{
+    HostError, HostOps, KubeadmUpgrade, KubeletState, Package, PackageState, SnapshotInfo, StaticPods,
+};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Variables by which programs find a proxy, in both spellings that they read.
+const PROXY_VARIABLES: [&str; 8] =
+    ["http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY"];
+
+/// What a [`RealHost`] needs to know.
+#[derive(Clone)]
+pub struct Settings {
+    /// The time, for what is written down.
+    pub clock: Arc<dyn Clock>,
+    /// Where the machine's file system begins; `/` outside tests.
+    pub root: PathBuf,
+    /// Where snapshots and copies of replaced files are kept; `/var/lib/cupcake`.
+    pub state: PathBuf,
+    /// Proxy variables that package programs see. apt's own configuration holds beside them.
+    pub proxies: BTreeMap<String, String>,
+}
+
+impl Settings {
+    /// The usual ones, with the proxies that this process was given (by its unit's `Environment=`).
+    pub fn of_this_machine(clock: Arc<dyn Clock>) -> Self {
+        let proxy = |name: &str| std::env::var(name).ok().map(|value| (name.to_owned(), value));
+        Self {
+            clock,
+            root: PathBuf::from("/"),
+            state: PathBuf::from("/var/lib/cupcake"),
+            proxies: PROXY_VARIABLES.into_iter().filter_map(proxy).collect(),
+        }
+    }
+}
+
+/// The machine that this process runs on.
+///
+/// # Guarantees
+/// Programs get plain arguments and a closed environment, have a time limit and bounded output, and end with their operation.
+/// # Assumptions
+/// It runs as root, and no other runner works on the machine: the runner's lock sees to that.
+pub struct RealHost {
+    settings: Settings,
+    files: os::Files,
+}
+
+impl fmt::Debug for RealHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RealHost")
+            .field("files", &self.files)
+            .field("state", &self.settings.state)
+            .finish_non_exhaustive()
+    }
+}
+
+impl RealHost {
+    /// The machine.
+    pub fn new(settings: Settings) -> Self {
+        Self { files: os::Files::below(settings.root.clone()), settings }
+    }
+}
+
+#[async_trait]
+impl HostOps for RealHost {
+    async fn boot_id(&self) -> Result<String, HostError> {
+        self.files.boot_id()
+    }
+
+    async fn inventory(&self, request: &str) -> Result<NodeInventory, HostError> {
+        Ok(self.take_inventory(request).await)
+    }
+
+    async fn repository(&self) -> Result<Option<MinorVersion>, HostError> {
+        Ok(self.repository_now())
+    }
+
+    async fn switch_repository(&self, minor: MinorVersion) -> Result<(), HostError> {
+        self.set_repository(minor).await
+    }
+
+    async fn package(&self, package: Package) -> Result<PackageState, HostError> {
+        Ok(self.dpkg(package.as_str()).await?.state)
+    }
+
+    async fn install(&self, packages: &[Package], version: &KubeVersion) -> Result<(), HostError> {
+        self.install_exact(packages, version).await
+    }
+
+    async fn images_missing(&self, version: &KubeVersion) -> Result<Vec<String>, HostError> {
+        self.missing_images(version).await
+    }
+
+    async fn pull_images(&self, version: &KubeVersion) -> Result<(), HostError> {
+        self.pull_missing(version).await
+    }
+
+    async fn kubeadm_upgrade(&self, how: KubeadmUpgrade, version: &KubeVersion) -> Result<(), HostError> {
+        self.upgrade_by_kubeadm(how, version).await
+    }
+
+    async fn static_pods(&self) -> Result<StaticPods, HostError> {
+        self.static_pods_now().await
+    }
+
+    async fn kubelet(&self) -> Result<KubeletState, HostError> {
+        self.kubelet_now().await
+    }
+
+    async fn restart_kubelet(&self) -> Result<(), HostError> {
+        self.restart_kubelet_unit().await
+    }
+
+    async fn etcd_snapshot(&self, name: &str) -> Result<Option<SnapshotInfo>, HostError> {
+        self.finished_snapshot(name).await
+    }
+
+    async fn take_etcd_snapshot(&self, name: &str) -> Result<SnapshotInfo, HostError> {
+        self.new_snapshot(name).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::test_folder::TestFolder;
+    use super::{RealHost, Settings};
+    use cupcake_engine::clock::{SimClock, Timestamp};
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    /// A host whose files lie in the folder; its programs are this machine's.
+    pub(super) fn host_in(folder: &TestFolder) -> RealHost {
+        RealHost::new(Settings {
+            clock: Arc::new(SimClock::starting_at(Timestamp::UNIX_EPOCH)),
+            root: folder.root().to_owned(),
+            state: folder.path("/var/lib/cupcake"),
+            proxies: BTreeMap::new(),
+        })
+    }
+}

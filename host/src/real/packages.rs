@@ -1,0 +1,292 @@
+//! Packages of an apt machine: what is installed, what is offered, exact installs with holds.
+
+use super::RealHost;
+use super::failure::{self, Class, Meaning, needs_operator, permanent, transient};
+use super::program::{Program, ProgramError};
+use cupcake_crds::values::KubeVersion;
+use cupcake_steps::ports::host::{HostError, Package, PackageState};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// How long another holder of dpkg's lock is waited for: unattended upgrades take minutes.
+const LOCK_SECONDS_MAX: u64 = 300;
+const LOCK_AGAIN: Duration = Duration::from_secs(5);
+/// How long an install may take, its wait for the lock included.
+const INSTALL_LIMIT: Duration = Duration::from_mins(20);
+const CONFIGURE_LIMIT: Duration = Duration::from_mins(10);
+const MARK_LIMIT: Duration = Duration::from_mins(1);
+
+/// What dpkg-query is to tell: want, error flag, status, version.
+const FORMAT: &str = "-f=${db:Status-Want}\\t${db:Status-Eflag}\\t${db:Status-Status}\\t${Version}\\n";
+
+/// Keeps changed configuration files (containerd's above all) and never asks.
+const KEEP_CONFIGURATION: [&str; 2] = ["--force-confdef", "--force-confold"];
+
+/// What `apt-get install` means by its last lines.
+const INSTALL: [Meaning; 9] = [
+    Meaning { words: "Could not get lock", class: Class::Transient, code: "PackageLockHeld", advice: "" },
+    Meaning { words: "Unable to acquire the dpkg", class: Class::Transient, code: "PackageLockHeld", advice: "" },
+    Meaning {
+        words: "No space left on device",
+        class: Class::NeedsOperator,
+        code: "DiskFull",
+        advice: "free some space, then retry",
+    },
+    Meaning {
+        words: "You don't have enough free space",
+        class: Class::NeedsOperator,
+        code: "DiskFull",
+        advice: "free some space, then retry",
+    },
+    Meaning { words: "Unable to fetch", class: Class::Transient, code: "RepositoryUnreachable", advice: "" },
+    Meaning { words: "Failed to fetch", class: Class::Transient, code: "RepositoryUnreachable", advice: "" },
+    Meaning {
+        words: "were downgraded",
+        class: Class::Permanent,
+        code: "WouldDowngrade",
+        advice: "an older package is never put over a newer one",
+    },
+    Meaning {
+        words: "unmet dependencies",
+        class: Class::NeedsOperator,
+        code: "UnmetDependencies",
+        advice: "another package stands in the way: release its hold or upgrade it, then retry",
+    },
+    Meaning {
+        words: "held broken packages",
+        class: Class::NeedsOperator,
+        code: "UnmetDependencies",
+        advice: "another package stands in the way: release its hold or upgrade it, then retry",
+    },
+];
+
+/// A package as dpkg has it, with the flag that only a reinstall clears.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Dpkg {
+    pub(crate) state: PackageState,
+    pub(crate) reinstall: bool,
+}
+
+/// Reads one line of [`FORMAT`]; empty text is a package that dpkg never heard of.
+pub(crate) fn dpkg_state(text: &str) -> Option<Dpkg> {
+    let none = Dpkg { state: PackageState { version: None, whole: false, held: false }, reinstall: false };
+    let Some(line) = text.lines().next() else {
+        return Some(none);
+    };
+    let fields: Vec<&str> = line.split('\t').collect();
+    let [want, error, status, version] = fields.as_slice() else {
+        return None;
+    };
+    let installed = !matches!(*status, "not-installed" | "config-files");
+    let whole = *error == "ok" && matches!(*status, "installed" | "triggers-pending" | "triggers-awaited");
+    let version = (installed && !version.is_empty()).then(|| (*version).to_owned());
+    let state = PackageState { version, whole, held: *want == "hold" };
+    Some(Dpkg { state, reinstall: *error == "reinstreq" })
+}
+
+/// Kubernetes versions that `apt-cache madison` lists with the whole version of their package, newest first.
+pub(crate) fn offered(madison: &str) -> Vec<(KubeVersion, String)> {
+    let lines = madison.lines().filter_map(|line| {
+        let fields: Vec<&str> = line.split('|').map(str::trim).collect();
+        let [_, version, source] = fields.as_slice() else { return None };
+        if !source.ends_with("Packages") {
+            return None;
+        }
+        Some((version.parse::<KubeVersion>().ok()?, (*version).to_owned()))
+    });
+    let mut versions: Vec<_> = lines.collect();
+    versions.sort_by(|(a, a_package), (b, b_package)| (b, revision(b_package)).cmp(&(a, revision(a_package))));
+    versions.dedup();
+    versions
+}
+
+/// The numbers of the revision behind the version: `1.34.4-1.10` is newer than `1.34.4-1.2`.
+fn revision(package_version: &str) -> Vec<u64> {
+    let (_, revision) = package_version.rsplit_once('-').unwrap_or_default();
+    revision.split(|c: char| !c.is_ascii_digit()).filter_map(|number| number.parse().ok()).collect()
+}
+
+impl RealHost {
+    /// Variables for apt and dpkg: never a question, never a restart of services that were not named.
+    pub(super) fn apt_environment(&self) -> BTreeMap<String, String> {
+        let mut variables = self.settings.proxies.clone();
+        for (name, value) in
+            [("DEBIAN_FRONTEND", "noninteractive"), ("NEEDRESTART_SUSPEND", "1"), ("APT_LISTCHANGES_FRONTEND", "none")]
+        {
+            variables.insert(name.to_owned(), value.to_owned());
+        }
+        variables
+    }
+
+    pub(super) async fn dpkg(&self, package: &str) -> Result<Dpkg, HostError> {
+        let asked = Program::asking("dpkg-query", ["-W", FORMAT, package]).run().await;
+        let text = match asked {
+            Ok(finished) => finished.stdout,
+            Err(ProgramError::Failed { code: Some(1), last_lines, .. }) if last_lines.contains("no packages found") => {
+                String::new()
+            }
+            Err(error) => return Err(failure::program(&error, &[], "PackageUnknown")),
+        };
+        dpkg_state(&text).ok_or_else(|| {
+            transient("PackageUnknown", format!("dpkg-query says of {package} what cannot be read: {text}"))
+        })
+    }
+
+    pub(super) async fn madison(&self, package: &str) -> Result<String, HostError> {
+        let finished = Program::asking("apt-cache", ["madison", package]).with(&self.apt_environment()).run().await;
+        finished.map(|finished| finished.stdout).map_err(|error| failure::program(&error, &[], "AptCacheFailed"))
+    }
+
+    /// The whole version of the package that carries `version`; the index is refreshed once if it does not list it.
+    async fn exact(&self, package: &str, version: &KubeVersion) -> Result<String, HostError> {
+        let mut refreshed = false;
+        loop {
+            let offered = offered(&self.madison(package).await?);
+            if let Some((_, exact)) = offered.iter().find(|(offered, _)| offered == version) {
+                return Ok(exact.clone());
+            }
+            if refreshed {
+                let newest = offered.first().map_or("nothing".to_owned(), |(_, newest)| format!("at most {newest}"));
+                return Err(needs_operator(
+                    "VersionNotOffered",
+                    format!(
+                        "the package repository offers no {package} {version}, but {newest}: set another target version, or the mirror right"
+                    ),
+                ));
+            }
+            self.refresh_repository().await?;
+            refreshed = true;
+        }
+    }
+
+    pub(super) async fn install_exact(&self, packages: &[Package], version: &KubeVersion) -> Result<(), HostError> {
+        // An interrupted dpkg stops apt before it begins.
+        self.finish_interrupted().await?;
+        let mut wanted = Vec::new();
+        let mut reinstall = false;
+        for package in packages {
+            let name = package.as_str();
+            let dpkg = self.dpkg(name).await?;
+            let present = dpkg.state.version.as_deref();
+            let found = present.and_then(|present| present.parse::<KubeVersion>().ok());
+            if found.is_some_and(|found| found > *version) {
+                return Err(permanent(
+                    "WouldDowngrade",
+                    format!(
+                        "{name} {} is installed, which is newer than {version}: an older package is never put over a newer one",
+                        present.unwrap_or("")
+                    ),
+                ));
+            }
+            if found != Some(*version) || !dpkg.state.whole {
+                reinstall |= dpkg.reinstall;
+                wanted.push(format!("{name}={}", self.exact(name, version).await?));
+            }
+        }
+        let names: Vec<&str> = packages.iter().map(|package| package.as_str()).collect();
+        let installed = if wanted.is_empty() { Ok(()) } else { self.apt_install(&names, &wanted, reinstall).await };
+        // Whatever happened: nothing else may move these packages. An install that failed is the more telling error.
+        let held = self.mark("hold", &names).await;
+        installed.and(held)
+    }
+
+    async fn apt_install(&self, names: &[&str], wanted: &[String], reinstall: bool) -> Result<(), HostError> {
+        self.mark("unhold", names).await?;
+        let lock = format!("DPkg::Lock::Timeout={LOCK_SECONDS_MAX}");
+        let mut arguments = vec!["install", "--yes", "--no-install-recommends", "--no-remove"];
+        if reinstall {
+            arguments.push("--reinstall");
+        }
+        // Without a terminal of its own dpkg stays in apt's process group, and ends with it.
+        arguments.extend(["-o", &lock, "-o", "Dpkg::Use-Pty=0", "-o", "APT::Get::allow-downgrades=false"]);
+        let options = KEEP_CONFIGURATION.map(|option| format!("Dpkg::Options::={option}"));
+        arguments.extend(options.iter().flat_map(|option| ["-o", option.as_str()]));
+        arguments.extend(wanted.iter().map(String::as_str));
+        let install = Program::doing("apt-get", INSTALL_LIMIT, arguments).with(&self.apt_environment());
+        install.run().await.map(drop).map_err(|error| failure::program(&error, &INSTALL, "PackageInstallFailed"))
+    }
+
+    async fn mark(&self, mark: &'static str, names: &[&str]) -> Result<(), HostError> {
+        let arguments = std::iter::once(mark).chain(names.iter().copied());
+        let program = Program::doing("apt-mark", MARK_LIMIT, arguments).with(&self.apt_environment());
+        program.run().await.map(drop).map_err(|error| failure::program(&error, &INSTALL, "PackageHoldFailed"))
+    }
+
+    /// Brings what an interrupted dpkg left to its end; waits for the lock itself, since dpkg does not.
+    async fn finish_interrupted(&self) -> Result<(), HostError> {
+        let mut waited = Duration::ZERO;
+        loop {
+            let arguments = KEEP_CONFIGURATION.into_iter().chain(["--configure", "-a"]);
+            let program = Program::doing("dpkg", CONFIGURE_LIMIT, arguments).with(&self.apt_environment());
+            let error = match program.run().await {
+                Ok(_) => return Ok(()),
+                Err(error) => error,
+            };
+            let locked = error.last_lines().contains("lock");
+            if locked && waited.as_secs() < LOCK_SECONDS_MAX {
+                tokio::time::sleep(LOCK_AGAIN).await;
+                waited += LOCK_AGAIN;
+                continue;
+            }
+            if locked {
+                return Err(transient("PackageLockHeld", failure::chain(&error)));
+            }
+            return Err(match error {
+                ProgramError::Failed { .. } => needs_operator(
+                    "PackagesBroken",
+                    format!(
+                        "an interrupted package operation cannot be finished, repair it with dpkg --configure -a: {}",
+                        failure::chain(&error)
+                    ),
+                ),
+                ProgramError::Missing { .. }
+                | ProgramError::System { .. }
+                | ProgramError::TimedOut { .. }
+                | ProgramError::TooMuchOutput { .. } => failure::program(&error, &INSTALL, "PackageInstallFailed"),
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn v(text: &str) -> KubeVersion {
+        text.parse().expect("a version")
+    }
+
+    #[test]
+    fn dpkg_states_are_read_as_dpkg_query_prints_them() {
+        let state = |line: &str| {
+            let Dpkg { state, reinstall } = dpkg_state(line).expect("it can be read");
+            (state.version, state.whole, state.held, reinstall)
+        };
+        let at = |version: &str| Some(version.to_owned());
+        assert_eq!(state("hold\tok\tinstalled\t1.33.13-1.1\n"), (at("1.33.13-1.1"), true, true, false));
+        assert_eq!(state("install\tok\tinstalled\t1.34.4-1.1\n"), (at("1.34.4-1.1"), true, false, false));
+        assert_eq!(state("install\tok\thalf-configured\t1.34.4-1.1\n"), (at("1.34.4-1.1"), false, false, false));
+        assert_eq!(state("install\tok\tunpacked\t1.34.4-1.1\n"), (at("1.34.4-1.1"), false, false, false));
+        assert_eq!(state("hold\treinstreq\thalf-installed\t1.33.13-1.1\n"), (at("1.33.13-1.1"), false, true, true));
+        assert_eq!(state("deinstall\tok\tconfig-files\t1.33.13-1.1\n"), (None, false, false, false));
+        assert_eq!(state("unknown\tok\tnot-installed\t\n"), (None, false, false, false));
+        assert_eq!(state(""), (None, false, false, false));
+        assert_eq!(dpkg_state("what is this\n"), None);
+    }
+
+    const MADISON: &str = "   kubeadm | 1.34.4-1.1 | https://pkgs.k8s.io/core:/stable:/v1.34/deb  Packages
+   kubeadm | 1.34.4-1.10 | https://mirror.example/core:/stable:/v1.34/deb  Packages
+   kubeadm | 1.34.10-1.1 | https://pkgs.k8s.io/core:/stable:/v1.34/deb  Packages
+   kubeadm | 1.34.3-1.1 | https://pkgs.k8s.io/core:/stable:/v1.34/deb  Packages
+   kubeadm | 1.34.11-1.1 | https://pkgs.k8s.io/core:/stable:/v1.34/deb  Sources
+";
+
+    #[test]
+    fn offered_versions_are_sorted_as_versions_with_the_highest_revision_first() {
+        let offered = offered(MADISON);
+        let packages: Vec<&str> = offered.iter().map(|(_, package)| package.as_str()).collect();
+        assert_eq!(packages, ["1.34.10-1.1", "1.34.4-1.10", "1.34.4-1.1", "1.34.3-1.1"]);
+        assert_eq!(offered[1].0, v("1.34.4"));
+        assert!(super::offered("N: Unable to locate package kubeadm\n").is_empty());
+    }
+}

@@ -1,0 +1,241 @@
+//! The Kubernetes package repository of an apt machine: read, set to a minor, refreshed.
+
+use super::RealHost;
+use super::failure::{self, Class, Meaning, needs_operator, transient};
+use super::os::write_whole;
+use super::packages::offered;
+use super::program::Program;
+use super::sources::{self, Form};
+use cupcake_crds::values::MinorVersion;
+use cupcake_steps::ports::host::HostError;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+const MAIN: &str = "/etc/apt/sources.list";
+const PARTS: &str = "/etc/apt/sources.list.d";
+/// How long one refresh of the index may take; a slow mirror needs a minute.
+const UPDATE_LIMIT: Duration = Duration::from_mins(5);
+
+/// What `apt-get update` means by its last lines.
+const UPDATE: [Meaning; 6] = [
+    Meaning { words: "Could not get lock", class: Class::Transient, code: "PackageLockHeld", advice: "" },
+    Meaning {
+        words: "NO_PUBKEY",
+        class: Class::NeedsOperator,
+        code: "RepositoryNotTrusted",
+        advice: "the key of the Kubernetes repository is missing: renew the file named by signed-by, then retry",
+    },
+    Meaning {
+        words: "EXPKEYSIG",
+        class: Class::NeedsOperator,
+        code: "RepositoryNotTrusted",
+        advice: "the key of the Kubernetes repository has expired: renew the file named by signed-by, then retry",
+    },
+    Meaning {
+        words: "is not signed",
+        class: Class::NeedsOperator,
+        code: "RepositoryNotTrusted",
+        advice: "the Kubernetes repository is not signed by the key that its source names",
+    },
+    Meaning {
+        words: "does not have a Release file",
+        class: Class::NeedsOperator,
+        code: "RepositoryMissing",
+        advice: "the server has no repository of that minor: a mirror has to carry it first",
+    },
+    Meaning {
+        words: "No space left on device",
+        class: Class::NeedsOperator,
+        code: "DiskFull",
+        advice: "free some space, then retry",
+    },
+];
+
+/// A source file that names Kubernetes repositories.
+struct SourceFile {
+    path: PathBuf,
+    form: Form,
+    text: String,
+    minors: Vec<MinorVersion>,
+}
+
+/// What was refreshed to the end: source files by path with the SHA-256 of their content then.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Refreshed {
+    files: BTreeMap<String, String>,
+}
+
+impl Refreshed {
+    fn of(files: &[SourceFile]) -> Self {
+        Self { files: files.iter().map(|file| (file.path.display().to_string(), digest(&file.text))).collect() }
+    }
+}
+
+fn digest(text: &str) -> String {
+    use std::fmt::Write;
+    Sha256::digest(text).iter().fold(String::new(), |mut hex, byte| {
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
+}
+
+impl RealHost {
+    fn source_files(&self) -> Vec<SourceFile> {
+        let paths = std::iter::once(self.files.path(MAIN)).chain(self.files.entries(PARTS));
+        let files = paths.filter_map(|path| {
+            let form = Form::of(path.file_name()?.to_str()?)?;
+            let text = fs::read_to_string(&path).ok()?;
+            let minors = sources::minors(form, &text);
+            (!minors.is_empty()).then_some(SourceFile { path, form, text, minors })
+        });
+        files.collect()
+    }
+
+    fn refreshed_marker(&self) -> PathBuf {
+        self.settings.state.join("repository.json")
+    }
+
+    pub(super) fn repository_now(&self) -> Option<MinorVersion> {
+        let files = self.source_files();
+        let mut minors = files.iter().flat_map(|file| &file.minors);
+        let minor = *minors.next()?;
+        // Two minors at once: whichever apt would take, it is set to none.
+        if minors.any(|other| *other != minor) {
+            return None;
+        }
+        let marker = fs::read(self.refreshed_marker()).ok()?;
+        let refreshed: Refreshed = serde_json::from_slice(&marker).ok()?;
+        (refreshed == Refreshed::of(&files)).then_some(minor)
+    }
+
+    pub(super) async fn set_repository(&self, minor: MinorVersion) -> Result<(), HostError> {
+        for file in self.known_source_files()? {
+            let text = sources::set(file.form, &file.text, minor);
+            if text == file.text {
+                continue;
+            }
+            self.keep_copy(&file)?;
+            let mode = fs::metadata(&file.path).map_or(0o644, |metadata| metadata.permissions().mode() & 0o777);
+            write_whole(&file.path, text.as_bytes(), mode)?;
+            tracing::info!(file = %file.path.display(), %minor, "the package repository was set");
+        }
+        self.refresh_repository().await?;
+        let versions = offered(&self.madison("kubeadm").await?);
+        if !versions.iter().any(|(version, _)| version.minor_version() == minor) {
+            return Err(needs_operator(
+                "RepositoryEmpty",
+                format!(
+                    "the repository was set to {minor} and refreshed, yet it offers no kubeadm of {minor}: look at its source file"
+                ),
+            ));
+        }
+        let marker = serde_json::to_vec(&Refreshed::of(&self.source_files()))
+            .map_err(|error| transient("FileError", format!("the repository's marker cannot be written: {error}")))?;
+        write_whole(&self.refreshed_marker(), &marker, 0o644)
+    }
+
+    fn known_source_files(&self) -> Result<Vec<SourceFile>, HostError> {
+        let files = self.source_files();
+        if files.is_empty() {
+            return Err(needs_operator(
+                "RepositoryUnknown",
+                format!(
+                    "neither {MAIN} nor {PARTS} names a Kubernetes repository (core:/stable:/vX.Y): add one as kubernetes.io documents \
+                     it; apt.kubernetes.io is gone since 2024"
+                ),
+            ));
+        }
+        Ok(files)
+    }
+
+    /// Keeps the file as it was, once for each content, where apt does not look.
+    fn keep_copy(&self, file: &SourceFile) -> Result<(), HostError> {
+        let name = file.path.file_name().unwrap_or_default().to_string_lossy();
+        let copy = self.settings.state.join("sources").join(format!("{name}.{}", &digest(&file.text)[..12]));
+        if copy.exists() { Ok(()) } else { write_whole(&copy, file.text.as_bytes(), 0o600) }
+    }
+
+    /// Refreshes the index of the Kubernetes repositories only: other repositories of the machine may be away or slow.
+    pub(super) async fn refresh_repository(&self) -> Result<(), HostError> {
+        for file in self.known_source_files()? {
+            let only = format!("Dir::Etc::sourcelist={}", file.path.display());
+            // Error-Mode: by default a mirror that does not answer is a warning and the exit status is 0.
+            let options = ["Dir::Etc::sourceparts=-", "APT::Get::List-Cleanup=0", "APT::Update::Error-Mode=any", &only];
+            let arguments = std::iter::once("update").chain(options.into_iter().flat_map(|option| ["-o", option]));
+            let update = Program::doing("apt-get", UPDATE_LIMIT, arguments).with(&self.apt_environment());
+            let finished =
+                update.run().await.map_err(|error| failure::program(&error, &UPDATE, "RepositoryUnreachable"))?;
+            // Releases of apt before 2.1 do not know the mode.
+            if finished.last_lines.contains("Some index files failed to download") {
+                return Err(transient(
+                    "RepositoryUnreachable",
+                    format!("apt-get update did not get all files; its last lines: {}", finished.last_lines),
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::real::test_folder::TestFolder;
+    use crate::real::tests::host_in;
+
+    const LINE: &str = "deb [signed-by=/k.gpg] https://pkgs.k8s.io/core:/stable:/v1.33/deb/ /\n";
+
+    #[test]
+    fn a_repository_counts_only_once_it_was_refreshed_as_it_is_now() {
+        let folder = TestFolder::new("repository-marker");
+        let host = host_in(&folder);
+        assert_eq!(host.repository_now(), None, "there is none");
+        folder.write("/etc/apt/sources.list.d/kubernetes.list", LINE);
+        folder.write("/etc/apt/sources.list.d/debian.sources", "Types: deb\nURIs: http://deb.debian.org/debian\n");
+        assert_eq!(host.repository_now(), None, "nobody refreshed it");
+        let marker = serde_json::to_vec(&Refreshed::of(&host.source_files())).expect("JSON");
+        write_whole(&host.refreshed_marker(), &marker, 0o644).expect("written");
+        assert_eq!(host.repository_now(), Some(MinorVersion { major: 1, minor: 33 }));
+        folder.write("/etc/apt/sources.list.d/kubernetes.list", LINE.replace("33", "34"));
+        assert_eq!(host.repository_now(), None, "it changed after it was refreshed");
+    }
+
+    #[test]
+    fn two_minors_at_once_are_none() {
+        let folder = TestFolder::new("repository-two");
+        let host = host_in(&folder);
+        folder.write("/etc/apt/sources.list.d/a.list", LINE);
+        folder.write("/etc/apt/sources.list.d/b.list", LINE.replace("33", "34"));
+        let marker = serde_json::to_vec(&Refreshed::of(&host.source_files())).expect("JSON");
+        write_whole(&host.refreshed_marker(), &marker, 0o644).expect("written");
+        assert_eq!(host.repository_now(), None);
+    }
+
+    #[test]
+    fn the_first_copy_of_a_source_file_stays() {
+        let folder = TestFolder::new("repository-copy");
+        let host = host_in(&folder);
+        folder.write("/etc/apt/sources.list.d/kubernetes.list", LINE);
+        for _ in 0..2 {
+            host.keep_copy(&host.source_files()[0]).expect("kept");
+        }
+        let copies: Vec<_> = fs::read_dir(host.settings.state.join("sources")).expect("there").collect();
+        assert_eq!(copies.len(), 1);
+        let copy = copies.into_iter().next().expect("one").expect("readable").path();
+        assert_eq!(fs::read_to_string(copy).expect("readable"), LINE);
+    }
+
+    #[tokio::test]
+    async fn a_machine_without_a_kubernetes_repository_is_told_so() {
+        let folder = TestFolder::new("repository-none");
+        let host = host_in(&folder);
+        folder.write("/etc/apt/sources.list", "deb https://apt.kubernetes.io/ kubernetes-xenial main\n");
+        let error = host.set_repository(MinorVersion { major: 1, minor: 34 }).await.expect_err("there is none");
+        assert!(matches!(&error, HostError::NeedsOperator(reason) if reason.code == "RepositoryUnknown"), "{error}");
+    }
+}
