@@ -35,6 +35,8 @@ const MIRROR_SECONDS: i64 = 5;
 /// How long changes are collected before a run is ticked for them, in milliseconds: answers that come together are recorded
 /// by one write.
 const TICK_GATHER_MILLISECONDS: i64 = 40;
+/// How long one reconcile may take, in seconds; past it it is dropped, which is safe at any point, and begun anew.
+const RECONCILE_SECONDS_MAX: i64 = 300;
 /// How long a leader that is asked to stop waits for what is under way, in seconds.
 const STOP_SECONDS_MAX: i64 = 5;
 
@@ -104,7 +106,8 @@ pub async fn lead(operator: &Operator, epoch: Epoch, stop: CancellationToken) {
         let now = operator.clock.now();
         while state.watches.is_synced() && under_way.len() < WIDTH_MAX {
             let Some(key) = state.queue.take(now) else { break };
-            under_way.push(state.reconcile(key));
+            let until = now + TimeDelta::seconds(RECONCILE_SECONDS_MAX);
+            under_way.push(bounded(operator, key.clone(), until, state.reconcile(key)));
         }
         let wake = state.queue.next_due().filter(|_| under_way.len() < WIDTH_MAX && state.watches.is_synced());
         let wake = wake.unwrap_or(now + TimeDelta::seconds(RESYNC_SECONDS)).max(now);
@@ -128,6 +131,25 @@ pub async fn lead(operator: &Operator, epoch: Epoch, stop: CancellationToken) {
         () = drained => {}
         () = operator.clock.sleep_until(until) => {}
     }
+}
+
+/// The reconcile, or its failure when it takes too long: a request that never gets its answer must not hold its key for ever.
+fn bounded<'o>(
+    operator: &'o Operator,
+    key: Key,
+    until: Timestamp,
+    work: BoxFuture<'o, (Key, Outcome)>,
+) -> BoxFuture<'o, (Key, Outcome)> {
+    Box::pin(async move {
+        tokio::select! {
+            biased;
+            done = work => done,
+            () = operator.clock.sleep_until(until) => {
+                tracing::warn!(?key, "reconcile dropped: no end within {RECONCILE_SECONDS_MAX} s");
+                (key, Outcome::of(Next::Failed))
+            }
+        }
+    })
 }
 
 impl<'o> Loop<'o> {

@@ -131,10 +131,11 @@ async fn acquire(
     shutdown: &CancellationToken,
 ) -> Option<Epoch> {
     loop {
-        match lock.attempt(None, clock.now()).await {
-            Ok(Some(epoch)) => return Some(epoch),
-            Ok(None) => {}
-            Err(error) => tracing::warn!(error = error_chain(&error), "lease not reached; trying again"),
+        match bounded_attempt(lock, None, clock, timing).await {
+            Some(Ok(Some(epoch))) => return Some(epoch),
+            Some(Ok(None)) => {}
+            Some(Err(error)) => tracing::warn!(error = error_chain(&error), "lease not reached; trying again"),
+            None => tracing::warn!("lease not reached in time; trying again"),
         }
         let again = clock.now() + TimeDelta::seconds(i64::from(timing.retry_seconds.max(1)));
         tokio::select! {
@@ -167,21 +168,35 @@ async fn hold(
             () = shutdown.cancelled() => return Lost::Shutdown,
             () = clock.sleep_until(again) => {}
         }
-        match lock.attempt(Some(epoch), clock.now()).await {
-            Ok(Some(held)) if held == epoch => renewed = clock.now(),
-            Ok(Some(_)) => return Lost::ToAnother,
-            Ok(None) => {
-                if (clock.now() - renewed).num_seconds() >= i64::from(timing.lease_seconds) {
-                    return Lost::ToAnother;
-                }
+        match bounded_attempt(lock, Some(epoch), clock, timing).await {
+            Some(Ok(Some(held))) if held == epoch => {
+                renewed = clock.now();
+                continue;
             }
-            Err(error) => {
-                tracing::warn!(error = error_chain(&error), "lease not renewed; trying again");
-                if (clock.now() - renewed).num_seconds() >= i64::from(timing.lease_seconds) {
-                    return Lost::ToAnother;
-                }
-            }
+            Some(Ok(Some(_))) => return Lost::ToAnother,
+            Some(Ok(None)) => {}
+            Some(Err(error)) => tracing::warn!(error = error_chain(&error), "lease not renewed; trying again"),
+            None => tracing::warn!("lease not renewed in time; trying again"),
         }
+        if (clock.now() - renewed).num_seconds() >= i64::from(timing.lease_seconds) {
+            return Lost::ToAnother;
+        }
+    }
+}
+
+/// One attempt at the lease; `None` if it took as long as the lease holds.
+async fn bounded_attempt(
+    lock: &mut LeaseLock,
+    led: Option<Epoch>,
+    clock: &dyn Clock,
+    timing: Timing,
+) -> Option<Result<Option<Epoch>, kube::Error>> {
+    let now = clock.now();
+    let until = now + TimeDelta::seconds(i64::from(timing.lease_seconds.max(1)));
+    tokio::select! {
+        biased;
+        attempted = lock.attempt(led, now) => Some(attempted),
+        () = clock.sleep_until(until) => None,
     }
 }
 

@@ -1,11 +1,56 @@
 //! The edge between the operator and its process: clock, signals, logging, client. Used by `main` only.
 
+use crate::OperatorConfig;
+use crate::lease::Timing;
+use crate::metrics::Metrics;
+use anyhow::Context;
 use cupcake_engine::clock::{Clock, Timestamp};
 use futures::future::BoxFuture;
 use kube::client::ClientBuilder;
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
+
+/// Upgrades kubeadm clusters in place.
+#[derive(Debug, Clone, clap::Parser)]
+#[command(name = "cupcake-operator", version)]
+pub struct Args {
+    /// Tells this replica from others.
+    #[arg(long, env = "POD_NAME", default_value = "cupcake-operator-0")]
+    pub identity: String,
+    /// Where the Lease lives.
+    #[arg(long, env = "POD_NAMESPACE", default_value = "kube-system")]
+    pub namespace: String,
+    /// Where /healthz, /readyz and /metrics are served.
+    #[arg(long, env = "CUPCAKE_LISTEN", default_value = "0.0.0.0:8080")]
+    pub listen: SocketAddr,
+    /// How long a silent leader keeps its lease, in seconds.
+    #[arg(long, env = "CUPCAKE_LEASE_SECONDS", default_value_t = 5)]
+    pub lease_seconds: u32,
+}
+
+/// Connects, serves health and metrics, and runs a replica until `shutdown`.
+pub async fn run(args: Args, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let client = client().await.context("no way to the API server: set KUBECONFIG or run in a pod")?;
+    let metrics = Metrics::default();
+    let listener =
+        tokio::net::TcpListener::bind(args.listen).await.with_context(|| format!("listen on {}", args.listen))?;
+    let serving = tokio::spawn(crate::server::serve(listener, metrics.clone(), shutdown.clone()));
+    let config = OperatorConfig {
+        client,
+        clock: Arc::new(SystemClock),
+        identity: args.identity,
+        namespace: args.namespace,
+        timing: Timing { lease_seconds: args.lease_seconds, ..Timing::default() },
+        registry: crate::standard_registry()?,
+        metrics,
+    };
+    crate::run(config, shutdown.clone()).await;
+    shutdown.cancel();
+    Ok(serving.await??)
+}
 
 /// The machine's clock.
 #[derive(Debug, Clone, Copy)]

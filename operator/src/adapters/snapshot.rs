@@ -95,11 +95,9 @@ pub async fn gather(client: &kube::Client, taken_at: Timestamp) -> Result<Cluste
             continue;
         };
         let inventory = inventories.remove(&(view.node.name.clone(), view.node.uid.clone()));
-        snapshot.known_versions.extend(
-            inventory
-                .iter()
-                .flat_map(|inventory| inventory.available_versions.iter().filter_map(|text| text.parse::<KubeVersion>().ok())),
-        );
+        snapshot.known_versions.extend(inventory.iter().flat_map(|inventory| {
+            inventory.available_versions.iter().filter_map(|text| text.parse::<KubeVersion>().ok())
+        }));
         let taints = node.spec.and_then(|spec| spec.taints).unwrap_or_default();
         snapshot.nodes.insert(
             view.node.name.clone(),

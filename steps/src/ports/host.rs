@@ -29,7 +29,7 @@ pub struct MachinePorts {
 }
 
 /// Why an operation on the machine failed, by what the step does next.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum HostError {
     /// It may work another time: a lock is held, the API is away, a mirror does not answer.
     #[error("{0}")]
@@ -76,7 +76,7 @@ impl Package {
 }
 
 /// A package as the package manager has it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PackageState {
     /// The whole version, such as `1.34.4-1.1`; `None` if it is not installed.
     pub version: Option<String>,
@@ -104,7 +104,7 @@ pub enum KubeadmUpgrade {
 }
 
 /// The static pods that kubeadm manages, with the image tag in their manifest and the one that runs.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StaticPods {
     /// Image tag in the manifest on disk, by component: `kube-apiserver` -> `v1.34.4`. Empty on a worker.
     pub manifests: BTreeMap<String, String>,
@@ -113,7 +113,7 @@ pub struct StaticPods {
 }
 
 /// The kubelet as it runs.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KubeletState {
     /// Version of the binary on disk.
     pub installed: Option<KubeVersion>,
