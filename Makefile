@@ -1,0 +1,60 @@
+# What people do with this tree. `make` alone lists it.
+# KUBECTL and NAMESPACE can be set from outside; everything else takes its settings from the environment of its tool.
+KUBECTL ?= kubectl
+NAMESPACE ?= kube-system
+# Arguments of `make sandbox`, for example: make sandbox ARGS="--workers 20 --concurrency 5"
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help sandbox build test lint deny bench e2e-smoke crds crds-check install uninstall watch logs-operator logs-agent status
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+sandbox: ## upgrades an embedded cluster and shows it
+	cargo run -p kubectl-cupcake -- sandbox $(ARGS)
+
+build: ## all programs, optimised, in target/release
+	cargo build --release --workspace --bins
+
+test: ## every test; builds a real kube-apiserver once (Go), and says so loudly if it cannot
+	cargo test --workspace
+
+lint: ## formatting, and clippy with warnings as errors
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+
+deny: ## bans, licences and sources of the crates (needs cargo-deny)
+	cargo deny check bans licenses sources
+
+bench: ## the benches, as one table
+	cargo bench -p cupcake-benches
+
+e2e-smoke: ## upgrades a real kubeadm cluster of two nodes on this machine (root; tests/rig/README.md)
+	tests/rig/e2e-smoke
+
+crds: ## writes crds/generated from the types
+	cargo run -p cupcake-crds --bin crdgen
+
+crds-check: ## fails when crds/generated is not what the types say
+	cargo run -p cupcake-crds --bin crdgen -- --check
+
+install: ## the custom resource definitions into the cluster of KUBECONFIG
+	$(KUBECTL) apply --server-side -f crds/generated
+	$(KUBECTL) wait --for=condition=Established -f crds/generated
+
+uninstall: ## removes the definitions and WITH THEM all upgrades; nothing on the nodes changes
+	$(KUBECTL) delete --ignore-not-found -f crds/generated
+
+watch: ## the updates of the cluster, live
+	$(KUBECTL) get directupdates.cupcake.ricardomolendijk.com --watch
+
+status: ## everything of CUPCAKE in the cluster
+	$(KUBECTL) get cupcake
+	$(KUBECTL) --namespace $(NAMESPACE) get lease cupcake-operator --ignore-not-found
+
+logs-operator: ## follows the operator's log (pods labelled app.kubernetes.io/component=operator)
+	$(KUBECTL) --namespace $(NAMESPACE) logs --follow --prefix --selector app.kubernetes.io/name=cupcake,app.kubernetes.io/component=operator
+
+logs-agent: ## follows the agents' logs (pods labelled app.kubernetes.io/component=agent)
+	$(KUBECTL) --namespace $(NAMESPACE) logs --follow --prefix --max-log-requests 50 --selector app.kubernetes.io/name=cupcake,app.kubernetes.io/component=agent
