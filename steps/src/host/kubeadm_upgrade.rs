@@ -6,9 +6,10 @@
 //! On a control plane the manifests and the running static pods must agree besides.
 //!
 //! kubeadm tells a control plane by the presence of kube-apiserver.yaml, and while it exchanges a manifest that file is
-//! away for a moment. A crash just then would let `upgrade node` take the machine for a worker and report success, so a
-//! control plane with a manifest missing is refused here. Source: kubernetes/kubernetes, cmd/kubeadm/app/cmd/upgrade/node.go
-//! and phases/upgrade/staticpods.go (1.31 to 1.34).
+//! away for a moment. A crash just then would let `upgrade node` take the machine for a worker and report success. The
+//! machine's adapter puts such a manifest back before it runs kubeadm again; and no success is recorded here before every
+//! manifest of a control plane says the version. Source: kubernetes/kubernetes, cmd/kubeadm/app/cmd/upgrade/node.go and
+//! phases/upgrade/staticpods.go (1.31 to 1.34).
 
 use super::{moment, outcome_of, params};
 use crate::ports::host::{KubeadmUpgrade as How, Machine, StaticPods};
@@ -43,12 +44,29 @@ impl Step<Machine> for KubeadmUpgrade {
         }
         match role {
             Role::Worker => Ok(Probe::Satisfied(())),
-            Role::ControlPlane => look(ctx, &pods, &params.version),
+            Role::ControlPlane => {
+                if let Some(difference) = difference(&pods, &params.version) {
+                    let message = format!("kubeadm's success is recorded, yet {difference}: order the upgrade again");
+                    return Err(StepError::NeedsOperator(Reason::new("ManifestsChanged", message)));
+                }
+                Ok(running(ctx, &pods))
+            }
         }
     }
 
     async fn apply(&self, ctx: &StepContext<'_, Machine>, params: &Self::Params) -> Result<StepOutcome<()>, StepError> {
+        let role = role_of(&ctx.ports().host.static_pods().await?, params.how)?;
         ctx.ports().host.kubeadm_upgrade(params.how, &params.version).await?;
+        if role == Role::ControlPlane {
+            let pods = ctx.ports().host.static_pods().await?;
+            if let Some(difference) = difference(&pods, &params.version) {
+                let message = format!(
+                    "kubeadm reported success, yet {difference}: it took this control plane for a worker; look at \
+                     /etc/kubernetes/manifests, then retry"
+                );
+                return Err(StepError::NeedsOperator(Reason::new("NotUpgraded", message)));
+            }
+        }
         record(ctx, params).await?;
         outcome_of(ctx, self.probe(ctx, params).await?, "kubeadm having upgraded the machine")
     }
@@ -73,53 +91,43 @@ enum Role {
     ControlPlane,
 }
 
+/// A trace of a control plane's component makes a control plane: a worker has none of them, and one that is being
+/// exchanged leaves the others.
 fn role_of(pods: &StaticPods, how: How) -> Result<Role, StepError> {
-    let needs_operator = |code: &str, message: String| Err(StepError::NeedsOperator(Reason::new(code, message)));
-    let known = |component: &&str| pods.manifests.contains_key(*component) || pods.running.contains_key(*component);
-    if !COMPONENTS.iter().any(|component| known(&component)) && !pods.manifests.contains_key("etcd") {
-        return match how {
-            How::Node => Ok(Role::Worker),
-            How::Apply => {
-                let message = "kubeadm upgrade apply is for a control plane, but /etc/kubernetes/manifests holds none of \
-                               its manifests: put them back from a backup, or order this on the right node";
-                needs_operator("NotAControlPlane", message.to_owned())
-            }
-        };
+    let known = |component: &str| pods.manifests.contains_key(component) || pods.running.contains_key(component);
+    if known("etcd") || COMPONENTS.into_iter().any(known) {
+        return Ok(Role::ControlPlane);
     }
-    let missing: Vec<_> = COMPONENTS.iter().filter(|component| !pods.manifests.contains_key(**component)).collect();
-    match missing.as_slice() {
-        [] => Ok(Role::ControlPlane),
-        [first, ..] => {
-            let message = format!(
-                "{first}.yaml is missing in /etc/kubernetes/manifests: kubeadm was cut short while it exchanged it; put it \
-                 back from /etc/kubernetes/tmp before kubeadm runs again"
-            );
-            needs_operator("ManifestMissing", message)
+    match how {
+        How::Node => Ok(Role::Worker),
+        How::Apply => {
+            let message = "kubeadm upgrade apply is for a control plane, but /etc/kubernetes/manifests holds none of its \
+                           manifests: put them back from a backup, or order this on the right node";
+            Err(StepError::NeedsOperator(Reason::new("NotAControlPlane", message)))
         }
     }
 }
 
-/// What manifests and running pods say after kubeadm's success was recorded.
-fn look(ctx: &StepContext<'_, Machine>, pods: &StaticPods, version: &KubeVersion) -> Result<Probe<()>, StepError> {
+/// What keeps the manifests from saying the version, if something does.
+fn difference(pods: &StaticPods, version: &KubeVersion) -> Option<String> {
     let wanted = version.with_v();
-    for component in COMPONENTS {
-        let tag = pods.manifests.get(component).map_or("none", String::as_str);
-        if tag != wanted {
-            let message = format!(
-                "kubeadm's success is recorded, yet the manifest of {component} says {tag} instead of {wanted}: \
-                 somebody changed it since; order the upgrade again"
-            );
-            return Err(StepError::NeedsOperator(Reason::new("ManifestsChanged", message)));
-        }
-    }
+    COMPONENTS.into_iter().find_map(|component| match pods.manifests.get(component) {
+        Some(tag) if *tag == wanted => None,
+        Some(tag) => Some(format!("the manifest of {component} says {tag} instead of {wanted}")),
+        None => Some(format!("the manifest of {component} is missing")),
+    })
+}
+
+/// Whether what runs is what the manifests say.
+fn running(ctx: &StepContext<'_, Machine>, pods: &StaticPods) -> Probe<()> {
     for (component, tag) in &pods.manifests {
         if pods.running.get(component) != Some(tag) {
             let running = pods.running.get(component).map_or("nothing", String::as_str);
             let message = format!("{component} runs {running}, its manifest says {tag}");
-            return Ok(Probe::Wait(moment(ctx, "StaticPodsStarting", message)));
+            return Probe::Wait(moment(ctx, "StaticPodsStarting", message));
         }
     }
-    Ok(Probe::Satisfied(()))
+    Probe::Satisfied(())
 }
 
 async fn is_recorded(ctx: &StepContext<'_, Machine>, params: &params::UpgradeByKubeadm) -> Result<bool, StepError> {
@@ -156,17 +164,17 @@ mod tests {
     }
 
     #[test]
-    fn a_control_plane_with_a_manifest_away_is_never_taken_for_a_worker() {
+    fn a_control_plane_with_manifests_away_is_never_taken_for_a_worker() {
         let all = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"];
         assert_eq!(role_of(&pods(&all, &all), How::Node), Ok(Role::ControlPlane));
         assert_eq!(role_of(&pods(&[], &[]), How::Node), Ok(Role::Worker));
-        for away in 1..all.len() {
-            let left: Vec<_> = all.iter().enumerate().filter(|(i, _)| *i != away).map(|(_, name)| *name).collect();
-            assert!(role_of(&pods(&left, &left), How::Node).is_err(), "{} away", all[away]);
+        for away in &all {
+            let left: Vec<_> = all.iter().filter(|name| *name != away).copied().collect();
+            assert_eq!(role_of(&pods(&left, &left), How::Node), Ok(Role::ControlPlane), "{away} away");
         }
-        assert!(role_of(&pods(&[], &all), How::Node).is_err(), "pods without manifests");
-        assert!(role_of(&pods(&["etcd"], &["etcd"]), How::Node).is_err(), "etcd alone");
-        assert_eq!(role_of(&pods(&all[1..], &all[1..]), How::Node), Ok(Role::ControlPlane), "external etcd");
+        assert_eq!(role_of(&pods(&[], &all), How::Node), Ok(Role::ControlPlane), "pods without manifests");
+        assert_eq!(difference(&pods(&all, &all), &KubeVersion::new(1, 33, 4)), None);
+        assert!(difference(&pods(&all[2..], &all), &KubeVersion::new(1, 33, 4)).is_some());
     }
 
     #[test]

@@ -46,6 +46,7 @@ struct Inner {
     interruption: Option<(usize, Interruption)>,
     interrupted: bool,
     failures: VecDeque<(String, HostError)>,
+    blind: bool,
     wakers: Vec<Waker>,
 }
 
@@ -67,6 +68,7 @@ impl FakeHost {
             interruption: None,
             interrupted: false,
             failures: VecDeque::new(),
+            blind: false,
             wakers: Vec::new(),
         };
         Self { inner: Arc::new(Mutex::new(inner)) }
@@ -131,6 +133,11 @@ impl FakeHost {
     /// Takes a manifest away, as kubeadm does for a moment while it exchanges it.
     pub fn lose_manifest(&self, component: &str) {
         self.inner().pods.manifests.remove(component);
+    }
+
+    /// Lets kubeadm take a control plane for a worker and report success, as it does without kube-apiserver.yaml.
+    pub fn blind_kubeadm(&self) {
+        self.inner().blind = true;
     }
 
     /// The effects that were begun, in order.
@@ -268,7 +275,7 @@ impl HostOps for FakeHost {
             KubeadmUpgrade::Node => "node",
         };
         self.effect(format!("kubeadm upgrade {how} {version}"), |inner| {
-            if !inner.pods.manifests.is_empty() {
+            if !inner.pods.manifests.is_empty() && !inner.blind {
                 inner.set_pods(*version);
             }
         })

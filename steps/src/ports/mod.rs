@@ -10,4 +10,6 @@ pub mod host;
 #[cfg(any(test, feature = "fakes"))]
 pub mod memory_disk;
 #[cfg(feature = "real-disk")]
+pub mod real_clock;
+#[cfg(feature = "real-disk")]
 pub mod real_disk;

@@ -1,0 +1,535 @@
+//! The runner: one order at a time, from wherever the journal says it stands, to its final answer.
+//!
+//! ```text
+//!   lock ─► inventory asked? answer it ─► order? ─► take (refuse, or journal) ─► tick ─► verdict ─► answer ─► end
+//!                        ▲                                                        │
+//!                        └──── wait: a change of the mailbox, the engine's time ◄─┘
+//! ```
+
+use crate::class::Classing;
+use crate::compile::{compile, refusal, step_of};
+use crate::memory::{Memory, MemoryError};
+use crate::store::FileStore;
+use crate::verdict::{Ending, final_verdict, is_prepared, outputs, overdue_at, under_way};
+use chrono::TimeDelta;
+use cupcake_crds::node_task::{ErrorClass, NodeInventory, TaskError, TaskState};
+use cupcake_crds::values::OrderKey;
+use cupcake_engine::clock::{Clock, Timestamp};
+use cupcake_engine::cursor::{Cursor, RunPhase};
+use cupcake_engine::decide::{Limits, Observed};
+use cupcake_engine::names::{Epoch, RunName};
+use cupcake_engine::registry::{RegistryError, StepRegistry};
+use cupcake_engine::store::{NewRun, RunStore, StoreError, StoredRun};
+use cupcake_engine::tick::{Engine, TickEnd, TickError};
+use cupcake_steps::host::await_proceed::MAILBOX_SUBJECT;
+use cupcake_steps::host::kubeadm_upgrade::RECORDS;
+use cupcake_steps::host::params::ORDER_KINDS;
+use cupcake_steps::mailbox::{self, Answer, MailOrder, Mailbox, MailboxError, Verdict, run_name};
+use cupcake_steps::ports::disk::{Disk, DiskError};
+use cupcake_steps::ports::host::{Machine, MachinePorts};
+use futures::future::{Either, select};
+use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+
+/// The lock that keeps two runners from working at once.
+pub const LOCK: &str = "runner.lock";
+/// How long one call of a host step may take, in seconds: a week, the longest deadline of an order. Operations of the
+/// machine bound themselves; cutting one short from here would only leave it half done.
+const CALL_SECONDS_MAX: u32 = 604_800;
+/// How long a step is at work before the answer names it, in seconds: short ones cost no write.
+const PROGRESS_SECONDS: i64 = 30;
+/// How soon a disk is tried again that failed, in seconds.
+const DISK_AGAIN_SECONDS: i64 = 5;
+/// How soon a run is ticked again whose commit lost a race, in seconds. No other process writes, so it was the disk.
+const CONFLICT_AGAIN_SECONDS: i64 = 1;
+
+/// What a runner needs.
+pub struct RunnerConfig {
+    /// The machine and the runner's folder.
+    pub ports: MachinePorts,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// The node that this machine is; orders for another one are refused. `None`: the node of its first order.
+    pub node_name: Option<String>,
+}
+
+/// Why a runner ended that did not fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RunnerEnd {
+    /// There is no order, and no inventory is asked for.
+    Idle,
+    /// The order that lies in the mailbox is answered for good.
+    Answered(TaskState),
+    /// Another runner holds the lock.
+    AnotherRuns,
+    /// It was asked to end; the next one goes on where it stood.
+    Shutdown,
+}
+
+/// Why a runner cannot go on: a person must look. What may pass by itself is waited for instead.
+#[derive(Debug, thiserror::Error)]
+pub enum RunnerError {
+    /// The mailbox holds what cannot be read.
+    #[error("mailbox cannot be used")]
+    Mailbox(#[from] MailboxError),
+    /// The memory cannot be read.
+    #[error("the runner's memory cannot be used")]
+    Memory(#[from] MemoryError),
+    /// The journal failed in a way that no answer can tell.
+    #[error("journal cannot be used")]
+    Store(#[from] StoreError),
+    /// The lock or a file cannot be reached.
+    #[error("the runner's folder cannot be used")]
+    Disk(#[from] DiskError),
+    /// Two steps of one kind: a mistake in this release.
+    #[error("host steps cannot be registered")]
+    Registry(#[from] RegistryError),
+}
+
+impl RunnerError {
+    /// Whether it may pass by itself.
+    fn may_pass(&self) -> bool {
+        match self {
+            Self::Mailbox(MailboxError::Disk(_))
+            | Self::Memory(MemoryError::Disk(_))
+            | Self::Disk(_)
+            | Self::Store(StoreError::Unavailable { .. } | StoreError::Conflict(_)) => true,
+            Self::Mailbox(
+                MailboxError::Malformed { .. }
+                | MailboxError::NewerFormat { .. }
+                | MailboxError::TooLarge { .. }
+                | MailboxError::EpochBack { .. }
+                | MailboxError::Occupied(_)
+                | MailboxError::Changed(_)
+                | MailboxError::NotAsked(_)
+                | MailboxError::Answered(_),
+            )
+            | Self::Memory(MemoryError::Damaged(_))
+            | Self::Store(
+                StoreError::NotFound(_)
+                | StoreError::Fenced { .. }
+                | StoreError::TooLarge { .. }
+                | StoreError::Corrupt { .. },
+            )
+            | Self::Registry(_) => false,
+        }
+    }
+}
+
+/// Works on the order in the mailbox until it is answered for good, and on inventories asked for meanwhile.
+///
+/// # Guarantees
+/// No effect before it is journalled; none whose completion was recorded again, whatever crashed in between. The work of one
+/// order never overlaps with another's: a lock is held, and an order is refused while an earlier one has no end.
+///
+/// # Assumptions
+/// Dropping it is like a crash: dropped operations end with it, and the next runner goes on from the journal.
+///
+/// # Errors
+/// Only what a person must look at; a full disk and the like are waited for.
+pub async fn run(config: RunnerConfig, shutdown: CancellationToken) -> Result<RunnerEnd, RunnerError> {
+    let Some(_lock) = config.ports.disk.lock(LOCK).await? else {
+        return Ok(RunnerEnd::AnotherRuns);
+    };
+    let runner = Runner::new(config).await?;
+    match select(Box::pin(shutdown.cancelled()), Box::pin(runner.work())).await {
+        Either::Left(((), _)) => Ok(RunnerEnd::Shutdown),
+        Either::Right((end, _)) => end,
+    }
+}
+
+struct Runner {
+    ports: MachinePorts,
+    clock: Arc<dyn Clock>,
+    node_name: Option<String>,
+    boot_id: Option<String>,
+    registry: Arc<StepRegistry<Machine>>,
+    store: Arc<FileStore>,
+    engine: Engine<Machine>,
+}
+
+/// What a turn came to.
+enum Turn {
+    /// Nothing is open any more.
+    End(RunnerEnd),
+    /// Look again at once.
+    Again,
+    /// Look again then, or when the mailbox changes.
+    At(Option<Timestamp>),
+}
+
+impl Runner {
+    async fn new(config: RunnerConfig) -> Result<Self, RunnerError> {
+        let RunnerConfig { ports, clock, node_name } = config;
+        let mut registry = Classing(StepRegistry::new());
+        cupcake_steps::host::register(&mut registry)?;
+        let registry = Arc::new(registry.0);
+        let store = Arc::new(FileStore::on(Arc::clone(&ports.disk)));
+        let engine = Engine::new(Arc::clone(&registry), Arc::clone(&store) as Arc<dyn RunStore>, Arc::clone(&clock))
+            .with_call_seconds_max(CALL_SECONDS_MAX);
+        let boot_id = match ports.host.boot_id().await {
+            Ok(boot_id) => Some(boot_id),
+            Err(error) => {
+                tracing::warn!(%error, "boot id cannot be told");
+                None
+            }
+        };
+        Ok(Self { ports, clock, node_name, boot_id, registry, store, engine })
+    }
+
+    fn disk(&self) -> &dyn Disk {
+        &*self.ports.disk
+    }
+
+    fn mailbox(&self) -> Mailbox<'_> {
+        Mailbox::on(self.disk())
+    }
+
+    async fn work(&self) -> Result<RunnerEnd, RunnerError> {
+        let mut seen = self.disk().changed(mailbox::FOLDER, 0).await;
+        let mut changed = BTreeSet::new();
+        loop {
+            let until = match self.turn(&std::mem::take(&mut changed)).await {
+                Ok(Turn::End(end)) => return Ok(end),
+                Ok(Turn::Again) => continue,
+                Ok(Turn::At(until)) => until,
+                Err(error) if error.may_pass() => {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "looks again in a moment");
+                    self.clock.sleep_until(self.clock.now() + TimeDelta::seconds(DISK_AGAIN_SECONDS)).await;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            let change = self.disk().changed(mailbox::FOLDER, seen);
+            match until {
+                Some(until) => match select(change, self.clock.sleep_until(until)).await {
+                    Either::Left((count, _)) => seen = count,
+                    Either::Right(((), _)) => continue,
+                },
+                None => seen = change.await,
+            }
+            changed.insert(MAILBOX_SUBJECT.to_owned());
+        }
+    }
+
+    /// One look at the mailbox, and the work that it asks for, as far as it goes now.
+    async fn turn(&self, changed: &BTreeSet<String>) -> Result<Turn, RunnerError> {
+        self.serve_inventory().await?;
+        let Some(mail) = self.mailbox().order().await? else {
+            return Ok(Turn::End(RunnerEnd::Idle));
+        };
+        if let Some(answer) = self.answer_to(&mail.order.key).await?
+            && answer.verdict.state().is_final()
+        {
+            return Ok(Turn::End(RunnerEnd::Answered(answer.verdict.state())));
+        }
+        let run = match self.take(&mail).await {
+            Ok(Ok(run)) => run,
+            Ok(Err(error)) => {
+                tracing::warn!(order = %mail.order.key, code = error.code, message = error.message, "order refused");
+                self.answer(&mail, Verdict::Refused { error }, None, BTreeMap::new()).await?;
+                return Ok(Turn::Again);
+            }
+            Err(RunnerError::Store(error @ StoreError::Corrupt { .. })) => return self.damaged(&mail, &error).await,
+            Err(error) => return Err(error),
+        };
+        self.advance(&mail, run, changed).await
+    }
+
+    /// Moves a run that was taken as far as it goes now, and answers where it stands.
+    async fn advance(
+        &self,
+        mail: &MailOrder,
+        run: StoredRun,
+        changed: &BTreeSet<String>,
+    ) -> Result<Turn, RunnerError> {
+        let order = &mail.order;
+        let ending = self.ending(mail, &run.cursor).await?;
+        if let Some(ending) = ending {
+            if is_prepared(&run.cursor, &run.dag) {
+                // Between the parts nothing is under way: this is the safe point.
+                let verdict = ending.verdict(order.deadline_seconds);
+                self.answer(mail, verdict, None, outputs(&run.cursor, &run.dag)).await?;
+                return Ok(Turn::Again);
+            }
+            self.store.cancel(&run.name);
+        }
+        let epoch = Epoch(order.epoch).max(run.epoch);
+        let observed = Observed::default();
+        let tick = self.engine.tick(&run.name, epoch, &self.ports, &observed, changed);
+        let report = match select(Box::pin(tick), Box::pin(self.beside(mail, &run.name))).await {
+            Either::Left((report, _)) => report,
+            Either::Right((never, _)) => match never {},
+        };
+        let report = match report {
+            Ok(report) => report,
+            Err(TickError::Registry { source, .. }) => {
+                let error = refusal("UnknownStepKind", source.to_string());
+                self.answer(mail, Verdict::Failed { error }, None, BTreeMap::new()).await?;
+                return Ok(Turn::Again);
+            }
+            Err(TickError::Store { source: error @ StoreError::Corrupt { .. }, .. }) => {
+                return self.damaged(mail, &error).await;
+            }
+            Err(TickError::Store { source, .. }) => return Err(source.into()),
+        };
+        let (cursor, dag) = (&report.cursor, &report.dag);
+        let events = self.store.events(&run.name).await?;
+        if let Some((verdict, vertex)) = final_verdict(cursor, dag, &events, ending, order.deadline_seconds) {
+            let step = vertex.map(|vertex| (step_of(&vertex).to_owned(), None));
+            self.answer(mail, verdict, step, outputs(cursor, dag)).await?;
+            return Ok(Turn::Again);
+        }
+        if is_prepared(cursor, dag) {
+            self.answer(mail, Verdict::Prepared, None, outputs(cursor, dag)).await?;
+        }
+        let now = self.clock.now();
+        Ok(match report.end {
+            TickEnd::MoreToDo => Turn::Again,
+            TickEnd::Conflict => {
+                self.clock.sleep_until(now + TimeDelta::seconds(CONFLICT_AGAIN_SECONDS)).await;
+                Turn::Again
+            }
+            TickEnd::Idle if ending.is_some() => Turn::At(report.wake_at),
+            TickEnd::Idle => {
+                Turn::At(report.wake_at.into_iter().chain(overdue_at(cursor, order.deadline_seconds, now)).min())
+            }
+        })
+    }
+
+    async fn ending(&self, mail: &MailOrder, cursor: &Cursor) -> Result<Option<Ending>, RunnerError> {
+        if mail.order.stop || self.mailbox().local_stop().await?.as_ref() == Some(&mail.order.key) {
+            return Ok(Some(Ending::Stop));
+        }
+        let now = self.clock.now();
+        let overdue = overdue_at(cursor, mail.order.deadline_seconds, now).is_some_and(|at| at <= now);
+        Ok((overdue && !cursor.phase().is_final()).then_some(Ending::Overdue))
+    }
+
+    /// The run of an order: the one in the journal, or a new one. The error within is why the order is refused.
+    async fn take(&self, mail: &MailOrder) -> Result<Result<StoredRun, TaskError>, RunnerError> {
+        let key = &mail.order.key;
+        let name = run_name(key);
+        let memory = Memory::read(self.disk()).await?;
+        let known = memory.as_ref().is_some_and(|memory| memory.key == *key);
+        if !known && let Err(error) = self.admit(mail, memory.as_ref()).await? {
+            return Ok(Err(error));
+        }
+        let same_boot = memory.as_ref().is_some_and(|memory| memory.boot_id == self.boot_id);
+        let stored = if known { self.find(&name).await? } else { None };
+        if let Some(run) = stored {
+            if !same_boot {
+                tracing::info!(order = %key, "the machine was rebooted under this order; it goes on");
+                self.remember(mail, memory.as_ref()).await?;
+            }
+            return Ok(Ok(run));
+        }
+        let plan = match compile(&mail.order) {
+            Ok(plan) => plan,
+            Err(error) => return Ok(Err(error)),
+        };
+        let dag = match plan.expand() {
+            Ok(dag) => dag,
+            Err(error) => return Ok(Err(refusal("BadOrder", error.to_string()))),
+        };
+        match self.registry.check(&dag) {
+            Ok(()) => {}
+            Err(RegistryError::BadParameters { vertex, source, .. }) => {
+                let message = format!("parameters of step {}: {source}", step_of(&vertex));
+                return Ok(Err(refusal("BadParameters", message)));
+            }
+            Err(error @ (RegistryError::UnknownKind { .. } | RegistryError::Kind(_) | RegistryError::Twice(_))) => {
+                return Ok(Err(refusal("UnknownStepKind", error.to_string())));
+            }
+        }
+        if !known {
+            self.remember(mail, memory.as_ref()).await?;
+        }
+        let cursor = Cursor::new(plan.digest(), &dag, self.clock.now());
+        let run = NewRun { name: name.clone(), plan: Arc::new(plan), cursor, limits: Limits::default() };
+        self.store.create(&run).await?;
+        self.forget_all_but(&name, memory.as_ref().map(|memory| run_name(&memory.key)).as_ref()).await?;
+        Ok(Ok(self.store.load(&name).await?))
+    }
+
+    async fn find(&self, name: &RunName) -> Result<Option<StoredRun>, StoreError> {
+        match self.store.load(name).await {
+            Ok(run) => Ok(Some(run)),
+            Err(StoreError::NotFound(_)) => Ok(None),
+            Err(
+                error @ (StoreError::Conflict(_)
+                | StoreError::Fenced { .. }
+                | StoreError::TooLarge { .. }
+                | StoreError::Corrupt { .. }
+                | StoreError::Unavailable { .. }),
+            ) => Err(error),
+        }
+    }
+
+    /// Whether an order that was not seen before may be taken.
+    async fn admit(&self, mail: &MailOrder, memory: Option<&Memory>) -> Result<Result<(), TaskError>, RunnerError> {
+        let node = mail.node.name.as_str();
+        let own = self.node_name.as_deref().or(memory.map(|memory| memory.node.as_str()));
+        if let Some(own) = own.filter(|own| *own != node) {
+            let message = format!("the order is for node {node}, this machine is node {own}");
+            return Ok(Err(refusal("OtherNode", message)));
+        }
+        let Some(memory) = memory else {
+            return Ok(Ok(()));
+        };
+        if mail.order.epoch < memory.epoch {
+            let message =
+                format!("the order has epoch {}, this machine has worked for epoch {}", mail.order.epoch, memory.epoch);
+            return Ok(Err(TaskError { class: ErrorClass::Transient, code: "StaleEpoch".to_owned(), message }));
+        }
+        if self.is_open(&memory.key).await? {
+            let message = format!(
+                "order {} was taken and has no end yet; `cupcake-host stop` on the machine gives it up",
+                memory.key
+            );
+            return Ok(Err(refusal("Unanswered", message)));
+        }
+        Ok(Ok(()))
+    }
+
+    /// Whether an order that was taken is neither at rest, nor answered, nor given up by a person on the machine.
+    async fn is_open(&self, key: &OrderKey) -> Result<bool, RunnerError> {
+        let at_rest = match self.find(&run_name(key)).await {
+            Ok(None) => true,
+            Ok(Some(run)) => run.cursor.phase().is_final() || run.cursor.phase() == RunPhase::RequiresAttention,
+            Err(StoreError::Corrupt { .. }) => false,
+            Err(error) => return Err(error.into()),
+        };
+        let answered = self.mailbox().is_answered(key).await?;
+        let given_up = self.mailbox().local_stop().await?.as_ref() == Some(key);
+        Ok(!at_rest && !answered && !given_up)
+    }
+
+    async fn remember(&self, mail: &MailOrder, memory: Option<&Memory>) -> Result<(), RunnerError> {
+        let epoch = memory.map_or(0, |memory| memory.epoch).max(mail.order.epoch);
+        let memory = Memory::of(&mail.node.name, &mail.order.key, epoch, self.boot_id.clone());
+        Ok(memory.write(self.disk()).await?)
+    }
+
+    /// Removes journals and records of orders before the last one.
+    async fn forget_all_but(&self, run: &RunName, last: Option<&RunName>) -> Result<(), RunnerError> {
+        for old in self.store.list().await? {
+            if old != *run && last != Some(&old) {
+                self.store.remove(&old).await?;
+                for record in self.disk().list(RECORDS).await? {
+                    if record.strip_prefix(old.as_str()).is_some_and(|rest| rest.starts_with('.')) {
+                        self.disk().remove(&format!("{RECORDS}/{record}")).await?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn damaged(&self, mail: &MailOrder, error: &StoreError) -> Result<Turn, RunnerError> {
+        let source = std::error::Error::source(error).map_or_else(String::new, ToString::to_string);
+        let error = refusal("JournalDamaged", source);
+        self.answer(mail, Verdict::Failed { error }, None, BTreeMap::new()).await?;
+        Ok(Turn::Again)
+    }
+
+    async fn answer_to(&self, key: &OrderKey) -> Result<Option<Answer>, MailboxError> {
+        Ok(self.mailbox().answer().await?.filter(|answer| answer.key == *key))
+    }
+
+    /// Writes an answer, unless it stands there already.
+    async fn answer(
+        &self,
+        mail: &MailOrder,
+        verdict: Verdict,
+        step: Option<(String, Option<Timestamp>)>,
+        outputs: BTreeMap<String, String>,
+    ) -> Result<(), RunnerError> {
+        let key = &mail.order.key;
+        let (step, step_since) = step.map_or((None, None), |(step, since)| (Some(step), since));
+        if let Some(last) = self.answer_to(key).await?
+            && last.verdict == verdict
+            && last.step == step
+            && last.boot_id == self.boot_id
+        {
+            return Ok(());
+        }
+        tracing::info!(order = %key, state = %verdict.state(), step, "answers");
+        let message = match (&verdict, &step) {
+            (Verdict::Working, Some(step)) => format!("{step} is under way"),
+            (Verdict::Working, None) => "at work".to_owned(),
+            (Verdict::Prepared, _) => "prepared; waits for proceed".to_owned(),
+            (Verdict::Done, _) => "done".to_owned(),
+            (Verdict::Stopped, _) => "stopped as it was asked to".to_owned(),
+            (Verdict::Failed { error } | Verdict::Refused { error }, Some(step)) => format!("{step}: {}", error.message),
+            (Verdict::Failed { error } | Verdict::Refused { error }, None) => error.message.clone(),
+        };
+        let answer = Answer {
+            key: key.clone(),
+            verdict,
+            step,
+            step_since,
+            message: Some(message),
+            outputs,
+            boot_id: self.boot_id.clone(),
+            at: self.clock.now(),
+        };
+        Ok(self.mailbox().put_answer(&answer).await?)
+    }
+
+    /// What goes on while a step is at work: inventories are answered, and a long step is named.
+    async fn beside(&self, mail: &MailOrder, run: &RunName) -> Infallible {
+        let mut seen = self.disk().changed(mailbox::FOLDER, 0).await;
+        loop {
+            let until = self.clock.now() + TimeDelta::seconds(PROGRESS_SECONDS);
+            let change = self.disk().changed(mailbox::FOLDER, seen);
+            let outcome = match select(change, self.clock.sleep_until(until)).await {
+                Either::Left((count, _)) => {
+                    seen = count;
+                    self.serve_inventory().await
+                }
+                Either::Right(((), _)) => self.name_long_step(mail, run).await,
+            };
+            if let Err(error) = outcome {
+                tracing::warn!(error = &error as &dyn std::error::Error, "beside a step");
+            }
+        }
+    }
+
+    async fn name_long_step(&self, mail: &MailOrder, run: &RunName) -> Result<(), RunnerError> {
+        let run = self.store.load(run).await?;
+        let Some((vertex, since)) = under_way(&run.cursor, &run.dag) else {
+            return Ok(());
+        };
+        if is_prepared(&run.cursor, &run.dag) || self.clock.now() - since < TimeDelta::seconds(PROGRESS_SECONDS) {
+            return Ok(());
+        }
+        let step = (step_of(&vertex).to_owned(), Some(since));
+        self.answer(mail, Verdict::Working, Some(step), BTreeMap::new()).await
+    }
+
+    async fn serve_inventory(&self) -> Result<(), RunnerError> {
+        let Some(request) = self.mailbox().inventory_request().await? else {
+            return Ok(());
+        };
+        let answered = self.mailbox().inventory().await?.and_then(|inventory| inventory.request);
+        if answered.as_ref() == Some(&request) {
+            return Ok(());
+        }
+        let taken = self.ports.host.inventory(&request).await;
+        // What cannot be told is left out: whoever asked sees that, and is not kept waiting.
+        let taken = taken.unwrap_or_else(|error| {
+            tracing::warn!(%error, "inventory cannot be taken");
+            NodeInventory::default()
+        });
+        let inventory = NodeInventory {
+            request: Some(request),
+            taken_at: taken.taken_at.or(Some(self.clock.now())),
+            runner_kinds: ORDER_KINDS.map(str::to_owned).to_vec(),
+            ..taken
+        };
+        Ok(self.mailbox().put_inventory(&inventory).await?)
+    }
+}

@@ -1,0 +1,367 @@
+//! The runner killed at each of its disk writes and at each effect on the machine, and what it refuses.
+
+use crate::runner::{RunnerConfig, RunnerEnd, RunnerError, run};
+use crate::samples::{EFFECTS, NEW, OLD, mail, order, step};
+use chrono::{DateTime, TimeDelta};
+use cupcake_crds::node_task::{ErrorClass, Order, TaskState};
+use cupcake_engine::clock::{Clock, Timestamp};
+use cupcake_engine::names::Reason;
+use cupcake_steps::host::params;
+use cupcake_steps::mailbox::{Answer, FOLDER, Mailbox, Verdict, run_name};
+use cupcake_steps::ports::disk::Disk;
+use cupcake_steps::ports::fake_host::{FakeHost, Interruption};
+use cupcake_steps::ports::host::{HostError, MachinePorts};
+use cupcake_steps::ports::memory_disk::{Crash, MemoryDisk};
+use futures::future::{BoxFuture, Either, select};
+use std::sync::Arc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// Paused tokio time as a clock: it passes when everybody waits.
+struct PausedClock {
+    base: Timestamp,
+    start: Instant,
+}
+
+impl Clock for PausedClock {
+    fn now(&self) -> Timestamp {
+        self.base + TimeDelta::from_std(self.start.elapsed()).unwrap()
+    }
+
+    fn sleep_until(&self, until: Timestamp) -> BoxFuture<'static, ()> {
+        let left = (until - self.now()).to_std().unwrap_or_default();
+        Box::pin(tokio::time::sleep(left))
+    }
+}
+
+/// A machine with its disk, and whoever stands at the other end of the mailbox.
+struct World {
+    host: FakeHost,
+    disk: MemoryDisk,
+    clock: Arc<PausedClock>,
+}
+
+impl World {
+    fn new(host: FakeHost) -> Self {
+        let base = DateTime::from_timestamp(1_790_000_000, 0).unwrap();
+        Self { host, disk: MemoryDisk::new(), clock: Arc::new(PausedClock { base, start: Instant::now() }) }
+    }
+
+    fn config(&self) -> RunnerConfig {
+        let ports = MachinePorts { host: Arc::new(self.host.clone()), disk: Arc::new(self.disk.clone()) };
+        RunnerConfig { ports, clock: self.clock.clone(), node_name: None }
+    }
+
+    async fn put(&self, order: &Order) {
+        Mailbox::on(&self.disk.steady()).put_order(&mail(order.clone())).await.unwrap();
+    }
+
+    async fn answer(&self) -> Option<Answer> {
+        Mailbox::on(&self.disk.steady()).answer().await.unwrap()
+    }
+
+    /// Runs the runner, again after each death, until it ends by itself.
+    async fn live(&self) -> Result<RunnerEnd, RunnerError> {
+        for _ in 0..5 {
+            let death = select(Box::pin(self.disk.until_crash()), Box::pin(self.host.until_interruption()));
+            match select(Box::pin(run(self.config(), CancellationToken::new())), death).await {
+                Either::Left((end, _)) => return end,
+                Either::Right(_) => {
+                    self.disk.restart();
+                    self.host.restart();
+                }
+            }
+        }
+        panic!("a runner that dies more than once");
+    }
+
+    /// As [`World::live`], with an operator who lets the order proceed once it is prepared.
+    async fn live_through(&self, order: &Order) -> RunnerEnd {
+        let operator = async {
+            let disk = self.disk.steady();
+            let mut seen = 0;
+            loop {
+                seen = disk.changed(FOLDER, seen).await;
+                if self.answer().await.is_some_and(|answer| answer.verdict == Verdict::Prepared) {
+                    self.put(&Order { proceed: true, ..order.clone() }).await;
+                }
+            }
+        };
+        match select(Box::pin(self.live()), Box::pin(operator)).await {
+            Either::Left((end, _)) => end.unwrap(),
+            Either::Right((never, _)) => never,
+        }
+    }
+
+    async fn refused(&self) -> String {
+        let end = self.live().await.unwrap();
+        assert_eq!(end, RunnerEnd::Answered(TaskState::Refused));
+        self.answer().await.unwrap().verdict.error().unwrap().code.clone()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_order_is_prepared_waits_proceeds_and_is_done_with_each_effect_once() {
+    let world = World::new(FakeHost::worker(OLD));
+    world.put(&order(1)).await;
+    assert_eq!(world.live_through(&order(1)).await, RunnerEnd::Answered(TaskState::Done));
+    assert_eq!(world.host.done(), EFFECTS);
+    // Memory, journal, 7 commits with results and next starts, kubeadm's record, Prepared, Done.
+    assert!(world.disk.writes() <= 14, "{} writes", world.disk.writes());
+    assert_eq!(world.live().await.unwrap(), RunnerEnd::Answered(TaskState::Done), "an answered order is left alone");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_runner_killed_at_any_write_goes_on_and_never_repeats_a_step_that_was_completed() {
+    let untouched = World::new(FakeHost::worker(OLD));
+    untouched.put(&order(1)).await;
+    untouched.live_through(&order(1)).await;
+    let writes = untouched.disk.writes();
+    for write in 1..=writes {
+        for how in [Crash::Before, Crash::Torn, Crash::After] {
+            let world = World::new(FakeHost::worker(OLD));
+            world.put(&order(1)).await;
+            world.disk.crash_at(write, how);
+            assert_eq!(world.live_through(&order(1)).await, RunnerEnd::Answered(TaskState::Done), "{how:?} {write}");
+            let mut done = world.host.done();
+            // kubeadm's success cannot be seen from outside: killed before its record stood, it runs again.
+            let unrecorded = done.iter().filter(|effect| effect.starts_with("kubeadm upgrade")).count() == 2;
+            done.dedup();
+            assert_eq!(done, EFFECTS, "{how:?} {write}");
+            let again = usize::from(unrecorded);
+            assert_eq!(world.host.done().len(), EFFECTS.len() + again, "{how:?} {write}");
+            assert!(!unrecorded || how != Crash::After, "{how:?} {write}: a recorded kubeadm ran again");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_runner_killed_before_between_or_after_any_effect_goes_on() {
+    for effect in 1..=EFFECTS.len() {
+        for how in [Interruption::Before, Interruption::Between, Interruption::After] {
+            let world = World::new(FakeHost::worker(OLD));
+            world.put(&order(1)).await;
+            world.host.interrupt(effect, how);
+            assert_eq!(world.live_through(&order(1)).await, RunnerEnd::Answered(TaskState::Done), "{how:?} {effect}");
+            let mut done = world.host.done();
+            done.dedup();
+            assert_eq!(done, EFFECTS, "{how:?} {effect}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reboot_under_an_order_is_told_and_the_order_goes_on() {
+    let world = World::new(FakeHost::worker(OLD));
+    world.put(&order(1)).await;
+    world.host.interrupt(2, Interruption::Between);
+    let death = select(Box::pin(world.host.until_interruption()), Box::pin(run(world.config(), CancellationToken::new())));
+    death.await;
+    world.host.reboot();
+    world.disk.restart();
+    assert_eq!(world.live_through(&order(1)).await, RunnerEnd::Answered(TaskState::Done));
+    assert_eq!(world.answer().await.unwrap().boot_id.as_deref(), Some("boot-2"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_lets_the_step_under_way_come_to_its_end_and_starts_none_after_it() {
+    // Asked for before anything began, while it waits between the parts, and by a person on the machine.
+    let world = World::new(FakeHost::worker(OLD));
+    world.put(&Order { stop: true, ..order(1) }).await;
+    assert_eq!(world.live().await.unwrap(), RunnerEnd::Answered(TaskState::Stopped));
+    assert!(world.host.begun().is_empty());
+
+    let world = World::new(FakeHost::worker(OLD));
+    world.put(&order(1)).await;
+    let person = async {
+        let disk = world.disk.steady();
+        let mut seen = 0;
+        while world.answer().await.is_none() {
+            seen = disk.changed(FOLDER, seen).await;
+        }
+        Mailbox::on(&disk).put_local_stop(&order(1).key).await.unwrap();
+        std::future::pending::<()>().await;
+    };
+    let Either::Left((end, _)) = select(Box::pin(world.live()), Box::pin(person)).await else {
+        panic!("a pending future resolved")
+    };
+    assert_eq!(end.unwrap(), RunnerEnd::Answered(TaskState::Stopped));
+    assert_eq!(world.host.done(), EFFECTS[..3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_deadline_does_not_count_the_wait_for_proceed() {
+    let short = Order { deadline_seconds: 60, ..order(1) };
+    let world = World::new(FakeHost::worker(OLD));
+    world.put(&short).await;
+    let operator = async {
+        tokio::time::sleep(std::time::Duration::from_secs(86_400)).await;
+        world.put(&Order { proceed: true, ..short.clone() }).await;
+        std::future::pending::<()>().await;
+    };
+    let Either::Left((end, _)) = select(Box::pin(world.live()), Box::pin(operator)).await else {
+        panic!("a pending future resolved")
+    };
+    assert_eq!(end.unwrap(), RunnerEnd::Answered(TaskState::Done));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_order_past_its_deadline_fails_and_says_so() {
+    let world = World::new(FakeHost::worker(OLD));
+    world.put(&Order { deadline_seconds: 3, ..order(1) }).await;
+    let away = || HostError::Transient(Reason::new("MirrorAway", "the mirror does not answer"));
+    for _ in 0..5 {
+        world.host.fail("install kubeadm", away());
+    }
+    assert_eq!(world.live().await.unwrap(), RunnerEnd::Answered(TaskState::Failed));
+    let answer = world.answer().await.unwrap();
+    let error = answer.verdict.error().unwrap();
+    assert_eq!((error.code.as_str(), error.class), ("DeadlineExceeded", ErrorClass::Transient));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_keeps_its_code_class_and_whole_message() {
+    let message = format!("kubeadm said: {}", "no ".repeat(150));
+    let world = World::new(FakeHost::worker(OLD));
+    world.put(&order(1)).await;
+    world.host.fail("kubeadm upgrade", HostError::NeedsOperator(Reason::new("KubeadmFailed", message.clone())));
+    assert_eq!(world.live().await.unwrap(), RunnerEnd::Answered(TaskState::Failed));
+    let answer = world.answer().await.unwrap();
+    assert_eq!(answer.step.as_deref(), Some("kubeadm-upgrade"));
+    let error = answer.verdict.error().unwrap();
+    assert_eq!((error.code.as_str(), error.class), ("KubeadmFailed", ErrorClass::NeedsOperator));
+    assert_eq!(error.message, message);
+    // The next attempt is another order: what is done is not done again.
+    let next = Order { prepare: order(2).prepare, ..order(2) };
+    world.put(&next).await;
+    assert_eq!(world.live_through(&next).await, RunnerEnd::Answered(TaskState::Done));
+    assert_eq!(world.host.done(), EFFECTS);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_done_is_refused_whole_and_by_name() {
+    let unknown = |kind: &str| Order { finish: vec![step("x", kind, &serde_json::json!({}))], ..order(1) };
+    let cases = [
+        (unknown("format-disk/v1"), "UnknownStepKind"),
+        (unknown(params::AWAIT_PROCEED), "UnknownStepKind"),
+        (unknown(params::RESTART_KUBELET), "BadParameters"),
+        (Order { prepare: Vec::new(), finish: Vec::new(), ..order(1) }, "EmptyOrder"),
+    ];
+    for (order, code) in cases {
+        let world = World::new(FakeHost::worker(OLD));
+        world.put(&order).await;
+        assert_eq!(world.refused().await, code);
+        assert!(world.host.begun().is_empty());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_order_of_an_older_epoch_or_another_node_is_refused_after_one_was_taken() {
+    let one_part = |attempt, epoch| Order { finish: Vec::new(), epoch, ..order(attempt) };
+    for (next, node, code) in [(one_part(2, 2), "w-1", "StaleEpoch"), (one_part(2, 3), "w-2", "OtherNode")] {
+        let world = World::new(FakeHost::worker(OLD));
+        world.put(&one_part(1, 3)).await;
+        assert_eq!(world.live().await.unwrap(), RunnerEnd::Answered(TaskState::Done));
+        // Past the mailbox's own check: whoever wrote this did not ask it.
+        let mut mail = mail(next);
+        mail.node.name = node.to_owned();
+        let file = serde_json::json!({"format": 1, "content": mail});
+        world.disk.put("mailbox/order.json", file.to_string().as_bytes());
+        assert_eq!(world.refused().await, code);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_order_beside_an_unfinished_one_is_refused_until_a_person_gives_that_up() {
+    let world = World::new(FakeHost::worker(OLD));
+    world.put(&order(1)).await;
+    world.host.interrupt(2, Interruption::Between);
+    let death = select(Box::pin(world.host.until_interruption()), Box::pin(run(world.config(), CancellationToken::new())));
+    death.await;
+    world.host.restart();
+    world.disk.restart();
+    let put = |attempt| {
+        let file = serde_json::json!({"format": 1, "content": mail(order(attempt))});
+        world.disk.put("mailbox/order.json", file.to_string().as_bytes());
+    };
+    put(2);
+    assert_eq!(world.refused().await, "Unanswered");
+    Mailbox::on(&world.disk.steady()).put_local_stop(&order(1).key).await.unwrap();
+    put(3);
+    assert_eq!(world.live_through(&order(3)).await, RunnerEnd::Answered(TaskState::Done));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_damaged_journal_fails_the_order_with_the_file_named() {
+    let world = World::new(FakeHost::worker(OLD));
+    world.put(&order(1)).await;
+    world.host.interrupt(1, Interruption::Before);
+    let death = select(Box::pin(world.host.until_interruption()), Box::pin(run(world.config(), CancellationToken::new())));
+    death.await;
+    world.host.restart();
+    world.disk.restart();
+    let path = format!("journal/{}.log", run_name(&order(1).key));
+    world.disk.put(&path, b"not a journal\n");
+    assert_eq!(world.live().await.unwrap(), RunnerEnd::Answered(TaskState::Failed));
+    let error = world.answer().await.unwrap().verdict.error().cloned().unwrap();
+    assert!(error.code == "JournalDamaged" && error.message.contains(&path), "{error:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn inventories_are_answered_idle_and_while_an_order_is_worked_on() {
+    let world = World::new(FakeHost::worker(OLD));
+    let disk = world.disk.steady();
+    Mailbox::on(&disk).put_inventory_request("first").await.unwrap();
+    assert_eq!(world.live().await.unwrap(), RunnerEnd::Idle);
+    let inventory = Mailbox::on(&disk).inventory().await.unwrap().unwrap();
+    assert_eq!((inventory.request.as_deref(), inventory.kubelet.as_deref()), (Some("first"), Some("1.33.4")));
+    assert_eq!(inventory.runner_kinds, params::ORDER_KINDS);
+
+    world.put(&order(1)).await;
+    let asks = async {
+        let mut seen = 0;
+        while world.answer().await.is_none() {
+            seen = disk.changed(FOLDER, seen).await;
+        }
+        Mailbox::on(&disk).put_inventory_request("second").await.unwrap();
+        loop {
+            seen = disk.changed(FOLDER, seen).await;
+            let inventory = Mailbox::on(&disk).inventory().await.unwrap().unwrap();
+            if inventory.request.as_deref() == Some("second") {
+                return;
+            }
+        }
+    };
+    assert!(matches!(select(Box::pin(world.live()), Box::pin(asks)).await, Either::Right(_)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_runners_never_work_at_once() {
+    let world = World::new(FakeHost::worker(OLD));
+    world.put(&order(1)).await;
+    let first = Box::pin(run(world.config(), CancellationToken::new()));
+    let second = Box::pin(async {
+        tokio::task::yield_now().await;
+        run(world.config(), CancellationToken::new()).await
+    });
+    let Either::Right((end, _)) = select(first, second).await else { panic!("the first one waits for proceed") };
+    assert_eq!(end.unwrap(), RunnerEnd::AnotherRuns);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_disk_is_waited_for() {
+    let world = World::new(FakeHost::worker(OLD));
+    world.put(&Order { finish: Vec::new(), ..order(1) }).await;
+    world.disk.fill();
+    let janitor = async {
+        tokio::time::sleep(std::time::Duration::from_secs(600)).await;
+        world.disk.free();
+        std::future::pending::<()>().await;
+    };
+    let Either::Left((end, _)) = select(Box::pin(world.live()), Box::pin(janitor)).await else {
+        panic!("a pending future resolved")
+    };
+    assert_eq!(end.unwrap(), RunnerEnd::Answered(TaskState::Done));
+    assert_eq!(world.host.done(), EFFECTS[..3]);
+    assert_eq!(NEW.to_string(), "1.34.4");
+}

@@ -1,0 +1,414 @@
+//! Runs on the machine's disk: one journal file a run, appended to and fsynced before anything happens.
+//!
+//! ```text
+//!  journal/<run>.log     00000312 9f86d081884c7d65 {"created":{"plan":…,"cursor":…}}
+//!                        00000201 60303ae22b998861 {"commit":{"number":1,"epoch":3,"cursor":…,"events":[…]}}
+//!                        bytes    checksum         one record a line
+//! ```
+//! A last line without an end is what a crash tore off: it was never acknowledged, and is cut by the next commit. Anything
+//! else that does not read back is damage: the run is refused with the file and the place named. A journal that has grown
+//! beyond [`JOURNAL_BYTES_MAX`] is replaced by its creation and its newest commit.
+
+use async_trait::async_trait;
+use cupcake_engine::codec;
+use cupcake_engine::cursor::Cursor;
+use cupcake_engine::dag::Dag;
+use cupcake_engine::decide::{Intent, Limits};
+use cupcake_engine::event::Event;
+use cupcake_engine::names::{Epoch, RunName};
+use cupcake_engine::plan::Plan;
+use cupcake_engine::store::{Change, NewRun, RunStore, StoreError, StoredRun, Version};
+use cupcake_steps::ports::disk::{DiskError, SharedDisk};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// The folder of the journals.
+pub const FOLDER: &str = "journal";
+/// How large a journal grows before it is replaced by its newest state, in bytes.
+pub const JOURNAL_BYTES_MAX: usize = 128 * 1024;
+/// The largest journal that is read: creation and newest commit of the largest order, and room.
+const READ_BYTES_MAX: usize = 1024 * 1024;
+/// The largest record, in bytes.
+const RECORD_BYTES_MAX: usize = 400 * 1024;
+/// How many events survive the replacement of a journal.
+const EVENTS_KEPT: usize = 32;
+/// Digits of the length, a space, digits of the checksum, a space.
+const HEAD_BYTES: usize = 8 + 1 + 16 + 1;
+
+/// Why a journal cannot be used: a person must look.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{path} is damaged at byte {offset}: {why}; move it away and order again")]
+pub struct Damage {
+    /// The file.
+    pub path: String,
+    /// Where in it.
+    pub offset: usize,
+    /// What is wrong there.
+    pub why: String,
+}
+
+/// Keeps runs in journals on a disk.
+///
+/// # Assumptions
+/// One process at a time writes (the runner's lock). Names of runs are never used again (they are digests of tokens of
+/// orders), so the UID of a run is its name.
+pub struct FileStore {
+    disk: SharedDisk,
+    /// Runs that are asked to end at their next safe point; the order in the mailbox keeps it, not the journal.
+    cancelled: Mutex<BTreeSet<RunName>>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum Record {
+    Created(Created),
+    Commit(Commit),
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Created {
+    plan: Plan,
+    cursor: String,
+    concurrency: u32,
+    failures_max: u32,
+    backoff_base_seconds: u32,
+    backoff_max_seconds: u32,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Commit {
+    number: u64,
+    epoch: Epoch,
+    cursor: String,
+    events: Vec<Event>,
+}
+
+/// A journal as read.
+struct Journal {
+    created: Created,
+    dag: Arc<Dag>,
+    cursor: Cursor,
+    number: u64,
+    epoch: Epoch,
+    events: Vec<Event>,
+    /// Bytes up to the end of the last whole record.
+    whole_bytes: usize,
+    /// Whether something torn stands behind it.
+    torn: bool,
+}
+
+impl FileStore {
+    /// The journals on that disk.
+    pub fn on(disk: SharedDisk) -> Self {
+        Self { disk, cancelled: Mutex::new(BTreeSet::new()) }
+    }
+
+    /// Lets a run end at its next safe point. Lasts as long as this store.
+    pub fn cancel(&self, run: &RunName) {
+        self.cancelled.lock().unwrap_or_else(PoisonError::into_inner).insert(run.clone());
+    }
+
+    /// The events of a run in order; the oldest are gone once the journal was replaced.
+    pub async fn events(&self, run: &RunName) -> Result<Vec<Event>, StoreError> {
+        Ok(self.journal(run).await?.events)
+    }
+
+    /// Removes a run. One that is not there is no error.
+    pub async fn remove(&self, run: &RunName) -> Result<(), DiskError> {
+        self.disk.remove(&path_of(run)).await
+    }
+
+    async fn journal(&self, run: &RunName) -> Result<Journal, StoreError> {
+        let path = path_of(run);
+        let bytes = self.disk.read(&path, READ_BYTES_MAX).await.map_err(|error| unavailable(run, error))?;
+        let bytes = bytes.ok_or_else(|| StoreError::NotFound(run.clone()))?;
+        read(&path, &bytes).map_err(|damage| StoreError::Corrupt { run: run.clone(), source: Box::new(damage) })
+    }
+}
+
+fn path_of(run: &RunName) -> String {
+    format!("{FOLDER}/{run}.log")
+}
+
+fn unavailable(run: &RunName, error: DiskError) -> StoreError {
+    StoreError::Unavailable { run: run.clone(), source: Box::new(error) }
+}
+
+fn checksum(json: &[u8]) -> String {
+    Sha256::digest(json).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A record as a line; no JSON text holds a raw line break.
+fn line_of(run: &RunName, record: &Record) -> Result<Vec<u8>, StoreError> {
+    let json = serde_json::to_vec(record).expect("a record has string keys only, which always serialise");
+    if json.len() > RECORD_BYTES_MAX {
+        return Err(StoreError::TooLarge { run: run.clone(), bytes: json.len(), bytes_max: RECORD_BYTES_MAX });
+    }
+    let mut line = format!("{:08} {} ", json.len(), checksum(&json)).into_bytes();
+    line.extend_from_slice(&json);
+    line.push(b'\n');
+    Ok(line)
+}
+
+fn record_of(line: &[u8]) -> Result<Record, String> {
+    if line.len() < HEAD_BYTES {
+        return Err(format!("a record of {} bytes", line.len()));
+    }
+    let (head, json) = line.split_at(HEAD_BYTES);
+    if head != format!("{:08} {} ", json.len(), checksum(json)).as_bytes() {
+        return Err("length or checksum do not fit".to_owned());
+    }
+    serde_json::from_slice(json).map_err(|error| error.to_string())
+}
+
+fn read(path: &str, bytes: &[u8]) -> Result<Journal, Damage> {
+    let damage = |offset: usize, why: String| Damage { path: path.to_owned(), offset, why };
+    let mut created: Option<Created> = None;
+    let mut last: Option<Commit> = None;
+    let mut events = Vec::new();
+    let mut offset = 0;
+    while let Some(length) = bytes[offset..].iter().position(|&byte| byte == b'\n') {
+        match record_of(&bytes[offset..offset + length]).map_err(|why| damage(offset, why))? {
+            Record::Created(record) if offset == 0 => created = Some(record),
+            Record::Created(_) => return Err(damage(offset, "a second creation".to_owned())),
+            Record::Commit(commit) => {
+                if last.as_ref().is_some_and(|last| commit.number != last.number + 1) {
+                    return Err(damage(offset, format!("commit {} is out of order", commit.number)));
+                }
+                events.extend(commit.events.iter().cloned());
+                last = Some(commit);
+            }
+        }
+        offset += length + 1;
+    }
+    let created = created.ok_or_else(|| damage(0, "it does not begin with the run's creation".to_owned()))?;
+    let dag = created.plan.expand().map_err(|error| damage(0, error.to_string()))?;
+    let text = last.as_ref().map_or(&created.cursor, |commit| &commit.cursor);
+    let cursor =
+        codec::decode(text, &created.plan.digest(), &dag).map_err(|error| damage(offset, error.to_string()))?;
+    Ok(Journal {
+        dag: Arc::new(dag),
+        cursor,
+        number: last.as_ref().map_or(0, |commit| commit.number),
+        epoch: last.as_ref().map_or(Epoch(0), |commit| commit.epoch),
+        events,
+        created,
+        whole_bytes: offset,
+        torn: offset < bytes.len(),
+    })
+}
+
+#[async_trait]
+impl RunStore for FileStore {
+    async fn create(&self, run: &NewRun) -> Result<(), StoreError> {
+        match self.journal(&run.name).await {
+            Ok(journal) if journal.created.plan == *run.plan => return Ok(()),
+            Ok(_) => return Err(StoreError::Conflict(run.name.clone())),
+            Err(StoreError::NotFound(_)) => {}
+            Err(
+                error @ (StoreError::Conflict(_)
+                | StoreError::Fenced { .. }
+                | StoreError::TooLarge { .. }
+                | StoreError::Corrupt { .. }
+                | StoreError::Unavailable { .. }),
+            ) => return Err(error),
+        }
+        let corrupt = |error| StoreError::Corrupt { run: run.name.clone(), source: Box::new(error) };
+        let dag = run.plan.expand().map_err(corrupt)?;
+        let created = Created {
+            plan: (*run.plan).clone(),
+            cursor: codec::encode(&run.cursor, &dag),
+            concurrency: run.limits.concurrency,
+            failures_max: run.limits.failures_max,
+            backoff_base_seconds: run.limits.backoff_base_seconds,
+            backoff_max_seconds: run.limits.backoff_max_seconds,
+        };
+        let line = line_of(&run.name, &Record::Created(created))?;
+        self.disk.replace(&path_of(&run.name), &line).await.map_err(|error| unavailable(&run.name, error))
+    }
+
+    async fn load(&self, run: &RunName) -> Result<StoredRun, StoreError> {
+        let journal = self.journal(run).await?;
+        let cancel = self.cancelled.lock().unwrap_or_else(PoisonError::into_inner).contains(run);
+        Ok(StoredRun {
+            name: run.clone(),
+            uid: run.to_string(),
+            dag: journal.dag,
+            cursor: journal.cursor,
+            version: Version(journal.number.to_string()),
+            epoch: journal.epoch,
+            limits: Limits {
+                concurrency: journal.created.concurrency,
+                failures_max: journal.created.failures_max,
+                backoff_base_seconds: journal.created.backoff_base_seconds,
+                backoff_max_seconds: journal.created.backoff_max_seconds,
+            },
+            intent: Intent { pause: None, cancel },
+        })
+    }
+
+    async fn commit(
+        &self,
+        run: &RunName,
+        epoch: Epoch,
+        expected: &Version,
+        change: &Change,
+    ) -> Result<Version, StoreError> {
+        let journal = self.journal(run).await?;
+        if epoch < journal.epoch {
+            return Err(StoreError::Fenced { run: run.clone(), current: journal.epoch, own: epoch });
+        }
+        if expected.0 != journal.number.to_string() {
+            return Err(StoreError::Conflict(run.clone()));
+        }
+        let number = journal.number + 1;
+        let mut commit = Commit {
+            number,
+            epoch,
+            cursor: codec::encode(&change.cursor, &journal.dag),
+            events: change.events.clone(),
+        };
+        let path = path_of(run);
+        let line = line_of(run, &Record::Commit(commit.clone()))?;
+        let written = if journal.whole_bytes + line.len() > JOURNAL_BYTES_MAX {
+            let mut events = journal.events;
+            events.append(&mut commit.events);
+            commit.events = events.split_off(events.len().saturating_sub(EVENTS_KEPT));
+            let mut content = line_of(run, &Record::Created(journal.created))?;
+            content.extend(line_of(run, &Record::Commit(commit))?);
+            self.disk.replace(&path, &content).await
+        } else {
+            let whole = journal.whole_bytes as u64;
+            if journal.torn {
+                self.disk.truncate(&path, whole).await.map_err(|error| unavailable(run, error))?;
+            }
+            let appended = self.disk.append(&path, &line).await;
+            if appended.is_err() {
+                // It may stand there whole and yet not be durable: take it back, so that nobody acts on it. If that fails
+                // too, the next load shows what stands there.
+                let _ = self.disk.truncate(&path, whole).await;
+            }
+            appended
+        };
+        written.map_err(|error| unavailable(run, error))?;
+        Ok(Version(number.to_string()))
+    }
+
+    async fn list(&self) -> Result<Vec<RunName>, StoreError> {
+        let unlisted = |error| {
+            let run = RunName::new(FOLDER).expect("a plain word is a run name");
+            unavailable(&run, error)
+        };
+        let files = self.disk.list(FOLDER).await.map_err(unlisted)?;
+        Ok(files.iter().filter_map(|file| RunName::new(file.strip_suffix(".log")?).ok()).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cupcake_engine::conformance::{sample_run, suite};
+    use cupcake_engine::names::{CommitId, VertexName};
+    use cupcake_steps::ports::memory_disk::{Crash, MemoryDisk};
+    use futures::executor::block_on;
+    use futures::future::select;
+
+    fn started(run: &StoredRun, attempt_failed_before: u32) -> Change {
+        let mut cursor = run.cursor.clone();
+        let event = Event::Started {
+            vertex: VertexName::new("first").unwrap(),
+            attempt: attempt_failed_before + 1,
+            at: cursor.clock(),
+        };
+        cursor.apply(&event).unwrap();
+        cursor.stamp(CommitId { epoch: Epoch(3), sequence: run.cursor.commit_id().sequence + 1 });
+        Change { events: vec![event], cursor }
+    }
+
+    fn created(disk: &MemoryDisk) -> (FileStore, RunName) {
+        let store = FileStore::on(Arc::new(disk.clone()));
+        let run = sample_run("order-1");
+        block_on(store.create(&run)).unwrap();
+        (store, run.name)
+    }
+
+    #[test]
+    fn the_file_store_keeps_every_promise_of_a_store() {
+        block_on(suite(&FileStore::on(Arc::new(MemoryDisk::new()))));
+    }
+
+    #[test]
+    fn a_commit_that_a_crash_tore_off_never_happened_and_the_next_one_does() {
+        for (how, happened) in [(Crash::Before, false), (Crash::Torn, false), (Crash::After, true)] {
+            let disk = MemoryDisk::new();
+            let (store, name) = created(&disk);
+            let run = block_on(store.load(&name)).unwrap();
+            let change = started(&run, 0);
+            disk.crash_at(disk.writes() + 1, how);
+            let commit = store.commit(&name, Epoch(3), &run.version, &change);
+            block_on(select(commit, Box::pin(disk.until_crash())));
+            disk.restart();
+            let store = FileStore::on(Arc::new(disk.clone()));
+            let after = block_on(store.load(&name)).unwrap();
+            assert_eq!(after.cursor == change.cursor, happened, "{how:?}");
+            if !happened {
+                block_on(store.commit(&name, Epoch(3), &after.version, &change)).unwrap();
+                assert_eq!(block_on(store.load(&name)).unwrap().cursor, change.cursor, "{how:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_full_disk_leaves_the_run_as_it_was_and_says_that_it_may_work_later() {
+        let disk = MemoryDisk::new();
+        let (store, name) = created(&disk);
+        let run = block_on(store.load(&name)).unwrap();
+        disk.fill();
+        let error = block_on(store.commit(&name, Epoch(3), &run.version, &started(&run, 0))).unwrap_err();
+        assert!(matches!(error, StoreError::Unavailable { .. }), "{error}");
+        assert_eq!(block_on(store.load(&name)).unwrap().cursor, run.cursor);
+        disk.free();
+        block_on(store.commit(&name, Epoch(3), &run.version, &started(&run, 0))).unwrap();
+    }
+
+    #[test]
+    fn a_damaged_journal_is_refused_with_its_file_and_place_named() {
+        let disk = MemoryDisk::new();
+        let (store, name) = created(&disk);
+        let run = block_on(store.load(&name)).unwrap();
+        block_on(store.commit(&name, Epoch(3), &run.version, &started(&run, 0))).unwrap();
+        let path = path_of(&name);
+        let whole = disk.content(&path).unwrap();
+        for position in [30, whole.len() - 10] {
+            let mut bytes = whole.clone();
+            bytes[position] ^= 1;
+            disk.put(&path, &bytes);
+            let error = block_on(store.load(&name)).unwrap_err();
+            assert!(matches!(&error, StoreError::Corrupt { source, .. } if source.to_string().contains(&path)), "{error}");
+        }
+        disk.put(&path, b"");
+        assert!(matches!(block_on(store.load(&name)), Err(StoreError::Corrupt { .. })));
+    }
+
+    #[test]
+    fn a_journal_that_grew_too_large_is_replaced_by_its_newest_state() {
+        let disk = MemoryDisk::new();
+        let (store, name) = created(&disk);
+        let mut largest = 0;
+        for commit in 0..2_000_u64 {
+            let run = block_on(store.load(&name)).unwrap();
+            let mut cursor = run.cursor.clone();
+            cursor.stamp(CommitId { epoch: Epoch(3), sequence: commit + 1 });
+            let change = Change { events: Vec::new(), cursor };
+            block_on(store.commit(&name, Epoch(3), &run.version, &change)).unwrap();
+            largest = largest.max(disk.content(&path_of(&name)).unwrap().len());
+        }
+        assert!(largest <= JOURNAL_BYTES_MAX, "{largest}");
+        let run = block_on(store.load(&name)).unwrap();
+        assert_eq!((run.version, run.cursor.commit_id().sequence), (Version("2000".to_owned()), 2_000));
+    }
+}

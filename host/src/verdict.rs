@@ -1,0 +1,188 @@
+//! What a cursor means for the one who ordered: pure.
+
+use crate::class::error_of;
+use crate::compile::{AWAIT, step_of};
+use chrono::TimeDelta;
+use cupcake_crds::node_task::{ErrorClass, TaskError};
+use cupcake_engine::clock::Timestamp;
+use cupcake_engine::cursor::{Cursor, RunPhase, VertexState};
+use cupcake_engine::dag::Dag;
+use cupcake_engine::event::Event;
+use cupcake_engine::names::{Reason, VertexName};
+use cupcake_steps::mailbox::Verdict;
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// How many bytes of outputs an order gives back: they travel on in a cursor of the operator, which takes 1 KiB a vertex.
+pub const OUTPUT_BYTES_MAX: usize = 900;
+
+/// Why an order is to end before its work is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// It was asked to stop.
+    Stop,
+    /// Its deadline has passed.
+    Overdue,
+}
+
+impl Ending {
+    /// The answer to an order that ended so.
+    pub fn verdict(self, deadline_seconds: u32) -> Verdict {
+        match self {
+            Self::Stop => Verdict::Stopped,
+            Self::Overdue => Verdict::Failed {
+                error: TaskError {
+                    class: ErrorClass::Transient,
+                    code: "DeadlineExceeded".to_owned(),
+                    message: format!(
+                        "the machine worked on the order for more than the {deadline_seconds} s it was given"
+                    ),
+                },
+            },
+        }
+    }
+}
+
+/// The final answer that the cursor stands for, with the step it is about; `None` while there is work left.
+pub fn final_verdict(
+    cursor: &Cursor,
+    dag: &Dag,
+    events: &[Event],
+    ending: Option<Ending>,
+    deadline_seconds: u32,
+) -> Option<(Verdict, Option<VertexName>)> {
+    match cursor.phase() {
+        RunPhase::Pending | RunPhase::InProgress => None,
+        RunPhase::Succeeded => Some((Verdict::Done, None)),
+        // Nothing but a stop and a deadline cancels a run here; after a restart the deadline may not be the reason any more.
+        RunPhase::Cancelled => Some((ending.unwrap_or(Ending::Overdue).verdict(deadline_seconds), None)),
+        RunPhase::Failed | RunPhase::RequiresAttention => {
+            let (vertex, reason) = failure(cursor, dag, events);
+            Some((Verdict::Failed { error: error_of(&reason) }, vertex))
+        }
+    }
+}
+
+fn failure(cursor: &Cursor, dag: &Dag, events: &[Event]) -> (Option<VertexName>, Reason) {
+    let failed = dag.vertices().iter().map(|vertex| &vertex.name).find(|name| state_is_failed(cursor.state(name)));
+    let Some(vertex) = failed else {
+        let unknown = Reason::new("Failed", "the journal does not say why");
+        return (None, cursor.reason().cloned().unwrap_or(unknown));
+    };
+    // The event has the whole message, the cursor's note a cut one.
+    let told = events.iter().rev().find_map(|event| match event {
+        Event::Failed { vertex: of, reason, .. } if of == vertex => Some(reason),
+        Event::Started { .. }
+        | Event::Waiting { .. }
+        | Event::Succeeded { .. }
+        | Event::Skipped { .. }
+        | Event::Failed { .. }
+        | Event::Reset { .. }
+        | Event::Paused { .. }
+        | Event::Resumed { .. }
+        | Event::CancelRequested { .. }
+        | Event::Rested { .. }
+        | Event::Finished { .. }
+        | Event::Unknown => None,
+    });
+    let reason = told.or(cursor.note(vertex)).cloned();
+    (Some(vertex.clone()), reason.unwrap_or_else(|| Reason::new("Failed", "the journal does not say why")))
+}
+
+fn state_is_failed(state: Option<VertexState>) -> bool {
+    match state {
+        Some(VertexState::Failed { .. }) => true,
+        Some(
+            VertexState::Pending { .. }
+            | VertexState::Started { .. }
+            | VertexState::Waiting { .. }
+            | VertexState::BackingOff { .. }
+            | VertexState::Succeeded { .. }
+            | VertexState::Skipped { .. },
+        )
+        | None => false,
+    }
+}
+
+/// The vertex under way and when it began, if one is.
+pub fn under_way(cursor: &Cursor, dag: &Dag) -> Option<(VertexName, Timestamp)> {
+    dag.vertices().iter().find_map(|vertex| match cursor.state(&vertex.name) {
+        Some(VertexState::Started { since, .. } | VertexState::Waiting { since, .. }) => {
+            Some((vertex.name.clone(), since))
+        }
+        Some(
+            VertexState::Pending { .. }
+            | VertexState::BackingOff { .. }
+            | VertexState::Succeeded { .. }
+            | VertexState::Skipped { .. }
+            | VertexState::Failed { .. },
+        )
+        | None => None,
+    })
+}
+
+/// Whether the first part is done and the second not begun.
+pub fn is_prepared(cursor: &Cursor, dag: &Dag) -> bool {
+    under_way(cursor, dag).is_some_and(|(vertex, _)| vertex.as_str() == AWAIT)
+}
+
+/// When the order's deadline passes, its waiting for proceed not counted; `None` while it waits.
+pub fn overdue_at(cursor: &Cursor, deadline_seconds: u32, now: Timestamp) -> Option<Timestamp> {
+    let wait = VertexName::new(AWAIT).expect("plain words make a vertex name");
+    let waited = match cursor.state(&wait) {
+        Some(VertexState::Started { .. } | VertexState::Waiting { .. }) => {
+            let (first, now) = (first_of(cursor.state(&wait))?, now.max(cursor.clock()));
+            // Overdue before it began to wait: that does not heal.
+            let worked = first - cursor.created();
+            let limit = TimeDelta::seconds(i64::from(deadline_seconds));
+            return (worked > limit).then_some(now);
+        }
+        Some(VertexState::Succeeded { first, ended, .. }) => ended - first,
+        Some(
+            VertexState::Pending { .. }
+            | VertexState::BackingOff { .. }
+            | VertexState::Skipped { .. }
+            | VertexState::Failed { .. },
+        )
+        | None => TimeDelta::zero(),
+    };
+    Some(cursor.created() + TimeDelta::seconds(i64::from(deadline_seconds)) + waited)
+}
+
+fn first_of(state: Option<VertexState>) -> Option<Timestamp> {
+    match state? {
+        VertexState::Started { first, .. } | VertexState::Waiting { first, .. } => Some(first),
+        VertexState::Pending { .. }
+        | VertexState::BackingOff { .. }
+        | VertexState::Succeeded { .. }
+        | VertexState::Skipped { .. }
+        | VertexState::Failed { .. } => None,
+    }
+}
+
+/// What the steps found out, as `<step>.<field>` to text, up to [`OUTPUT_BYTES_MAX`].
+pub fn outputs(cursor: &Cursor, dag: &Dag) -> BTreeMap<String, String> {
+    let mut outputs = BTreeMap::new();
+    let mut bytes = 0;
+    for vertex in dag.vertices() {
+        let Some(Value::Object(fields)) = cursor.output(&vertex.name) else {
+            continue;
+        };
+        for (field, value) in fields {
+            let name = format!("{}.{field}", step_of(&vertex.name));
+            let text = match value {
+                Value::String(text) => text.clone(),
+                Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
+                    value.to_string()
+                }
+            };
+            // Two quotes each, a colon, a comma.
+            bytes += name.len() + text.len() + 6;
+            if bytes > OUTPUT_BYTES_MAX {
+                return outputs;
+            }
+            outputs.insert(name, text);
+        }
+    }
+    outputs
+}
