@@ -141,7 +141,7 @@ fn resolve(schema: &Value, definitions: &Map<String, Value>, open: &mut Vec<Stri
             }
             let kept = fields
                 .iter()
-                .filter(|(key, _)| key.as_str() != "description")
+                .filter(|(key, value)| key.as_str() != "description" || !value.is_string())
                 .map(|(key, value)| (key.clone(), resolve(value, definitions, open)));
             Value::Object(kept.collect())
         }

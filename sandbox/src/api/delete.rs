@@ -52,13 +52,7 @@ struct Options {
 }
 
 fn options(call: &Call<'_>) -> Result<Options, Failure> {
-    let body: Value = if call.info.body.is_empty() {
-        Value::Null
-    } else {
-        serde_json::from_slice(&call.info.body)
-            .map_err(|error| Failure::bad_request(format!("unable to decode DeleteOptions: {error}")))?
-    };
-    from_body(&body, call)
+    from_body(&call.info.decoded()?, call)
 }
 
 fn from_body(body: &Value, call: &Call<'_>) -> Result<Options, Failure> {

@@ -32,8 +32,7 @@ fn condition<'a>(object: &'a Value, kind: &str) -> Option<&'a str> {
 
 /// POST of pods/NAME/eviction.
 pub(super) fn evict(call: &Call<'_>) -> Result<Answer, Failure> {
-    let body: Value = serde_json::from_slice(&call.info.body)
-        .map_err(|error| Failure::bad_request(format!("unable to decode Eviction: {error}")))?;
+    let body = call.info.decoded()?;
     let named = meta_text(&body, "name");
     if !named.is_empty() && named != call.target.name {
         return Err(Failure::bad_request("name in URL does not match name in Eviction object"));
@@ -225,8 +224,7 @@ fn controller(state: &State, object: &Object) -> Option<Arc<Object>> {
 
 /// POST of pods/NAME/binding: puts a pod on a node.
 pub(super) fn bind(call: &Call<'_>) -> Result<Answer, Failure> {
-    let body: Value = serde_json::from_slice(&call.info.body)
-        .map_err(|error| Failure::bad_request(format!("unable to decode Binding: {error}")))?;
+    let body = call.info.decoded()?;
     let node = body["target"]["name"].as_str().unwrap_or_default();
     let mut state = call.inner.lock();
     let key = Key::new(&call.target.namespace, &call.target.name);

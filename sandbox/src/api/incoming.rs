@@ -4,6 +4,7 @@ use super::builtin::BuiltinKind;
 use super::convert;
 use super::object::{meta_text, metadata};
 use super::resource::{Nature, group_version};
+use super::protobuf;
 use super::router::Call;
 use super::shape;
 use super::status::{Failure, FieldError, FieldErrorKind};
@@ -39,6 +40,9 @@ fn strictness(call: &Call<'_>) -> Result<Strictness, Failure> {
 
 /// Decodes a request's body.
 pub(super) fn decode(call: &Call<'_>, body: &[u8]) -> Result<Incoming, Failure> {
+    if call.info.content_type == protobuf::MEDIA_TYPE {
+        return shape(call, call.info.decoded()?, Vec::new());
+    }
     if !matches!(call.info.content_type.as_str(), "" | "application/json" | "*/*") {
         return Err(Failure::unsupported_media_type(
             "the body of the request was in an unknown format - accepted media types include: application/json",

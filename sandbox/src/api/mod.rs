@@ -32,6 +32,7 @@ mod object;
 mod observe;
 mod openapi;
 mod patch;
+mod protobuf;
 mod read;
 mod request;
 pub mod resource;

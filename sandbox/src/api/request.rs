@@ -2,6 +2,7 @@
 //!
 //! Source: `k8s.io/apiserver/pkg/endpoints/request/requestinfo.go`.
 
+use super::protobuf;
 use super::status::{Failure, FieldError, FieldErrorKind};
 use bytes::Bytes;
 use http::{Method, header};
@@ -183,6 +184,21 @@ impl RequestInfo {
         let agent = self.user_agent.split('/').next().unwrap_or_default();
         let name = if agent.is_empty() { &self.client } else { agent };
         name.chars().take(128).collect()
+    }
+
+    /// The body as JSON, whichever way it is written; null if empty.
+    pub(super) fn decoded(&self) -> Result<Value, Failure> {
+        if self.body.is_empty() {
+            return Ok(Value::Null);
+        }
+        if self.content_type == protobuf::MEDIA_TYPE {
+            return protobuf::decode(&self.body).map_err(|error| match error {
+                protobuf::Error::Malformed => Failure::bad_request(error.to_string()),
+                protobuf::Error::Unsupported(_) => Failure::unsupported_media_type(error.to_string()),
+            });
+        }
+        serde_json::from_slice(&self.body)
+            .map_err(|error| Failure::bad_request(format!("unable to decode the body: {error}")))
     }
 
     /// Seconds of a numeric parameter.

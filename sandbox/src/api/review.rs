@@ -3,7 +3,7 @@
 use super::request::{RequestInfo, Target, Verb};
 use super::server::Answer;
 use super::status::Failure;
-use serde_json::{Value, json};
+use serde_json::json;
 
 /// Answers access and authentication reviews; `None` for every other resource.
 pub(super) fn answer(info: &RequestInfo, target: &Target) -> Result<Option<Answer>, Failure> {
@@ -24,8 +24,7 @@ pub(super) fn answer(info: &RequestInfo, target: &Target) -> Result<Option<Answe
     if info.verb != Verb::Create {
         return Err(Failure::method_not_allowed());
     }
-    let mut review: Value = serde_json::from_slice(&info.body)
-        .map_err(|error| Failure::bad_request(format!("unable to decode the review: {error}")))?;
+    let mut review = info.decoded()?;
     if !review.is_object() {
         return Err(Failure::bad_request("unable to decode the review: no object"));
     }

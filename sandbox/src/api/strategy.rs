@@ -390,7 +390,8 @@ fn default_containers(spec: &mut Value) {
     }
 }
 
-fn base64(bytes: &[u8]) -> String {
+/// Standard base64.
+pub(super) fn base64(bytes: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for chunk in bytes.chunks(3) {
