@@ -311,3 +311,11 @@ pub(crate) fn running_status(container: &str, image: &str, now: &Value) -> Value
         }],
     }})
 }
+
+#[cfg(test)]
+impl SimMachine {
+    /// Stops the kubelet for good.
+    pub(crate) fn stop_kubelet_for_test(self: &Arc<Self>) {
+        self.stop_kubelet();
+    }
+}

@@ -1,0 +1,162 @@
+//! A cluster as kubeadm makes it: nodes, static pods, addons, configuration, a small workload, and our own definitions.
+
+use super::config::WorldConfig;
+use crate::machine::kube::{Kube, Refused};
+use crate::machine::kubeadm::cluster_configuration;
+use crate::machine::releases::{Images, STATIC_PODS};
+use crate::machine::{SimMachine, Site};
+use cupcake_crds::values::NodeRole;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Up to how many workers the workload has two pods for each; one above that.
+const TWO_PODS_WORKERS_MAX: u32 = 20;
+
+/// Names of the nodes of a role, as long as the largest number needs.
+pub(super) fn node_names(prefix: &str, count: u32) -> impl Iterator<Item = String> + '_ {
+    let width = count.to_string().len();
+    (1..=count).map(move |number| format!("{prefix}-{number:0width$}"))
+}
+
+/// The machines of the cluster, by name.
+pub fn machines(config: &WorldConfig, site: &Arc<Site>) -> BTreeMap<String, Arc<SimMachine>> {
+    let control_planes = node_names("cp", config.control_planes).map(|name| (name, NodeRole::ControlPlane));
+    let workers = node_names("w", config.workers).map(|name| (name, NodeRole::Worker));
+    control_planes
+        .chain(workers)
+        .map(|(name, role)| {
+            let machine = SimMachine::new(&name, role, config.from, Arc::clone(site));
+            (name, machine)
+        })
+        .collect()
+}
+
+/// Makes the objects; workloads start by themselves once time goes on.
+///
+/// # Errors
+/// When the API refuses one: a bug of the sandbox.
+pub fn populate(
+    config: &WorldConfig,
+    site: &Arc<Site>,
+    machines: &BTreeMap<String, Arc<SimMachine>>,
+) -> Result<(), Refused> {
+    let admin = site.kube("kubeadm/init");
+    for definition in cupcake_crds::definitions() {
+        let definition = serde_json::to_value(definition).unwrap_or_default();
+        admin.create("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", &definition)?;
+    }
+    for (name, machine) in machines {
+        admin.create("/api/v1/nodes", &node(name, machine))?;
+        let status = machine.node_status(config.from, site.now());
+        site.kube(&format!("kubelet/{name}")).merge(&format!("/api/v1/nodes/{name}/status"), &status)?;
+        machine.begin_reporting();
+        match machine.role() {
+            NodeRole::ControlPlane => {
+                for pod in STATIC_PODS {
+                    machine.show_mirror(pod);
+                }
+            }
+            NodeRole::Worker => {}
+        }
+    }
+    configuration(config, &admin)?;
+    addons(&Images::of(config.from), &admin)?;
+    workload(config.workers, &admin)
+}
+
+fn node(name: &str, machine: &SimMachine) -> Value {
+    let mut labels = json!({
+        "kubernetes.io/arch": "amd64", "kubernetes.io/hostname": name, "kubernetes.io/os": "linux",
+    });
+    let mut spec = json!({"podCIDR": "10.244.0.0/24"});
+    match machine.role() {
+        NodeRole::ControlPlane => {
+            labels["node-role.kubernetes.io/control-plane"] = json!("");
+            spec["taints"] = json!([{"key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule"}]);
+        }
+        NodeRole::Worker => {}
+    }
+    json!({
+        "apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels}, "spec": spec,
+    })
+}
+
+fn configuration(config: &WorldConfig, admin: &Kube) -> Result<(), Refused> {
+    let config_maps = "/api/v1/namespaces/kube-system/configmaps";
+    let named = |name: &str, data: Value| {
+        json!({
+            "apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": {"name": name, "namespace": "kube-system"}, "data": data,
+        })
+    };
+    let cluster = json!({"ClusterConfiguration": cluster_configuration(config.from)});
+    admin.create(config_maps, &named("kubeadm-config", cluster))?;
+    let kubelet = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\ncgroupDriver: systemd\n";
+    admin.create(config_maps, &named("kubelet-config", json!({"kubelet": kubelet})))
+}
+
+fn addons(images: &Images, admin: &Kube) -> Result<(), Refused> {
+    let proxy_labels = json!({"k8s-app": "kube-proxy"});
+    let proxy = json!({
+        "apiVersion": "apps/v1", "kind": "DaemonSet",
+        "metadata": {"name": "kube-proxy", "namespace": "kube-system", "labels": proxy_labels},
+        "spec": {
+            "selector": {"matchLabels": proxy_labels},
+            "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1}},
+            "template": {
+                "metadata": {"labels": proxy_labels},
+                "spec": {
+                    "hostNetwork": true, "priorityClassName": "system-node-critical",
+                    "containers": [{"name": "kube-proxy", "image": images.kube_proxy()}],
+                    "tolerations": [{"operator": "Exists"}],
+                },
+            },
+        },
+    });
+    admin.create("/apis/apps/v1/namespaces/kube-system/daemonsets", &proxy)?;
+    let dns_labels = json!({"k8s-app": "kube-dns"});
+    let dns = json!({
+        "apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {"name": "coredns", "namespace": "kube-system", "labels": dns_labels},
+        "spec": {
+            "replicas": 2, "selector": {"matchLabels": dns_labels},
+            "template": {
+                "metadata": {"labels": dns_labels},
+                "spec": {
+                    "priorityClassName": "system-cluster-critical",
+                    "containers": [{"name": "coredns", "image": images.coredns()}],
+                    "tolerations": [
+                        {"key": "CriticalAddonsOnly", "operator": "Exists"},
+                        {"key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule"},
+                    ],
+                },
+            },
+        },
+    });
+    admin.create("/apis/apps/v1/namespaces/kube-system/deployments", &dns)
+}
+
+/// A Deployment over all workers with a budget, so that drains have something to respect.
+fn workload(workers: u32, admin: &Kube) -> Result<(), Refused> {
+    let replicas = if workers <= TWO_PODS_WORKERS_MAX { workers * 2 } else { workers };
+    let labels = json!({"app": "shop"});
+    let shop = json!({
+        "apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {"name": "shop", "namespace": "default", "labels": labels},
+        "spec": {
+            "replicas": replicas, "selector": {"matchLabels": labels},
+            "template": {
+                "metadata": {"labels": labels},
+                "spec": {"containers": [{"name": "shop", "image": "registry.example/shop:1"}]},
+            },
+        },
+    });
+    admin.create("/apis/apps/v1/namespaces/default/deployments", &shop)?;
+    let budget = json!({
+        "apiVersion": "policy/v1", "kind": "PodDisruptionBudget",
+        "metadata": {"name": "shop", "namespace": "default"},
+        "spec": {"maxUnavailable": "25%", "selector": {"matchLabels": labels}},
+    });
+    admin.create("/apis/policy/v1/namespaces/default/poddisruptionbudgets", &budget)
+}

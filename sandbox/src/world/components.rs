@@ -1,0 +1,179 @@
+//! The real operator, agents and runners, each started again when it ends or crashes.
+
+use super::drains::Drains;
+use super::wire::{Gate, client_name};
+use super::workloads::Workloads;
+use crate::api::Server;
+use crate::machine::crash::{Component, Crashes, Life};
+use crate::machine::disk::SimDisk;
+use crate::machine::systemd::{Program, UnitEnd};
+use crate::machine::timing::derive;
+use crate::machine::{SimHost, SimMachine, Site};
+use async_trait::async_trait;
+use chrono::TimeDelta;
+use cupcake_agent::{AgentConfig, RunnerUnit, UnitError};
+use cupcake_host::{RunnerConfig, RunnerEnd};
+use cupcake_operator::OperatorConfig;
+use cupcake_steps::mailbox;
+use cupcake_steps::ports::disk::SharedDisk;
+use cupcake_steps::ports::host::MachinePorts;
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+
+/// Where the operator runs.
+const NAMESPACE: &str = "kube-system";
+
+/// How long it takes until a container that ended is started again, at least, in milliseconds.
+const RESTART_MILLISECONDS: i64 = 1_500;
+
+/// Starts and restarts the components of one world.
+pub(super) struct Components {
+    pub(super) site: Arc<Site>,
+    pub(super) server: Server,
+    pub(super) gate: Arc<Gate>,
+    pub(super) crashes: Crashes,
+    pub(super) drains: Arc<Drains>,
+    pub(super) workloads: Arc<Workloads>,
+}
+
+impl Components {
+    /// One life: polls the component until it ends or its life does, and drops it at once then.
+    async fn live<T>(life: &Life, component: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            biased;
+            () = life.over() => None,
+            end = component => Some(end),
+        }
+    }
+
+    async fn wait_for_restart(&self, place: &str, number: u64) {
+        let spread = derive(self.site.seed, &["restart", place, &number.to_string()]) % 1_000;
+        let span = TimeDelta::milliseconds(RESTART_MILLISECONDS + i64::try_from(spread).unwrap_or_default());
+        self.site.clock.sleep_until(self.site.now() + span).await;
+    }
+
+    /// Runs the operator, again and again; never ends.
+    pub(super) async fn operator(self: Arc<Self>) {
+        for number in 1u64.. {
+            let life = Life::new(Component::Operator, "");
+            let client = client_name(Component::Operator, "", number);
+            self.gate.bind(&client, life.clone());
+            match cupcake_operator::standard_registry() {
+                Ok(registry) => {
+                    let config = OperatorConfig {
+                        client: self.server.client(client.as_str()),
+                        clock: Arc::clone(&self.site.clock),
+                        identity: format!("cupcake-operator-{number}"),
+                        namespace: NAMESPACE.to_owned(),
+                        timing: cupcake_operator::lease::Timing::default(),
+                        registry,
+                        metrics: cupcake_operator::metrics::Metrics::default(),
+                    };
+                    Self::live(&life, cupcake_operator::run(config, CancellationToken::new())).await;
+                }
+                Err(error) => tracing::error!(%error, "operator cannot start"),
+            }
+            life.end();
+            self.drains.operator_died(|node| self.workloads.has_evictable(node));
+            self.wait_for_restart("operator", number).await;
+            self.gate.forget(&client);
+        }
+    }
+
+    /// Runs the agent of a machine, again and again; never ends.
+    pub(super) async fn agent(self: Arc<Self>, machine: Arc<SimMachine>) {
+        for number in 1u64.. {
+            let life = Life::new(Component::Agent, machine.name());
+            let client = client_name(Component::Agent, machine.name(), number);
+            self.gate.bind(&client, life.clone());
+            let config = AgentConfig {
+                node_name: machine.name().to_owned(),
+                client: self.server.client(client.as_str()),
+                disk: self.disk(&machine, life.clone()),
+                runner: Arc::new(Unit { machine: Arc::clone(&machine), life: life.clone() }),
+                clock: Arc::clone(&self.site.clock),
+                seed: derive(self.site.seed, &["agent", machine.name(), &number.to_string()]),
+            };
+            if let Some(Err(error)) = Self::live(&life, cupcake_agent::run(config, CancellationToken::new())).await {
+                tracing::warn!(node = machine.name(), %error, "agent ended");
+            }
+            life.end();
+            self.wait_for_restart(machine.name(), number).await;
+            self.gate.forget(&client);
+        }
+    }
+
+    fn disk(&self, machine: &SimMachine, life: Life) -> SharedDisk {
+        let store = Arc::clone(machine.disk());
+        Arc::new(SimDisk::new(
+            machine.name(),
+            store,
+            life,
+            self.crashes.clone(),
+            self.site.ledger.clone(),
+            mailbox::FOLDER,
+        ))
+    }
+
+    /// What the runner's unit runs on every machine. `spawn` gets each runner as a task.
+    pub(super) fn runner_program(
+        self: &Arc<Self>,
+        spawn: impl Fn(futures::future::BoxFuture<'static, ()>) + Send + Sync + 'static,
+    ) -> Program {
+        let this = Arc::clone(self);
+        Arc::new(move |machine, life| {
+            let this = Arc::clone(&this);
+            spawn(Box::pin(async move { this.runner(machine, life).await }));
+        })
+    }
+
+    async fn runner(&self, machine: Arc<SimMachine>, life: Life) {
+        let config = RunnerConfig {
+            ports: MachinePorts {
+                host: Arc::new(SimHost::new(Arc::clone(&machine), life.clone())),
+                disk: self.disk(&machine, life.clone()),
+            },
+            clock: Arc::clone(&self.site.clock),
+            node_name: Some(machine.name().to_owned()),
+        };
+        let end = match Self::live(&life, cupcake_host::run(config, CancellationToken::new())).await {
+            None => UnitEnd::Crashed,
+            Some(Ok(RunnerEnd::Idle | RunnerEnd::Answered(_) | RunnerEnd::AnotherRuns | RunnerEnd::Shutdown)) => {
+                UnitEnd::Finished
+            }
+            Some(Err(error)) => {
+                tracing::warn!(node = machine.name(), %error, "runner ended");
+                UnitEnd::Crashed
+            }
+        };
+        machine.unit_ended(&life, end);
+    }
+}
+
+/// systemd as an agent reaches it.
+struct Unit {
+    machine: Arc<SimMachine>,
+    life: Life,
+}
+
+impl Unit {
+    async fn alive(&self) {
+        if self.life.is_over() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+#[async_trait]
+impl RunnerUnit for Unit {
+    async fn is_active(&self) -> Result<bool, UnitError> {
+        self.alive().await;
+        Ok(self.machine.unit_is_active())
+    }
+
+    async fn ensure_started(&self) -> Result<(), UnitError> {
+        self.alive().await;
+        self.machine.start_unit();
+        Ok(())
+    }
+}

@@ -1,0 +1,73 @@
+//! What a sandbox is made of.
+
+use crate::machine::crash::Crash;
+use cupcake_crds::values::{Concurrency, KubeVersion};
+use cupcake_engine::clock::Timestamp;
+
+/// How fast virtual time goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Speed {
+    /// As fast as the machine can compute, on paused time: the same seed gives the same run.
+    Fastest,
+    /// That many virtual seconds a second, for people who watch.
+    Times(u32),
+}
+
+/// Speed when somebody watches and says nothing else: virtual seconds a second.
+pub const SPEED_WATCHED: u32 = 60;
+
+/// Largest cluster that a sandbox makes, in nodes of each role.
+pub const CONTROL_PLANES_MAX: u32 = 9;
+/// As [`CONTROL_PLANES_MAX`].
+pub const WORKERS_MAX: u32 = 20_000;
+
+/// Settings of a simulated cluster.
+#[derive(Debug, Clone)]
+pub struct WorldConfig {
+    /// Control-plane nodes with stacked etcd; 1 to [`CONTROL_PLANES_MAX`].
+    pub control_planes: u32,
+    /// Workers; 0 to [`WORKERS_MAX`].
+    pub workers: u32,
+    /// The version that everything runs at first.
+    pub from: KubeVersion,
+    /// Versions that the package repositories hold besides the usual ones.
+    pub extra_versions: Vec<KubeVersion>,
+    /// Fixes every draw.
+    pub seed: u64,
+    /// How fast time goes.
+    pub speed: Speed,
+    /// The time at the start. Runs are equal only if it is.
+    pub start: Timestamp,
+    /// At which write a component crashes, if one does.
+    pub crash: Option<Crash>,
+    /// Whether the transcript keeps its lines for reading.
+    pub keep_lines: bool,
+}
+
+impl WorldConfig {
+    /// A small cluster: 3 control-plane nodes and 5 workers, all as fast as possible.
+    pub fn new(from: KubeVersion, start: Timestamp) -> Self {
+        Self {
+            control_planes: 3,
+            workers: 5,
+            from,
+            extra_versions: Vec::new(),
+            seed: 1,
+            speed: Speed::Fastest,
+            start,
+            crash: None,
+            keep_lines: false,
+        }
+    }
+}
+
+/// The upgrade that a sandbox is asked for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Upgrade {
+    /// Name of the DirectUpdate.
+    pub name: String,
+    /// Where to.
+    pub to: KubeVersion,
+    /// How many workers at once.
+    pub concurrency: Concurrency,
+}

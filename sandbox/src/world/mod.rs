@@ -1,0 +1,356 @@
+//! A whole simulated cluster: the API, the machines, the cluster's own controllers, and the real operator, agents and runners.
+//!
+//! ```text
+//!   World ── VirtualClock ── Agenda (what happens by itself)
+//!     ├── api::Server ── Ear (transcript, counts, drains, controllers)   Gate (the dead, an API that is away, crashes)
+//!     ├── SimMachine per node ── Ledger (effects)
+//!     └── Components: operator, an agent per node, runners under systemd: the same code as in production
+//! ```
+//! Five nouns: a [`WorldConfig`] says what is made; a [`World`] is it; an [`Upgrade`] is what it is asked for; a
+//! [`Crash`](crate::machine::crash::Crash) is what goes wrong on purpose; an [`Outcome`] is what remains. Everything runs on
+//! one thread; on paused time the same configuration gives the same transcript, to the byte.
+
+pub mod birth;
+mod clock;
+mod components;
+mod config;
+mod drains;
+mod outcome;
+mod wire;
+mod workloads;
+
+pub use clock::VirtualClock;
+pub use config::{CONTROL_PLANES_MAX, SPEED_WATCHED, Speed, Upgrade, WORKERS_MAX, WorldConfig};
+pub use outcome::{NodeOutcome, Outcome, Writes};
+
+use crate::api::{Options, Server};
+use crate::machine::agenda::Agenda;
+use crate::machine::control_plane::ControlPlane;
+use crate::machine::crash::{Component, Crashes};
+use crate::machine::kube::Refused;
+use crate::machine::ledger::{EffectRecord, Ledger};
+use crate::machine::releases::Repositories;
+use crate::machine::transcript::Transcript;
+use crate::machine::{SimMachine, Site};
+use birth::{machines, populate};
+use chrono::TimeDelta;
+use components::Components;
+use cupcake_crds::values::{KubeVersion, NodeRole};
+use cupcake_crds::{GROUP, VERSION};
+use cupcake_engine::clock::{Clock, Timestamp};
+use drains::Drains;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use wire::{Door, Ear, EngineWrites, Gate};
+use workloads::Workloads;
+
+/// Virtual time after which a run that has not ended is given up.
+const VIRTUAL_DAYS_MAX: i64 = 7;
+
+/// How long a finished world goes on, so that what was about to be written is written.
+const AFTERGLOW: TimeDelta = TimeDelta::milliseconds(10);
+
+/// A simulated cluster with everything that runs in it.
+pub struct World {
+    config: WorldConfig,
+    server: Server,
+    site: Arc<Site>,
+    machines: BTreeMap<String, Arc<SimMachine>>,
+    crashes: Crashes,
+    transcript: Transcript,
+    ear: Arc<Ear>,
+    components: Arc<Components>,
+    /// Guards the tasks; dropping them ends everything.
+    tasks: Arc<Mutex<JoinSet<()>>>,
+}
+
+/// Why a world cannot be made or asked.
+#[derive(Debug, thiserror::Error)]
+pub enum WorldError {
+    /// The configuration names something that cannot be.
+    #[error("sandbox: {0}")]
+    Config(String),
+    /// The API refused what the sandbox itself asked for.
+    #[error("sandbox: the API refused an object")]
+    Refused(#[from] Refused),
+    /// No runtime could be made.
+    #[error("sandbox: no runtime")]
+    Runtime(#[from] std::io::Error),
+}
+
+impl World {
+    /// Makes the cluster; nothing runs until [`World::start`]. Call it inside a runtime of [`runtime`].
+    ///
+    /// # Errors
+    /// When the configuration is out of bounds.
+    pub fn new(config: WorldConfig) -> Result<Self, WorldError> {
+        check(&config)?;
+        let speed = match config.speed {
+            Speed::Fastest => 1,
+            Speed::Times(times) => times,
+        };
+        let clock: Arc<dyn Clock> = Arc::new(VirtualClock::starting_at(config.start, speed));
+        let options = Options { seed: config.seed, version: config.from.with_v(), ..Options::default() };
+        let server = Server::with_options(Arc::clone(&clock), options);
+        let transcript = if config.keep_lines { Transcript::keeping_lines() } else { Transcript::default() };
+        let ledger = Ledger::new(Arc::clone(&clock), transcript.clone());
+        let mut repositories = Repositories::with(config.extra_versions.iter().copied());
+        repositories.publish(config.from);
+        let site = Arc::new(Site {
+            api: Arc::new(Door(server.clone())),
+            clock,
+            agenda: Agenda::default(),
+            ledger: ledger.clone(),
+            repositories,
+            control_plane: ControlPlane::default(),
+            seed: config.seed,
+            haste: 1,
+        });
+        let drains = Arc::new(Drains::new(ledger));
+        let ear = Arc::new(Ear {
+            site: Arc::clone(&site),
+            server: server.clone(),
+            transcript: transcript.clone(),
+            engine_writes: EngineWrites::default(),
+            drains: Arc::clone(&drains),
+            progress: Arc::new(Notify::new()),
+            workloads: RwLock::default(),
+        });
+        server.observe(Arc::new(Arc::clone(&ear)));
+        let machines = machines(&config, &site);
+        let workloads = Workloads::new(Arc::clone(&site), server.clone(), machines.clone());
+        *ear.workloads.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&workloads));
+        populate(&config, &site, &machines)?;
+        let crashes = Crashes::planned(config.crash);
+        let gate = Arc::new(Gate { site: Arc::clone(&site), crashes: crashes.clone(), clients: Mutex::default() });
+        server.inject(Arc::clone(&gate) as Arc<dyn crate::api::Faults>);
+        let components = Arc::new(Components {
+            site: Arc::clone(&site),
+            server: server.clone(),
+            gate,
+            crashes: crashes.clone(),
+            drains,
+            workloads,
+        });
+        Ok(Self { config, server, site, machines, crashes, transcript, ear, components, tasks: Arc::default() })
+    }
+
+    /// Starts the cluster, the operator and the agents.
+    pub fn start(&self) {
+        let weak = Arc::downgrade(&self.tasks);
+        let program = self.components.runner_program(move |runner| {
+            if let Some(tasks) = weak.upgrade() {
+                let mut tasks = tasks.lock().unwrap_or_else(PoisonError::into_inner);
+                // Those that ended make room.
+                while tasks.try_join_next().is_some() {}
+                tasks.spawn(runner);
+            }
+        });
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        let (agenda, clock) = (self.site.agenda.clone(), Arc::clone(&self.site.clock));
+        tasks.spawn(async move { agenda.run(clock).await });
+        tasks.spawn(Arc::clone(&self.components).operator());
+        for machine in self.machines.values() {
+            machine.install_program(Arc::clone(&program));
+            tasks.spawn(Arc::clone(&self.components).agent(Arc::clone(machine)));
+        }
+    }
+
+    /// Applies the DirectUpdate, as a user does, and waits until it has come to its end or rests.
+    ///
+    /// # Errors
+    /// When the API refuses the object.
+    pub async fn upgrade(&self, upgrade: &Upgrade) -> Result<Outcome, WorldError> {
+        let update = json!({
+            "apiVersion": format!("{GROUP}/{VERSION}"), "kind": "DirectUpdate",
+            "metadata": {"name": upgrade.name},
+            "spec": {"targetVersion": upgrade.to.to_string(), "concurrency": upgrade.concurrency},
+        });
+        let begun = self.now();
+        self.site.kube("user").create(&format!("/apis/{GROUP}/{VERSION}/directupdates"), &update)?;
+        self.until_at_rest(&upgrade.name).await;
+        let ended = self.now();
+        self.site.clock.sleep_until(ended + AFTERGLOW).await;
+        Ok(self.outcome(&upgrade.name, upgrade.to, ended - begun))
+    }
+
+    /// Waits until a DirectUpdate has come to its end, rests until a person acts, or was refused.
+    pub async fn until_at_rest(&self, name: &str) {
+        let limit = self.now() + TimeDelta::days(VIRTUAL_DAYS_MAX);
+        loop {
+            let written = self.ear.progress.notified();
+            tokio::pin!(written);
+            // Registered before the look, so that no write falls between the two.
+            written.as_mut().enable();
+            if self.update(name).is_some_and(|update| is_at_rest(&update)) {
+                return;
+            }
+            tokio::select! {
+                biased;
+                () = written => {}
+                () = self.site.clock.sleep_until(limit) => return,
+            }
+        }
+    }
+
+    /// Resolves at the next write to a DirectUpdate or an UpgradeRun.
+    pub async fn progress(&self) {
+        self.ear.progress.notified().await;
+    }
+
+    fn update(&self, name: &str) -> Option<Value> {
+        self.server.get(GROUP, "directupdates", "", name).map(|update| update.value().clone())
+    }
+
+    /// What remains of an upgrade that took that long.
+    pub fn outcome(&self, name: &str, to: KubeVersion, took: TimeDelta) -> Outcome {
+        let update = self.update(name).unwrap_or_default();
+        let status = |field: &str| update["status"][field].as_str().unwrap_or_default().to_owned();
+        let nodes: Vec<NodeOutcome> = self.server.list("", "nodes").iter().map(|node| node_outcome(node.value())).collect();
+        let at_target = |name: &str| nodes.iter().any(|node| node.name == name && node.version == to.to_string());
+        let workers = self.machines.values().filter(|machine| match machine.role() {
+            NodeRole::Worker => at_target(machine.name()),
+            NodeRole::ControlPlane => false,
+        });
+        let engine_writes = self.ear.engine_writes.all();
+        let total: u64 = engine_writes.values().sum();
+        let largest = self.server.largest_bytes();
+        let size = |kind: &str| largest.get(kind).copied().unwrap_or_default();
+        let phase = status("phase");
+        Outcome {
+            phase: if phase.is_empty() { "Pending".to_owned() } else { phase },
+            message: status("message"),
+            virtual_seconds: seconds(took),
+            engine_writes_per_worker: share(total, workers.count()),
+            engine_writes,
+            duplicated_effects: self.site.ledger.duplicated(),
+            reruns_after_interruption: self.site.ledger.reruns_after_interruption(),
+            transcript_sha256: self.transcript.sha256(),
+            largest_object_bytes: size("UpgradeRun").max(size("NodeTask")).max(size("DirectUpdate")),
+            largest_plan_bytes: size("UpgradePlan"),
+            writes: Writes {
+                operator: self.crashes.writes(Component::Operator),
+                agent: self.crashes.writes(Component::Agent),
+                runner: self.crashes.writes(Component::Runner),
+            },
+            killed: self.crashes.happened(),
+            nodes,
+        }
+    }
+
+    /// The virtual time now.
+    pub fn now(&self) -> Timestamp {
+        self.site.now()
+    }
+
+    /// The clock of the world.
+    pub fn clock(&self) -> Arc<dyn Clock> {
+        Arc::clone(&self.site.clock)
+    }
+
+    /// The API.
+    pub fn server(&self) -> &Server {
+        &self.server
+    }
+
+    /// A machine.
+    pub fn machine(&self, name: &str) -> Option<&Arc<SimMachine>> {
+        self.machines.get(name)
+    }
+
+    /// All machines, by name.
+    pub fn machines(&self) -> impl Iterator<Item = &Arc<SimMachine>> {
+        self.machines.values()
+    }
+
+    /// Every effect so far.
+    pub fn effects(&self) -> Vec<EffectRecord> {
+        self.site.ledger.records()
+    }
+
+    /// The transcript so far.
+    pub fn transcript(&self) -> &Transcript {
+        &self.transcript
+    }
+
+    /// What it was made from.
+    pub fn config(&self) -> &WorldConfig {
+        &self.config
+    }
+}
+
+fn check(config: &WorldConfig) -> Result<(), WorldError> {
+    if !(1..=CONTROL_PLANES_MAX).contains(&config.control_planes) {
+        return Err(WorldError::Config(format!("a cluster has 1 to {CONTROL_PLANES_MAX} control-plane nodes")));
+    }
+    if config.workers > WORKERS_MAX {
+        return Err(WorldError::Config(format!("a sandbox has at most {WORKERS_MAX} workers")));
+    }
+    Ok(())
+}
+
+/// Whether nothing more will happen to a DirectUpdate until a person acts.
+fn is_at_rest(update: &Value) -> bool {
+    let status = &update["status"];
+    let stalled = status["conditions"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .any(|condition| condition["type"] == cupcake_crds::conditions::STALLED && condition["status"] == "True");
+    match status["phase"].as_str() {
+        Some("Succeeded" | "Failed" | "Cancelled" | "RequiresAttention") => true,
+        Some("Pending") | None => stalled,
+        Some(_) => false,
+    }
+}
+
+fn node_outcome(node: &Value) -> NodeOutcome {
+    let version = node["status"]["nodeInfo"]["kubeletVersion"].as_str().unwrap_or_default();
+    NodeOutcome {
+        name: node["metadata"]["name"].as_str().unwrap_or_default().to_owned(),
+        version: version.trim_start_matches('v').to_owned(),
+        schedulable: node["spec"]["unschedulable"] != Value::Bool(true),
+    }
+}
+
+fn seconds(span: TimeDelta) -> f64 {
+    let milliseconds = i32::try_from(span.num_milliseconds()).unwrap_or(i32::MAX);
+    f64::from(milliseconds) / 1_000.0
+}
+
+/// `total` shared among `count`, to two decimals; all of it where there is nobody.
+fn share(total: u64, count: usize) -> f64 {
+    let total = f64::from(u32::try_from(total).unwrap_or(u32::MAX));
+    let count = f64::from(u32::try_from(count.max(1)).unwrap_or(u32::MAX));
+    (total / count * 100.0).round() / 100.0
+}
+
+/// A runtime for one world: one thread, and paused time where it goes as fast as possible.
+///
+/// # Errors
+/// When the system gives no runtime.
+pub fn runtime(speed: Speed) -> Result<tokio::runtime::Runtime, WorldError> {
+    let paused = match speed {
+        Speed::Fastest => true,
+        Speed::Times(_) => false,
+    };
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().start_paused(paused).build()?)
+}
+
+/// Makes a world, upgrades it, and gives what remains.
+///
+/// # Errors
+/// As [`World::new`] and [`World::upgrade`].
+pub fn run(config: WorldConfig, upgrade: &Upgrade) -> Result<Outcome, WorldError> {
+    runtime(config.speed)?.block_on(async {
+        let world = World::new(config)?;
+        world.start();
+        world.upgrade(upgrade).await
+    })
+}
+
+#[cfg(test)]
+mod tests;

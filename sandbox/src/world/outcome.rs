@@ -1,0 +1,67 @@
+//! What a simulated run leaves: the figures that `kubectl cupcake sandbox -o json` prints.
+
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// One node in the end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeOutcome {
+    /// Its name.
+    pub name: String,
+    /// Version of its kubelet, as its Node shows it, without `v`.
+    pub version: String,
+    /// Whether it takes pods.
+    pub schedulable: bool,
+}
+
+/// Writes of each component: what `--kill` counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Writes {
+    /// The operator's, but for Leases and Events.
+    pub operator: u64,
+    /// Those of all agents together, to the API and to their mailboxes.
+    pub agent: u64,
+    /// Those of all runners together, to their disks.
+    pub runner: u64,
+}
+
+/// A simulated run, summed up.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Outcome {
+    /// Phase of the DirectUpdate.
+    pub phase: String,
+    /// What it says.
+    pub message: String,
+    /// Every node, by name.
+    pub nodes: Vec<NodeOutcome>,
+    /// Virtual time from the DirectUpdate to its end.
+    pub virtual_seconds: f64,
+    /// Accepted writes to UpgradeRun, UpgradePlan and NodeTask, spec and status, divided by the workers upgraded.
+    pub engine_writes_per_worker: f64,
+    /// Those writes, by what was written.
+    pub engine_writes: BTreeMap<String, u64>,
+    /// Effects begun while the same one still ran, or after its completion had been recorded.
+    pub duplicated_effects: u32,
+    /// Effects begun again because a crash cut them short.
+    pub reruns_after_interruption: u32,
+    /// Digest over every API request and every effect, in order.
+    pub transcript_sha256: String,
+    /// Largest UpgradeRun, NodeTask or DirectUpdate ever stored, with managedFields, in bytes of JSON.
+    pub largest_object_bytes: usize,
+    /// Largest UpgradePlan ever stored, in bytes of JSON.
+    pub largest_plan_bytes: usize,
+    /// Writes of each component.
+    pub writes: Writes,
+    /// The crash that happened, and where; `null` if none did.
+    pub killed: Option<String>,
+}
+
+impl Outcome {
+    /// Whether the upgrade ended as it should.
+    pub fn succeeded(&self) -> bool {
+        self.phase == "Succeeded"
+    }
+}

@@ -1,0 +1,282 @@
+//! The sandbox's ears and hands at the API: what is counted, what is written down, who is cut off.
+
+use super::drains::Drains;
+use super::workloads::{Workloads, node_of};
+use crate::api::{Body, Fault, Faults, Observer, ReplyFault, RequestInfo, RequestRecord, Server, Target, Verb};
+use crate::machine::Site;
+use crate::machine::control_plane::ControlPlane;
+use crate::machine::crash::{Component, Crashes, Life, Verdict};
+use crate::machine::kube::KubeApi;
+use crate::machine::kubeadm::{KUBEADM_CONFIG, configured_version};
+use crate::machine::transcript::Transcript;
+use bytes::Bytes;
+use cupcake_crds::values::KubeVersion;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use tokio::sync::Notify;
+
+/// Clients of people, who come over HTTP: they are let through even while the simulated API is away.
+const PEOPLE: &str = "http";
+
+/// The in-process API as simulated programs reach it.
+pub(super) struct Door(pub(super) Server);
+
+impl KubeApi for Door {
+    fn send(&self, client: &str, request: http::Request<Bytes>) -> (u16, Bytes) {
+        let answer = self.0.handle(client, request);
+        let status = answer.status().as_u16();
+        match answer.into_body() {
+            Body::Full(bytes) => (status, bytes.unwrap_or_default()),
+            // Nobody among them watches.
+            Body::Watch(_) => (status, Bytes::new()),
+        }
+    }
+
+    fn revision(&self) -> u64 {
+        self.0.revision()
+    }
+
+    fn went_away(&self) {
+        self.0.close_watches();
+    }
+
+    fn serves(&self, version: KubeVersion) {
+        self.0.set_version(version.with_v());
+    }
+}
+
+/// Name of the client of one life of a component.
+pub(super) fn client_name(component: Component, node: &str, number: u64) -> String {
+    if node.is_empty() { format!("{component}.{number}") } else { format!("{component}.{node}.{number}") }
+}
+
+/// Whether the client is that component.
+fn is_of(client: &str, component: Component) -> bool {
+    client.strip_prefix(component.as_str()).is_some_and(|rest| rest.starts_with('.'))
+}
+
+/// Decides which requests still come through: not those of the dead, none while the API is away.
+pub(super) struct Gate {
+    pub(super) site: Arc<Site>,
+    pub(super) crashes: Crashes,
+    /// Guards who lives, by name of the client, and whose next answer is never heard.
+    pub(super) clients: Mutex<Clients>,
+}
+
+#[derive(Default)]
+pub(super) struct Clients {
+    lives: BTreeMap<String, Life>,
+    dying: BTreeSet<String>,
+}
+
+impl Gate {
+    fn lock(&self) -> MutexGuard<'_, Clients> {
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The requests of that client end with that life.
+    pub(super) fn bind(&self, client: &str, life: Life) {
+        self.lock().lives.insert(client.to_owned(), life);
+    }
+
+    /// Its life is over, and nothing of it is left.
+    pub(super) fn forget(&self, client: &str) {
+        self.lock().lives.remove(client);
+    }
+
+    fn control_plane(&self) -> &ControlPlane {
+        &self.site.control_plane
+    }
+}
+
+/// Whether a write counts as one of its component's: Leases and Events do not.
+fn counts(request: &RequestInfo) -> bool {
+    let bookkeeping = |target: &Target| {
+        matches!(
+            (target.group.as_str(), target.resource.as_str()),
+            ("coordination.k8s.io", "leases") | ("" | "events.k8s.io", "events")
+        )
+    };
+    request.verb.writes() && !request.target.as_ref().is_none_or(bookkeeping)
+}
+
+impl Faults for Gate {
+    fn before(&self, request: &RequestInfo) -> Fault {
+        let life = self.lock().lives.get(&request.client).cloned();
+        if life.as_ref().is_some_and(Life::is_over) {
+            return Fault::Hang;
+        }
+        if request.client != PEOPLE && !self.control_plane().is_available() {
+            return Fault::Refuse;
+        }
+        let Some(life) = life.filter(|_| counts(request)) else {
+            return Fault::None;
+        };
+        match self.crashes.count(&life) {
+            Verdict::Goes => Fault::None,
+            Verdict::DiesBefore => {
+                life.end();
+                Fault::Hang
+            }
+            Verdict::DiesAfter | Verdict::DiesTorn => {
+                self.lock().dying.insert(request.client.clone());
+                Fault::None
+            }
+        }
+    }
+
+    fn after(&self, record: &RequestRecord<'_>) -> ReplyFault {
+        let mut clients = self.lock();
+        if !clients.dying.remove(&record.request.client) {
+            return ReplyFault::None;
+        }
+        if let Some(life) = clients.lives.get(&record.request.client) {
+            life.end();
+        }
+        ReplyFault::Hang
+    }
+}
+
+/// Accepted writes to our run objects, by what was written.
+#[derive(Debug, Default)]
+pub(super) struct EngineWrites(Mutex<BTreeMap<String, u64>>);
+
+impl EngineWrites {
+    fn count(&self, what: String) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(what).or_default() += 1;
+    }
+
+    pub(super) fn all(&self) -> BTreeMap<String, u64> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Sees every request: writes the transcript, counts, and tells the controllers of the simulated cluster.
+pub(super) struct Ear {
+    pub(super) site: Arc<Site>,
+    pub(super) server: Server,
+    pub(super) transcript: Transcript,
+    pub(super) engine_writes: EngineWrites,
+    pub(super) drains: Arc<Drains>,
+    /// Rings at each write to a DirectUpdate or an UpgradeRun.
+    pub(super) progress: Arc<Notify>,
+    /// The controllers, once they are there.
+    pub(super) workloads: RwLock<Option<Arc<Workloads>>>,
+}
+
+impl Observer for Arc<Ear> {
+    fn request(&self, record: &RequestRecord<'_>) {
+        let request = record.request;
+        let words = [request.client.as_str(), request.verb.as_str(), request.path.as_str(), request.query.as_str()];
+        self.transcript.write(record.at, &words, &request.body);
+        if let Some(target) = request.target.as_ref().filter(|_| record.committed) {
+            self.accepted(request, target);
+        }
+    }
+}
+
+impl Ear {
+    fn accepted(self: &Arc<Self>, request: &RequestInfo, target: &Target) {
+        match (target.group.as_str(), target.resource.as_str(), target.subresource.as_str()) {
+            ("cupcake.ricardomolendijk.com", resource, subresource) => {
+                self.ours(request, target, resource, subresource);
+            }
+            ("", "nodes", "") => {
+                let (this, name) = (Arc::clone(self), target.name.clone());
+                self.soon(move || this.node_written(&name));
+            }
+            ("", "pods", "eviction") => {
+                let (this, key) = (Arc::clone(self), (target.namespace.clone(), target.name.clone()));
+                self.soon(move || this.evicted(&key.0, &key.1));
+            }
+            ("", "pods", "") if request.verb == Verb::Delete && !request.client.starts_with("kubelet/") => {
+                let (this, key) = (Arc::clone(self), (target.namespace.clone(), target.name.clone()));
+                self.soon(move || this.with_workloads(|workloads| workloads.pod_leaves(&key.0, &key.1)));
+            }
+            ("apps", "deployments", "") => {
+                self.with_workloads(|workloads| workloads.deployment_written(&target.namespace, &object_name(request, target)));
+            }
+            ("apps", "daemonsets", "") => {
+                self.with_workloads(|workloads| workloads.daemon_set_written(&target.namespace, &object_name(request, target)));
+            }
+            _ => {}
+        }
+    }
+
+    /// What looks at the store has to wait until the request is answered.
+    fn soon(&self, action: impl FnOnce() + Send + 'static) {
+        self.site.agenda.at(self.site.now(), action);
+    }
+
+    fn with_workloads(&self, tell: impl FnOnce(&Arc<Workloads>)) {
+        if let Some(workloads) = &*self.workloads.read().unwrap_or_else(PoisonError::into_inner) {
+            tell(workloads);
+        }
+    }
+
+    fn ours(self: &Arc<Self>, request: &RequestInfo, target: &Target, resource: &str, subresource: &str) {
+        match resource {
+            "upgraderuns" | "upgradeplans" | "nodetasks" => {
+                let verb = request.verb.as_str();
+                let what = if subresource.is_empty() { resource.to_owned() } else { format!("{resource}/{subresource}") };
+                let inventory = resource == "nodetasks" && speaks_of_inventory(&request.body);
+                self.engine_writes.count(format!("{verb} {what}{}", if inventory { " (inventory)" } else { "" }));
+                if resource == "nodetasks" && subresource.is_empty() && is_of(&request.client, Component::Operator) {
+                    let (this, name) = (Arc::clone(self), target.name.clone());
+                    self.soon(move || this.task_written(&name));
+                }
+            }
+            _ => {}
+        }
+        if matches!(resource, "directupdates" | "upgraderuns") {
+            self.progress.notify_waiters();
+        }
+    }
+
+    fn task_written(&self, name: &str) {
+        let group = cupcake_crds::GROUP;
+        if let Some(task) = self.server.get(group, "nodetasks", "", name)
+            && task.value()["spec"]["order"]["proceed"] == Value::Bool(true)
+        {
+            self.drains.proceeded(name);
+        }
+    }
+
+    fn node_written(&self, name: &str) {
+        let Some(node) = self.server.get("", "nodes", "", name) else {
+            return;
+        };
+        self.drains.node_written(node.value(), &self.hop());
+        self.with_workloads(Workloads::node_written);
+    }
+
+    /// The version that the cluster is moving to: what kubeadm's configuration says.
+    fn hop(&self) -> String {
+        let name = KUBEADM_CONFIG.rsplit('/').next().unwrap_or_default();
+        let config = self.server.get("", "configmaps", "kube-system", name);
+        let version = config.and_then(|config| configured_version(config.value()));
+        version.map_or_else(String::new, |version| version.to_string())
+    }
+
+    fn evicted(&self, namespace: &str, name: &str) {
+        if let Some(pod) = self.server.get("", "pods", namespace, name) {
+            self.drains.evicted_from(node_of(pod.value()));
+        }
+        self.with_workloads(|workloads| workloads.pod_leaves(namespace, name));
+    }
+}
+
+/// The name of the object that a request is about: in its path, or for a POST in its body.
+fn object_name(request: &RequestInfo, target: &Target) -> String {
+    if !target.name.is_empty() {
+        return target.name.clone();
+    }
+    let body: Value = serde_json::from_slice(&request.body).unwrap_or_default();
+    body["metadata"]["name"].as_str().unwrap_or_default().to_owned()
+}
+
+/// Whether a write to a NodeTask asks for an inventory or brings one.
+fn speaks_of_inventory(body: &[u8]) -> bool {
+    body.windows(9).any(|window| window == b"inventory") || body.windows(16).any(|window| window == b"inventoryRequest")
+}
