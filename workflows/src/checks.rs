@@ -374,9 +374,9 @@ fn canaries(spec: &DirectUpdateSpec, snapshot: &ClusterSnapshot, findings: &mut 
 }
 
 /// What does not refuse a plan, but will make it wait: nodes that are not Ready, cordoned by others, or silent.
-pub(crate) fn readiness<'s>(moving: impl Iterator<Item = &'s NodeSnapshot> + Clone, findings: &mut Findings) {
+pub(crate) fn readiness(moving: &[&NodeSnapshot], findings: &mut Findings) {
     let names = |wanted: &dyn Fn(&NodeSnapshot) -> bool| -> Vec<&str> {
-        moving.clone().filter(|node| wanted(node)).map(|node| node.node.name.as_str()).collect()
+        moving.iter().filter(|node| wanted(node)).map(|node| node.node.name.as_str()).collect()
     };
     let mut warn = |code, nodes: Vec<&str>, message: &str, remedy: &str| {
         if !nodes.is_empty() {

@@ -90,7 +90,7 @@ pub fn compile(
     checks::versions(snapshot, target, &workers, &mut findings);
     let control_plane_changes = hop.control_plane_moves || !hop.kubelets.is_empty();
     checks::selection(spec, snapshot, &workers, control_plane_changes, &mut findings);
-    checks::readiness(hop.changing(&workers), &mut findings);
+    checks::readiness(&hop.changing(&workers), &mut findings);
     if let Err(finding) = batch_nodes(spec, workers.moving_count()) {
         findings.refuse(finding);
     }
@@ -144,9 +144,9 @@ impl<'s> Hop<'s> {
     }
 
     /// Every node that the hop changes.
-    fn changing<'a>(&'a self, workers: &'a Workers<'s>) -> impl Iterator<Item = &'s NodeSnapshot> + Clone + 'a {
+    fn changing(&self, workers: &Workers<'s>) -> Vec<&'s NodeSnapshot> {
         let control_plane = if self.control_plane_moves { &self.control_plane } else { &self.kubelets };
-        control_plane.iter().chain(&workers.moving).copied()
+        control_plane.iter().chain(&workers.moving).copied().collect()
     }
 
     /// Where the snapshot of etcd is taken: the first Ready control-plane node by name.

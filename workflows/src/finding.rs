@@ -1,7 +1,7 @@
 //! What a compiler says about an update besides the plan: findings that refuse it, and findings that only warn.
 
 use serde::Serialize;
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 /// What is wrong, in one word: stable, used as reason in conditions and events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -149,7 +149,7 @@ impl Refusal {
             let more = self.findings.len() - index;
             let fits = text.chars().count() + MORE_CHARS <= room || (more == 1 && text.chars().count() <= room);
             if !fits && index > 0 {
-                line.push_str(&format!(" | and {more} more"));
+                let _ = write!(line, " | and {more} more");
                 break;
             }
             cupcake_crds::limits::cut(&mut text, room.saturating_sub(if more > 1 { MORE_CHARS } else { 0 }));

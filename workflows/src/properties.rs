@@ -91,18 +91,21 @@ fn params_are_readable(dag: &Dag) -> Checked {
     fn read<T: DeserializeOwned>(value: &Value) -> Result<T, TestCaseError> {
         serde_json::from_value(value.clone()).map_err(|error| TestCaseError::fail(format!("{error}: {value}")))
     }
+    fn is<T: DeserializeOwned>(value: &Value) -> Checked {
+        read::<T>(value).map(|_| ())
+    }
     let order = |order: &params::HostOrder| -> Checked {
         let mut names = BTreeSet::new();
         for HostStep { name, kind, params } in order.prepare.iter().chain(&order.finish) {
             prop_assert!(names.insert(name), "{name} twice in one order");
             let params = Value::Object(params.clone());
             match kind.as_str() {
-                host::SWITCH_REPOSITORY => drop(read::<host::SwitchRepository>(&params)?),
-                host::INSTALL_PACKAGES => drop(read::<host::InstallPackages>(&params)?),
-                host::PULL_IMAGES => drop(read::<host::PullImages>(&params)?),
-                host::KUBEADM_UPGRADE => drop(read::<host::UpgradeByKubeadm>(&params)?),
-                host::ETCD_SNAPSHOT => drop(read::<host::EtcdSnapshot>(&params)?),
-                host::RESTART_KUBELET => drop(read::<host::RestartKubelet>(&params)?),
+                host::SWITCH_REPOSITORY => is::<host::SwitchRepository>(&params)?,
+                host::INSTALL_PACKAGES => is::<host::InstallPackages>(&params)?,
+                host::PULL_IMAGES => is::<host::PullImages>(&params)?,
+                host::KUBEADM_UPGRADE => is::<host::UpgradeByKubeadm>(&params)?,
+                host::ETCD_SNAPSHOT => is::<host::EtcdSnapshot>(&params)?,
+                host::RESTART_KUBELET => is::<host::RestartKubelet>(&params)?,
                 other => prop_assert!(false, "no runner knows {other}"),
             }
         }
@@ -113,18 +116,18 @@ fn params_are_readable(dag: &Dag) -> Checked {
         prop_assert!(CLUSTER_KINDS.contains(&kind.as_str()), "no operator knows {kind} of {name}");
         prop_assert!(!params.to_string().contains('{') || !params.to_string().contains("{item}"), "{params}");
         match kind.as_str() {
-            "preflight/v1" => drop(read::<params::Preflight>(params)?),
+            "preflight/v1" => is::<params::Preflight>(params)?,
             "host-order/v1" => order(&read(params)?)?,
-            "drain-node/v1" => drop(read::<params::DrainNode>(params)?),
+            "drain-node/v1" => is::<params::DrainNode>(params)?,
             "host-proceed/v1" => {
                 let proceed: params::HostProceed = read(params)?;
                 prop_assert!(dag.get(&proceed.order_vertex).is_some(), "{name} proceeds {}", proceed.order_vertex);
                 order(&proceed.order)?;
             }
-            "uncordon-node/v1" => drop(read::<params::UncordonNode>(params)?),
-            "addons/v1" => drop(read::<params::Addons>(params)?),
-            "child-run/v1" => drop(read::<params::ChildRun>(params)?),
-            "verify-cluster/v1" => drop(read::<params::VerifyCluster>(params)?),
+            "uncordon-node/v1" => is::<params::UncordonNode>(params)?,
+            "addons/v1" => is::<params::Addons>(params)?,
+            "child-run/v1" => is::<params::ChildRun>(params)?,
+            "verify-cluster/v1" => is::<params::VerifyCluster>(params)?,
             other => prop_assert!(false, "this test reads no parameters of {other}"),
         }
     }

@@ -34,7 +34,7 @@ impl<'a> Request<'a> {
     /// # Errors
     /// If the run, its children, their plans and its snapshot could not all be named after it within 253 characters.
     pub fn root_run(&self) -> Result<RunName, Finding> {
-        let start: String = self.uid.chars().filter(|c| c.is_ascii_alphanumeric()).take(8).collect();
+        let start: String = self.uid.chars().filter(char::is_ascii_alphanumeric).take(8).collect();
         let name = format!("{}-{}", self.name, start.to_ascii_lowercase());
         if name.len() > ROOT_BYTES_MAX {
             return Err(Finding::new(

@@ -34,6 +34,7 @@ const CHILD_SECONDS_MIN: u32 = 604_800;
 
 /// How one node's time is shared out. The parts of a visit add up to `spec.nodeTimeout`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::struct_field_names, reason = "a number of time carries its unit in its name")]
 pub(crate) struct NodeTime {
     /// kubeadm on a control-plane node: the whole of it.
     pub whole_seconds: u32,

@@ -33,7 +33,8 @@ pub fn message(view: &View<'_>, names: &Names<'_>) -> String {
         RunPhase::Cancelled => reason,
         RunPhase::RequiresAttention => format!("{reason}; {}", way_out(view, names)),
         RunPhase::Pending | RunPhase::InProgress if cursor.is_paused() => {
-            format!("paused: {reason}; to go on: {}", resume(names, &reason))
+            let reason = if reason.starts_with("paused") { reason } else { format!("paused: {reason}") };
+            format!("{reason}; to go on: {}", resume(names, &reason))
         }
         RunPhase::Pending => "nothing was started yet".to_owned(),
         RunPhase::InProgress if cursor.is_cancelling() => format!("cancelling: {}", under_way(view)),
@@ -105,7 +106,7 @@ fn under_way(view: &View<'_>) -> String {
     text
 }
 
-/// What ends the rest: a look at the child that rests, or another attempt of the step that failed.
+/// What ends the rest: a look at the child that rests, or a new update, whose plan leaves out what has arrived.
 fn way_out(view: &View<'_>, names: &Names<'_>) -> String {
     let failed = view.dag.vertices().iter().find(|vertex| State::of(state_of(view, vertex)) == State::Failed);
     let Some(vertex) = failed else {
@@ -114,20 +115,16 @@ fn way_out(view: &View<'_>, names: &Names<'_>) -> String {
     if vertex.kind.as_str() == CHILD_RUN {
         return format!("see: kubectl describe upgraderun {}", run_of(vertex).unwrap_or(names.run));
     }
-    let attempts = state_of(view, vertex).attempts();
-    // The end of a name tells most; a request id has at most 64 characters.
-    let word: String = vertex.name.as_str().replace('/', "-");
-    let word: String = word.chars().skip(word.chars().count().saturating_sub(48)).collect();
-    let request = json!({"requestId": format!("retry-{word}-{attempts}"), "run": names.run, "vertex": vertex.name});
-    let patch = json!({"spec": {"control": {"retry": [request]}}});
+    let patch = json!({"spec": {"control": {"cancel": {"requestId": "cancel-1"}}}});
     format!(
-        "when that is mended, try again: kubectl patch directupdate {} --type merge -p '{patch}'",
+        "when that is mended, end this update and apply it again under another name, which goes on from here: \
+         kubectl patch directupdate {} --type merge -p '{patch}'",
         names.direct_update
     )
 }
 
 fn resume(names: &Names<'_>, reason: &str) -> String {
-    if reason.contains("annotation") {
+    if reason.contains("its annotation") {
         format!("kubectl annotate directupdate {} {PAUSED_ANNOTATION}-", names.direct_update)
     } else {
         let patch = json!({"spec": {"control": {"pause": null}}});

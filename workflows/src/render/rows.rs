@@ -1,10 +1,12 @@
 //! Which lines a tree has: what is done or not begun is folded, what needs a look is not.
 
 use super::tree::{Branch, Tree, state_of_phase};
-use super::words::{State, Time, between, detail};
+use super::words::{State, Time, between, detail, state_of};
 use crate::summary::count;
 use cupcake_crds::upgrade_run::ChildRun;
 use cupcake_crds::values::Phase;
+use cupcake_engine::dag::Vertex;
+use std::cmp::Reverse;
 
 /// How many alike are counted instead of named.
 const COUNTED_FROM: usize = 3;
@@ -99,7 +101,7 @@ fn group(tree: &Tree<'_>, branches: &[Branch<'_>], fold: Fold, open: bool) -> Ve
         .iter()
         .enumerate()
         .filter(|(_, branch)| !branch.state.is_done() && branch.state != State::Pending)
-        .map(|(index, branch)| (std::cmp::Reverse(worst(tree, branch)), index, branch))
+        .map(|(index, branch)| (Reverse(foremost(tree, branch).map(|(state, _)| state)), index, branch))
         .collect();
     if done.len() >= COUNTED_FROM {
         let label = format!("{} done", count(len(done.len()), noun));
@@ -134,12 +136,6 @@ fn len(length: usize) -> u32 {
     u32::try_from(length).unwrap_or(u32::MAX)
 }
 
-/// The state below a branch that most needs a look.
-fn worst(tree: &Tree<'_>, branch: &Branch<'_>) -> State {
-    let states = branch.vertices().into_iter().map(|vertex| State::of(super::words::state_of(tree.view, vertex)));
-    states.filter(|state| *state == State::Failed || state.is_active()).max().unwrap_or(State::Running)
-}
-
 fn knot(tree: &Tree<'_>, branch: &Branch<'_>, fold: Fold, open: bool) -> Knot {
     let settled = branch.state.is_done() || branch.state == State::Pending;
     let folded = fold.settled && !open && (settled || fold.active);
@@ -149,45 +145,44 @@ fn knot(tree: &Tree<'_>, branch: &Branch<'_>, fold: Fold, open: bool) -> Knot {
     if let Some(vertex) = branch.vertex {
         knot.detail = detail(tree.view, vertex, Time::Beside);
         if let Some(own) = branch.runs.own.filter(|_| !branch.state.is_done()) {
-            knot.detail = [child_detail(own), std::mem::take(&mut knot.detail)].join("  ").trim().to_owned();
+            let own = child_detail(own);
+            knot.detail = if knot.detail.is_empty() { own } else { format!("{own}  {}", knot.detail) };
         }
     }
-    let parts = || if settled && fold.settled { Vec::new() } else { runs(&branch.runs.parts, fold) };
-    if branch.below.is_empty() {
-        knot.below = parts();
+    let of_many = noun.map(|noun| count(len(branch.below.len()), noun));
+    if folded && settled {
+        if let Some(many) = of_many {
+            knot.label = format!("{} ({many})", knot.label);
+        }
         return knot;
     }
-    if let Some(noun) = noun.filter(|_| folded && settled) {
-        knot.label = format!("{} ({})", knot.label, count(len(branch.below.len()), noun));
+    if let Some(many) = &of_many {
+        let done = branch.below.iter().filter(|below| below.state.is_done()).count();
+        knot.detail = format!("{done} of {many}");
     }
-    if !settled {
-        if let Some(noun) = noun {
-            let done = branch.below.iter().filter(|below| below.state.is_done()).count();
-            knot.detail = format!("{done} of {}", count(len(branch.below.len()), noun));
-        }
-    }
-    if !folded {
-        knot.below = parts();
-        knot.below.extend(group(tree, &branch.below, fold, false));
-    } else if !settled && noun.is_none() {
+    if folded && of_many.is_none() && !branch.below.is_empty() {
         // A node in one line says which of its steps it is at.
-        let vertices = branch.vertices();
-        let states = vertices.iter().map(|vertex| State::of(super::words::state_of(tree.view, vertex)));
-        let at = states.enumerate().filter(|(_, state)| *state == State::Failed || state.is_active());
-        // The first of the worst: max_by_key would give the last.
-        let at = at.reduce(|best, next| if next.1 > best.1 { next } else { best });
-        if let Some((index, state)) = at {
-            knot.state = state;
-            let vertex = vertices[index];
+        if let Some((state, vertex)) = foremost(tree, branch) {
             let word = vertex.name.as_str().rsplit('/').next().unwrap_or_default();
-            knot.detail = format!("{word} {}", detail(tree.view, vertex, Time::Inside)).trim().to_owned();
+            knot.state = state;
+            let said = format!("{word} {}", detail(tree.view, vertex, Time::Inside));
+            knot.detail = String::from(said.trim());
         }
-    } else if !settled {
-        // A stage of many nodes stays open: its nodes take one line each.
-        knot.below = parts();
-        knot.below.extend(group(tree, &branch.below, fold, false));
+        return knot;
     }
+    // A stage of many nodes stays open: its nodes take one line each.
+    knot.below = if settled && fold.settled { Vec::new() } else { runs(&branch.runs.parts, fold) };
+    knot.below.extend(group(tree, &branch.below, fold, false));
     knot
+}
+
+/// The first of the worst vertices below a branch that are under way or failed.
+fn foremost<'a>(tree: &Tree<'a>, branch: &Branch<'a>) -> Option<(State, &'a Vertex)> {
+    let vertices = branch.vertices().into_iter();
+    let states = vertices.map(|vertex| (State::of(state_of(tree.view, vertex)), vertex));
+    let at = states.filter(|(state, _)| *state == State::Failed || state.is_active());
+    // max_by_key would give the last.
+    at.reduce(|best, next| if next.0 > best.0 { next } else { best })
 }
 
 /// How long it took, or has taken so far.

@@ -89,7 +89,7 @@ fn batch(story: &mut Story) {
     };
     world.until(260, blocked);
     story.scene("A blocked drain, and a node that is tried again", &world, run, &[]);
-    world.intent = Intent { pause: Some(Reason::new("Paused", "by the annotation, since 12:31")), cancel: false };
+    world.intent = Intent { pause: Some(Reason::new("Paused", "paused by its annotation")), cancel: false };
     world.until(270, blocked);
     story.scene("Paused", &world, run, &[]);
     world.intent = Intent::default();

@@ -109,10 +109,10 @@ pub(super) fn detail(view: &View<'_>, vertex: &Vertex, time: Time) -> String {
     let because = note.map(|note| format!(": {note}")).unwrap_or_default();
     let of = |attempt: u32| format!("attempt {attempt}/{}", vertex.attempts_max.max(attempt));
     match state_of(view, vertex) {
-        VertexState::Pending { attempts: 0 } => String::new(),
+        VertexState::Pending { attempts: 0 }
+        | VertexState::Started { attempt: 1, .. }
+        | VertexState::Succeeded { attempt: 1, .. } => String::new(),
         VertexState::Pending { attempts } => format!("{} to come", of(attempts + 1)),
-        VertexState::Started { attempt: 1, .. } => because.trim_start_matches(": ").to_owned(),
-        VertexState::Started { attempt, .. } => of(attempt) + &because,
         VertexState::Waiting { attempt: 1, first, since, .. } if first == since && time == Time::Beside => {
             format!("waits{because}")
         }
@@ -123,8 +123,7 @@ pub(super) fn detail(view: &View<'_>, vertex: &Vertex, time: Time) -> String {
         VertexState::BackingOff { attempt, until, .. } => {
             format!("{} in {}{because}", of(attempt + 1), between(now, until))
         }
-        VertexState::Succeeded { attempt: 1, .. } => String::new(),
-        VertexState::Succeeded { attempt, .. } => of(attempt),
+        VertexState::Started { attempt, .. } | VertexState::Succeeded { attempt, .. } => of(attempt),
         VertexState::Skipped { .. } => format!("skipped{because}"),
         VertexState::Failed { attempt: 1, .. } => format!("failed{because}"),
         VertexState::Failed { attempt, .. } => format!("failed after {attempt} attempts{because}"),
