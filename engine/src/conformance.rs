@@ -55,7 +55,7 @@ pub async fn suite(store: &dyn RunStore) {
     store.create(&new).await.expect("a run can be created");
     store.create(&new).await.expect("creating the same run again changes nothing");
     let listed = store.list().await.expect("runs can be listed");
-    assert_eq!(listed, [name.clone()], "a created run is listed once");
+    assert_eq!(listed, std::slice::from_ref(&name), "a created run is listed once");
 
     let fresh = store.load(&name).await.expect("a created run can be loaded");
     assert_eq!(fresh.cursor, new.cursor, "a run loads with the cursor it was created with");

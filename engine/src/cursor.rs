@@ -266,6 +266,7 @@ impl Cursor {
     /// # Guarantees
     /// On an error nothing is changed. A result that was taken before (same vertex, same attempt) changes nothing.
     /// The run's clock never goes back.
+    #[expect(clippy::too_many_lines, reason = "one table: every event against every state, in one place")]
     pub fn apply(&mut self, event: &Event) -> Result<(), IllegalTransition> {
         if self.phase.is_final() {
             return Err(self.illegal(event));

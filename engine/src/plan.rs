@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 /// The format of plans that this code writes. Older ones are read for ever.
 pub const PLAN_FORMAT: u32 = 1;
@@ -91,6 +92,7 @@ pub struct VertexTemplate {
     pub attempts_max: u32,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature serde asks for")]
 fn is_success(requires: &Requires) -> bool {
     matches!(requires, Requires::Success)
 }
@@ -191,7 +193,7 @@ impl Plan {
         let json = serde_json::to_vec(self).expect("a plan has string keys only, which always serialise");
         let mut text = String::with_capacity(64);
         for byte in Sha256::digest(&json) {
-            text.push_str(&format!("{byte:02x}"));
+            write!(text, "{byte:02x}").expect("a String takes everything");
         }
         text
     }

@@ -52,7 +52,7 @@ pub async fn publish(operator: &Operator, run: &RunName, report: &TickReport) {
     let commit = report.cursor.commit_id();
     for (index, event) in report.events.iter().enumerate() {
         let Some((kind, reason, note)) = words(event) else { continue };
-        let object = event_object(operator, run, commit, index, kind, reason, note);
+        let object = event_object(operator, run, commit, index, kind, reason, &note);
         if let Err(error) = api.create(&PostParams::default(), &object).await {
             tracing::debug!(run = %run, error = error_chain(&error), "event not published");
         }
@@ -66,7 +66,7 @@ fn event_object(
     index: usize,
     kind: &str,
     reason: String,
-    note: String,
+    note: &str,
 ) -> Event {
     let now = operator.clock.now();
     // The name says which commit it belongs to: an event published twice is one event.

@@ -182,10 +182,10 @@ impl<'o> Loop<'o> {
     fn finished(&mut self, key: Key, outcome: &Outcome) {
         self.queue.done(&key);
         let now = self.operator.clock.now();
-        if let (Key::Run(name), Some(commit)) = (&key, &outcome.committed) {
-            if let Ok(name) = RunName::new(name.clone()) {
-                self.committed.insert(name, commit.clone());
-            }
+        if let (Key::Run(name), Some(commit)) = (&key, outcome.committed)
+            && let Ok(name) = RunName::new(name.clone())
+        {
+            self.committed.insert(name, commit);
         }
         let hinted = match &key {
             Key::Run(name) => RunName::new(name.clone()).is_ok_and(|name| self.hints.contains_key(&name)),
@@ -258,7 +258,7 @@ impl<'o> Loop<'o> {
         let seen = (status.phase, run.metadata.generation);
         let before = self.phases.insert(name.to_owned(), seen);
         let update = run.spec.direct_update.name.clone();
-        let own = RunName::new(name).ok().and_then(|name| self.committed.get(&name).cloned());
+        let own = RunName::new(name).ok().and_then(|name| self.committed.get(&name).copied());
         let echo = own.is_some() && own == status.commit && before.is_some_and(|(_, generation)| generation == seen.1);
         let deleting = run.metadata.deletion_timestamp.is_some();
         if !is_final(run) && (!echo || deleting) {

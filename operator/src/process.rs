@@ -1,4 +1,5 @@
 //! The edge between the operator and its process: clock, signals, logging, client. Used by `main` only.
+#![expect(clippy::disallowed_methods, reason = "the one place with the process's own clock, server task and signals")]
 
 use crate::OperatorConfig;
 use crate::lease::Timing;
@@ -57,10 +58,6 @@ pub async fn run(args: Args, shutdown: CancellationToken) -> anyhow::Result<()> 
 pub struct SystemClock;
 
 impl Clock for SystemClock {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "this is the one place that reads the machine's clock in this process"
-    )]
     fn now(&self) -> Timestamp {
         chrono::Utc::now()
     }

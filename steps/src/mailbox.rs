@@ -16,6 +16,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 /// The folder of the mailbox.
 pub const FOLDER: &str = "mailbox";
@@ -175,8 +176,11 @@ pub enum MailboxError {
 /// The name of the run that works on an order: the same for the same token, of no other one.
 pub fn run_name(key: &OrderKey) -> RunName {
     let digest = Sha256::digest(format!("{}\n{}\n{}", key.run_uid, key.vertex, key.attempt));
-    let hex: String = digest.iter().take(10).map(|byte| format!("{byte:02x}")).collect();
-    RunName::new(format!("order-{hex}")).expect("lower-case hex digits make a run name")
+    let mut name = "order-".to_owned();
+    for byte in digest.iter().take(10) {
+        write!(name, "{byte:02x}").expect("a String takes everything");
+    }
+    RunName::new(name).expect("lower-case hex digits make a run name")
 }
 
 /// The mailbox in a disk's folder.

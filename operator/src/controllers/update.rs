@@ -20,6 +20,7 @@ use crate::{Operator, error_chain};
 use chrono::TimeDelta;
 use cupcake_crds::conditions::{self, Condition};
 use cupcake_crds::direct_update::UpgradePath;
+use cupcake_crds::limits;
 use cupcake_crds::upgrade_run::ObjectRef;
 use cupcake_crds::values::Phase;
 use cupcake_crds::{DirectUpdate, DirectUpdateStatus, UpgradePlan, UpgradeRun};
@@ -286,8 +287,8 @@ struct Stand {
 }
 
 impl Stand {
-    fn of(phase: RunPhase, stalled: bool, code: &str, message: String) -> Self {
-        let message = message.chars().take(MESSAGE_CHARS_MAX).collect::<String>();
+    fn of(phase: RunPhase, stalled: bool, code: &str, mut message: String) -> Self {
+        limits::cut(&mut message, MESSAGE_CHARS_MAX);
         let reason = Reason::new(code, message);
         Self { phase, stalled, reason, graph: Vec::new(), run: None, plan: None, path: None }
     }
