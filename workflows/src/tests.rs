@@ -31,7 +31,7 @@ fn vertices(plan: &Plan) -> String {
 
 /// Plans are stored, and runs of this release are finished by the next: what changes here changes what users run.
 #[test]
-#[allow(clippy::disallowed_methods, reason = "a golden text is written anew where somebody asks for it")]
+#[expect(clippy::disallowed_methods, reason = "a golden text is written anew where somebody asks for it")]
 fn the_plans_of_the_canonical_upgrade_are_as_in_the_golden_text() {
     let snapshot = cluster(3, 2, "1.33.4");
     let update = spec(&json!({}));

@@ -134,7 +134,7 @@ fn wave(story: &mut Story) {
 }
 
 #[test]
-#[allow(clippy::disallowed_methods, reason = "a golden text is written anew where somebody asks for it")]
+#[expect(clippy::disallowed_methods, reason = "a golden text is written anew where somebody asks for it")]
 fn the_story_of_an_upgrade_is_told_as_in_the_golden_text() {
     let mut story =
         Story { text: String::from("# What status.message and status.graph say at the turns of an upgrade\n\n") };
