@@ -1,4 +1,5 @@
 //! The runner killed at each of its disk writes and at each effect on the machine, and what it refuses.
+#![expect(clippy::disallowed_methods, reason = "these tests run on tokio's paused time, which is made of its clock and sleeps")]
 
 use crate::runner::{RunnerConfig, RunnerEnd, RunnerError, run};
 use crate::samples::{EFFECTS, NEW, OLD, mail, order, step};

@@ -22,6 +22,7 @@ use cupcake_steps::ports::disk::{DiskError, SharedDisk};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The folder of the journals.
@@ -139,7 +140,11 @@ fn unavailable(run: &RunName, error: DiskError) -> StoreError {
 }
 
 fn checksum(json: &[u8]) -> String {
-    Sha256::digest(json).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    let mut text = String::with_capacity(16);
+    for byte in Sha256::digest(json).iter().take(8) {
+        write!(text, "{byte:02x}").expect("a String takes everything");
+    }
+    text
 }
 
 /// A record as a line; no JSON text holds a raw line break.

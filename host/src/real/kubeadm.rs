@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 /// How long one upgrade may take: kubeadm itself waits up to five minutes for each of four static pods.
-const UPGRADE_LIMIT: Duration = Duration::from_mins(30);
+const UPGRADE_LIMIT: Duration = Duration::from_secs(30 * 60);
 /// Where kubeadm keeps the manifests that it replaces (cmd/kubeadm/app/constants: `TempDir`, `CreateTimestampDir`).
 const BACKUPS: &str = "/etc/kubernetes/tmp";
 const BACKUP_PREFIX: &str = "kubeadm-backup-manifests";

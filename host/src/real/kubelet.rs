@@ -14,7 +14,7 @@ use std::time::Duration;
 const BINARY: &str = "/usr/bin/kubelet";
 const UNIT: &str = "kubelet.service";
 /// How long systemd may take to stop and start it: its stop alone has 90 s by default.
-const RESTART_LIMIT: Duration = Duration::from_mins(3);
+const RESTART_LIMIT: Duration = Duration::from_secs(3 * 60);
 const PROPERTIES: &str = "ActiveState,MainPID,ExecMainStartTimestamp";
 
 /// The unit as `systemctl show` prints it.

@@ -61,13 +61,13 @@ impl Files {
 
     /// 1 or 2, by the file system that is mounted at /sys/fs/cgroup, as the kubelet tells it.
     pub(crate) fn cgroup_version(&self) -> Option<u32> {
-        let kind = rustix::fs::statfs(&self.path("/sys/fs/cgroup")).ok()?.f_type;
+        let kind = rustix::fs::statfs(self.path("/sys/fs/cgroup")).ok()?.f_type;
         Some(if u64::try_from(kind).ok()? == CGROUP2_MAGIC { 2 } else { 1 })
     }
 
     /// Bytes that an unprivileged process could still write below that folder.
     pub(crate) fn free_bytes(&self, absolute: &str) -> Option<u64> {
-        let stat = rustix::fs::statvfs(&self.path(absolute)).ok()?;
+        let stat = rustix::fs::statvfs(self.path(absolute)).ok()?;
         Some(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
 

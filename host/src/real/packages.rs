@@ -12,9 +12,9 @@ use std::time::Duration;
 const LOCK_SECONDS_MAX: u64 = 300;
 const LOCK_AGAIN: Duration = Duration::from_secs(5);
 /// How long an install may take, its wait for the lock included.
-const INSTALL_LIMIT: Duration = Duration::from_mins(20);
-const CONFIGURE_LIMIT: Duration = Duration::from_mins(10);
-const MARK_LIMIT: Duration = Duration::from_mins(1);
+const INSTALL_LIMIT: Duration = Duration::from_secs(20 * 60);
+const CONFIGURE_LIMIT: Duration = Duration::from_secs(10 * 60);
+const MARK_LIMIT: Duration = Duration::from_secs(60);
 
 /// What dpkg-query is to tell: want, error flag, status, version.
 const FORMAT: &str = "-f=${db:Status-Want}\\t${db:Status-Eflag}\\t${db:Status-Status}\\t${Version}\\n";
@@ -218,10 +218,7 @@ impl RealHost {
         loop {
             let arguments = KEEP_CONFIGURATION.into_iter().chain(["--configure", "-a"]);
             let program = Program::doing("dpkg", CONFIGURE_LIMIT, arguments).with(&self.apt_environment());
-            let error = match program.run().await {
-                Ok(_) => return Ok(()),
-                Err(error) => error,
-            };
+            let Err(error) = program.run().await else { return Ok(()) };
             let locked = error.last_lines().contains("lock");
             if locked && waited.as_secs() < LOCK_SECONDS_MAX {
                 tokio::time::sleep(LOCK_AGAIN).await;

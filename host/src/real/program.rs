@@ -117,7 +117,7 @@ impl Program {
             name,
             arguments: arguments.into_iter().map(Into::into).collect(),
             environment: BTreeMap::new(),
-            limit: Duration::from_mins(1),
+            limit: Duration::from_secs(60),
             told: false,
         }
     }

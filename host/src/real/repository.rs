@@ -19,7 +19,7 @@ use std::time::Duration;
 const MAIN: &str = "/etc/apt/sources.list";
 const PARTS: &str = "/etc/apt/sources.list.d";
 /// How long one refresh of the index may take; a slow mirror needs a minute.
-const UPDATE_LIMIT: Duration = Duration::from_mins(5);
+const UPDATE_LIMIT: Duration = Duration::from_secs(5 * 60);
 
 /// What `apt-get update` means by its last lines.
 const UPDATE: [Meaning; 6] = [
@@ -62,6 +62,14 @@ struct SourceFile {
     form: Form,
     text: String,
     minors: Vec<MinorVersion>,
+}
+
+impl SourceFile {
+    /// Sets its content, mode kept.
+    fn replace(&self, text: &str) -> Result<(), HostError> {
+        let mode = fs::metadata(&self.path).map_or(0o644, |metadata| metadata.permissions().mode() & 0o777);
+        write_whole(&self.path, text.as_bytes(), mode)
+    }
 }
 
 /// What was refreshed to the end: source files by path with the SHA-256 of their content then.
@@ -114,24 +122,32 @@ impl RealHost {
     }
 
     pub(super) async fn set_repository(&self, minor: MinorVersion) -> Result<(), HostError> {
-        for file in self.known_source_files()? {
+        let files = self.known_source_files()?;
+        for file in &files {
             let text = sources::set(file.form, &file.text, minor);
-            if text == file.text {
-                continue;
+            if text != file.text {
+                self.keep_copy(file)?;
+                file.replace(&text)?;
+                tracing::info!(file = %file.path.display(), %minor, "the package repository was set");
             }
-            self.keep_copy(&file)?;
-            let mode = fs::metadata(&file.path).map_or(0o644, |metadata| metadata.permissions().mode() & 0o777);
-            write_whole(&file.path, text.as_bytes(), mode)?;
-            tracing::info!(file = %file.path.display(), %minor, "the package repository was set");
         }
+        let refreshed = self.refresh_and_check(minor).await;
+        if let Err(HostError::NeedsOperator(_)) = &refreshed {
+            // Left there, a repository that does not exist would fail every later apt-get update of the machine.
+            for file in &files {
+                file.replace(&file.text)?;
+            }
+        }
+        refreshed
+    }
+
+    async fn refresh_and_check(&self, minor: MinorVersion) -> Result<(), HostError> {
         self.refresh_repository().await?;
         let versions = offered(&self.madison("kubeadm").await?);
         if !versions.iter().any(|(version, _)| version.minor_version() == minor) {
             return Err(needs_operator(
                 "RepositoryEmpty",
-                format!(
-                    "the repository was set to {minor} and refreshed, yet it offers no kubeadm of {minor}: look at its source file"
-                ),
+                format!("the package repository of {minor} offers no kubeadm of {minor}: look at its source file and at the mirror"),
             ));
         }
         let marker = serde_json::to_vec(&Refreshed::of(&self.source_files()))

@@ -17,7 +17,7 @@ pub(crate) const MANIFESTS: &str = "/etc/kubernetes/manifests";
 /// Where kubeadm takes images from unless told otherwise.
 const DEFAULT_REPOSITORY: &str = "registry.k8s.io";
 /// How long one image may take; the largest, the API server's, has about 100 MB.
-const PULL_LIMIT: Duration = Duration::from_mins(15);
+const PULL_LIMIT: Duration = Duration::from_secs(15 * 60);
 
 const PULL: [Meaning; 2] = [
     Meaning {

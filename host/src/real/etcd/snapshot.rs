@@ -17,7 +17,7 @@ use std::time::Duration;
 use tonic::Streaming;
 
 /// How long the whole snapshot may take: 8 GiB, the largest database etcd recommends, at 15 MB/s.
-const SNAPSHOT_LIMIT: Duration = Duration::from_mins(10);
+const SNAPSHOT_LIMIT: Duration = Duration::from_secs(10 * 60);
 /// Bytes that must stay free on the disk beside the snapshot.
 const RESERVE_BYTES: u64 = 64 * 1024 * 1024;
 /// Bytes of the SHA-256 that etcd puts behind the database.
@@ -163,7 +163,7 @@ impl RealHost {
         let folder = self.snapshot_folder();
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder);
         made.map_err(|error| failure::file("making", &folder, &error))?;
-        self.check_room(&folder, u64::try_from(status.db_size).unwrap_or(0))?;
+        Self::check_room(&folder, u64::try_from(status.db_size).unwrap_or(0))?;
 
         let (part, file) = (self.snapshot_file(name, "db.part"), self.snapshot_file(name, "db"));
         write_parts(&part, member.snapshot().await?).await?;
@@ -198,7 +198,7 @@ impl RealHost {
         Ok(info)
     }
 
-    fn check_room(&self, folder: &Path, db_bytes: u64) -> Result<(), HostError> {
+    fn check_room(folder: &Path, db_bytes: u64) -> Result<(), HostError> {
         let Ok(stat) = rustix::fs::statvfs(folder) else { return Ok(()) };
         let free = stat.f_bavail.saturating_mul(stat.f_frsize);
         let needed = db_bytes.saturating_add(RESERVE_BYTES);
