@@ -164,7 +164,7 @@ fn check_rules(
             };
             scope.add_variable_from_value("oldSelf", bound);
         }
-        if let Some(error) = evaluate(rule, &scope, schema.kind, value, path) {
+        if let Some(error) = evaluate(rule, &scope, schema.kind, path) {
             errors.push(error);
         }
     }
@@ -174,7 +174,6 @@ fn evaluate(
     rule: &Rule,
     scope: &Context<'_>,
     kind: Type,
-    value: &Value,
     path: &str,
 ) -> Option<FieldError> {
     let detail = match rule.program.as_ref().map(|program| program.execute(scope)) {
@@ -196,15 +195,12 @@ fn evaluate(
         Some(below) => join(path, below),
         None => format!("{path}{}", rule.field_path),
     };
-    // Composite values are shown by their type, as the real server does.
-    let shown = match value {
-        Value::Object(_) | Value::Array(_) => Value::from(kind.name()),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => value.clone(),
-    };
+    // The real server shows the type in place of the value.
+    let shown = Value::from(kind.name());
     Some(FieldError::new(rule.reason, field, Some(shown), detail))
 }
 
-/// A JSON value as CEL sees it through its schema; unknown fields are not visible.
+/// A JSON value as CEL sees it through its schema.
 fn to_cel(schema: &Schema, value: &Value, root: bool) -> Cel {
     match value {
         Value::Null => Cel::Null,
@@ -234,7 +230,11 @@ fn to_cel(schema: &Schema, value: &Value, root: bool) -> Cel {
                     },
                     (Some(below), _) => (escape(name), to_cel(below, field, false)),
                     (None, Additional::Schema(below)) => (name.clone(), to_cel(below, field, false)),
+                    // Preserved fields take part in comparisons of what holds them.
                     (None, Additional::Anything) => (name.clone(), to_cel(&anything, field, false)),
+                    (None, Additional::None) if schema.preserve_unknown => {
+                        (name.clone(), to_cel(&anything, field, false))
+                    }
                     (None, Additional::None) if root || schema.embedded => match visible(name, field) {
                         Some(field) => (name.clone(), to_cel(&anything, &field, false)),
                         None => continue,
