@@ -1,5 +1,7 @@
 //! What the scenarios share.
 
+pub mod machines;
+
 use cupcake_engine::clock::{Clock, Timestamp};
 use futures::future::BoxFuture;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;

@@ -1,0 +1,239 @@
+//! The tier of real processes: etcd, kube-apiserver and two of its controllers; the operator, agents and runners as processes of
+//! their own; only the machines are simulated.
+//!
+//! Skipped with a loud line where Go is absent and no binaries are named; never skipped when CI is set.
+
+use cupcake_crds::values::Phase;
+use cupcake_crds::{DirectUpdate, DirectUpdateSpec};
+use cupcake_engine::conformance;
+use cupcake_operator::adapters::kube_store::KubeStore;
+use cupcake_tests::install_definitions;
+use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::{Api, ListParams, PostParams};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+/// How long anything here may take before the test fails and says what it waited for.
+const WAIT_SECONDS_MAX: u64 = 240;
+
+/// A real API server of this test's own.
+struct ApiServer {
+    dir: PathBuf,
+}
+
+impl ApiServer {
+    /// Starts one, or says why the tier is skipped.
+    fn start(name: &str) -> Option<Self> {
+        let dir = std::env::temp_dir().join(format!("cupcake-api-{name}-{}", std::process::id()));
+        let named = std::env::var_os("CUPCAKE_KUBE_APISERVER").is_some();
+        let go = Command::new("go").arg("version").output().is_ok_and(|output| output.status.success());
+        if !go && !named {
+            assert!(std::env::var_os("CI").is_none(), "CI is set and there is no Go: the API-server tier cannot be skipped");
+            println!("\n=== SKIPPED: the API-server tier needs Go (or CUPCAKE_KUBE_APISERVER and its like) ===\n");
+            return None;
+        }
+        let status = Command::new(format!("{ROOT}/tests/apiserver/start.sh")).arg(&dir).status().unwrap();
+        assert!(status.success(), "tests/apiserver/start.sh failed: see its output above");
+        Some(Self { dir })
+    }
+
+    fn kubeconfig(&self) -> PathBuf {
+        self.dir.join("kubeconfig")
+    }
+}
+
+impl Drop for ApiServer {
+    fn drop(&mut self) {
+        let _ = Command::new(format!("{ROOT}/tests/apiserver/stop.sh")).arg(&self.dir).status();
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+async fn client_of(kubeconfig: &Path) -> kube::Client {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let kubeconfig = kube::config::Kubeconfig::read_from(kubeconfig).unwrap();
+    let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await.unwrap();
+    config.default_retry = false;
+    kube::Client::try_from(config).unwrap()
+}
+
+/// A process that dies with the test.
+struct Process(Child);
+
+impl Process {
+    fn simnode(log: &Path, kubeconfig: &Path, args: &[&str]) -> Self {
+        let file = std::fs::OpenOptions::new().create(true).append(true).open(log).unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_simnode"))
+            .args(args)
+            .env("KUBECONFIG", kubeconfig)
+            .stdin(Stdio::null())
+            .stdout(file.try_clone().unwrap())
+            .stderr(file)
+            .spawn()
+            .unwrap();
+        Self(child)
+    }
+
+    /// `kill -9`.
+    fn kill(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Looks until `look` shows something, or fails with what it waited for.
+async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(began.elapsed() < Duration::from_secs(WAIT_SECONDS_MAX), "waited {WAIT_SECONDS_MAX} s for {what}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// A cluster of simulated machines on a real API server, with the agents running.
+struct Cluster {
+    server: ApiServer,
+    client: kube::Client,
+    kubeconfig: PathBuf,
+    workers: u32,
+    _processes: Vec<Process>,
+}
+
+impl Cluster {
+    async fn start(name: &str, workers: u32) -> Option<Self> {
+        let server = ApiServer::start(name)?;
+        let dir = server.dir.join("machines");
+        std::fs::create_dir_all(&dir).unwrap();
+        let workers_text = workers.to_string();
+        let machines = ["machines", "--dir", dir.to_str().unwrap(), "--workers", &workers_text, "--from", "1.33.4"];
+        let mut processes = vec![Process::simnode(&server.dir.join("machines.log"), &server.kubeconfig(), &machines)];
+        let kubeconfig = dir.join("kubeconfig");
+        let log = server.dir.join("machines.log");
+        eventually("the machines", async || {
+            let failed = std::fs::read_to_string(&log).unwrap_or_default();
+            assert!(!failed.contains("Error"), "{failed}");
+            kubeconfig.exists().then_some(())
+        })
+        .await;
+        let client = client_of(&kubeconfig).await;
+        let nodes: Api<Node> = Api::all(client.clone());
+        for node in nodes.list(&ListParams::default()).await.unwrap() {
+            let node = node.metadata.name.unwrap();
+            let socket = dir.join(&node).join("machine.sock");
+            let folder = dir.join(&node).join("cupcake");
+            let args = ["agent", "--node", &node, "--socket", socket.to_str().unwrap(), "--dir", folder.to_str().unwrap()];
+            processes.push(Process::simnode(&server.dir.join(format!("agent-{node}.log")), &kubeconfig, &args));
+        }
+        Some(Self { server, client, kubeconfig, workers, _processes: processes })
+    }
+
+    fn operator(&self) -> Process {
+        let args = ["operator", "--listen", "127.0.0.1:0"];
+        Process::simnode(&self.server.dir.join("operator.log"), &self.kubeconfig, &args)
+    }
+
+    async fn apply(&self, target: &str) {
+        let spec: DirectUpdateSpec = serde_json::from_value(serde_json::json!({"targetVersion": target})).unwrap();
+        let api: Api<DirectUpdate> = Api::all(self.client.clone());
+        api.create(&PostParams::default(), &DirectUpdate::new("to-next", spec)).await.unwrap();
+    }
+
+    async fn phase(&self) -> (Option<Phase>, String) {
+        let api: Api<DirectUpdate> = Api::all(self.client.clone());
+        // A time-out or a server that is away is looked at again.
+        let status = api.get("to-next").await.ok().and_then(|update| update.status).unwrap_or_default();
+        (status.phase, status.message.unwrap_or_default())
+    }
+
+    /// Waits for the end and checks what must hold then.
+    async fn ends_right(&self, target: &str) {
+        let (phase, message) = eventually("the update to end", async || {
+            let (phase, message) = self.phase().await;
+            phase.filter(|phase| phase.is_final() || *phase == Phase::RequiresAttention).map(|phase| (phase, message))
+        })
+        .await;
+        assert_eq!(phase, Phase::Succeeded, "{message}");
+        let nodes: Api<Node> = Api::all(self.client.clone());
+        for node in nodes.list(&ListParams::default()).await.unwrap() {
+            let version = node.status.unwrap().node_info.unwrap().kubelet_version;
+            assert_eq!(version, format!("v{target}"), "{:?}", node.metadata.name);
+            assert_ne!(node.spec.unwrap().unschedulable, Some(true), "{:?}", node.metadata.name);
+        }
+        // The ledger file follows the ledger within a moment.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let ledger = std::fs::read_to_string(self.server.dir.join("machines/ledger.json")).unwrap();
+        let ledger: serde_json::Value = serde_json::from_str(&ledger).unwrap();
+        assert_eq!(ledger["duplicated"], 0, "{ledger:#}");
+        assert!(ledger["effects"].as_array().unwrap().len() > 5, "the machines did something: {ledger:#}");
+        println!("reruns after interruption: {}", ledger["rerunsAfterInterruption"]);
+        println!("engine API writes per worker: {:.1}", f64::from(self.engine_writes()) / f64::from(self.workers));
+    }
+
+    /// Accepted writes to runs, plans and tasks, as the API server's audit log has them.
+    fn engine_writes(&self) -> u32 {
+        let log = std::fs::read_to_string(self.server.dir.join("audit.log")).unwrap_or_default();
+        let ours = |entry: &serde_json::Value| {
+            let resource = entry["objectRef"]["resource"].as_str().unwrap_or_default();
+            let accepted = entry["responseStatus"]["code"].as_i64().is_some_and(|code| (200..300).contains(&code));
+            accepted && matches!(resource, "upgraderuns" | "upgradeplans" | "nodetasks")
+        };
+        let entries = log.lines().filter_map(|line| serde_json::from_str(line).ok());
+        u32::try_from(entries.filter(ours).count()).unwrap()
+    }
+}
+
+#[tokio::test]
+async fn definitions_establish_and_the_kube_store_keeps_every_promise_on_a_real_api_server() {
+    let Some(server) = ApiServer::start("store") else { return };
+    let client = client_of(&server.kubeconfig()).await;
+    install_definitions(&client).await.unwrap();
+    let api: Api<CustomResourceDefinition> = Api::all(client.clone());
+    eventually("the definitions to establish", async || {
+        let all = api.list(&ListParams::default()).await.ok()?;
+        let established = all.iter().filter(|definition| {
+            let conditions = definition.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
+            conditions.iter().any(|condition| condition.type_ == "Established" && condition.status == "True")
+        });
+        (established.count() == 6).then_some(())
+    })
+    .await;
+    conformance::suite(&KubeStore::new(client)).await;
+}
+
+#[tokio::test]
+async fn an_upgrade_on_a_real_api_server_ends_succeeded_though_the_operator_is_killed_ten_times() {
+    let Some(cluster) = Cluster::start("upgrade", 3).await else { return };
+    let began = Instant::now();
+    let mut operator = cluster.operator();
+    cluster.apply("1.34.4").await;
+    let mut kills = 0;
+    // Seeded pauses of 300 to 2,800 ms: a small generator, so that a failure can be repeated.
+    let mut random: u64 = 7;
+    while kills < 10 {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        tokio::time::sleep(Duration::from_millis(300 + (random >> 33) % 2_500)).await;
+        operator.kill();
+        kills += 1;
+        operator = cluster.operator();
+        if cluster.phase().await.0.is_some_and(Phase::is_final) {
+            break;
+        }
+    }
+    println!("killed the operator {kills} times");
+    cluster.ends_right("1.34.4").await;
+    println!("the whole upgrade took {:?}", began.elapsed());
+    drop(operator);
+}

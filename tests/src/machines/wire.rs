@@ -1,0 +1,158 @@
+//! How a runner process speaks to the simulated machine that it "runs on": JSON lines over a Unix socket, one call a
+//! connection. A connection that closes cuts the call short, as the end of a runner ends its children.
+
+use async_trait::async_trait;
+use cupcake_crds::node_task::NodeInventory;
+use cupcake_crds::values::{KubeVersion, MinorVersion};
+use cupcake_engine::names::Reason;
+use cupcake_steps::ports::host::{
+    HostError, HostOps, KubeadmUpgrade, KubeletState, Package, PackageState, SnapshotInfo, StaticPods,
+};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::path::PathBuf;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+
+/// One call.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Call {
+    /// [`HostOps::boot_id`]
+    BootId,
+    /// [`HostOps::inventory`]
+    Inventory(String),
+    /// [`HostOps::repository`]
+    Repository,
+    /// [`HostOps::switch_repository`]
+    SwitchRepository(KubeVersion),
+    /// [`HostOps::package`]
+    Package(Package),
+    /// [`HostOps::install`]
+    Install(Vec<Package>, KubeVersion),
+    /// [`HostOps::images_missing`]
+    ImagesMissing(KubeVersion),
+    /// [`HostOps::pull_images`]
+    PullImages(KubeVersion),
+    /// [`HostOps::kubeadm_upgrade`]
+    KubeadmUpgrade(KubeadmUpgrade, KubeVersion),
+    /// [`HostOps::static_pods`]
+    StaticPods,
+    /// [`HostOps::kubelet`]
+    Kubelet,
+    /// [`HostOps::restart_kubelet`]
+    RestartKubelet,
+    /// [`HostOps::etcd_snapshot`]
+    EtcdSnapshot(String),
+    /// [`HostOps::take_etcd_snapshot`]
+    TakeEtcdSnapshot(String),
+    /// The journal grew: what ended before is recorded.
+    Recorded,
+    /// The agent asks systemd for the runner's unit.
+    StartUnit,
+    /// The agent asks whether that unit is active.
+    UnitIsActive,
+}
+
+/// The machine behind a socket.
+#[derive(Debug, Clone)]
+pub struct RemoteHost {
+    socket: PathBuf,
+}
+
+impl RemoteHost {
+    /// Behind that socket.
+    pub fn at(socket: impl Into<PathBuf>) -> Self {
+        Self { socket: socket.into() }
+    }
+
+    /// Makes one call.
+    pub async fn call<T: DeserializeOwned>(&self, call: &Call) -> Result<T, HostError> {
+        let away = |error: std::io::Error| HostError::Transient(Reason::new("MachineAway", error.to_string()));
+        let broken = |error: serde_json::Error| HostError::Transient(Reason::new("MachineAway", error.to_string()));
+        let mut stream = UnixStream::connect(&self.socket).await.map_err(away)?;
+        let mut line = serde_json::to_vec(call).map_err(broken)?;
+        line.push(b'\n');
+        stream.write_all(&line).await.map_err(away)?;
+        let mut answer = String::new();
+        BufReader::new(stream).read_line(&mut answer).await.map_err(away)?;
+        let answer: Result<Value, HostError> = serde_json::from_str(&answer).map_err(broken)?;
+        serde_json::from_value(answer?).map_err(broken)
+    }
+}
+
+#[async_trait]
+impl HostOps for RemoteHost {
+    async fn boot_id(&self) -> Result<String, HostError> {
+        self.call(&Call::BootId).await
+    }
+    async fn inventory(&self, request: &str) -> Result<NodeInventory, HostError> {
+        self.call(&Call::Inventory(request.to_owned())).await
+    }
+    async fn repository(&self) -> Result<Option<MinorVersion>, HostError> {
+        let version: Option<KubeVersion> = self.call(&Call::Repository).await?;
+        Ok(version.map(KubeVersion::minor_version))
+    }
+    async fn switch_repository(&self, minor: MinorVersion) -> Result<(), HostError> {
+        self.call(&Call::SwitchRepository(KubeVersion::new(minor.major, minor.minor, 0))).await
+    }
+    async fn package(&self, package: Package) -> Result<PackageState, HostError> {
+        self.call(&Call::Package(package)).await
+    }
+    async fn install(&self, packages: &[Package], version: &KubeVersion) -> Result<(), HostError> {
+        self.call(&Call::Install(packages.to_vec(), *version)).await
+    }
+    async fn images_missing(&self, version: &KubeVersion) -> Result<Vec<String>, HostError> {
+        self.call(&Call::ImagesMissing(*version)).await
+    }
+    async fn pull_images(&self, version: &KubeVersion) -> Result<(), HostError> {
+        self.call(&Call::PullImages(*version)).await
+    }
+    async fn kubeadm_upgrade(&self, how: KubeadmUpgrade, version: &KubeVersion) -> Result<(), HostError> {
+        self.call(&Call::KubeadmUpgrade(how, *version)).await
+    }
+    async fn static_pods(&self) -> Result<StaticPods, HostError> {
+        self.call(&Call::StaticPods).await
+    }
+    async fn kubelet(&self) -> Result<KubeletState, HostError> {
+        self.call(&Call::Kubelet).await
+    }
+    async fn restart_kubelet(&self) -> Result<(), HostError> {
+        self.call(&Call::RestartKubelet).await
+    }
+    async fn etcd_snapshot(&self, name: &str) -> Result<Option<SnapshotInfo>, HostError> {
+        self.call(&Call::EtcdSnapshot(name.to_owned())).await
+    }
+    async fn take_etcd_snapshot(&self, name: &str) -> Result<SnapshotInfo, HostError> {
+        self.call(&Call::TakeEtcdSnapshot(name.to_owned())).await
+    }
+}
+
+/// Answers one call on the machine; `Value` is what [`RemoteHost::call`] reads.
+pub async fn answer(host: &dyn HostOps, call: Call) -> Result<Value, HostError> {
+    fn json<T: Serialize>(value: T) -> Result<Value, HostError> {
+        serde_json::to_value(value)
+            .map_err(|error| HostError::Permanent(Reason::new("NoJson", error.to_string())))
+    }
+    match call {
+        Call::BootId => json(host.boot_id().await?),
+        Call::Inventory(request) => json(host.inventory(&request).await?),
+        Call::Repository => {
+            let minor = host.repository().await?;
+            json(minor.map(|minor| KubeVersion::new(minor.major, minor.minor, 0)))
+        }
+        Call::SwitchRepository(version) => json(host.switch_repository(version.minor_version()).await?),
+        Call::Package(package) => json(host.package(package).await?),
+        Call::Install(packages, version) => json(host.install(&packages, &version).await?),
+        Call::ImagesMissing(version) => json(host.images_missing(&version).await?),
+        Call::PullImages(version) => json(host.pull_images(&version).await?),
+        Call::KubeadmUpgrade(how, version) => json(host.kubeadm_upgrade(how, &version).await?),
+        Call::StaticPods => json(host.static_pods().await?),
+        Call::Kubelet => json(host.kubelet().await?),
+        Call::RestartKubelet => json(host.restart_kubelet().await?),
+        Call::EtcdSnapshot(name) => json(host.etcd_snapshot(&name).await?),
+        Call::TakeEtcdSnapshot(name) => json(host.take_etcd_snapshot(&name).await?),
+        Call::Recorded | Call::StartUnit | Call::UnitIsActive => Ok(Value::Null),
+    }
+}
