@@ -143,6 +143,22 @@ impl Program {
     /// The child sees PATH, HOME, LC_ALL=C, TZ=UTC and what was given, nothing else, and has no input. When its time is over
     /// its process group gets SIGTERM, and SIGKILL ten seconds later. Dropping the future kills the group at once.
     pub async fn run(self) -> Result<Finished, ProgramError> {
+        if !self.told {
+            return self.run_to_end().await;
+        }
+        // One line before and one after: what was done to a machine can be counted in its log.
+        let (program, command, began) = (self.name, self.command_line(), tokio::time::Instant::now());
+        tracing::info!(program, "begins: {command}");
+        let ended = self.run_to_end().await;
+        let seconds = began.elapsed().as_secs();
+        match &ended {
+            Ok(_) => tracing::info!(program, seconds, "ended: {command}"),
+            Err(error) => tracing::warn!(program, seconds, "failed: {}", super::failure::chain(error)),
+        }
+        ended
+    }
+
+    async fn run_to_end(self) -> Result<Finished, ProgramError> {
         let command = self.command_line();
         let system = |source| ProgramError::System { command: command.clone(), source };
         let mut child = self.start().map_err(|source| match source.kind() {
