@@ -84,7 +84,10 @@ fn listing(metadata: &Value) -> String {
             let name = dependency["name"].as_str().unwrap();
             let kind = dependency["kind"].as_str().unwrap_or("normal");
             if dependency["path"].is_string() {
-                inner.entry((kind, room.to_owned())).or_default().insert(self::room(name).to_owned() + &notes(dependency));
+                inner
+                    .entry((kind, room.to_owned()))
+                    .or_default()
+                    .insert(self::room(name).to_owned() + &notes(dependency));
             } else if let (Some(users), "normal") = (outer.get_mut(name), kind) {
                 let optional = if dependency["optional"] == true { " (optional)" } else { "" };
                 users.insert(format!("{room}{optional}"));
@@ -141,8 +144,10 @@ fn difference(golden: &str, actual: &str) -> Vec<String> {
 
 /// Names of all crates that a build of `package` alone, with its default features and `more`, brings along.
 fn below(package: &str, more: &[&str]) -> BTreeSet<String> {
-    let arguments =
-        [&["tree", "--locked", "--package", package, "--edges", "normal", "--prefix", "none", "--format", "{lib}"], more];
+    let arguments = [
+        &["tree", "--locked", "--package", package, "--edges", "normal", "--prefix", "none", "--format", "{lib}"],
+        more,
+    ];
     let libraries = cargo(&arguments.concat());
     let names: BTreeSet<String> =
         libraries.lines().map(|line| line.trim_end_matches(" (*)").replace('_', "-")).collect();

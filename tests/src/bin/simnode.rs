@@ -3,8 +3,8 @@
 
 use async_trait::async_trait;
 use clap::{Parser, Subcommand};
-use cupcake_agent::runner_unit::{RunnerUnit, UnitError};
 use cupcake_agent::AgentConfig;
+use cupcake_agent::runner_unit::{RunnerUnit, UnitError};
 use cupcake_crds::KubeVersion;
 use cupcake_host::RunnerConfig;
 use cupcake_operator::process::{self, SystemClock};
@@ -126,9 +126,8 @@ async fn main() -> anyhow::Result<()> {
     let clock = Arc::new(SystemClock);
     match Args::parse().process {
         Process::Machines { dir, control_planes, workers, from, haste } => {
-            let client = process::client().await?;
             let program = std::env::current_exe()?;
-            serve(Machines { dir, control_planes, workers, from, haste, program }, client).await
+            serve(Machines { dir, control_planes, workers, from, haste, program }).await
         }
         Process::Runner { socket, dir, node } => {
             process::start_logging();

@@ -43,9 +43,13 @@ pub struct Machines {
     pub program: PathBuf,
 }
 
-/// Serves until it is killed. `client` talks to the API server itself.
-pub async fn serve(machines: Machines, client: kube::Client) -> anyhow::Result<()> {
-    let api = RealApi::new(client, tokio::runtime::Handle::current(), machines.from);
+/// Serves until it is killed.
+pub async fn serve(machines: Machines) -> anyhow::Result<()> {
+    // A runtime of its own: machines wait for their answers on a thread of this one, where the request could be next in line.
+    let requests =
+        Box::leak(Box::new(tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?));
+    let client = requests.spawn(cupcake_operator::process::client()).await??;
+    let api = RealApi::new(client, requests.handle().clone(), machines.from);
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let kubeconfig = kubeconfig(listener.local_addr()?.port());
     let serving = axum::serve(listener, proxy(api.clone()));

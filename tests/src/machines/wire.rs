@@ -132,8 +132,7 @@ impl HostOps for RemoteHost {
 /// Answers one call on the machine; `Value` is what [`RemoteHost::call`] reads.
 pub async fn answer(host: &dyn HostOps, call: Call) -> Result<Value, HostError> {
     fn json<T: Serialize>(value: T) -> Result<Value, HostError> {
-        serde_json::to_value(value)
-            .map_err(|error| HostError::Permanent(Reason::new("NoJson", error.to_string())))
+        serde_json::to_value(value).map_err(|error| HostError::Permanent(Reason::new("NoJson", error.to_string())))
     }
     match call {
         Call::BootId => json(host.boot_id().await?),
