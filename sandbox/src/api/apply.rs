@@ -28,12 +28,7 @@ pub(super) fn apply(
             "meta.k8s.io",
             "PatchOptions",
             "",
-            &[FieldError::new(
-                FieldErrorKind::Required,
-                "fieldManager",
-                None,
-                "is required for apply patch",
-            )],
+            &[FieldError::new(FieldErrorKind::Required, "fieldManager", None, "is required for apply patch")],
         ));
     }
     let writer = writer(call, Operation::Apply);
@@ -62,16 +57,16 @@ pub(super) fn apply(
                 call.group(),
                 &call.resource.plural,
                 &call.target.name,
-                &format!("uid mismatch: the provided object specified uid {}, and no existing object was found", meta_text(&config, "uid")),
+                &format!(
+                    "uid mismatch: the provided object specified uid {}, and no existing object was found",
+                    meta_text(&config, "uid")
+                ),
             ));
         }
         let mut object = config;
         metadata(&mut object).insert("name".to_owned(), Value::from(call.target.name.as_str()));
         let mut incoming = incoming::shape(call, object, Vec::new())?;
-        managed::set_entries(
-            &mut incoming.object,
-            vec![Entry { writer: writer.clone(), fields: applied }],
-        );
+        managed::set_entries(&mut incoming.object, vec![Entry { writer: writer.clone(), fields: applied }]);
         return create_object(call, incoming, &writer);
     };
     let live = convert::shown_as(&call.resource, call.group(), &call.target.version, existing.value());
@@ -104,11 +99,7 @@ fn merged(
     }
     merge(schema, &mut object, &config);
     let mut entries = managed::entries(live);
-    let last = entries
-        .iter()
-        .find(|entry| entry.is_by(writer))
-        .map(|entry| entry.fields.clone())
-        .unwrap_or_default();
+    let last = entries.iter().find(|entry| entry.is_by(writer)).map(|entry| entry.fields.clone()).unwrap_or_default();
     // What this manager applied before and does not now goes, unless somebody else wants it too.
     let mut wanted = applied.clone();
     for entry in entries.iter().filter(|entry| !entry.is_by(writer)) {
@@ -138,10 +129,7 @@ fn merged(
             entry.fields = applied;
             entry.writer = writer.clone();
         }
-        None => entries.push(Entry {
-            writer: writer.clone(),
-            fields: applied,
-        }),
+        None => entries.push(Entry { writer: writer.clone(), fields: applied }),
     }
     Ok((object, entries))
 }
@@ -168,9 +156,7 @@ fn merge(schema: &Schema, live: &mut Value, config: &Value) {
             let below = schema.items.as_deref().unwrap_or(&untyped);
             for change in changes {
                 let wanted = identity(&schema.list_type, change);
-                let found = items
-                    .iter_mut()
-                    .find(|item| identity(&schema.list_type, item) == wanted);
+                let found = items.iter_mut().find(|item| identity(&schema.list_type, item) == wanted);
                 match found {
                     Some(item) => merge(below, item, change),
                     None => items.push(change.clone()),
@@ -197,16 +183,14 @@ fn prune(schema: &Schema, value: &mut Value, gone: &FieldSet, wanted: &FieldSet)
                 if !(gone.member && unwanted) {
                     prune(below, field, gone, wanted);
                 }
-                let hollow = field.as_object().is_some_and(Map::is_empty)
-                    || field.as_array().is_some_and(Vec::is_empty);
+                let hollow =
+                    field.as_object().is_some_and(Map::is_empty) || field.as_array().is_some_and(Vec::is_empty);
                 if unwanted && (gone.member || hollow) {
                     fields.remove(name);
                 }
             }
             (Step::Key(_) | Step::Value(_), Value::Array(items)) => {
-                let found = items
-                    .iter()
-                    .position(|item| identity(&schema.list_type, item) == *step);
+                let found = items.iter().position(|item| identity(&schema.list_type, item) == *step);
                 let Some(at) = found else { continue };
                 if gone.member && unwanted {
                     items.remove(at);
@@ -217,12 +201,7 @@ fn prune(schema: &Schema, value: &mut Value, gone: &FieldSet, wanted: &FieldSet)
             }
             (
                 Step::Field(_) | Step::Key(_) | Step::Value(_),
-                Value::Null
-                | Value::Bool(_)
-                | Value::Number(_)
-                | Value::String(_)
-                | Value::Array(_)
-                | Value::Object(_),
+                Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) | Value::Object(_),
             ) => {}
         }
     }
@@ -235,10 +214,10 @@ fn conflict(conflicts: &[(Writer, FieldSet)]) -> Failure {
     for (writer, fields) in conflicts {
         let mut who = format!("\"{}\"", writer.manager);
         if !writer.subresource.is_empty() {
-            who.push_str(&format!(" with subresource \"{}\"", writer.subresource));
+            who = format!("{who} with subresource \"{}\"", writer.subresource);
         }
         if writer.operation == Operation::Update {
-            who.push_str(&format!(" using {}", writer.api_version));
+            who = format!("{who} using {}", writer.api_version);
         }
         let paths = fields.paths();
         for path in &paths {
@@ -255,16 +234,11 @@ fn conflict(conflicts: &[(Writer, FieldSet)]) -> Failure {
     {
         format!("Apply failed with 1 conflict: conflict with {who}: {path}")
     } else {
-        let lists: Vec<String> = groups
-            .iter()
-            .map(|(who, paths)| format!("conflicts with {who}:\n- {}", paths.join("\n- ")))
-            .collect();
+        let lists: Vec<String> =
+            groups.iter().map(|(who, paths)| format!("conflicts with {who}:\n- {}", paths.join("\n- "))).collect();
         format!("Apply failed with {} conflicts: {}", causes.len(), lists.join("\n"))
     };
     let mut failure = Failure::new(http::StatusCode::CONFLICT, "Conflict", message);
-    failure.details = Some(Box::new(Details {
-        causes,
-        ..Details::default()
-    }));
+    failure.details = Some(Box::new(Details { causes, ..Details::default() }));
     failure
 }

@@ -35,16 +35,8 @@ impl BuiltinKind {
     /// Whether `metadata.generation` counts changes of the specification.
     pub fn counts_generations(self) -> bool {
         match self {
-            Self::Pod
-            | Self::PodDisruptionBudget
-            | Self::Workload
-            | Self::CustomResourceDefinition => true,
-            Self::Node
-            | Self::Namespace
-            | Self::Event
-            | Self::Service
-            | Self::Lease
-            | Self::Plain => false,
+            Self::Pod | Self::PodDisruptionBudget | Self::Workload | Self::CustomResourceDefinition => true,
+            Self::Node | Self::Namespace | Self::Event | Self::Service | Self::Lease | Self::Plain => false,
         }
     }
 
@@ -52,13 +44,9 @@ impl BuiltinKind {
     pub fn allows_unconditional_update(self) -> bool {
         match self {
             Self::Lease | Self::PodDisruptionBudget | Self::CustomResourceDefinition => false,
-            Self::Node
-            | Self::Pod
-            | Self::Namespace
-            | Self::Event
-            | Self::Service
-            | Self::Workload
-            | Self::Plain => true,
+            Self::Node | Self::Pod | Self::Namespace | Self::Event | Self::Service | Self::Workload | Self::Plain => {
+                true
+            }
         }
     }
 
@@ -114,10 +102,7 @@ impl BuiltinKind {
             ],
             Self::Service => &["spec.clusterIP", "spec.type"],
             Self::Plain => &["type"],
-            Self::Lease
-            | Self::PodDisruptionBudget
-            | Self::Workload
-            | Self::CustomResourceDefinition => &[],
+            Self::Lease | Self::PodDisruptionBudget | Self::Workload | Self::CustomResourceDefinition => &[],
         }
     }
 }
@@ -137,16 +122,8 @@ struct Shape {
     categories: &'static [&'static str],
 }
 
-const PLAIN: Shape = Shape {
-    status: false,
-    subresources: &[],
-    short: &[],
-    categories: &[],
-};
-const STATUS: Shape = Shape {
-    status: true,
-    ..PLAIN
-};
+const PLAIN: Shape = Shape { status: false, subresources: &[], short: &[], categories: &[] };
+const STATUS: Shape = Shape { status: true, ..PLAIN };
 
 fn builtin<T>(plural: &str, kind: BuiltinKind, shape: Shape) -> Arc<Resource>
 where
@@ -156,10 +133,7 @@ where
     let (definition, definitions) = builtin_schema::definitions::<T>();
     let scope = TypeId::of::<T::Scope>();
     let namespaced = scope == TypeId::of::<NamespaceResourceScope>();
-    debug_assert!(
-        namespaced || scope == TypeId::of::<ClusterResourceScope>(),
-        "subresources are not listed here"
-    );
+    debug_assert!(namespaced || scope == TypeId::of::<ClusterResourceScope>(), "subresources are not listed here");
     let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
     Arc::new(Resource {
         group: T::GROUP.to_owned(),
@@ -189,34 +163,18 @@ where
 fn table() -> Vec<Arc<Resource>> {
     use BuiltinKind as K;
     use k8s_openapi::api::{
-        admissionregistration::v1 as admission, apps::v1 as apps, batch::v1 as batch,
-        coordination::v1 as coordination, core::v1 as core, events::v1 as events,
-        policy::v1 as policy, rbac::v1 as rbac,
+        admissionregistration::v1 as admission, apps::v1 as apps, batch::v1 as batch, coordination::v1 as coordination,
+        core::v1 as core, events::v1 as events, policy::v1 as policy, rbac::v1 as rbac,
     };
     use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as apiextensions;
-    let workload = |short: &'static [&'static str]| Shape {
-        short,
-        categories: &["all"],
-        ..STATUS
-    };
+    let workload = |short: &'static [&'static str]| Shape { short, categories: &["all"], ..STATUS };
     let short = |short: &'static [&'static str]| Shape { short, ..PLAIN };
     vec![
         builtin::<core::ConfigMap>("configmaps", K::Plain, short(&["cm"])),
         builtin::<core::Event>("events", K::Event, short(&["ev"])),
-        builtin::<core::Namespace>(
-            "namespaces",
-            K::Namespace,
-            Shape { short: &["ns"], ..STATUS },
-        ),
+        builtin::<core::Namespace>("namespaces", K::Namespace, Shape { short: &["ns"], ..STATUS }),
         builtin::<core::Node>("nodes", K::Node, Shape { short: &["no"], ..STATUS }),
-        builtin::<core::Pod>(
-            "pods",
-            K::Pod,
-            Shape {
-                subresources: &["eviction", "binding"],
-                ..workload(&["po"])
-            },
-        ),
+        builtin::<core::Pod>("pods", K::Pod, Shape { subresources: &["eviction", "binding"], ..workload(&["po"]) }),
         builtin::<core::Secret>("secrets", K::Plain, PLAIN),
         builtin::<core::ServiceAccount>("serviceaccounts", K::Plain, short(&["sa"])),
         builtin::<core::Service>("services", K::Service, workload(&["svc"])),
@@ -238,27 +196,17 @@ fn table() -> Vec<Arc<Resource>> {
         builtin::<admission::ValidatingAdmissionPolicy>(
             "validatingadmissionpolicies",
             K::Plain,
-            Shape {
-                categories: &["api-extensions"],
-                ..PLAIN
-            },
+            Shape { categories: &["api-extensions"], ..PLAIN },
         ),
         builtin::<admission::ValidatingAdmissionPolicyBinding>(
             "validatingadmissionpolicybindings",
             K::Plain,
-            Shape {
-                categories: &["api-extensions"],
-                ..PLAIN
-            },
+            Shape { categories: &["api-extensions"], ..PLAIN },
         ),
         builtin::<apiextensions::CustomResourceDefinition>(
             "customresourcedefinitions",
             K::CustomResourceDefinition,
-            Shape {
-                short: &["crd", "crds"],
-                categories: &["api-extensions"],
-                ..STATUS
-            },
+            Shape { short: &["crd", "crds"], categories: &["api-extensions"], ..STATUS },
         ),
         builtin::<coordination::Lease>("leases", K::Lease, PLAIN),
     ]

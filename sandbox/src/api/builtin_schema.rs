@@ -52,11 +52,7 @@ const LISTS: [(&str, &str, &[&str]); 46] = [
     ("api.policy.v1.PodDisruptionBudgetStatus", "conditions", &["type"]),
     ("apimachinery.pkg.apis.meta.v1.ObjectMeta", "finalizers", &[]),
     ("apimachinery.pkg.apis.meta.v1.ObjectMeta", "ownerReferences", &["uid"]),
-    (
-        "apiextensions_apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinitionStatus",
-        "conditions",
-        &["type"],
-    ),
+    ("apiextensions_apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinitionStatus", "conditions", &["type"]),
     ("api.core.v1.LimitRangeSpec", "limits", &[]),
     ("api.core.v1.ReplicationControllerStatus", "conditions", &["type"]),
     ("api.core.v1.PersistentVolumeClaimStatus", "conditions", &["type"]),
@@ -112,9 +108,7 @@ pub(super) fn metadata() -> Arc<Schema> {
 /// The compiled schema of a definition, references resolved; definitions that contain themselves end in "anything goes".
 pub(super) fn compiled(name: &str, definitions: &Map<String, Value>) -> Arc<Schema> {
     let mut open = vec![name.to_owned()];
-    let resolved = definitions
-        .get(name)
-        .map(|definition| resolve(definition, definitions, &mut open));
+    let resolved = definitions.get(name).map(|definition| resolve(definition, definitions, &mut open));
     Schema::compile(&resolved.unwrap_or(Value::Null))
 }
 
@@ -128,9 +122,8 @@ fn resolve(schema: &Value, definitions: &Map<String, Value>, open: &mut Vec<Stri
                     return json!({"x-kubernetes-preserve-unknown-fields": true});
                 }
                 open.push(name.to_owned());
-                let mut resolved = definitions
-                    .get(name)
-                    .map_or(Value::Null, |definition| resolve(definition, definitions, open));
+                let mut resolved =
+                    definitions.get(name).map_or(Value::Null, |definition| resolve(definition, definitions, open));
                 open.pop();
                 for (key, value) in fields {
                     if key.starts_with("x-kubernetes") {
@@ -145,10 +138,7 @@ fn resolve(schema: &Value, definitions: &Map<String, Value>, open: &mut Vec<Stri
                 .map(|(key, value)| (key.clone(), resolve(value, definitions, open)));
             Value::Object(kept.collect())
         }
-        Value::Array(items) => items
-            .iter()
-            .map(|item| resolve(item, definitions, open))
-            .collect(),
+        Value::Array(items) => items.iter().map(|item| resolve(item, definitions, open)).collect(),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => schema.clone(),
     }
 }

@@ -12,7 +12,6 @@ use kube::core::cel::KubeCelExt as _;
 use kube::core::cel::cel::objects::{Key, Map, OptionalValue};
 use kube::core::cel::cel::{Context, Program, Value as Cel};
 use serde_json::Value;
-use std::collections::HashMap;
 use std::sync::Arc;
 
 /// One rule of a schema node.
@@ -36,9 +35,7 @@ impl Rule {
         let text = |name: &str| rule.get(name).and_then(Value::as_str);
         let expression = text("rule").unwrap_or_default();
         let program = Program::compile(expression).map_err(|error| error.to_string());
-        let transition = program
-            .as_ref()
-            .is_ok_and(|program| program.references().has_variable("oldSelf"));
+        let transition = program.as_ref().is_ok_and(|program| program.references().has_variable("oldSelf"));
         Self {
             text: expression.to_owned(),
             program,
@@ -112,17 +109,11 @@ fn old_item<'a>(list_type: &ListType, old: &'a Value, item: &Value) -> Option<&'
     let ListType::Map(keys) = list_type else {
         return None;
     };
-    old.as_array()?
-        .iter()
-        .find(|old| keys.iter().all(|key| old.get(key) == item.get(key)))
+    old.as_array()?.iter().find(|old| keys.iter().all(|key| old.get(key) == item.get(key)))
 }
 
 pub(super) fn join(path: &str, field: &str) -> String {
-    if path.is_empty() {
-        field.to_owned()
-    } else {
-        format!("{path}.{field}")
-    }
+    if path.is_empty() { field.to_owned() } else { format!("{path}.{field}") }
 }
 
 fn check_rules(
@@ -170,12 +161,7 @@ fn check_rules(
     }
 }
 
-fn evaluate(
-    rule: &Rule,
-    scope: &Context<'_>,
-    kind: Type,
-    path: &str,
-) -> Option<FieldError> {
+fn evaluate(rule: &Rule, scope: &Context<'_>, kind: Type, path: &str) -> Option<FieldError> {
     let detail = match rule.program.as_ref().map(|program| program.execute(scope)) {
         Ok(Ok(Cel::Bool(true))) => return None,
         Ok(Ok(Cel::Bool(false))) => rule
@@ -217,7 +203,7 @@ fn to_cel(schema: &Schema, value: &Value, root: bool) -> Cel {
             Cel::List(Arc::new(items.iter().map(|item| to_cel(below, item, false)).collect()))
         }
         Value::Object(fields) => {
-            let mut map: HashMap<Key, Cel> = HashMap::with_capacity(fields.len());
+            let mut map = Vec::with_capacity(fields.len());
             let anything = Schema::anything();
             for (name, field) in fields {
                 if field.is_null() {
@@ -241,9 +227,10 @@ fn to_cel(schema: &Schema, value: &Value, root: bool) -> Cel {
                     },
                     (None, Additional::None) => continue,
                 };
-                map.insert(Key::String(Arc::new(entry.0)), entry.1);
+                map.push((Key::String(Arc::new(entry.0)), entry.1));
             }
-            Cel::Map(Map { map: Arc::new(map) })
+            // The cel crate's own map; rules cannot see its order but in errors that name the first bad entry.
+            Cel::Map(Map { map: Arc::new(map.into_iter().collect()) })
         }
     }
 }
@@ -254,9 +241,7 @@ fn visible(name: &str, field: &Value) -> Option<Value> {
         "apiVersion" | "kind" => Some(field.clone()),
         "metadata" => {
             let names = ["name", "generateName"];
-            let seen = names
-                .into_iter()
-                .filter_map(|name| Some((name.to_owned(), field.get(name)?.clone())));
+            let seen = names.into_iter().filter_map(|name| Some((name.to_owned(), field.get(name)?.clone())));
             Some(Value::Object(seen.collect()))
         }
         _hidden => None,
@@ -266,9 +251,7 @@ fn visible(name: &str, field: &Value) -> Option<Value> {
 fn text_to_cel(schema: &Schema, text: &str) -> Cel {
     let plain = || Cel::String(Arc::new(text.to_owned()));
     match schema.limits.format.as_str() {
-        "date-time" => {
-            chrono::DateTime::parse_from_rfc3339(text).map_or_else(|_invalid| plain(), Cel::Timestamp)
-        }
+        "date-time" => chrono::DateTime::parse_from_rfc3339(text).map_or_else(|_invalid| plain(), Cel::Timestamp),
         "date" => chrono::DateTime::parse_from_rfc3339(&format!("{text}T00:00:00Z"))
             .map_or_else(|_invalid| plain(), Cel::Timestamp),
         "duration" => super::formats::duration(text).map_or_else(plain, Cel::Duration),
@@ -279,8 +262,8 @@ fn text_to_cel(schema: &Schema, text: &str) -> Cel {
 /// Field names that are no CEL identifiers are escaped, as in `x__dash__y`.
 fn escape(name: &str) -> String {
     const RESERVED: [&str; 17] = [
-        "true", "false", "null", "in", "as", "break", "const", "continue", "else", "for", "function",
-        "if", "import", "let", "loop", "package", "return",
+        "true", "false", "null", "in", "as", "break", "const", "continue", "else", "for", "function", "if", "import",
+        "let", "loop", "package", "return",
     ];
     if RESERVED.contains(&name) || name == "namespace" || name == "var" || name == "void" || name == "while" {
         return format!("__{name}__");
@@ -288,8 +271,5 @@ fn escape(name: &str) -> String {
     if !name.contains(['.', '-', '/']) && !name.contains("__") {
         return name.to_owned();
     }
-    name.replace("__", "__underscores__")
-        .replace('.', "__dot__")
-        .replace('-', "__dash__")
-        .replace('/', "__slash__")
+    name.replace("__", "__underscores__").replace('.', "__dot__").replace('-', "__dash__").replace('/', "__slash__")
 }

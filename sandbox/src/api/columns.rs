@@ -16,31 +16,18 @@ pub(super) struct BuiltinColumn {
 }
 
 const fn column(name: &'static str, cell: fn(&Value, Timestamp) -> Value) -> BuiltinColumn {
-    BuiltinColumn {
-        name,
-        kind: "string",
-        priority: 0,
-        cell,
-    }
+    BuiltinColumn { name, kind: "string", priority: 0, cell }
 }
 
 const fn wide(name: &'static str, cell: fn(&Value, Timestamp) -> Value) -> BuiltinColumn {
-    BuiltinColumn {
-        priority: 1,
-        ..column(name, cell)
-    }
+    BuiltinColumn { priority: 1, ..column(name, cell) }
 }
 
 const fn count(name: &'static str, cell: fn(&Value, Timestamp) -> Value) -> BuiltinColumn {
-    BuiltinColumn {
-        kind: "integer",
-        ..column(name, cell)
-    }
+    BuiltinColumn { kind: "integer", ..column(name, cell) }
 }
 
-const AGE: BuiltinColumn = column("Age", |object, now| {
-    Value::from(age(meta_text(object, "creationTimestamp"), now))
-});
+const AGE: BuiltinColumn = column("Age", |object, now| Value::from(age(meta_text(object, "creationTimestamp"), now)));
 
 /// The columns of a kind, after its name.
 pub(super) fn of(kind: &str) -> &'static [BuiltinColumn] {
@@ -86,8 +73,7 @@ fn size(object: &Value, path: &[&str]) -> Value {
 
 const PLAIN: &[BuiltinColumn] = &[AGE];
 
-const NAMESPACE: &[BuiltinColumn] =
-    &[column("Status", |namespace, _| text(namespace, &["status", "phase"])), AGE];
+const NAMESPACE: &[BuiltinColumn] = &[column("Status", |namespace, _| text(namespace, &["status", "phase"])), AGE];
 
 const CONFIG_MAP: &[BuiltinColumn] = &[
     column("Data", |map, _| {
@@ -103,10 +89,7 @@ const SECRET: &[BuiltinColumn] = &[
     AGE,
 ];
 
-const LEASE: &[BuiltinColumn] = &[
-    column("Holder", |lease, _| text(lease, &["spec", "holderIdentity"])),
-    AGE,
-];
+const LEASE: &[BuiltinColumn] = &[column("Holder", |lease, _| text(lease, &["spec", "holderIdentity"])), AGE];
 
 const DEFINITION: &[BuiltinColumn] = &[BuiltinColumn {
     name: "Created At",
@@ -171,9 +154,7 @@ const DAEMON_SET: &[BuiltinColumn] = &[
     count("Ready", |set, _| number(set, &["status", "numberReady"])),
     count("Up-to-date", |set, _| number(set, &["status", "updatedNumberScheduled"])),
     count("Available", |set, _| number(set, &["status", "numberAvailable"])),
-    column("Node Selector", |set, _| {
-        selector(set, &["spec", "template", "spec", "nodeSelector"])
-    }),
+    column("Node Selector", |set, _| selector(set, &["spec", "template", "spec", "nodeSelector"])),
     AGE,
 ];
 
@@ -201,9 +182,7 @@ const NODE: &[BuiltinColumn] = &[
     wide("External-IP", |node, _| address(node, "ExternalIP")),
     wide("OS-Image", |node, _| text_or(node, &["status", "nodeInfo", "osImage"], "<unknown>")),
     wide("Kernel-Version", |node, _| text_or(node, &["status", "nodeInfo", "kernelVersion"], "<unknown>")),
-    wide("Container-Runtime", |node, _| {
-        text_or(node, &["status", "nodeInfo", "containerRuntimeVersion"], "<unknown>")
-    }),
+    wide("Container-Runtime", |node, _| text_or(node, &["status", "nodeInfo", "containerRuntimeVersion"], "<unknown>")),
 ];
 
 fn address(node: &Value, kind: &str) -> Value {
@@ -234,9 +213,8 @@ fn roles(node: &Value) -> String {
         .into_iter()
         .flatten()
         .filter_map(|(key, value)| {
-            key.strip_prefix("node-role.kubernetes.io/").or_else(|| {
-                (key == "kubernetes.io/role").then(|| value.as_str()).flatten()
-            })
+            key.strip_prefix("node-role.kubernetes.io/")
+                .or_else(|| (key == "kubernetes.io/role").then(|| value.as_str()).flatten())
         })
         .filter(|role| !role.is_empty())
         .collect();
@@ -264,9 +242,7 @@ const POD: &[BuiltinColumn] = &[
 ];
 
 fn containers(pod: &Value) -> &[Value] {
-    at(pod, &["status", "containerStatuses"])
-        .and_then(Value::as_array)
-        .map_or(&[], Vec::as_slice)
+    at(pod, &["status", "containerStatuses"]).and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
 fn pod_status(pod: &Value) -> String {
@@ -305,10 +281,10 @@ const EVENT: &[BuiltinColumn] = &[
         Value::from(format!("{}/{}", involved("kind").to_lowercase(), involved("name")))
     }),
     wide("Subobject", |event, _| text(event, &["involvedObject", "fieldPath"])),
-    wide("Source", |event, _| text_or(event, &["source", "component"], event["reportingComponent"].as_str().unwrap_or_default())),
-    column("Message", |event, _| {
-        Value::from(event["message"].as_str().unwrap_or_default().trim())
+    wide("Source", |event, _| {
+        text_or(event, &["source", "component"], event["reportingComponent"].as_str().unwrap_or_default())
     }),
+    column("Message", |event, _| Value::from(event["message"].as_str().unwrap_or_default().trim())),
     wide("First Seen", |event, now| {
         let first = at(event, &["firstTimestamp"]).and_then(Value::as_str);
         Value::from(age(first.unwrap_or_else(|| meta_text(event, "creationTimestamp")), now))

@@ -37,10 +37,7 @@ pub(super) fn shown_as(resource: &Resource, group: &str, version: &str, object: 
 pub(super) fn incoming(resource: &Resource, group: &str, object: &mut Value) {
     if group != resource.group && resource.nature == Nature::Builtin(BuiltinKind::Event) {
         rename(object, |(core, events)| (events, core));
-        object["apiVersion"] = Value::from(group_version(
-            &resource.group,
-            &resource.storage_version().name,
-        ));
+        object["apiVersion"] = Value::from(group_version(&resource.group, &resource.storage_version().name));
     }
 }
 

@@ -27,12 +27,8 @@ pub(super) fn default(object: &mut Value) {
     spec.entry("conversion").or_insert_with(|| json!({"strategy": "None"}));
     let names = child(spec, "names");
     let kind = names.get("kind").and_then(Value::as_str).unwrap_or_default().to_owned();
-    names
-        .entry("singular")
-        .or_insert_with(|| Value::from(kind.to_lowercase()));
-    names
-        .entry("listKind")
-        .or_insert_with(|| Value::from(format!("{kind}List")));
+    names.entry("singular").or_insert_with(|| Value::from(kind.to_lowercase()));
+    names.entry("listKind").or_insert_with(|| Value::from(format!("{kind}List")));
 }
 
 /// The rules for a definition.
@@ -76,12 +72,7 @@ pub(super) fn check(object: &Value, errors: &mut Vec<FieldError>) {
             _several => format!("spec.versions[{at}].schema.openAPIV3Schema"),
         };
         match version["schema"].get("openAPIV3Schema") {
-            None => errors.push(FieldError::new(
-                FieldErrorKind::Required,
-                path,
-                None,
-                "schemas are required",
-            )),
+            None => errors.push(FieldError::new(FieldErrorKind::Required, path, None, "schemas are required")),
             Some(schema) => check_rules(&Schema::compile(schema), &path, errors),
         }
     }
@@ -191,11 +182,9 @@ fn resource(spec: &Value) -> Resource {
     let names = &spec["names"];
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let listed = spec["versions"].as_array().map_or(&[][..], Vec::as_slice);
-    let mut versions: Vec<(bool, Version)> = listed
-        .iter()
-        .map(|version| (version["storage"] == true, self::version(version, names, spec)))
-        .collect();
-    versions.sort_by(|(_, a), (_, b)| priority(&b.name).cmp(&priority(&a.name)));
+    let mut versions: Vec<(bool, Version)> =
+        listed.iter().map(|version| (version["storage"] == true, self::version(version, names, spec))).collect();
+    versions.sort_by_key(|(_, version)| std::cmp::Reverse(priority(&version.name)));
     let storage = versions.iter().position(|(storage, _)| *storage).unwrap_or(0);
     Resource {
         group: text(&spec["group"]),
@@ -229,12 +218,8 @@ fn priority(version: &str) -> (u8, u32, u32) {
 fn version(version: &Value, names: &Value, spec: &Value) -> Version {
     let name = version["name"].as_str().unwrap_or_default().to_owned();
     let schema = version["schema"].get("openAPIV3Schema");
-    let columns: Vec<Column> = version["additionalPrinterColumns"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(column)
-        .collect();
+    let columns: Vec<Column> =
+        version["additionalPrinterColumns"].as_array().into_iter().flatten().filter_map(column).collect();
     let warning = (version["deprecated"] == true).then(|| {
         version["deprecationWarning"].as_str().map_or_else(
             || {

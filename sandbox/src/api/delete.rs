@@ -56,9 +56,7 @@ fn options(call: &Call<'_>) -> Result<Options, Failure> {
 }
 
 fn from_body(body: &Value, call: &Call<'_>) -> Result<Options, Failure> {
-    let policy = body["propagationPolicy"]
-        .as_str()
-        .or_else(|| call.info.parameter("propagationPolicy"));
+    let policy = body["propagationPolicy"].as_str().or_else(|| call.info.parameter("propagationPolicy"));
     let propagation = match policy {
         None => None,
         Some("Background") => Some(Propagation::Background),
@@ -97,22 +95,12 @@ pub(super) fn one(call: &Call<'_>) -> Result<Answer, Failure> {
 }
 
 /// Deletes a pod for an eviction whose options are `body`.
-pub(super) fn evicted(
-    call: &Call<'_>,
-    state: &mut State,
-    key: &Key,
-    body: &Value,
-) -> Result<(), Failure> {
+pub(super) fn evicted(call: &Call<'_>, state: &mut State, key: &Key, body: &Value) -> Result<(), Failure> {
     let options = from_body(body, call)?;
     delete_checked(call, state, key, &options).map(|_answer| ())
 }
 
-fn delete_checked(
-    call: &Call<'_>,
-    state: &mut State,
-    key: &Key,
-    options: &Options,
-) -> Result<Answer, Failure> {
+fn delete_checked(call: &Call<'_>, state: &mut State, key: &Key, options: &Options) -> Result<Answer, Failure> {
     let existing = state.get(call.id, key).cloned().ok_or_else(|| call.not_found())?;
     check_preconditions(call, &existing, options)?;
     admit(call, Verb::Delete, None, Some(existing.value()))?;
@@ -127,11 +115,7 @@ fn delete_checked(
         Some(Outcome::Removed(last)) => {
             let details = status::deleted(call.group(), plural, last.name(), last.uid());
             // Pods and a few others answer with their last state.
-            if returns_object(call) {
-                read::represent(call, &last, 200)?
-            } else {
-                Answer::value(200, &details)
-            }
+            if returns_object(call) { read::represent(call, &last, 200)? } else { Answer::value(200, &details) }
         }
         Some(Outcome::Marked(now)) => {
             let latest = state.get(call.id, key).cloned().unwrap_or(now);
@@ -175,10 +159,9 @@ pub(super) fn many(call: &Call<'_>) -> Result<Answer, Failure> {
     let options = options(call)?;
     let labels = LabelSelector::parse(call.info.parameter("labelSelector").unwrap_or_default())?;
     let resource = Arc::clone(&call.resource);
-    let fields = FieldSelector::parse(
-        call.info.parameter("fieldSelector").unwrap_or_default(),
-        |path| resource.selectable(path),
-    )?;
+    let fields = FieldSelector::parse(call.info.parameter("fieldSelector").unwrap_or_default(), |path| {
+        resource.selectable(path)
+    })?;
     let mut state = call.inner.lock();
     let found: Vec<(Key, Arc<Object>)> = state
         .collection(call.id)
@@ -194,9 +177,7 @@ pub(super) fn many(call: &Call<'_>) -> Result<Answer, Failure> {
     // The answer lists what was deleted.
     let items: Vec<Value> = found
         .iter()
-        .map(|(_, object)| {
-            convert::shown_as(&call.resource, call.group(), &call.target.version, object.value())
-        })
+        .map(|(_, object)| convert::shown_as(&call.resource, call.group(), &call.target.version, object.value()))
         .collect();
     let list = json!({
         "kind": call.resource.list_kind,
@@ -205,11 +186,7 @@ pub(super) fn many(call: &Call<'_>) -> Result<Answer, Failure> {
         "items": items,
     });
     let answer = Answer::value(200, &list);
-    Ok(if found.is_empty() || call.info.dry_run()? {
-        answer
-    } else {
-        answer.committed()
-    })
+    Ok(if found.is_empty() || call.info.dry_run()? { answer } else { answer.committed() })
 }
 
 /// Begins a deletion: removes the object, or marks it if something must come first. Returns what is left to be done.
@@ -281,10 +258,7 @@ fn grace(nature: Nature, object: &Value, asked: Option<i64>) -> i64 {
     if !scheduled || matches!(phase, "Succeeded" | "Failed") {
         return 0;
     }
-    asked
-        .or_else(|| object["spec"]["terminationGracePeriodSeconds"].as_i64())
-        .unwrap_or(30)
-        .max(0)
+    asked.or_else(|| object["spec"]["terminationGracePeriodSeconds"].as_i64()).unwrap_or(30).max(0)
 }
 
 fn add_finalizer(value: &mut Value, name: &str) {
@@ -314,12 +288,7 @@ fn orphan(state: &mut State, uid: &str, now: Timestamp) {
 }
 
 /// Removes an object for good, and does what follows.
-pub(super) fn remove(
-    state: &mut State,
-    id: ResourceId,
-    key: &Key,
-    now: Timestamp,
-) -> Option<Arc<Object>> {
+pub(super) fn remove(state: &mut State, id: ResourceId, key: &Key, now: Timestamp) -> Option<Arc<Object>> {
     let resource = Arc::clone(&state.collection(id).resource);
     let last = state.remove(id, key, now)?;
     let chores = gc::after_removal(state, &resource, &last);
@@ -328,12 +297,7 @@ pub(super) fn remove(
 }
 
 /// Takes a finalizer of the server's own away; the last one takes the object with it.
-pub(super) fn drop_finalizer(
-    state: &mut State,
-    place: &Place,
-    finalizer: &str,
-    now: Timestamp,
-) -> Vec<Chore> {
+pub(super) fn drop_finalizer(state: &mut State, place: &Place, finalizer: &str, now: Timestamp) -> Vec<Chore> {
     let Some(object) = state.get(place.resource, &place.key).cloned() else {
         return Vec::new();
     };

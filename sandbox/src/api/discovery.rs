@@ -7,16 +7,7 @@ use super::status::Failure;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-const VERBS: [&str; 8] = [
-    "create",
-    "delete",
-    "deletecollection",
-    "get",
-    "list",
-    "patch",
-    "update",
-    "watch",
-];
+const VERBS: [&str; 8] = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
 
 /// Everything that is served, in a fixed order: groups as added, core first.
 pub(super) fn served(inner: &Arc<Inner>) -> Vec<Arc<Resource>> {
@@ -24,14 +15,10 @@ pub(super) fn served(inner: &Arc<Inner>) -> Vec<Arc<Resource>> {
 }
 
 /// Answers `/api`, `/apis` and what lies below, but for resources.
-pub(super) fn answer(
-    inner: &Arc<Inner>,
-    info: &RequestInfo,
-    parts: &[&str],
-) -> Result<Answer, Failure> {
+pub(super) fn answer(inner: &Arc<Inner>, info: &RequestInfo, parts: &[&str]) -> Result<Answer, Failure> {
     let resources = served(inner);
     match parts {
-        ["api"] | ["apis"] if wants_aggregated(info) => {
+        ["api" | "apis"] if wants_aggregated(info) => {
             let core = parts == ["api"];
             let mut answer = Answer::value(200, &aggregated(&resources, core));
             answer.content_type = AGGREGATED;
@@ -50,10 +37,7 @@ pub(super) fn answer(
                 .filter(|group| !group.is_empty())
                 .map(|group| group_document(&resources, group, false))
                 .collect();
-            Ok(Answer::value(
-                200,
-                &json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}),
-            ))
+            Ok(Answer::value(200, &json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})))
         }
         ["api", version] => resource_list(&resources, "", version),
         ["apis", group] if groups(&resources).contains(group) => {
@@ -69,9 +53,7 @@ const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGrou
 fn wants_aggregated(info: &RequestInfo) -> bool {
     // The first clause wins, as for tables.
     let first = info.accept.split(',').next().unwrap_or_default();
-    first.contains("g=apidiscovery.k8s.io")
-        && first.contains("v=v2;")
-        && first.contains("as=APIGroupDiscoveryList")
+    first.contains("g=apidiscovery.k8s.io") && first.contains("v=v2;") && first.contains("as=APIGroupDiscoveryList")
         || info.accept.split(',').any(|clause| {
             let has = |part: &str| clause.split(';').any(|found| found.trim() == part);
             clause.trim().starts_with("application/json")
@@ -151,11 +133,7 @@ fn subresource_kind(resource: &Resource, name: &str) -> (String, String, String)
     }
 }
 
-fn resource_list(
-    resources: &[Arc<Resource>],
-    group: &str,
-    version: &str,
-) -> Result<Answer, Failure> {
+fn resource_list(resources: &[Arc<Resource>], group: &str, version: &str) -> Result<Answer, Failure> {
     let mut list: Vec<Value> = Vec::new();
     for (resource, found) in members(resources, group, version) {
         let mut entry = json!({

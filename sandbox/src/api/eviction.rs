@@ -23,11 +23,7 @@ fn is_ready(pod: &Value) -> bool {
 }
 
 fn condition<'a>(object: &'a Value, kind: &str) -> Option<&'a str> {
-    object["status"]["conditions"]
-        .as_array()?
-        .iter()
-        .find(|condition| condition["type"] == kind)?["status"]
-        .as_str()
+    object["status"]["conditions"].as_array()?.iter().find(|condition| condition["type"] == kind)?["status"].as_str()
 }
 
 /// POST of pods/NAME/eviction.
@@ -41,8 +37,7 @@ pub(super) fn evict(call: &Call<'_>) -> Result<Answer, Failure> {
     let key = Key::new(&call.target.namespace, &call.target.name);
     let pod = state.get(call.id, &key).cloned().ok_or_else(|| call.not_found())?;
     let phase = pod.value()["status"]["phase"].as_str().unwrap_or_default();
-    let free = matches!(phase, "Succeeded" | "Failed" | "Pending")
-        || meta(pod.value(), "deletionTimestamp").is_some();
+    let free = matches!(phase, "Succeeded" | "Failed" | "Pending") || meta(pod.value(), "deletionTimestamp").is_some();
     if !free {
         check_budgets(&state, &pod)?;
     }
@@ -107,16 +102,12 @@ fn matching_budgets(state: &State, pod: &Object) -> Vec<Arc<Object>> {
 }
 
 fn selects(budget: &Value, pod: &Object) -> bool {
-    LabelSelector::from_object(budget["spec"].get("selector"))
-        .is_some_and(|selector| selector.matches(pod.labels()))
+    LabelSelector::from_object(budget["spec"].get("selector")).is_some_and(|selector| selector.matches(pod.labels()))
 }
 
 /// Keeps the status of a namespace's budgets as the disruption controller does.
 pub(super) fn recount(state: &mut State, namespace: &str, now: Timestamp) {
-    let (Some(budgets), Some(pods)) = (
-        state.find("policy", "poddisruptionbudgets"),
-        state.find("", "pods"),
-    ) else {
+    let (Some(budgets), Some(pods)) = (state.find("policy", "poddisruptionbudgets"), state.find("", "pods")) else {
         return;
     };
     let found: Vec<(Key, Arc<Object>)> = state
@@ -157,17 +148,11 @@ fn counted(state: &State, budget: &Object, pods: &[Arc<Object>], now: Timestamp)
             None => (count, 0),
         }
     };
-    let healthy = pods
-        .iter()
-        .filter(|pod| is_ready(pod.value()) && meta(pod.value(), "deletionTimestamp").is_none())
-        .count();
+    let healthy =
+        pods.iter().filter(|pod| is_ready(pod.value()) && meta(pod.value(), "deletionTimestamp").is_none()).count();
     let healthy = i64::try_from(healthy).unwrap_or(i64::MAX);
     let allowed = if expected <= 0 { 0 } else { (healthy - desired).max(0) };
-    let (state_word, reason) = if allowed > 0 {
-        ("True", "SufficientPods")
-    } else {
-        ("False", "InsufficientPods")
-    };
+    let (state_word, reason) = if allowed > 0 { ("True", "SufficientPods") } else { ("False", "InsufficientPods") };
     let generation = meta(budget.value(), "generation").cloned().unwrap_or(Value::from(1));
     let old = budget.value()["status"]["conditions"].as_array();
     let since = old

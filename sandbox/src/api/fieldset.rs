@@ -43,10 +43,7 @@ impl Step {
             Self::Value(value) => format!("[={value}]"),
             Self::Key(keys) => {
                 let parts = serde_json::from_str::<BTreeMap<String, Value>>(keys).unwrap_or_default();
-                let shown: Vec<String> = parts
-                    .iter()
-                    .map(|(name, value)| format!("{name}={value}"))
-                    .collect();
+                let shown: Vec<String> = parts.iter().map(|(name, value)| format!("{name}={value}")).collect();
                 format!("[{}]", shown.join(","))
             }
         }
@@ -95,22 +92,15 @@ impl FieldSet {
             };
             (step.clone(), left)
         });
-        Self {
-            member: self.member && !other.member,
-            below: below.collect(),
-        }
-        .tidy()
+        Self { member: self.member && !other.member, below: below.collect() }.tidy()
     }
 
     pub(super) fn intersection(&self, other: &Self) -> Self {
-        let below = self.below.iter().filter_map(|(step, mine)| {
-            Some((step.clone(), mine.intersection(other.below.get(step)?)))
-        });
-        Self {
-            member: self.member && other.member,
-            below: below.collect(),
-        }
-        .tidy()
+        let below = self
+            .below
+            .iter()
+            .filter_map(|(step, mine)| Some((step.clone(), mine.intersection(other.below.get(step)?))));
+        Self { member: self.member && other.member, below: below.collect() }.tidy()
     }
 
     /// Whether every member of `self` is one of `other`.
@@ -214,14 +204,7 @@ impl Comparison {
 /// Compares two objects under a schema.
 pub(super) fn compare(schema: &Schema, old: Option<&Value>, new: Option<&Value>) -> Comparison {
     let mut comparison = Comparison::default();
-    compare_at(
-        schema,
-        old,
-        new,
-        &mut comparison.added,
-        &mut comparison.modified,
-        &mut comparison.removed,
-    );
+    compare_at(schema, old, new, &mut comparison.added, &mut comparison.modified, &mut comparison.removed);
     Comparison {
         added: comparison.added.tidied(),
         modified: comparison.modified.tidied(),
@@ -237,10 +220,7 @@ impl FieldSet {
             .map(|(step, below)| (step, below.tidied()))
             .filter(|(_, below)| !below.is_empty())
             .collect();
-        Self {
-            member: self.member,
-            below,
-        }
+        Self { member: self.member, below }
     }
 }
 
@@ -263,9 +243,7 @@ fn compare_at(
 ) {
     let leaf = |value: Option<&Value>| value.is_none_or(|value| atomic(schema, value) || is_hollow(value));
     let same_kind = match (old, new) {
-        (Some(old), Some(new)) => {
-            (old.is_object() && new.is_object()) || (old.is_array() && new.is_array())
-        }
+        (Some(old), Some(new)) => (old.is_object() && new.is_object()) || (old.is_array() && new.is_array()),
         (_, _) => true,
     };
     if (leaf(old) && leaf(new)) || !same_kind {
@@ -345,19 +323,15 @@ fn is_hollow(value: &Value) -> bool {
 /// The items of a keyed list or set by their identity.
 fn identified<'a>(schema: &Schema, list: Option<&'a Value>) -> BTreeMap<Step, &'a Value> {
     let items = list.and_then(Value::as_array).into_iter().flatten();
-    items
-        .map(|item| (identity(&schema.list_type, item), item))
-        .collect()
+    items.map(|item| (identity(&schema.list_type, item), item)).collect()
 }
 
 /// What tells an item of a list apart.
 pub(super) fn identity(list_type: &ListType, item: &Value) -> Step {
     match list_type {
         ListType::Map(keys) => {
-            let keys: Map<String, Value> = keys
-                .iter()
-                .filter_map(|key| Some((key.clone(), item.get(key)?.clone())))
-                .collect();
+            let keys: Map<String, Value> =
+                keys.iter().filter_map(|key| Some((key.clone(), item.get(key)?.clone()))).collect();
             Step::Key(Value::Object(keys).to_string())
         }
         ListType::Set | ListType::Atomic => Step::Value(item.to_string()),

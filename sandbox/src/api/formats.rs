@@ -50,9 +50,7 @@ pub(super) fn duration(text: &str) -> Option<TimeDelta> {
         let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
         let number: f64 = rest[..digits].parse().ok()?;
         rest = &rest[digits..];
-        let unit = rest
-            .find(|c: char| c.is_ascii_digit() || c == '.')
-            .unwrap_or(rest.len());
+        let unit = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
         total_seconds += number
             * match &rest[..unit] {
                 "ns" => 1e-9,

@@ -35,10 +35,7 @@ pub(super) enum Chore {
 pub(super) fn after_write(id: ResourceId, resource: &Resource, object: &Arc<Object>) -> Vec<Chore> {
     let mut chores = Vec::new();
     let value = object.value();
-    let place = || Place {
-        resource: id,
-        key: Key::new(object.namespace(), object.name()),
-    };
+    let place = || Place { resource: id, key: Key::new(object.namespace(), object.name()) };
     if owners(value).next().is_some() {
         chores.push(Chore::CheckOwners(place()));
     }
@@ -116,8 +113,7 @@ fn check_owners(state: &mut State, place: &Place, now: Timestamp) -> Vec<Chore> 
     let Some(object) = state.get(place.resource, &place.key).cloned() else {
         return Vec::new();
     };
-    let (alive, gone): (Vec<&str>, Vec<&str>) =
-        owners(object.value()).partition(|uid| state.by_uid(uid).is_some());
+    let (alive, gone): (Vec<&str>, Vec<&str>) = owners(object.value()).partition(|uid| state.by_uid(uid).is_some());
     if gone.is_empty() {
         return Vec::new();
     }
@@ -138,8 +134,8 @@ fn foreground(state: &mut State, place: &Place, now: Timestamp) -> Vec<Chore> {
     let Some(owner) = state.get(place.resource, &place.key).cloned() else {
         return Vec::new();
     };
-    let waits = meta(owner.value(), "deletionTimestamp").is_some()
-        && finalizers(owner.value()).any(|name| name == FOREGROUND);
+    let waits =
+        meta(owner.value(), "deletionTimestamp").is_some() && finalizers(owner.value()).any(|name| name == FOREGROUND);
     if !waits {
         return Vec::new();
     }
@@ -150,8 +146,7 @@ fn foreground(state: &mut State, place: &Place, now: Timestamp) -> Vec<Chore> {
         };
         if meta(object.value(), "deletionTimestamp").is_none() {
             let propagation = Propagation::Foreground;
-            let (_, more) =
-                delete::begin(state, dependent.resource, &dependent.key, propagation, None, now);
+            let (_, more) = delete::begin(state, dependent.resource, &dependent.key, propagation, None, now);
             chores.extend(more);
         }
     }
@@ -167,9 +162,7 @@ fn empty_namespace(state: &mut State, name: &str, now: Timestamp) -> Vec<Chore> 
         return Vec::new();
     };
     let key = Key::new("", name);
-    let dying = state
-        .get(id, &key)
-        .is_some_and(|namespace| meta(namespace.value(), "deletionTimestamp").is_some());
+    let dying = state.get(id, &key).is_some_and(|namespace| meta(namespace.value(), "deletionTimestamp").is_some());
     if !dying {
         return Vec::new();
     }

@@ -43,8 +43,7 @@ pub async fn serve(listener: TcpListener, server: Server) -> std::io::Result<()>
                     server.serve("http", request).await.map_err(std::io::Error::other)
                 }
             });
-            let connection = hyper::server::conn::http1::Builder::new()
-                .serve_connection(TokioIo::new(stream), service);
+            let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
             // A client that goes away in the middle of an answer is no error of ours.
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "connection ended");

@@ -3,8 +3,8 @@
 use super::builtin::BuiltinKind;
 use super::convert;
 use super::object::{meta_text, metadata};
-use super::resource::{Nature, group_version};
 use super::protobuf;
+use super::resource::{Nature, group_version};
 use super::router::Call;
 use super::shape;
 use super::status::{Failure, FieldError, FieldErrorKind};
@@ -30,11 +30,9 @@ fn strictness(call: &Call<'_>) -> Result<Strictness, Failure> {
         Some("Strict") => Ok(Strictness::Strict),
         None | Some("Warn") => Ok(Strictness::Warn),
         Some("Ignore") => Ok(Strictness::Ignore),
-        Some(other) => Err(call.info.unsupported(
-            "fieldValidation",
-            Value::from(other),
-            "\"\", \"Ignore\", \"Strict\", \"Warn\"",
-        )),
+        Some(other) => {
+            Err(call.info.unsupported("fieldValidation", Value::from(other), "\"\", \"Ignore\", \"Strict\", \"Warn\""))
+        }
     }
 }
 
@@ -79,7 +77,9 @@ pub(super) fn configuration(call: &Call<'_>) -> Result<Value, Failure> {
                 "",
                 format!(
                     "failed to create typed patch object ({}/{}; {api_version}, Kind={}): .{path}: field not declared in schema",
-                    meta_text(&object, "namespace"), call.target.name, call.resource.kind
+                    meta_text(&object, "namespace"),
+                    call.target.name,
+                    call.resource.kind
                 ),
             ));
         }
@@ -88,11 +88,7 @@ pub(super) fn configuration(call: &Call<'_>) -> Result<Value, Failure> {
 }
 
 /// Checks the type, drops or reports unknown fields and fills in defaults.
-pub(super) fn shape(
-    call: &Call<'_>,
-    mut object: Value,
-    duplicates: Vec<String>,
-) -> Result<Incoming, Failure> {
+pub(super) fn shape(call: &Call<'_>, mut object: Value, duplicates: Vec<String>) -> Result<Incoming, Failure> {
     let resource = &call.resource;
     if !object.is_object() {
         return Err(Failure::bad_request(format!(
@@ -109,10 +105,7 @@ pub(super) fn shape(
     }
     let mut found: Vec<String> = Vec::new();
     if let Some(schema) = &call.version().schema {
-        found = shape::prune(schema, &mut object)
-            .into_iter()
-            .map(|path| format!("unknown field \"{path}\""))
-            .collect();
+        found = shape::prune(schema, &mut object).into_iter().map(|path| format!("unknown field \"{path}\"")).collect();
         shape::default(schema, &mut object);
         if let Nature::Builtin(_) = resource.nature {
             check_decoding(call, schema, &object)?;
@@ -159,10 +152,7 @@ fn check_type(call: &Call<'_>, object: &mut Value, api_version: &str) -> Result<
             // What is stored carries the storage version; patches are applied to that.
             Some(given)
                 if field == "apiVersion"
-                    && given
-                        == call
-                            .resource
-                            .api_version(&call.resource.storage_version().name) => {}
+                    && given == call.resource.api_version(&call.resource.storage_version().name) => {}
             Some(given) if field == "kind" && call.resource.nature == Nature::Custom => {
                 let error = FieldError::new(
                     FieldErrorKind::Invalid,
@@ -170,12 +160,7 @@ fn check_type(call: &Call<'_>, object: &mut Value, api_version: &str) -> Result<
                     Some(Value::from(given)),
                     format!("must be {wanted}"),
                 );
-                return Err(Failure::invalid(
-                    call.group(),
-                    given,
-                    meta_text(object, "name"),
-                    &[error],
-                ));
+                return Err(Failure::invalid(call.group(), given, meta_text(object, "name"), &[error]));
             }
             Some(given) => {
                 let what = if field == "kind" { "kind" } else { "API version" };
@@ -190,9 +175,8 @@ fn check_type(call: &Call<'_>, object: &mut Value, api_version: &str) -> Result<
 
 /// Built-in kinds are decoded into typed structures: a field of the wrong type is a 400.
 fn check_decoding(call: &Call<'_>, schema: &super::schema::Schema, object: &Value) -> Result<(), Failure> {
-    let wrong = validate::validate(schema, object, None)
-        .into_iter()
-        .find(|error| error.kind == FieldErrorKind::TypeInvalid);
+    let wrong =
+        validate::validate(schema, object, None).into_iter().find(|error| error.kind == FieldErrorKind::TypeInvalid);
     match wrong {
         None => Ok(()),
         Some(error) => Err(Failure::bad_request(format!(

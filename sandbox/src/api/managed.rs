@@ -122,16 +122,12 @@ fn encode(entry: &Entry) -> Value {
 
 /// Folds the oldest managers by update into `ancient-changes`, so that the list stays bounded.
 fn fold_oldest(entries: &mut Vec<Entry>) {
-    let updates = entries
-        .iter()
-        .filter(|entry| entry.writer.operation == Operation::Update)
-        .count();
+    let updates = entries.iter().filter(|entry| entry.writer.operation == Operation::Update).count();
     if updates <= UPDATE_MANAGERS_MAX {
         return;
     }
-    let mut by_age: Vec<usize> = (0..entries.len())
-        .filter(|at| entries[*at].writer.operation == Operation::Update)
-        .collect();
+    let mut by_age: Vec<usize> =
+        (0..entries.len()).filter(|at| entries[*at].writer.operation == Operation::Update).collect();
     by_age.sort_by_key(|at| entries[*at].writer.time.clone());
     by_age.truncate(updates - UPDATE_MANAGERS_MAX + 1);
     by_age.sort_unstable();
@@ -140,10 +136,7 @@ fn fold_oldest(entries: &mut Vec<Entry>) {
         let entry = entries.remove(at);
         folded = Some(match folded {
             None => entry,
-            Some(older) => Entry {
-                writer: older.writer,
-                fields: older.fields.union(&entry.fields),
-            },
+            Some(older) => Entry { writer: older.writer, fields: older.fields.union(&entry.fields) },
         });
     }
     if let Some(mut entry) = folded {
@@ -222,13 +215,7 @@ pub(super) fn blank(resource: &Resource, object: &Value) -> Option<Value> {
 }
 
 /// Records an update by `writer` in the entries of `new`, which holds those of `old` (or of the request, where it brings some).
-pub(super) fn record_update(
-    schema: &Schema,
-    old: Option<&Value>,
-    new: &mut Value,
-    writer: &Writer,
-    has_status: bool,
-) {
+pub(super) fn record_update(schema: &Schema, old: Option<&Value>, new: &mut Value, writer: &Writer, has_status: bool) {
     let comparison = changes(schema, old, new, &writer.subresource, has_status);
     if comparison.is_empty() {
         return;
@@ -238,11 +225,7 @@ pub(super) fn record_update(
     // The usual case: the same manager writes its own fields again, and nothing changes hands.
     let settled = comparison.removed.is_empty()
         && entries.iter().all(|entry| {
-            if entry.is_by(writer) {
-                taken.within(&entry.fields)
-            } else {
-                entry.fields.intersection(&taken).is_empty()
-            }
+            if entry.is_by(writer) { taken.within(&entry.fields) } else { entry.fields.intersection(&taken).is_empty() }
         })
         && entries.iter().any(|entry| entry.is_by(writer));
     if settled {
@@ -263,10 +246,7 @@ pub(super) fn record_update(
         }
     }
     if !found {
-        entries.push(Entry {
-            writer: writer.clone(),
-            fields: taken,
-        });
+        entries.push(Entry { writer: writer.clone(), fields: taken });
     }
     set_entries(new, entries);
 }

@@ -52,9 +52,7 @@ mod watch;
 mod write;
 
 pub use object::{Key, Object};
-pub use observe::{
-    Admission, AdmissionReview, Counts, Fault, Faults, Observer, ReplyFault, RequestRecord,
-};
+pub use observe::{Admission, AdmissionReview, Counts, Fault, Faults, Observer, ReplyFault, RequestRecord};
 pub use request::{RequestInfo, Target, Verb};
 pub use selectors::{FieldSelector, LabelSelector};
 pub use server::{Body, Disconnected, InProcess, Options, Server, Watching};

@@ -27,10 +27,7 @@ pub struct Key {
 impl Key {
     /// A key from its parts.
     pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
-        Self {
-            namespace: namespace.into(),
-            name: name.into(),
-        }
+        Self { namespace: namespace.into(), name: name.into() }
     }
 }
 
@@ -38,20 +35,12 @@ impl Object {
     /// Seals `value`, whose `metadata.resourceVersion` is set to `revision`.
     pub(super) fn seal(mut value: Value, revision: u64) -> Arc<Self> {
         set_meta(&mut value, "resourceVersion", Value::from(revision.to_string()));
-        Arc::new(Self {
-            value,
-            revision,
-            bytes: OnceLock::new(),
-        })
+        Arc::new(Self { value, revision, bytes: OnceLock::new() })
     }
 
     /// An object that is shown but not stored, as after a dry run.
     pub(super) fn seal_dry(value: Value, revision: u64) -> Arc<Self> {
-        Arc::new(Self {
-            value,
-            revision,
-            bytes: OnceLock::new(),
-        })
+        Arc::new(Self { value, revision, bytes: OnceLock::new() })
     }
 
     /// The object as JSON.
@@ -92,26 +81,17 @@ impl Object {
 
 /// Serialises a JSON value; values have string keys only, so this cannot fail.
 pub(super) fn to_bytes(value: &Value) -> Bytes {
-    serde_json::to_vec(value)
-        .map(Bytes::from)
-        .expect("a JSON value has string keys and finite numbers")
+    serde_json::to_vec(value).map(Bytes::from).expect("a JSON value has string keys and finite numbers")
 }
 
 /// A text field of `metadata`; empty if absent.
 pub(super) fn meta_text<'a>(object: &'a Value, field: &str) -> &'a str {
-    object
-        .get("metadata")
-        .and_then(|meta| meta.get(field))
-        .and_then(Value::as_str)
-        .unwrap_or_default()
+    object.get("metadata").and_then(|meta| meta.get(field)).and_then(Value::as_str).unwrap_or_default()
 }
 
 /// A field of `metadata`, absent when null.
 pub(super) fn meta<'a>(object: &'a Value, field: &str) -> Option<&'a Value> {
-    object
-        .get("metadata")
-        .and_then(|meta| meta.get(field))
-        .filter(|value| !value.is_null())
+    object.get("metadata").and_then(|meta| meta.get(field)).filter(|value| !value.is_null())
 }
 
 /// `metadata` as a map, made if absent.
@@ -148,11 +128,7 @@ pub(super) fn copy_field(from: &Value, to: &mut Value, field: &str) {
 
 /// `metadata.finalizers`.
 pub(super) fn finalizers(object: &Value) -> impl Iterator<Item = &str> {
-    meta(object, "finalizers")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_str)
+    meta(object, "finalizers").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str)
 }
 
 /// A value as a map; anything else is replaced by an empty one.
@@ -160,15 +136,10 @@ pub(super) fn as_map(value: &mut Value) -> &mut Map<String, Value> {
     if !value.is_object() {
         *value = Value::Object(Map::new());
     }
-    value
-        .as_object_mut()
-        .expect("the value was made an object above")
+    value.as_object_mut().expect("the value was made an object above")
 }
 
 /// A map inside a map, made if absent.
-pub(super) fn child<'a>(
-    parent: &'a mut Map<String, Value>,
-    field: &str,
-) -> &'a mut Map<String, Value> {
+pub(super) fn child<'a>(parent: &'a mut Map<String, Value>, field: &str) -> &'a mut Map<String, Value> {
     as_map(parent.entry(field).or_insert(Value::Null))
 }

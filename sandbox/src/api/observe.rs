@@ -6,7 +6,7 @@ use cupcake_engine::clock::Timestamp;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-use std::fmt;
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,14 +26,17 @@ pub struct RequestRecord<'a> {
 impl RequestRecord<'_> {
     /// SHA-256 of the request's body, in hexadecimal.
     pub fn body_sha256(&self) -> String {
-        let digest = Sha256::digest(&self.request.body);
-        digest.iter().fold(String::with_capacity(64), |mut text, byte| {
-            use fmt::Write as _;
-            // Writing to a String cannot fail.
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+        hexadecimal(&Sha256::digest(&self.request.body))
     }
+}
+
+/// Bytes in lower-case hexadecimal.
+pub(super) fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 /// Sees every answered request, in order.

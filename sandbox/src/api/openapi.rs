@@ -4,7 +4,6 @@
 
 use super::discovery::{members, served, versions};
 use super::object::{as_map, child, to_bytes};
-use super::request::RequestInfo;
 use super::resource::{Nature, Resource, Version};
 use super::server::{Answer, Inner};
 use super::status::Failure;
@@ -16,16 +15,12 @@ use std::sync::Arc;
 const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 
 /// Answers `/openapi/...`.
-pub(super) fn answer(
-    inner: &Arc<Inner>,
-    info: &RequestInfo,
-    rest: &[&str],
-) -> Result<Answer, Failure> {
+pub(super) fn answer(inner: &Arc<Inner>, rest: &[&str]) -> Result<Answer, Failure> {
     let resources = served(inner);
     match rest {
         ["v3"] => Ok(Answer::value(200, &root(&resources))),
-        ["v3", "api", version] => document(&resources, "", version, info),
-        ["v3", "apis", group, version] => document(&resources, group, version, info),
+        ["v3", "api", version] => document(&resources, "", version),
+        ["v3", "apis", group, version] => document(&resources, group, version),
         _unserved => Err(Failure::no_such_path()),
     }
 }
@@ -38,11 +33,7 @@ fn root(resources: &[Arc<Resource>]) -> Value {
     groups.dedup();
     for group in groups {
         for version in versions(resources, group) {
-            let path = if group.is_empty() {
-                format!("api/{version}")
-            } else {
-                format!("apis/{group}/{version}")
-            };
+            let path = if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") };
             let mut digest = Sha256::new();
             for (resource, found) in members(resources, group, version) {
                 digest.update(resource.plural.as_bytes());
@@ -50,7 +41,7 @@ fn root(resources: &[Arc<Resource>]) -> Value {
                     digest.update(to_bytes(schema));
                 }
             }
-            let hash: String = digest.finalize()[..16].iter().map(|byte| format!("{byte:02X}")).collect();
+            let hash = super::observe::hexadecimal(&digest.finalize());
             let url = format!("/openapi/v3/{path}?hash={hash}");
             paths.insert(path, json!({"serverRelativeURL": url}));
         }
@@ -58,12 +49,7 @@ fn root(resources: &[Arc<Resource>]) -> Value {
     json!({"paths": paths})
 }
 
-fn document(
-    resources: &[Arc<Resource>],
-    group: &str,
-    version: &str,
-    info: &RequestInfo,
-) -> Result<Answer, Failure> {
+fn document(resources: &[Arc<Resource>], group: &str, version: &str) -> Result<Answer, Failure> {
     let mut paths = Map::new();
     let mut schemas = Map::new();
     for (resource, found) in members(resources, group, version) {
@@ -73,7 +59,6 @@ fn document(
     if paths.is_empty() {
         return Err(Failure::no_such_path());
     }
-    let _ = info;
     Ok(Answer::value(
         200,
         &json!({
@@ -91,22 +76,19 @@ fn kind_of(resource: &Resource, version: &Version) -> Value {
 
 /// Adds the schema of a kind and all it refers to; returns its name.
 fn add_schemas(resource: &Resource, version: &Version, schemas: &mut Map<String, Value>) -> String {
-    let name = match resource.definitions {
-        Some(definitions) => {
-            let (name, found) = definitions();
+    let name = if let Some(definitions) = resource.definitions {
+        let (name, found) = definitions();
+        schemas.extend(found);
+        name
+    } else {
+        if !schemas.contains_key(OBJECT_META) {
+            let (_, found) = super::builtin_schema::definitions::<ObjectMeta>();
             schemas.extend(found);
-            name
         }
-        None => {
-            if !schemas.contains_key(OBJECT_META) {
-                let (_, found) = super::builtin_schema::definitions::<ObjectMeta>();
-                schemas.extend(found);
-            }
-            let reversed: Vec<&str> = resource.group.split('.').rev().collect();
-            let name = format!("{}.{}.{}", reversed.join("."), version.name, resource.kind);
-            schemas.insert(name.clone(), custom(version));
-            name
-        }
+        let reversed: Vec<&str> = resource.group.split('.').rev().collect();
+        let name = format!("{}.{}.{}", reversed.join("."), version.name, resource.kind);
+        schemas.insert(name.clone(), custom(version));
+        name
     };
     if let Some(schema) = schemas.get_mut(&name) {
         schema["x-kubernetes-group-version-kind"] = json!([kind_of(resource, version)]);
@@ -116,11 +98,8 @@ fn add_schemas(resource: &Resource, version: &Version, schemas: &mut Map<String,
 
 /// A custom resource's schema with the fields that all resources have.
 fn custom(version: &Version) -> Value {
-    let mut schema = version
-        .raw_schema
-        .as_deref()
-        .cloned()
-        .unwrap_or_else(|| json!({"x-kubernetes-preserve-unknown-fields": true}));
+    let mut schema =
+        version.raw_schema.as_deref().cloned().unwrap_or_else(|| json!({"x-kubernetes-preserve-unknown-fields": true}));
     schema["type"] = Value::from("object");
     let properties = child(as_map(&mut schema), "properties");
     properties.insert(
@@ -156,11 +135,13 @@ fn add_paths(resource: &Resource, version: &Version, schema: &str, paths: &mut M
         let mut parameters = Vec::new();
         if writes {
             for name in ["dryRun", "fieldManager", "fieldValidation"] {
-                parameters.push(json!({"name": name, "in": "query", "schema": {"type": "string", "uniqueItems": true}}));
+                parameters
+                    .push(json!({"name": name, "in": "query", "schema": {"type": "string", "uniqueItems": true}}));
             }
         }
         if action == "patch" {
-            parameters.push(json!({"name": "force", "in": "query", "schema": {"type": "boolean", "uniqueItems": true}}));
+            parameters
+                .push(json!({"name": "force", "in": "query", "schema": {"type": "boolean", "uniqueItems": true}}));
         }
         let content = json!({"application/json": {"schema": {"$ref": format!("#/components/schemas/{schema}")}}});
         let mut operation = json!({
@@ -183,10 +164,7 @@ fn add_paths(resource: &Resource, version: &Version, schema: &str, paths: &mut M
             }),
         );
     };
-    paths.insert(
-        collection.clone(),
-        json!({"get": operation("list", false), "post": operation("post", true)}),
-    );
+    paths.insert(collection.clone(), json!({"get": operation("list", false), "post": operation("post", true)}));
     object(paths, format!("{collection}/{{name}}"));
     if version.status {
         object(paths, format!("{collection}/{{name}}/status"));

@@ -51,14 +51,12 @@ pub(super) fn apply(call: &Call<'_>, existing: &Value) -> Result<Value, Failure>
 }
 
 fn decode(body: &[u8]) -> Result<Value, Failure> {
-    let patch: Value = serde_json::from_slice(body)
-        .map_err(|error| Failure::bad_request(format!("error decoding patch: {error}")))?;
+    let patch: Value =
+        serde_json::from_slice(body).map_err(|error| Failure::bad_request(format!("error decoding patch: {error}")))?;
     if patch.is_object() {
         Ok(patch)
     } else {
-        Err(Failure::bad_request(
-            "error decoding patch: json: cannot unmarshal a value that is no object",
-        ))
+        Err(Failure::bad_request("error decoding patch: json: cannot unmarshal a value that is no object"))
     }
 }
 

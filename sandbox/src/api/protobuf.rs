@@ -66,10 +66,7 @@ const METADATA: Message = &[
     field(13, "ownerReferences", Kind::Messages(OWNER)),
     field(14, "finalizers", Kind::Texts),
 ];
-const PRECONDITIONS: Message = &[
-    field(1, "uid", Kind::Text),
-    field(2, "resourceVersion", Kind::Text),
-];
+const PRECONDITIONS: Message = &[field(1, "uid", Kind::Text), field(2, "resourceVersion", Kind::Text)];
 const DELETE_OPTIONS: Message = &[
     field(1, "gracePeriodSeconds", Kind::Int),
     field(2, "preconditions", Kind::Message(PRECONDITIONS)),
@@ -77,10 +74,8 @@ const DELETE_OPTIONS: Message = &[
     field(4, "propagationPolicy", Kind::Text),
     field(5, "dryRun", Kind::Texts),
 ];
-const EVICTION: Message = &[
-    field(1, "metadata", Kind::Message(METADATA)),
-    field(2, "deleteOptions", Kind::Message(DELETE_OPTIONS)),
-];
+const EVICTION: Message =
+    &[field(1, "metadata", Kind::Message(METADATA)), field(2, "deleteOptions", Kind::Message(DELETE_OPTIONS))];
 const NAMESPACE: Message = &[
     field(1, "metadata", Kind::Message(METADATA)),
     field(2, "spec", Kind::Message(&[field(1, "finalizers", Kind::Texts)])),
@@ -99,10 +94,8 @@ const SECRET: Message = &[
     field(4, "stringData", Kind::TextMap),
     field(5, "immutable", Kind::Bool),
 ];
-const SERVICE_ACCOUNT: Message = &[
-    field(1, "metadata", Kind::Message(METADATA)),
-    field(4, "automountServiceAccountToken", Kind::Bool),
-];
+const SERVICE_ACCOUNT: Message =
+    &[field(1, "metadata", Kind::Message(METADATA)), field(4, "automountServiceAccountToken", Kind::Bool)];
 const SELECTOR: Message = &[
     field(1, "matchLabels", Kind::TextMap),
     field(
@@ -128,6 +121,8 @@ const BUDGET: Message = &[
         ]),
     ),
 ];
+/// The type that the envelope names.
+const TYPE: Message = &[field(1, "apiVersion", Kind::Text), field(2, "kind", Kind::Text)];
 /// Reviews are allowed whatever they ask.
 const REVIEW: Message = &[];
 
@@ -159,7 +154,6 @@ pub(super) enum Error {
 /// The object in a protobuf body, as JSON.
 pub(super) fn decode(body: &[u8]) -> Result<Value, Error> {
     let envelope = body.strip_prefix(MAGIC).ok_or(Error::Malformed)?;
-    const TYPE: Message = &[field(1, "apiVersion", Kind::Text), field(2, "kind", Kind::Text)];
     let mut object = Value::Null;
     let mut raw: &[u8] = &[];
     for part in Reader(envelope) {
@@ -240,9 +234,7 @@ impl<'a> Iterator for Reader<'a> {
 }
 
 fn text(bytes: &[u8]) -> Result<Value, Error> {
-    std::str::from_utf8(bytes)
-        .map(Value::from)
-        .map_err(|_invalid| Error::Malformed)
+    std::str::from_utf8(bytes).map(Value::from).map_err(|_invalid| Error::Malformed)
 }
 
 fn read(message: Message, bytes: &[u8], depth: usize) -> Result<Value, Error> {
@@ -257,12 +249,11 @@ fn read(message: Message, bytes: &[u8], depth: usize) -> Result<Value, Error> {
         };
         let value = match (field.kind, part) {
             // Empty strings and zero numbers are how Go writes absent fields.
-            (Kind::Text, Part::Bytes([])) => continue,
+            (Kind::Text | Kind::Time, Part::Bytes([])) => continue,
             (Kind::Text, Part::Bytes(bytes)) => text(bytes)?,
             (Kind::Bytes, Part::Bytes(bytes)) => Value::from(base64(bytes)),
             (Kind::Int, Part::Number(number)) => Value::from(number.cast_signed()),
             (Kind::Bool, Part::Number(number)) => Value::from(number != 0),
-            (Kind::Time, Part::Bytes([])) => continue,
             (Kind::Time, Part::Bytes(bytes)) => time(bytes)?,
             (Kind::IntOrString, Part::Bytes(bytes)) => int_or_string(bytes)?,
             (Kind::Message(message), Part::Bytes(bytes)) => read(message, bytes, depth + 1)?,
@@ -331,11 +322,7 @@ fn time(bytes: &[u8]) -> Result<Value, Error> {
 }
 
 fn int_or_string(bytes: &[u8]) -> Result<Value, Error> {
-    const EITHER: Message = &[
-        field(1, "type", Kind::Int),
-        field(2, "int", Kind::Int),
-        field(3, "text", Kind::Text),
-    ];
+    const EITHER: Message = &[field(1, "type", Kind::Int), field(2, "int", Kind::Int), field(3, "text", Kind::Text)];
     let mut either = read(EITHER, bytes, 0)?;
     let text = either["type"].as_i64().unwrap_or(0) == 1;
     Ok(if text { either["text"].take() } else { either["int"].take() })

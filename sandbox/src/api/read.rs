@@ -1,10 +1,10 @@
 //! GET, LIST and WATCH.
 
+use super::builtin::BuiltinKind;
 use super::convert;
 use super::object::{Key, Object, to_bytes};
 use super::request::RequestInfo;
 use super::resource::{Nature, group_version};
-use super::builtin::BuiltinKind;
 use super::router::Call;
 use super::selectors::{FieldSelector, LabelSelector};
 use super::server::{Answer, Body, Watching};
@@ -58,9 +58,7 @@ fn include(info: &RequestInfo) -> Result<IncludeObject, Failure> {
         None | Some("Metadata") => Ok(IncludeObject::Metadata),
         Some("Object") => Ok(IncludeObject::Object),
         Some("None") => Ok(IncludeObject::None),
-        Some(other) => Err(Failure::bad_request(format!(
-            "unrecognized includeObject value: {other}"
-        ))),
+        Some(other) => Err(Failure::bad_request(format!("unrecognized includeObject value: {other}"))),
     }
 }
 
@@ -71,11 +69,7 @@ fn view(call: &Call<'_>) -> Result<View, Failure> {
     let resource = &call.resource;
     let is_event = resource.nature == Nature::Builtin(BuiltinKind::Event);
     let fields = if is_event {
-        fields
-            .split(',')
-            .map(convert::event_field)
-            .collect::<Vec<_>>()
-            .join(",")
+        fields.split(',').map(convert::event_field).collect::<Vec<_>>().join(",")
     } else {
         fields.to_owned()
     };
@@ -108,7 +102,7 @@ pub(super) fn represent(call: &Call<'_>, object: &Arc<Object>, code: u16) -> Res
         Shape::Table(include) => {
             let revision = object.revision().to_string();
             let rows = std::iter::once(object);
-            let table = table::of(&view, rows, include, call.now, json!({"resourceVersion": revision}));
+            let table = table::of(&view, rows, include, call.now, &json!({"resourceVersion": revision}));
             Answer::value(code, &table)
         }
     };
@@ -141,14 +135,9 @@ impl Continue {
         let parse = || {
             let (revision, place) = token.split_once('.')?;
             let (namespace, name) = place.split_once('.')?;
-            Some(Self {
-                revision: revision.parse().ok()?,
-                after: Key::new(namespace, name),
-            })
+            Some(Self { revision: revision.parse().ok()?, after: Key::new(namespace, name) })
         };
-        parse().ok_or_else(|| {
-            Failure::bad_request("continue key is not valid: encoding is not understood")
-        })
+        parse().ok_or_else(|| Failure::bad_request("continue key is not valid: encoding is not understood"))
     }
 
     /// Names of namespaces have no dots, so the first one after the revision ends the namespace.
@@ -168,7 +157,7 @@ pub(super) fn list(call: &Call<'_>) -> Result<Answer, Failure> {
     drop(state);
     let mut answer = match view.shape {
         Shape::Table(include) => {
-            let table = table::of(&view, page.objects.iter(), include, call.now, page.metadata());
+            let table = table::of(&view, page.objects.iter(), include, call.now, &page.metadata());
             Answer::value(200, &table)
         }
         Shape::Metadata => {
@@ -249,9 +238,7 @@ fn page(
         ));
     }
     if next.is_some() && asked.is_some_and(|asked| asked > 0) {
-        return Err(Failure::bad_request(
-            "specifying resource version is not allowed when using continue",
-        ));
+        return Err(Failure::bad_request("specifying resource version is not allowed when using continue"));
     }
     if let Some(asked) = asked
         && asked > state.revision
@@ -265,13 +252,11 @@ fn page(
     };
     let after = next.as_ref().map(|next| &next.after);
     match pinned.filter(|revision| *revision < state.revision) {
-        Some(revision) if !collection.remembers(revision) => Err(Failure::expired(
-            if next.is_some() {
-                "The provided continue parameter is too old to display a consistent list result. You must start a new list without the continue parameter."
-            } else {
-                "The resourceVersion for the provided list is too old."
-            },
-        )),
+        Some(revision) if !collection.remembers(revision) => Err(Failure::expired(if next.is_some() {
+            "The provided continue parameter is too old to display a consistent list result. You must start a new list without the continue parameter."
+        } else {
+            "The resourceVersion for the provided list is too old."
+        })),
         Some(revision) => {
             let old = collection.at(revision);
             let objects = old.iter().filter(|(key, _)| after.is_none_or(|after| *key > after));
@@ -279,27 +264,25 @@ fn page(
         }
         None => {
             let revision = pinned.unwrap_or(state.revision);
-            match (after, single(collection, view)) {
-                (None, Some(one)) => Ok(select(view, one.into_iter(), limit, revision)),
-                (_, _) => {
-                    let objects = collection.range(&view.namespace, after);
-                    Ok(select(view, objects, limit, revision))
-                }
-            }
+            Ok(select(view, newest(collection, view, after), limit, revision))
         }
     }
 }
 
-/// The only object that a view by name can select, without a look at the others: the usual watch of an agent.
-fn single<'a>(
+/// The objects that a view may select, after `after`. A view by name is not made to look at the others: the usual watch of an agent.
+fn newest<'a>(
     collection: &'a Collection,
-    view: &View,
-) -> Option<Option<(&'a Key, &'a Arc<Object>)>> {
-    if view.namespace.is_empty() && view.resource.namespaced {
-        return None;
-    }
-    let name = view.fields.pinned("metadata.name")?;
-    Some(collection.objects.get_key_value(&Key::new(&view.namespace, name)))
+    view: &'a View,
+    after: Option<&Key>,
+) -> impl Iterator<Item = (&'a Key, &'a Arc<Object>)> {
+    let everywhere = view.namespace.is_empty() && view.resource.namespaced;
+    let pinned = view.fields.pinned("metadata.name");
+    let name = pinned.filter(|_| !everywhere && after.is_none());
+    let (one, many) = match name {
+        Some(name) => (collection.objects.get_key_value(&Key::new(&view.namespace, name)), None),
+        None => (None, Some(collection.range(&view.namespace, after))),
+    };
+    one.into_iter().chain(many.into_iter().flatten())
 }
 
 fn select<'a>(
@@ -319,10 +302,7 @@ fn select<'a>(
     };
     let taken: Vec<(&Key, &Arc<Object>)> = matching.by_ref().take(limit).collect();
     let left = matching.count();
-    let next = taken.last().filter(|_| left > 0).map(|(key, _)| Continue {
-        revision,
-        after: (*key).clone(),
-    });
+    let next = taken.last().filter(|_| left > 0).map(|(key, _)| Continue { revision, after: (*key).clone() });
     // The real server does not count what selectors have yet to look at.
     let counted = view.labels.is_empty() && view.fields.is_empty() && left > 0;
     Page {
@@ -371,10 +351,8 @@ pub(super) fn watch(call: &Call<'_>) -> Result<Answer, Failure> {
     match asked {
         Some(revision) if revision > 0 && !send_initial => {
             if !collection.remembers(revision) {
-                let failure = Failure::expired(format!(
-                    "too old resource version: {revision} ({})",
-                    collection.oldest()
-                ));
+                let failure =
+                    Failure::expired(format!("too old resource version: {revision} ({})", collection.oldest()));
                 return Ok(Answer::json(200, watch::error_line(&failure)));
             }
             for change in collection.since(revision) {
@@ -384,12 +362,8 @@ pub(super) fn watch(call: &Call<'_>) -> Result<Answer, Failure> {
         _from_the_present_state => {
             let initial = call.info.parameter("sendInitialEvents") != Some("false");
             if initial {
-                let page = match single(collection, &view) {
-                    Some(one) => select(&view, one.into_iter(), None, current),
-                    None => select(&view, collection.range(&view.namespace, None), None, current),
-                };
-                for object in &page.objects {
-                    queue.push_initial(&view, object, call.now);
+                for object in select(&view, newest(collection, &view, None), None, current).objects {
+                    queue.push_initial(&view, &object, call.now);
                 }
             }
             if send_initial && call.info.flag("allowWatchBookmarks") {

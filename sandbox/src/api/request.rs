@@ -49,9 +49,7 @@ impl Verb {
     pub fn writes(self) -> bool {
         match self {
             Self::Get | Self::List | Self::Watch => false,
-            Self::Create | Self::Update | Self::Patch | Self::Delete | Self::DeleteCollection => {
-                true
-            }
+            Self::Create | Self::Update | Self::Patch | Self::Delete | Self::DeleteCollection => true,
         }
     }
 }
@@ -105,19 +103,10 @@ impl RequestInfo {
     pub fn parse(client: &str, request: http::Request<Bytes>) -> Self {
         let (parts, body) = request.into_parts();
         let header = |name: header::HeaderName| {
-            parts
-                .headers
-                .get(name)
-                .and_then(|value| value.to_str().ok())
-                .unwrap_or_default()
+            parts.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
         };
         let content_type = header(header::CONTENT_TYPE);
-        let content_type = content_type
-            .split(';')
-            .next()
-            .unwrap_or_default()
-            .trim()
-            .to_owned();
+        let content_type = content_type.split(';').next().unwrap_or_default().trim().to_owned();
         let accept = header(header::ACCEPT).to_owned();
         let user_agent = header(header::USER_AGENT).to_owned();
         let path = parts.uri.path().to_owned();
@@ -142,10 +131,7 @@ impl RequestInfo {
 
     /// A query parameter; `None` when absent or empty.
     pub fn parameter(&self, name: &str) -> Option<&str> {
-        self.parameters
-            .get(name)
-            .map(String::as_str)
-            .filter(|value| !value.is_empty())
+        self.parameters.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
     /// Whether a boolean query parameter is set.
@@ -206,20 +192,14 @@ impl RequestInfo {
         self.parameter(name)
             .map(|text| {
                 text.parse().map_err(|_invalid| {
-                    Failure::bad_request(format!(
-                        "strconv.ParseInt: parsing \"{text}\": invalid syntax"
-                    ))
+                    Failure::bad_request(format!("strconv.ParseInt: parsing \"{text}\": invalid syntax"))
                 })
             })
             .transpose()
     }
 }
 
-fn verb_of(
-    method: &Method,
-    target: Option<&Target>,
-    parameters: &BTreeMap<String, String>,
-) -> Verb {
+fn verb_of(method: &Method, target: Option<&Target>, parameters: &BTreeMap<String, String>) -> Verb {
     let collection = target.is_some_and(|target| target.name.is_empty());
     match *method {
         Method::POST => Verb::Create,
@@ -246,9 +226,7 @@ fn parse_target(path: &str) -> Option<Target> {
     let rest: Vec<&str> = parts.collect();
     let (namespace, rest) = match rest.as_slice() {
         // `namespaces/x/status` and `/finalize` are subresources of the namespace itself.
-        ["namespaces", name, resource, ..] if *resource != "status" && *resource != "finalize" => {
-            (*name, &rest[2..])
-        }
+        ["namespaces", name, resource, ..] if *resource != "status" && *resource != "finalize" => (*name, &rest[2..]),
         _cluster_scoped => ("", &rest[..]),
     };
     let (resource, name, subresource) = match rest {
@@ -287,9 +265,7 @@ fn decode(text: &str) -> String {
     let mut rest = text.as_bytes();
     while let Some((&first, tail)) = rest.split_first() {
         let hex = |at: usize| {
-            tail.get(at)
-                .and_then(|byte| char::from(*byte).to_digit(16))
-                .and_then(|digit| u8::try_from(digit).ok())
+            tail.get(at).and_then(|byte| char::from(*byte).to_digit(16)).and_then(|digit| u8::try_from(digit).ok())
         };
         match (first, hex(0), hex(1)) {
             (b'%', Some(high), Some(low)) => {
@@ -314,10 +290,7 @@ mod tests {
     use super::*;
 
     fn parse(method: &str, uri: &str) -> RequestInfo {
-        let request = http::Request::builder()
-            .method(method)
-            .uri(uri)
-            .body(Bytes::new());
+        let request = http::Request::builder().method(method).uri(uri).body(Bytes::new());
         RequestInfo::parse("test", request.unwrap())
     }
 
@@ -326,12 +299,7 @@ mod tests {
         let info = parse("POST", "/api/v1/namespaces/kube-system/pods/web-1/eviction?dryRun=All");
         let target = info.target.clone().unwrap();
         assert_eq!(
-            (
-                target.namespace.as_str(),
-                target.resource.as_str(),
-                target.name.as_str(),
-                target.subresource.as_str()
-            ),
+            (target.namespace.as_str(), target.resource.as_str(), target.name.as_str(), target.subresource.as_str()),
             ("kube-system", "pods", "web-1", "eviction")
         );
         assert_eq!((info.verb, info.dry_run()), (Verb::Create, Ok(true)));

@@ -30,9 +30,12 @@ pub struct Resource {
     pub storage: usize,
     /// What sets the resource apart.
     pub nature: Nature,
-    /// OpenAPI definitions of a built-in kind, made when asked for: its name, and all that it refers to.
-    pub definitions: Option<fn() -> (String, Map<String, Value>)>,
+    /// OpenAPI definitions of a built-in kind, made when asked for.
+    pub definitions: Option<Definitions>,
 }
+
+/// Makes OpenAPI definitions: the name of one, and all that it refers to.
+pub type Definitions = fn() -> (String, Map<String, Value>);
 
 /// Built in, or defined by a CustomResourceDefinition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,9 +87,7 @@ pub struct Column {
 impl Resource {
     /// The version served under `name`.
     pub fn version(&self, name: &str) -> Option<&Version> {
-        self.versions
-            .iter()
-            .find(|version| version.served && version.name == name)
+        self.versions.iter().find(|version| version.served && version.name == name)
     }
 
     /// The version that objects are stored in.
@@ -143,9 +144,5 @@ impl Resource {
 
 /// `group/version`, or `version` in the core group.
 pub(super) fn group_version(group: &str, version: &str) -> String {
-    if group.is_empty() {
-        version.to_owned()
-    } else {
-        format!("{group}/{version}")
-    }
+    if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") }
 }

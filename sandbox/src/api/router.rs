@@ -1,12 +1,12 @@
 //! From a parsed request to the handler that answers it.
 
+use super::builtin::BuiltinKind;
 use super::request::{RequestInfo, Target, Verb};
 use super::resource::{Nature, Resource, Version};
 use super::server::{Answer, Inner};
 use super::status::Failure;
 use super::store::ResourceId;
 use super::{discovery, eviction, openapi, read, review, write};
-use super::builtin::BuiltinKind;
 use bytes::Bytes;
 use cupcake_engine::clock::Timestamp;
 use http::Method;
@@ -26,9 +26,7 @@ pub(super) struct Call<'a> {
 impl Call<'_> {
     /// The version that the client speaks; Events of both groups share one store and one definition.
     pub(super) fn version(&self) -> &Version {
-        self.resource
-            .version(&self.target.version)
-            .unwrap_or_else(|| self.resource.storage_version())
+        self.resource.version(&self.target.version).unwrap_or_else(|| self.resource.storage_version())
     }
 
     /// The group that the client named.
@@ -51,11 +49,7 @@ impl Call<'_> {
 }
 
 /// Answers a request.
-pub(super) fn route(
-    inner: &Arc<Inner>,
-    info: &RequestInfo,
-    now: Timestamp,
-) -> Result<Answer, Failure> {
+pub(super) fn route(inner: &Arc<Inner>, info: &RequestInfo, now: Timestamp) -> Result<Answer, Failure> {
     let Some(target) = &info.target else {
         return other_path(inner, info);
     };
@@ -66,49 +60,32 @@ pub(super) fn route(
         let state = inner.lock();
         // Both kinds of Events are one collection, kept in the core group's shape.
         let group = if target.group == "events.k8s.io" { "" } else { &target.group };
-        let id = state
-            .find(group, &target.resource)
-            .ok_or_else(Failure::no_such_path)?;
+        let id = state.find(group, &target.resource).ok_or_else(Failure::no_such_path)?;
         (id, Arc::clone(&state.collection(id).resource))
     };
     if resource.version(&target.version).is_none() {
         return Err(Failure::no_such_path());
     }
     let lacks_namespace = resource.namespaced && target.namespace.is_empty();
-    if (!resource.namespaced && !target.namespace.is_empty())
-        || (lacks_namespace && !target.name.is_empty())
-    {
+    if (!resource.namespaced && !target.namespace.is_empty()) || (lacks_namespace && !target.name.is_empty()) {
         return Err(Failure::no_such_path());
     }
-    let call = Call {
-        inner,
-        info,
-        target,
-        now,
-        id,
-        resource,
-    };
+    let call = Call { inner, info, target, now, id, resource };
     match target.subresource.as_str() {
         "" => on_object(&call),
         "status" if call.version().status => match info.verb {
             Verb::Get => read::get(&call),
             Verb::Update => write::replace(&call),
             Verb::Patch => write::patch(&call),
-            Verb::List
-            | Verb::Watch
-            | Verb::Create
-            | Verb::Delete
-            | Verb::DeleteCollection => Err(Failure::method_not_allowed()),
+            Verb::List | Verb::Watch | Verb::Create | Verb::Delete | Verb::DeleteCollection => {
+                Err(Failure::method_not_allowed())
+            }
         },
         "eviction" | "binding" if call.builtin() == Some(BuiltinKind::Pod) => {
             if info.verb != Verb::Create {
                 return Err(Failure::method_not_allowed());
             }
-            if target.subresource == "eviction" {
-                eviction::evict(&call)
-            } else {
-                eviction::bind(&call)
-            }
+            if target.subresource == "eviction" { eviction::evict(&call) } else { eviction::bind(&call) }
         }
         _unknown => Err(Failure::no_such_path()),
     }
@@ -121,9 +98,7 @@ fn on_object(call: &Call<'_>) -> Result<Answer, Failure> {
         Verb::Watch => read::watch(call),
         Verb::Create if call.target.name.is_empty() => write::create(call),
         Verb::Create => Err(Failure::method_not_allowed()),
-        Verb::Update | Verb::Patch if call.target.name.is_empty() => {
-            Err(Failure::method_not_allowed())
-        }
+        Verb::Update | Verb::Patch if call.target.name.is_empty() => Err(Failure::method_not_allowed()),
         Verb::Update => write::replace(call),
         Verb::Patch => write::patch(call),
         Verb::Delete => write::delete(call),
@@ -144,7 +119,7 @@ fn other_path(inner: &Arc<Inner>, info: &RequestInfo) -> Result<Answer, Failure>
             Ok(answer)
         }
         ["version"] => Ok(Answer::value(200, &version(&inner.version()))),
-        ["openapi", rest @ ..] => openapi::answer(inner, info, rest),
+        ["openapi", rest @ ..] => openapi::answer(inner, rest),
         ["api" | "apis", ..] => discovery::answer(inner, info, &parts),
         [] => Ok(Answer::value(
             200,

@@ -70,6 +70,7 @@ pub enum Additional {
 
 /// One node of a structural schema, compiled.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a keyword of structural schemas, and they combine freely")]
 pub struct Schema {
     /// JSON type.
     pub kind: Type,
@@ -205,11 +206,7 @@ fn compile(schema: &Value, depth: usize) -> Schema {
     let below = |value: &Value| Arc::new(compile(value, depth + 1));
     let map_of = |name: &str| -> BTreeMap<String, Arc<Schema>> {
         let fields = schema.get(name).and_then(Value::as_object);
-        fields
-            .into_iter()
-            .flatten()
-            .map(|(field, schema)| (field.clone(), below(schema)))
-            .collect()
+        fields.into_iter().flatten().map(|(field, schema)| (field.clone(), below(schema))).collect()
     };
     let list_of = |name: &str| -> Vec<Arc<Schema>> {
         let list = schema.get(name).and_then(Value::as_array);
@@ -275,10 +272,7 @@ fn compile(schema: &Value, depth: usize) -> Schema {
 
 fn strings(schema: &Value, name: &str) -> Vec<String> {
     let list = schema.get(name).and_then(Value::as_array);
-    list.into_iter()
-        .flatten()
-        .filter_map(|item| item.as_str().map(str::to_owned))
-        .collect()
+    list.into_iter().flatten().filter_map(|item| item.as_str().map(str::to_owned)).collect()
 }
 
 fn list_type(schema: &Value) -> ListType {
@@ -294,17 +288,9 @@ fn limits(schema: &Value) -> Limits {
     let number = |name: &str| schema.get(name).and_then(Value::as_f64);
     let pattern = schema.get("pattern").and_then(Value::as_str);
     Limits {
-        enumeration: schema
-            .get("enum")
-            .and_then(Value::as_array)
-            .cloned()
-            .unwrap_or_default(),
+        enumeration: schema.get("enum").and_then(Value::as_array).cloned().unwrap_or_default(),
         pattern: pattern.map(|text| (text.to_owned(), Regex::new(text).ok())),
-        format: schema
-            .get("format")
-            .and_then(Value::as_str)
-            .unwrap_or_default()
-            .to_owned(),
+        format: schema.get("format").and_then(Value::as_str).unwrap_or_default().to_owned(),
         minimum: number("minimum").map(|limit| (limit, flag(schema, "exclusiveMinimum"))),
         maximum: number("maximum").map(|limit| (limit, flag(schema, "exclusiveMaximum"))),
         multiple_of: number("multipleOf"),

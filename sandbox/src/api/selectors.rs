@@ -54,12 +54,7 @@ impl LabelSelector {
                 });
             }
         }
-        for expression in value
-            .get("matchExpressions")
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten()
-        {
+        for expression in value.get("matchExpressions").and_then(Value::as_array).into_iter().flatten() {
             let key = expression["key"].as_str()?.to_owned();
             let values: Vec<String> = expression["values"]
                 .as_array()
@@ -87,16 +82,10 @@ impl LabelSelector {
     /// Whether an object with these labels is selected.
     pub fn matches(&self, labels: Option<&Value>) -> bool {
         self.0.iter().all(|requirement| {
-            let found = labels
-                .and_then(|labels| labels.get(&requirement.key))
-                .and_then(Value::as_str);
+            let found = labels.and_then(|labels| labels.get(&requirement.key)).and_then(Value::as_str);
             match &requirement.operator {
-                Operator::In(values) => {
-                    found.is_some_and(|found| values.iter().any(|value| value == found))
-                }
-                Operator::NotIn(values) => {
-                    !found.is_some_and(|found| values.iter().any(|value| value == found))
-                }
+                Operator::In(values) => found.is_some_and(|found| values.iter().any(|value| value == found)),
+                Operator::NotIn(values) => !found.is_some_and(|found| values.iter().any(|value| value == found)),
                 Operator::Exists => found.is_some(),
                 Operator::DoesNotExist => found.is_none(),
             }
@@ -126,10 +115,7 @@ fn parse_requirement(part: &str) -> Option<Requirement> {
     let requirement = |key: &str, operator| {
         let key = key.trim();
         let plain = !key.is_empty() && !key.contains([' ', '=', '!', '(', ')', ',']);
-        plain.then(|| Requirement {
-            key: key.to_owned(),
-            operator,
-        })
+        plain.then(|| Requirement { key: key.to_owned(), operator })
     };
     if let Some(open) = part.find('(') {
         let values = part[open + 1..].strip_suffix(')')?;
@@ -171,25 +157,15 @@ impl FieldSelector {
         for part in text.split(',').filter(|part| !part.is_empty()) {
             let (path, value, equal) = if let Some((path, value)) = part.split_once("!=") {
                 (path, value, false)
-            } else if let Some((path, value)) =
-                part.split_once("==").or_else(|| part.split_once('='))
-            {
+            } else if let Some((path, value)) = part.split_once("==").or_else(|| part.split_once('=')) {
                 (path, value, true)
             } else {
-                return Err(Failure::bad_request(format!(
-                    "invalid selector: '{text}'; can't understand '{part}'"
-                )));
+                return Err(Failure::bad_request(format!("invalid selector: '{text}'; can't understand '{part}'")));
             };
             if !supported(path) {
-                return Err(Failure::bad_request(format!(
-                    "field label not supported: {path}"
-                )));
+                return Err(Failure::bad_request(format!("field label not supported: {path}")));
             }
-            terms.push(FieldTerm {
-                path: path.to_owned(),
-                value: value.to_owned(),
-                equal,
-            });
+            terms.push(FieldTerm { path: path.to_owned(), value: value.to_owned(), equal });
         }
         Ok(Self(terms))
     }
@@ -201,17 +177,12 @@ impl FieldSelector {
 
     /// The value that `path` must have, if the selector pins it.
     pub(super) fn pinned(&self, path: &str) -> Option<&str> {
-        self.0
-            .iter()
-            .find(|term| term.equal && term.path == path)
-            .map(|term| term.value.as_str())
+        self.0.iter().find(|term| term.equal && term.path == path).map(|term| term.value.as_str())
     }
 
     /// Whether the object is selected; an absent field reads as the empty string.
     pub fn matches(&self, object: &Value) -> bool {
-        self.0
-            .iter()
-            .all(|term| (field_text(object, &term.path) == term.value) == term.equal)
+        self.0.iter().all(|term| (field_text(object, &term.path) == term.value) == term.equal)
     }
 }
 

@@ -1,8 +1,8 @@
 //! The server: state, hooks, and its two doors: a function for one request, and a tower service in process.
 
 use super::builtin;
-use super::observe::{Admission, Counts, Fault, Faults, Observer, ReplyFault, RequestRecord};
 use super::object::{Key, Object};
+use super::observe::{Admission, Counts, Fault, Faults, Observer, ReplyFault, RequestRecord};
 use super::request::RequestInfo;
 use super::router;
 use super::status::Failure;
@@ -98,10 +98,7 @@ impl Inner {
     }
 
     pub(super) fn version(&self) -> String {
-        self.version
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.version.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn hooks(&self) -> std::sync::RwLockReadGuard<'_, Hooks> {
@@ -143,10 +140,7 @@ impl Answer {
             return answer;
         }
         let mut answer = Self::value(failure.code, &failure.to_value());
-        answer.retry_after_seconds = failure
-            .details
-            .as_ref()
-            .map_or(0, |details| details.retry_after_seconds);
+        answer.retry_after_seconds = failure.details.as_ref().map_or(0, |details| details.retry_after_seconds);
         answer
     }
 
@@ -157,13 +151,10 @@ impl Answer {
 
     fn into_response(self) -> Response<Body> {
         let mut response = Response::new(self.body);
-        *response.status_mut() = http::StatusCode::from_u16(self.status)
-            .unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
+        *response.status_mut() =
+            http::StatusCode::from_u16(self.status).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
         let headers = response.headers_mut();
-        headers.insert(
-            http::header::CONTENT_TYPE,
-            http::HeaderValue::from_static(self.content_type),
-        );
+        headers.insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static(self.content_type));
         if self.retry_after_seconds > 0 {
             headers.insert(http::header::RETRY_AFTER, self.retry_after_seconds.into());
         }
@@ -180,21 +171,13 @@ impl Answer {
 impl Server {
     /// A server with the built-in resources, the usual namespaces and nothing else.
     pub fn new(clock: Arc<dyn Clock>, seed: u64) -> Self {
-        Self::with_options(
-            clock,
-            Options {
-                seed,
-                ..Options::default()
-            },
-        )
+        Self::with_options(clock, Options { seed, ..Options::default() })
     }
 
     /// As [`Server::new`], with settings.
     pub fn with_options(clock: Arc<dyn Clock>, options: Options) -> Self {
-        let limits = Limits {
-            history_events_max: options.history_events_max,
-            watch_lines_max: options.watch_lines_max,
-        };
+        let limits =
+            Limits { history_events_max: options.history_events_max, watch_lines_max: options.watch_lines_max };
         let mut state = State::new(options.seed, limits);
         for resource in builtin::all() {
             state.serve(Arc::clone(resource));
@@ -227,14 +210,10 @@ impl Server {
             Answer::failure(&Failure::new(
                 http::StatusCode::PAYLOAD_TOO_LARGE,
                 "RequestEntityTooLarge",
-                format!(
-                    "Request entity too large: limit is {}",
-                    self.inner.options.body_bytes_max
-                ),
+                format!("Request entity too large: limit is {}", self.inner.options.body_bytes_max),
             ))
         } else {
-            router::route(&self.inner, info, now)
-                .unwrap_or_else(|failure| Answer::failure(&failure))
+            router::route(&self.inner, info, now).unwrap_or_else(|failure| Answer::failure(&failure))
         };
         if matches!(info.method, http::Method::HEAD) {
             answer.body = Body::Full(None);
@@ -242,7 +221,9 @@ impl Server {
         let mut state = self.inner.lock();
         let counts = &mut state.counts;
         *counts.requests.entry(info.client.clone()).or_default() += 1;
-        if answer.committed && let Some(target) = &info.target {
+        if answer.committed
+            && let Some(target) = &info.target
+        {
             let mut resource = super::status::qualified(&target.group, &target.resource);
             if !target.subresource.is_empty() {
                 resource.push('/');
@@ -261,12 +242,7 @@ impl Server {
         at: Timestamp,
         then: impl FnOnce(Option<&Arc<dyn Faults>>, &RequestRecord<'_>) -> T,
     ) -> T {
-        let record = RequestRecord {
-            at,
-            request: info,
-            status: answer.status,
-            committed: answer.committed,
-        };
+        let record = RequestRecord { at, request: info, status: answer.status, committed: answer.committed };
         let hooks = self.inner.hooks().clone();
         if let Some(observer) = &hooks.observer {
             observer.request(&record);
@@ -278,11 +254,7 @@ impl Server {
     ///
     /// # Errors
     /// [`Disconnected`] where a fault cuts the connection. A fault that hangs makes the future wait for ever.
-    pub async fn serve(
-        &self,
-        client: &str,
-        request: Request<Bytes>,
-    ) -> Result<Response<Body>, Disconnected> {
+    pub async fn serve(&self, client: &str, request: Request<Bytes>) -> Result<Response<Body>, Disconnected> {
         let info = RequestInfo::parse(client, request);
         let faults = self.inner.hooks().faults.clone();
         if let Some(faults) = faults {
@@ -316,10 +288,7 @@ impl Server {
 
     /// The tower service through which `client` talks to this server, for [`kube::Client::new`].
     pub fn service(&self, client: impl Into<String>) -> InProcess {
-        InProcess {
-            server: self.clone(),
-            client: Arc::from(client.into()),
-        }
+        InProcess { server: self.clone(), client: Arc::from(client.into()) }
     }
 
     /// A kube client named `client`; call it inside a tokio runtime.
@@ -349,11 +318,7 @@ impl Server {
 
     /// What `/version` says from now on, such as `v1.34.4`: the control plane was upgraded.
     pub fn set_version(&self, version: impl Into<String>) {
-        *self
-            .inner
-            .version
-            .write()
-            .unwrap_or_else(PoisonError::into_inner) = version.into();
+        *self.inner.version.write().unwrap_or_else(PoisonError::into_inner) = version.into();
     }
 
     /// The revision of the last write.
@@ -381,9 +346,7 @@ impl Server {
     /// All objects of a resource in order of namespace and name, without a request.
     pub fn list(&self, group: &str, plural: &str) -> Vec<Arc<Object>> {
         let state = self.inner.lock();
-        state.find(group, plural).map_or_else(Vec::new, |id| {
-            state.collection(id).objects.values().cloned().collect()
-        })
+        state.find(group, plural).map_or_else(Vec::new, |id| state.collection(id).objects.values().cloned().collect())
     }
 
     /// Everything stored, as `(resource namespace/name, JSON bytes)` in a fixed order: for comparing runs.
@@ -433,9 +396,7 @@ impl tower::Service<Request<kube::client::Body>> for InProcess {
         Box::pin(async move {
             let (parts, body) = request.into_parts();
             let body = body.collect().await.map_err(|_broken| Disconnected)?.to_bytes();
-            this.server
-                .serve(&this.client, Request::from_parts(parts, body))
-                .await
+            this.server.serve(&this.client, Request::from_parts(parts, body)).await
         })
     }
 }
@@ -457,24 +418,16 @@ impl HttpBody for Body {
     type Data = Bytes;
     type Error = Infallible;
 
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         match self.get_mut() {
             Self::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Self::Watch(watching) => watching
-                .0
-                .poll_next(context)
-                .map(|line| line.map(|line| Ok(Frame::data(line)))),
+            Self::Watch(watching) => watching.0.poll_next(context).map(|line| line.map(|line| Ok(Frame::data(line)))),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Full(bytes) => {
-                SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
-            }
+            Self::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
             Self::Watch(_) => SizeHint::default(),
         }
     }

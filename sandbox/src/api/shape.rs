@@ -147,11 +147,7 @@ pub(super) fn decode_strictly(bytes: &[u8]) -> Result<(Value, Vec<String>), serd
     use serde::de::DeserializeSeed as _;
     let mut duplicates = Vec::new();
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let value = Strict {
-        path: String::new(),
-        duplicates: &mut duplicates,
-    }
-    .deserialize(&mut deserializer)?;
+    let value = Strict { path: String::new(), duplicates: &mut duplicates }.deserialize(&mut deserializer)?;
     deserializer.end()?;
     Ok((value, duplicates))
 }
@@ -202,10 +198,9 @@ impl<'de> serde::de::Visitor<'de> for Strict<'_> {
 
     fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
         let mut list = Vec::new();
-        while let Some(item) = items.next_element_seed(Strict {
-            path: format!("{}[{}]", self.path, list.len()),
-            duplicates: self.duplicates,
-        })? {
+        while let Some(item) = items
+            .next_element_seed(Strict { path: format!("{}[{}]", self.path, list.len()), duplicates: self.duplicates })?
+        {
             list.push(item);
         }
         Ok(Value::Array(list))
@@ -218,10 +213,7 @@ impl<'de> serde::de::Visitor<'de> for Strict<'_> {
             if map.contains_key(&name) {
                 self.duplicates.push(path.clone());
             }
-            let field = fields.next_value_seed(Strict {
-                path,
-                duplicates: self.duplicates,
-            })?;
+            let field = fields.next_value_seed(Strict { path, duplicates: self.duplicates })?;
             map.insert(name, field);
         }
         Ok(Value::Object(map))

@@ -74,12 +74,7 @@ impl FieldError {
         value: Option<Value>,
         detail: impl Into<String>,
     ) -> Self {
-        Self {
-            kind,
-            field: field.into(),
-            value,
-            detail: detail.into(),
-        }
+        Self { kind, field: field.into(), value, detail: detail.into() }
     }
 
     /// The message without the path, as in `Invalid value: "x": must be ...`.
@@ -106,11 +101,7 @@ impl FieldError {
 
     fn full(&self) -> String {
         // The root of an object is shown as `<nil>` by the real server's path printer.
-        let field = if self.field.is_empty() {
-            "<nil>"
-        } else {
-            &self.field
-        };
+        let field = if self.field.is_empty() { "<nil>" } else { &self.field };
         format!("{field}: {}", self.body())
     }
 }
@@ -164,22 +155,13 @@ pub struct Failure {
 
 /// `nodes` or `leases.coordination.k8s.io`.
 pub(super) fn qualified(group: &str, resource: &str) -> String {
-    if group.is_empty() {
-        resource.to_owned()
-    } else {
-        format!("{resource}.{group}")
-    }
+    if group.is_empty() { resource.to_owned() } else { format!("{resource}.{group}") }
 }
 
 impl Failure {
     /// A refusal with only code, reason and message.
     pub fn new(code: StatusCode, reason: &'static str, message: impl Into<String>) -> Self {
-        Self {
-            code: code.as_u16(),
-            reason,
-            message: message.into(),
-            details: None,
-        }
+        Self { code: code.as_u16(), reason, message: message.into(), details: None }
     }
 
     fn about(mut self, group: &str, kind: &str, name: &str) -> Self {
@@ -192,12 +174,8 @@ impl Failure {
 
     /// 404 for an object.
     pub fn not_found(group: &str, resource: &str, name: &str) -> Self {
-        Self::new(
-            StatusCode::NOT_FOUND,
-            "NotFound",
-            format!("{} \"{name}\" not found", qualified(group, resource)),
-        )
-        .about(group, resource, name)
+        Self::new(StatusCode::NOT_FOUND, "NotFound", format!("{} \"{name}\" not found", qualified(group, resource)))
+            .about(group, resource, name)
     }
 
     /// 404 for a path or resource that is not served: a line of plain text, no Status, as on the real server.
@@ -230,10 +208,7 @@ impl Failure {
         Self::new(
             StatusCode::CONFLICT,
             "Conflict",
-            format!(
-                "Operation cannot be fulfilled on {} \"{name}\": {why}",
-                qualified(group, resource)
-            ),
+            format!("Operation cannot be fulfilled on {} \"{name}\": {why}", qualified(group, resource)),
         )
         .about(group, resource, name)
     }
@@ -268,11 +243,7 @@ impl Failure {
                 .map(|error| Cause {
                     reason: error.kind.reason().to_owned(),
                     message: error.body(),
-                    field: Some(if error.field.is_empty() {
-                        "<nil>".to_owned()
-                    } else {
-                        error.field.clone()
-                    }),
+                    field: Some(if error.field.is_empty() { "<nil>".to_owned() } else { error.field.clone() }),
                 })
                 .collect();
         }
@@ -312,11 +283,7 @@ impl Failure {
 
     /// 415: the patch or body has a media type that is not understood here.
     pub fn unsupported_media_type(message: impl Into<String>) -> Self {
-        Self::new(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "UnsupportedMediaType",
-            message,
-        )
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType", message)
     }
 
     /// 503 with the words of a server that is starting or stopping.
@@ -381,10 +348,7 @@ fn details_value(details: &Details) -> Value {
         map.insert("causes".to_owned(), causes.collect());
     }
     if details.retry_after_seconds > 0 {
-        map.insert(
-            "retryAfterSeconds".to_owned(),
-            Value::from(details.retry_after_seconds),
-        );
+        map.insert("retryAfterSeconds".to_owned(), Value::from(details.retry_after_seconds));
     }
     Value::Object(map)
 }

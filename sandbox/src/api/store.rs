@@ -149,10 +149,7 @@ fn interests(change: &Change) -> BTreeSet<Interest> {
         let spec = object.value().get("spec")?;
         Some(Interest::Node(spec.get("nodeName")?.as_str()?.to_owned()))
     };
-    let mut interests = BTreeSet::from([
-        Interest::Everything,
-        Interest::Name(change.object.name().to_owned()),
-    ]);
+    let mut interests = BTreeSet::from([Interest::Everything, Interest::Name(change.object.name().to_owned())]);
     interests.extend(node(&change.object));
     interests.extend(change.previous.as_deref().and_then(node));
     interests
@@ -228,10 +225,7 @@ impl State {
 
     /// All resources served, in the order in which they were added.
     pub(super) fn resources(&self) -> impl Iterator<Item = &Arc<Resource>> {
-        self.collections
-            .iter()
-            .filter(|collection| collection.served)
-            .map(|collection| &collection.resource)
+        self.collections.iter().filter(|collection| collection.served).map(|collection| &collection.resource)
     }
 
     pub(super) fn get(&self, id: ResourceId, key: &Key) -> Option<&Arc<Object>> {
@@ -244,22 +238,13 @@ impl State {
         let bits = (bits & !(0xf << 76)) | (4 << 76);
         let bits = (bits & !(3 << 62)) | (2 << 62);
         let hex = format!("{bits:032x}");
-        format!(
-            "{}-{}-{}-{}-{}",
-            &hex[..8],
-            &hex[8..12],
-            &hex[12..16],
-            &hex[16..20],
-            &hex[20..]
-        )
+        format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
     }
 
     /// Five letters for `metadata.generateName`, from the alphabet that the real server uses.
     pub(super) fn name_suffix(&mut self) -> String {
         const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
-        (0..5)
-            .map(|_| char::from(ALPHABET[self.ids.usize(..ALPHABET.len())]))
-            .collect()
+        (0..5).map(|_| char::from(ALPHABET[self.ids.usize(..ALPHABET.len())])).collect()
     }
 
     /// Stores a new revision of an object and tells the watchers.
@@ -278,11 +263,7 @@ impl State {
             self.dependents.entry(owner.to_owned()).or_default().insert(place.clone());
         }
         self.measure(id, &object);
-        let kind = if previous.is_some() {
-            ChangeKind::Modified
-        } else {
-            ChangeKind::Added
-        };
+        let kind = if previous.is_some() { ChangeKind::Modified } else { ChangeKind::Added };
         self.collections[id.0].record(
             Change::new(kind, Arc::clone(&object), previous),
             limits.history_events_max,
@@ -296,10 +277,7 @@ impl State {
     pub(super) fn remove(&mut self, id: ResourceId, key: &Key, now: Timestamp) -> Option<Arc<Object>> {
         let previous = self.collections[id.0].objects.remove(key)?;
         self.revision += 1;
-        let place = Place {
-            resource: id,
-            key: key.clone(),
-        };
+        let place = Place { resource: id, key: key.clone() };
         forget(&mut self.by_uid, &mut self.dependents, &previous, &place);
         let last = Object::seal(previous.value().clone(), self.revision);
         let limits = self.limits;
@@ -329,10 +307,9 @@ impl State {
             .enumerate()
             .filter(|(_, collection)| collection.resource.namespaced)
             .flat_map(|(id, collection)| {
-                collection.range(namespace, None).map(move |(key, _)| Place {
-                    resource: ResourceId(id),
-                    key: key.clone(),
-                })
+                collection
+                    .range(namespace, None)
+                    .map(move |(key, _)| Place { resource: ResourceId(id), key: key.clone() })
             })
             .collect()
     }
@@ -341,11 +318,7 @@ impl State {
     pub(super) fn watch(&mut self, id: ResourceId, queue: Arc<Queue>, view: Arc<View>) -> u64 {
         self.watchers += 1;
         let interest = Interest::of(&view);
-        self.collections[id.0]
-            .watchers
-            .entry(interest)
-            .or_default()
-            .insert(self.watchers, Watcher { queue, view });
+        self.collections[id.0].watchers.entry(interest).or_default().insert(self.watchers, Watcher { queue, view });
         self.watchers
     }
 
@@ -366,11 +339,7 @@ impl State {
 
     /// Number of open watches.
     pub(super) fn open_watches(&self) -> usize {
-        self.collections
-            .iter()
-            .flat_map(|collection| collection.watchers.values())
-            .map(BTreeMap::len)
-            .sum()
+        self.collections.iter().flat_map(|collection| collection.watchers.values()).map(BTreeMap::len).sum()
     }
 
     /// Ends all watches, as a restart of the server does.
@@ -407,10 +376,7 @@ impl State {
             .flat_map(|collection| {
                 let name = collection.resource.qualified();
                 collection.objects.iter().map(move |(key, object)| {
-                    (
-                        format!("{name} {}/{}", key.namespace, key.name),
-                        to_bytes(object.value()).to_vec(),
-                    )
+                    (format!("{name} {}/{}", key.namespace, key.name), to_bytes(object.value()).to_vec())
                 })
             })
             .collect()

@@ -96,11 +96,7 @@ fn merge_list(schema: &Schema, list: &mut Value, changes: &[Value]) -> Result<()
                 return Ok(());
             };
             if changes.iter().any(|change| change[DIRECTIVE] == "replace") {
-                *items = changes
-                    .iter()
-                    .filter(|change| change.get(DIRECTIVE).is_none())
-                    .cloned()
-                    .collect();
+                *items = changes.iter().filter(|change| change.get(DIRECTIVE).is_none()).cloned().collect();
                 return Ok(());
             }
             for change in changes {

@@ -33,11 +33,11 @@ pub(super) fn prepare_create(resource: &Resource, has_status: bool, object: &mut
             object["status"] = json!({"phase": "Active"});
             child(as_map(object), "spec").insert("finalizers".to_owned(), json!(["kubernetes"]));
             let name = Value::from(meta_text(object, "name"));
-            child(super::object::metadata(object), "labels")
-                .insert("kubernetes.io/metadata.name".to_owned(), name);
+            child(super::object::metadata(object), "labels").insert("kubernetes.io/metadata.name".to_owned(), name);
         }
         BuiltinKind::PodDisruptionBudget => {
-            object["status"] = json!({"currentHealthy": 0, "desiredHealthy": 0, "disruptionsAllowed": 0, "expectedPods": 0});
+            object["status"] =
+                json!({"currentHealthy": 0, "desiredHealthy": 0, "disruptionsAllowed": 0, "expectedPods": 0});
         }
         BuiltinKind::Service => object["status"] = json!({"loadBalancer": {}}),
         BuiltinKind::Workload => object["status"] = Value::Object(Map::new()),
@@ -94,15 +94,11 @@ fn specification_differs(resource: &Resource, has_status: bool, old: &Value, new
     match resource.nature {
         Nature::Builtin(_) => old.get("spec") != new.get("spec"),
         Nature::Custom => {
-            let ignored = |name: &str| {
-                matches!(name, "metadata" | "apiVersion" | "kind") || (has_status && name == "status")
-            };
+            let ignored =
+                |name: &str| matches!(name, "metadata" | "apiVersion" | "kind") || (has_status && name == "status");
             let fields = |object: &Value| -> Map<String, Value> {
                 let fields = object.as_object().into_iter().flatten();
-                fields
-                    .filter(|(name, _)| !ignored(name))
-                    .map(|(name, field)| (name.clone(), field.clone()))
-                    .collect()
+                fields.filter(|(name, _)| !ignored(name)).map(|(name, field)| (name.clone(), field.clone())).collect()
             };
             fields(old) != fields(new)
         }
@@ -124,7 +120,7 @@ pub(super) fn validate_create(
         events::check(object, group, &mut errors);
     }
     check_body(resource, schema, object, None, &mut errors);
-    refuse(resource, name, errors)
+    refuse(resource, name, &errors)
 }
 
 /// The rules for a change.
@@ -138,9 +134,7 @@ pub(super) fn validate_update(
     let mut errors = Vec::new();
     check_metadata(object, &mut errors);
     if meta(old, "deletionTimestamp").is_some() {
-        let new: Vec<&str> = finalizers(object)
-            .filter(|name| !finalizers(old).any(|old| old == *name))
-            .collect();
+        let new: Vec<&str> = finalizers(object).filter(|name| !finalizers(old).any(|old| old == *name)).collect();
         if !new.is_empty() {
             let list: Vec<String> = new.iter().map(|name| format!("\"{name}\"")).collect();
             errors.push(FieldError::new(
@@ -158,24 +152,14 @@ pub(super) fn validate_update(
     if resource.nature == Nature::Builtin(BuiltinKind::Pod) {
         check_pod_update(object, old, &mut errors);
     }
-    refuse(resource, name, errors)
+    refuse(resource, name, &errors)
 }
 
-fn refuse(resource: &Resource, name: &str, errors: Vec<FieldError>) -> Result<(), Failure> {
-    if errors.is_empty() {
-        Ok(())
-    } else {
-        Err(Failure::invalid(&resource.group, &resource.kind, name, &errors))
-    }
+fn refuse(resource: &Resource, name: &str, errors: &[FieldError]) -> Result<(), Failure> {
+    if errors.is_empty() { Ok(()) } else { Err(Failure::invalid(&resource.group, &resource.kind, name, errors)) }
 }
 
-fn check_body(
-    resource: &Resource,
-    schema: &Schema,
-    object: &Value,
-    old: Option<&Value>,
-    errors: &mut Vec<FieldError>,
-) {
+fn check_body(resource: &Resource, schema: &Schema, object: &Value, old: Option<&Value>, errors: &mut Vec<FieldError>) {
     match resource.nature {
         Nature::Custom => {
             errors.extend(validate::validate(schema, object, old));
@@ -228,13 +212,9 @@ fn check_name(resource: &Resource, name: &str, errors: &mut Vec<FieldError>) {
         return;
     }
     // RBAC names are path segments; Events are too, in the core group.
-    let lenient = resource.group == "rbac.authorization.k8s.io"
-        || resource.nature == Nature::Builtin(BuiltinKind::Event);
-    let good = if lenient {
-        !name.contains(['/', '%']) && name != "." && name != ".."
-    } else {
-        is_subdomain(name)
-    };
+    let lenient =
+        resource.group == "rbac.authorization.k8s.io" || resource.nature == Nature::Builtin(BuiltinKind::Event);
+    let good = if lenient { !name.contains(['/', '%']) && name != "." && name != ".." } else { is_subdomain(name) };
     if !good {
         errors.push(FieldError::new(
             FieldErrorKind::Invalid,
@@ -373,9 +353,9 @@ pub(super) fn default_builtin(kind: BuiltinKind, name: &str, object: &mut Value)
 
 fn default_containers(spec: &mut Value) {
     for container in spec["containers"].as_array_mut().into_iter().flatten() {
-        let latest = container["image"]
-            .as_str()
-            .is_some_and(|image| image.ends_with(":latest") || !image.rsplit('/').next().unwrap_or_default().contains([':', '@']));
+        let latest = container["image"].as_str().is_some_and(|image| {
+            image.ends_with(":latest") || !image.rsplit('/').next().unwrap_or_default().contains([':', '@'])
+        });
         let fields = as_map(container);
         let mut set = |field: &str, value: Value| {
             fields.entry(field).or_insert(value);
@@ -395,8 +375,7 @@ pub(super) fn base64(bytes: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for chunk in bytes.chunks(3) {
-        let word = chunk.iter().fold(0_u32, |word, byte| (word << 8) | u32::from(*byte))
-            << (8 * (3 - chunk.len()));
+        let word = chunk.iter().fold(0_u32, |word, byte| (word << 8) | u32::from(*byte)) << (8 * (3 - chunk.len()));
         for place in 0..4 {
             let index = usize::try_from((word >> (18 - 6 * place)) & 63).unwrap_or(0);
             text.push(if place <= chunk.len() { char::from(ALPHABET[index]) } else { '=' });
@@ -418,7 +397,9 @@ mod tests {
 
     #[test]
     fn names_are_subdomains() {
-        for (name, good) in [("worker-3", true), ("a.b-c.d", true), ("Worker", false), ("a_b", false), ("-a", false), ("", false)] {
+        for (name, good) in
+            [("worker-3", true), ("a.b-c.d", true), ("Worker", false), ("a_b", false), ("-a", false), ("", false)]
+        {
             assert_eq!(is_subdomain(name), good, "{name}");
         }
     }

@@ -32,7 +32,7 @@ pub(super) fn of<'a>(
     objects: impl Iterator<Item = &'a Arc<Object>>,
     include: IncludeObject,
     now: Timestamp,
-    metadata: Value,
+    metadata: &Value,
 ) -> Value {
     let rows: Vec<Value> = objects.map(|object| row(view, object, include, now)).collect();
     json!({
@@ -120,9 +120,9 @@ fn cell(column: &Column, object: &Value, now: Timestamp) -> Value {
         return Value::Null;
     };
     match (column.kind.as_str(), found) {
-        ("string", Value::String(_))
-        | ("boolean", Value::Bool(_))
-        | ("integer" | "number", Value::Number(_)) => found.clone(),
+        ("string", Value::String(_)) | ("boolean", Value::Bool(_)) | ("integer" | "number", Value::Number(_)) => {
+            found.clone()
+        }
         ("string", other) => Value::from(other.to_string()),
         ("date", Value::String(text)) => Value::from(age(text, now)),
         _other_type => Value::Null,
@@ -145,11 +145,7 @@ pub(super) fn age(stamp: &str, now: Timestamp) -> String {
 /// Source: `k8s.io/apimachinery/pkg/util/duration/duration.go` (HumanDuration).
 fn human(seconds: i64) -> String {
     let two = |big: i64, unit: &str, small: i64, small_unit: &str| {
-        if small == 0 {
-            format!("{big}{unit}")
-        } else {
-            format!("{big}{unit}{small}{small_unit}")
-        }
+        if small == 0 { format!("{big}{unit}") } else { format!("{big}{unit}{small}{small_unit}") }
     };
     let (minutes, hours) = (seconds / 60, seconds / 3600);
     match () {

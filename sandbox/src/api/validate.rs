@@ -19,11 +19,7 @@ pub(super) fn validate(schema: &Schema, object: &Value, old: Option<&Value>) -> 
 /// Whether the errors make CEL rules meaningless: the server then leaves them out and says so.
 pub(super) fn block_rules(errors: &[FieldError]) -> bool {
     errors.iter().any(|error| match error.kind {
-        Kind::Required
-        | Kind::NotSupported
-        | Kind::TooLong
-        | Kind::TooMany
-        | Kind::TypeInvalid => true,
+        Kind::Required | Kind::NotSupported | Kind::TooLong | Kind::TooMany | Kind::TypeInvalid => true,
         Kind::Duplicate | Kind::Invalid | Kind::Forbidden => false,
     })
 }
@@ -98,10 +94,7 @@ fn check_type(schema: &Schema, value: &Value, path: &str, errors: &mut Vec<Field
         (Type::Integer, Value::Number(number)) => {
             number.is_i64() || number.is_u64() || number.as_f64().is_some_and(|n| n.fract() == 0.0)
         }
-        (
-            Type::Object | Type::Array | Type::String | Type::Integer | Type::Number | Type::Boolean,
-            _,
-        ) => false,
+        (Type::Object | Type::Array | Type::String | Type::Integer | Type::Number | Type::Boolean, _) => false,
     };
     if !fits {
         let found = type_name(value);
@@ -139,10 +132,7 @@ fn check_text(schema: &Schema, text: &str, path: &str, errors: &mut Vec<FieldErr
     if let Some(min) = limits.length_min
         && length < min
     {
-        invalid(
-            Kind::Invalid,
-            format!("{path} in body should be at least {min} chars long"),
-        );
+        invalid(Kind::Invalid, format!("{path} in body should be at least {min} chars long"));
     }
     if let Some((source, pattern)) = &limits.pattern
         && !pattern.as_ref().is_some_and(|pattern| pattern.is_match(text))
@@ -150,14 +140,7 @@ fn check_text(schema: &Schema, text: &str, path: &str, errors: &mut Vec<FieldErr
         invalid(Kind::Invalid, format!("{path} in body should match '{source}'"));
     }
     if !limits.format.is_empty() && !formats::holds(&limits.format, text) {
-        invalid(
-            Kind::TypeInvalid,
-            format!(
-                "{path} in body must be of type {}: {}",
-                limits.format,
-                Value::from(text)
-            ),
-        );
+        invalid(Kind::TypeInvalid, format!("{path} in body must be of type {}: {}", limits.format, Value::from(text)));
     }
 }
 
@@ -210,10 +193,9 @@ fn check_list(
     if let Some(below) = &schema.items {
         for (at, item) in items.iter().enumerate() {
             let old = old.and_then(|old| match &schema.list_type {
-                ListType::Map(keys) => old
-                    .as_array()?
-                    .iter()
-                    .find(|old| keys.iter().all(|key| old.get(key) == item.get(key))),
+                ListType::Map(keys) => {
+                    old.as_array()?.iter().find(|old| keys.iter().all(|key| old.get(key) == item.get(key)))
+                }
                 ListType::Atomic | ListType::Set => None,
             });
             check(below, item, old, &format!("{path}[{at}]"), below.embedded, errors);
@@ -226,11 +208,9 @@ fn check_duplicates(schema: &Schema, items: &[Value], path: &str, errors: &mut V
     let identity = |item: &Value| match &schema.list_type {
         ListType::Atomic => None,
         ListType::Set => Some(item.clone()),
-        ListType::Map(keys) => Some(
-            keys.iter()
-                .filter_map(|key| Some((key.clone(), item.get(key)?.clone())))
-                .collect::<Value>(),
-        ),
+        ListType::Map(keys) => {
+            Some(keys.iter().filter_map(|key| Some((key.clone(), item.get(key)?.clone()))).collect::<Value>())
+        }
     };
     let identities: Vec<Option<Value>> = items.iter().map(identity).collect();
     for (at, one) in identities.iter().enumerate() {
@@ -271,9 +251,7 @@ fn check_logic(schema: &Schema, value: &Value, path: &str, errors: &mut Vec<Fiel
     if !logic.one_of.is_empty() {
         match logic.one_of.iter().filter(|schema| holds(schema)).count() {
             1 => {}
-            0 => invalid(format!(
-                "\"{shown}\" must validate one and only one schema (oneOf). Found none valid"
-            )),
+            0 => invalid(format!("\"{shown}\" must validate one and only one schema (oneOf). Found none valid")),
             many => invalid(format!(
                 "\"{shown}\" must validate one and only one schema (oneOf). Found {many} valid alternatives"
             )),

@@ -5,8 +5,8 @@ use super::resource::Resource;
 use super::selectors::{FieldSelector, LabelSelector};
 use super::server::Inner;
 use bytes::{BufMut, Bytes, BytesMut};
-use futures::future::BoxFuture;
 use cupcake_engine::clock::Timestamp;
+use futures::future::BoxFuture;
 use serde_json::json;
 use std::collections::VecDeque;
 use std::fmt;
@@ -43,12 +43,7 @@ pub(super) struct Change {
 
 impl Change {
     pub(super) fn new(kind: ChangeKind, object: Arc<Object>, previous: Option<Arc<Object>>) -> Self {
-        Self {
-            kind,
-            object,
-            previous,
-            line: OnceLock::new(),
-        }
+        Self { kind, object, previous, line: OnceLock::new() }
     }
 
     /// The revision that made the change.
@@ -277,10 +272,7 @@ impl WatchBody {
             drop(state);
             self.finished = true;
             // The last word of a watch: where to go on from.
-            return Poll::Ready(
-                self.bookmarks
-                    .then(|| bookmark(&self.view, revision, false)),
-            );
+            return Poll::Ready(self.bookmarks.then(|| bookmark(&self.view, revision, false)));
         }
         state.waker = Some(context.waker().clone());
         Poll::Pending

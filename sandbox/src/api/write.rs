@@ -1,5 +1,6 @@
 //! Writes: POST, PUT, PATCH and DELETE, from the request's body to the store.
 
+use super::builtin::BuiltinKind;
 use super::gc;
 use super::incoming::{self, Incoming};
 use super::managed::{self, Operation, Writer};
@@ -7,7 +8,6 @@ use super::object::{Key, Object, copy_meta, finalizers, meta, meta_text, metadat
 use super::observe::AdmissionReview;
 use super::request::Verb;
 use super::resource::{Nature, Resource};
-use super::builtin::BuiltinKind;
 use super::router::Call;
 use super::schema::Schema;
 use super::server::{Answer, Inner};
@@ -77,11 +77,7 @@ pub(super) fn create(call: &Call<'_>) -> Result<Answer, Failure> {
 }
 
 /// Creates an object that was decoded and shaped.
-pub(super) fn create_object(
-    call: &Call<'_>,
-    incoming: Incoming,
-    writer: &Writer,
-) -> Result<Answer, Failure> {
+pub(super) fn create_object(call: &Call<'_>, incoming: Incoming, writer: &Writer) -> Result<Answer, Failure> {
     let Incoming { mut object, warnings } = incoming;
     let resource = &call.resource;
     check_namespace(call, &mut object)?;
@@ -91,9 +87,7 @@ pub(super) fn create_object(
         metadata(&mut object).remove(field);
     }
     if !meta_text(&object, "resourceVersion").is_empty() {
-        return Err(Failure::bad_request(
-            "resourceVersion should not be set on objects to be created",
-        ));
+        return Err(Failure::bad_request("resourceVersion should not be set on objects to be created"));
     }
     metadata(&mut object).remove("resourceVersion");
     name_object(call, &mut state, &mut object);
@@ -150,9 +144,7 @@ fn check_namespace(call: &Call<'_>, object: &mut Value) -> Result<(), Failure> {
     let wanted = &call.target.namespace;
     let given = meta_text(object, "namespace");
     if wanted.is_empty() {
-        return Err(Failure::bad_request(
-            "an empty namespace may not be set during creation",
-        ));
+        return Err(Failure::bad_request("an empty namespace may not be set during creation"));
     }
     if !given.is_empty() && given != wanted {
         return Err(Failure::bad_request(
@@ -168,9 +160,7 @@ fn check_namespace_lives(call: &Call<'_>, state: &State) -> Result<(), Failure> 
     if !call.resource.namespaced {
         return Ok(());
     }
-    let found = state
-        .find("", "namespaces")
-        .and_then(|id| state.get(id, &Key::new("", namespace)));
+    let found = state.find("", "namespaces").and_then(|id| state.get(id, &Key::new("", namespace)));
     match found {
         None => Err(Failure::not_found("", "namespaces", namespace)),
         Some(found) if meta(found.value(), "deletionTimestamp").is_some() => Err(Failure::forbidden(
@@ -191,22 +181,12 @@ pub(super) fn admit(
 ) -> Result<(), Failure> {
     match call.inner.admission() {
         None => Ok(()),
-        Some(admission) => admission(&AdmissionReview {
-            request: call.info,
-            verb,
-            object,
-            old_object,
-        }),
+        Some(admission) => admission(&AdmissionReview { request: call.info, verb, object, old_object }),
     }
 }
 
 /// Stores an object unless this is a dry run, and does what follows from it.
-fn commit(
-    call: &Call<'_>,
-    state: &mut State,
-    key: Key,
-    object: Value,
-) -> Result<Arc<Object>, Failure> {
+fn commit(call: &Call<'_>, state: &mut State, key: Key, object: Value) -> Result<Arc<Object>, Failure> {
     if call.info.dry_run()? {
         let revision = meta_text(&object, "resourceVersion").parse().unwrap_or(0);
         return Ok(Object::seal_dry(object, revision));
@@ -240,19 +220,14 @@ pub(super) fn replace(call: &Call<'_>) -> Result<Answer, Failure> {
         return Err(Failure::bad_request(if name.is_empty() {
             "name must be provided".to_owned()
         } else {
-            format!(
-                "the name of the object ({name}) does not match the name on the URL ({})",
-                call.target.name
-            )
+            format!("the name of the object ({name}) does not match the name on the URL ({})", call.target.name)
         }));
     }
     let mut state = call.inner.lock();
     let key = Key::new(&call.target.namespace, &call.target.name);
     let Some(existing) = state.get(call.id, &key).cloned() else {
         drop(state);
-        let creates = call
-            .builtin()
-            .is_some_and(|kind| matches!(kind, BuiltinKind::Lease | BuiltinKind::Event));
+        let creates = call.builtin().is_some_and(|kind| matches!(kind, BuiltinKind::Lease | BuiltinKind::Event));
         if creates && call.target.subresource.is_empty() {
             return create_object(call, incoming, &writer(call, Operation::Update));
         }
@@ -291,8 +266,15 @@ pub(super) fn update_object(
     let old = existing.value();
     check_preconditions(call, old, &mut object, verb)?;
     for field in [
-        "name", "namespace", "uid", "creationTimestamp", "generation", "deletionTimestamp",
-        "deletionGracePeriodSeconds", "resourceVersion", "generateName",
+        "name",
+        "namespace",
+        "uid",
+        "creationTimestamp",
+        "generation",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "resourceVersion",
+        "generateName",
     ] {
         copy_meta(old, &mut object, field);
     }
@@ -329,23 +311,14 @@ pub(super) fn update_object(
 }
 
 /// The resourceVersion and UID that the request insists on.
-fn check_preconditions(
-    call: &Call<'_>,
-    old: &Value,
-    object: &mut Value,
-    verb: Verb,
-) -> Result<(), Failure> {
+fn check_preconditions(call: &Call<'_>, old: &Value, object: &mut Value, verb: Verb) -> Result<(), Failure> {
     let name = &call.target.name;
     let plural = &call.resource.plural;
     let uid = meta_text(object, "uid");
     let other_uid = !uid.is_empty() && uid != meta_text(old, "uid");
     if other_uid && verb == Verb::Patch {
-        let error = FieldError::new(
-            FieldErrorKind::Invalid,
-            "metadata.uid",
-            Some(Value::from(uid)),
-            "field is immutable",
-        );
+        let error =
+            FieldError::new(FieldErrorKind::Invalid, "metadata.uid", Some(Value::from(uid)), "field is immutable");
         return Err(Failure::invalid(call.group(), &call.resource.kind, name, &[error]));
     }
     if other_uid {
@@ -361,19 +334,17 @@ fn check_preconditions(
         ));
     }
     match meta_text(object, "resourceVersion") {
-        "" | "0" if verb == Verb::Update && !call.resource.allows_unconditional_update() => {
-            Err(Failure::invalid(
-                call.group(),
-                plural,
-                name,
-                &[FieldError::new(
-                    FieldErrorKind::Invalid,
-                    "metadata.resourceVersion",
-                    Some(Value::from(0)),
-                    "must be specified for an update",
-                )],
-            ))
-        }
+        "" | "0" if verb == Verb::Update && !call.resource.allows_unconditional_update() => Err(Failure::invalid(
+            call.group(),
+            plural,
+            name,
+            &[FieldError::new(
+                FieldErrorKind::Invalid,
+                "metadata.resourceVersion",
+                Some(Value::from(0)),
+                "must be specified for an update",
+            )],
+        )),
         "" | "0" => Ok(()),
         given if given == meta_text(old, "resourceVersion") => Ok(()),
         _stale => Err(Failure::modified(call.group(), plural, name)),

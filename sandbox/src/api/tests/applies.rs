@@ -18,10 +18,7 @@ fn maps(server: &Server) -> Api<ConfigMap> {
 #[tokio::test(start_paused = true)]
 async fn apply_creates_and_owns_what_it_sets() {
     let server = server();
-    let applied = maps(&server)
-        .patch("x", &PatchParams::apply("one"), &map(json!({"a": "1"})))
-        .await
-        .unwrap();
+    let applied = maps(&server).patch("x", &PatchParams::apply("one"), &map(json!({"a": "1"}))).await.unwrap();
     let managed = serde_json::to_value(applied.metadata.managed_fields.unwrap()).unwrap();
     assert_eq!(managed.as_array().unwrap().len(), 1);
     assert_eq!((managed[0]["manager"].as_str(), managed[0]["operation"].as_str()), (Some("one"), Some("Apply")));
@@ -39,13 +36,8 @@ async fn fields_of_another_manager_conflict_unless_forced() {
     maps.patch("x", &PatchParams::apply("one"), &map(json!({"a": "1", "b": "1"}))).await.unwrap();
     // The same value is shared, a different one is a conflict.
     maps.patch("x", &PatchParams::apply("two"), &map(json!({"a": "1"}))).await.unwrap();
-    let refused = maps
-        .patch("x", &PatchParams::apply("two"), &map(json!({"a": "2"})))
-        .await
-        .unwrap_err();
-    let kube::Error::Api(status) = refused else {
-        panic!("expected a status")
-    };
+    let refused = maps.patch("x", &PatchParams::apply("two"), &map(json!({"a": "2"}))).await.unwrap_err();
+    let kube::Error::Api(status) = refused else { panic!("expected a status") };
     assert_eq!(status.code, 409);
     assert_eq!(status.message, "Apply failed with 1 conflict: conflict with \"one\": .data.a");
     let forced = PatchParams::apply("two").force();
@@ -93,10 +85,7 @@ async fn an_update_takes_fields_over_and_apply_then_conflicts() {
     maps.patch("x", &PatchParams::apply("one"), &map(json!({"a": "1"}))).await.unwrap();
     let uri = "/api/v1/namespaces/default/configmaps/x?fieldManager=hand";
     send(&server, "PATCH", uri, json!({"data": {"a": "2"}})).await;
-    let refused = maps
-        .patch("x", &PatchParams::apply("one"), &map(json!({"a": "1"})))
-        .await
-        .unwrap_err();
+    let refused = maps.patch("x", &PatchParams::apply("one"), &map(json!({"a": "1"}))).await.unwrap_err();
     assert!(refused.to_string().contains("conflict with \"hand\" using v1: .data.a"), "{refused}");
 }
 
@@ -116,5 +105,8 @@ async fn the_status_is_applied_apart() {
     assert_eq!((answer["spec"]["version"].as_str(), answer["status"]["phase"].as_str()), (Some("v1.1"), Some("Up")));
     let managed = answer["metadata"]["managedFields"].as_array().unwrap();
     let mine = managed.iter().find(|entry| entry["manager"] == "one").unwrap();
-    assert_eq!((mine["subresource"].as_str(), &mine["fieldsV1"]), (Some("status"), &json!({"f:status": {"f:phase": {}}})));
+    assert_eq!(
+        (mine["subresource"].as_str(), &mine["fieldsV1"]),
+        (Some("status"), &json!({"f:status": {"f:phase": {}}}))
+    );
 }

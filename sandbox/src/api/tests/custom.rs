@@ -87,12 +87,8 @@ async fn a_definition_serves_its_resource_and_says_so() {
     assert_eq!(definition["status"]["conditions"][1]["type"], "Established");
     assert_eq!(definition["status"]["acceptedNames"]["listKind"], "WidgetList");
     let (_, groups) = send(&server, "GET", "/apis/test.example/v1", Value::Null).await;
-    let names: Vec<&str> = groups["resources"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|entry| entry["name"].as_str().unwrap())
-        .collect();
+    let names: Vec<&str> =
+        groups["resources"].as_array().unwrap().iter().map(|entry| entry["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["widgets", "widgets/status"]);
 }
 
@@ -112,8 +108,14 @@ async fn deleting_a_definition_takes_its_objects_and_its_resource() {
 async fn schemas_refuse_with_the_words_of_the_real_server() {
     let server = with_widgets().await;
     for (spec, message) in [
-        (json!({"version": "v1"}), "spec.version: Invalid value: \"v1\": spec.version in body should match '^v[0-9]+\\.[0-9]+$'"),
-        (json!({"version": "v1.1", "count": 0}), "spec.count: Invalid value: 0: spec.count in body should be greater than or equal to 1"),
+        (
+            json!({"version": "v1"}),
+            "spec.version: Invalid value: \"v1\": spec.version in body should match '^v[0-9]+\\.[0-9]+$'",
+        ),
+        (
+            json!({"version": "v1.1", "count": 0}),
+            "spec.count: Invalid value: 0: spec.count in body should be greater than or equal to 1",
+        ),
         (json!({"version": "v1.1", "count": 60}), "spec: Invalid value: \"object\": count too high"),
         (json!({"version": "v2.1"}), "spec: Invalid value: \"object\": must start with v1"),
         (json!({"version": "v1.1", "tags": ["a", "a"]}), "spec.tags[1]: Duplicate value: \"a\""),
@@ -131,7 +133,10 @@ async fn schemas_refuse_with_the_words_of_the_real_server() {
     let unchecked = "<nil>: Invalid value: null: some validation rules were not checked because the object was invalid; correct the existing errors to complete validation";
     for (spec, message) in [
         (json!({}), "spec.version: Required value"),
-        (json!({"version": "v1.1", "mode": "x"}), "spec.mode: Unsupported value: \"x\": supported values: \"Fast\", \"Slow\""),
+        (
+            json!({"version": "v1.1", "mode": "x"}),
+            "spec.mode: Unsupported value: \"x\": supported values: \"Fast\", \"Slow\"",
+        ),
         (json!({"version": "v1.11111111"}), "spec.version: Too long: may not be more than 10 bytes"),
         (json!({"version": "v1.1", "tags": ["a", "b", "c", "d"]}), "spec.tags: Too many: 4: must have at most 3 items"),
         (
@@ -152,7 +157,10 @@ async fn transition_rules_see_the_old_object_and_match_list_items_by_key() {
     send(&server, "POST", WIDGETS, widget(spec)).await;
     let uri = format!("{WIDGETS}/w");
     let (status, answer) = send(&server, "PATCH", &uri, json!({"spec": {"version": "v1.2"}})).await;
-    assert_eq!((status, answer["details"]["causes"][0]["message"].as_str()), (422, Some("Invalid value: \"object\": version is immutable")));
+    assert_eq!(
+        (status, answer["details"]["causes"][0]["message"].as_str()),
+        (422, Some("Invalid value: \"object\": version is immutable"))
+    );
     // The order of the list does not matter, the weight of the same node does.
     let swapped = json!({"spec": {"nodes": [{"name": "b", "weight": 3}, {"name": "a", "weight": 1}]}});
     let (status, _) = send(&server, "PATCH", &uri, swapped).await;
@@ -203,7 +211,7 @@ async fn tables_show_the_columns_of_the_definition() {
     send(&server, "POST", WIDGETS, widget(json!({"version": "v1.1"}))).await;
     let ready = json!({"status": {"conditions": [{"type": "Ready", "status": "True"}]}});
     send(&server, "PATCH", &format!("{WIDGETS}/w/status"), ready).await;
-    tokio::time::advance(std::time::Duration::from_secs(300)).await;
+    tokio::time::advance(std::time::Duration::from_mins(5)).await;
     let request = http::Request::get(WIDGETS)
         .header("accept", "application/json;as=Table;v=v1;g=meta.k8s.io,application/json")
         .body(bytes::Bytes::new())
@@ -260,7 +268,11 @@ async fn the_rules_of_node_tasks_fence_orders() {
         // A claimed order is not replaced, changed or removed; only proceed and stop may be set, and stay set.
         (&spec, json!({"spec": {"order": order(2, 1)}}), 422),
         (&spec, json!({"spec": {"order": null}}), 422),
-        (&spec, json!({"spec": {"order": {"prepare": [{"name": "a", "kind": "a/v1", "params": {"x": {"y": 2}}}]}}}), 422),
+        (
+            &spec,
+            json!({"spec": {"order": {"prepare": [{"name": "a", "kind": "a/v1", "params": {"x": {"y": 2}}}]}}}),
+            422,
+        ),
         (&spec, json!({"spec": {"order": {"proceed": true}}}), 200),
         (&spec, json!({"spec": {"order": {"proceed": false}}}), 422),
         (&spec, json!({"spec": {"epoch": 0}}), 422),

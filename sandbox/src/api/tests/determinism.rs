@@ -5,9 +5,9 @@ use super::{TokioClock, node, noon, send};
 use crate::api::{Counts, Observer, RequestRecord, Server};
 use futures::{StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::core::v1::Node;
+use kube::ResourceExt as _;
 use kube::api::Api;
 use kube::runtime::watcher::{self, watcher};
-use kube::ResourceExt as _;
 use serde_json::json;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -35,11 +35,7 @@ impl Observer for Transcript {
 type Shown = (Vec<String>, Vec<(String, Vec<u8>)>, Counts, Vec<String>);
 
 fn run(seed: u64) -> Shown {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .start_paused(true)
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     runtime.block_on(async {
         let server = Server::new(TokioClock::starting_at(noon()), seed);
         let transcript = Arc::new(Transcript::default());
@@ -60,7 +56,7 @@ fn run(seed: u64) -> Shown {
         });
         let writers: Vec<_> = writers.collect();
         let nodes: Api<Node> = Api::all(server.client("operator"));
-        let seen: Vec<String> = watcher(nodes, watcher::Config::default())
+        let shown: Vec<String> = watcher(nodes, watcher::Config::default())
             .map_ok(|event| match event {
                 watcher::Event::Apply(node) | watcher::Event::InitApply(node) => {
                     format!("{} {:?} {:?}", node.name_any(), node.uid(), node.resource_version())
@@ -77,7 +73,7 @@ fn run(seed: u64) -> Shown {
             writer.await.unwrap();
         }
         let transcript = transcript.0.lock().unwrap().clone();
-        (transcript, server.snapshot(), server.counts(), seen)
+        (transcript, server.snapshot(), server.counts(), shown)
     })
 }
 

@@ -2,11 +2,7 @@
 //!
 //! Looked for by `CUPCAKE_KUBECTL`, on PATH, and in the cache of tests/apiserver. Skipped loudly where there is none, never where
 //! `CI` is true.
-#![expect(
-    clippy::disallowed_methods,
-    clippy::disallowed_types,
-    reason = "this test runs a program against a socket in real time"
-)]
+#![expect(clippy::disallowed_methods, reason = "this test runs a program against a socket in real time")]
 
 use super::TokioClock;
 use super::custom::define;
@@ -40,15 +36,12 @@ fn candidates() -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> = std::env::var_os("CUPCAKE_KUBECTL").map(PathBuf::from).into_iter().collect();
     let path = std::env::var_os("PATH").unwrap_or_default();
     found.extend(std::env::split_paths(&path).map(|folder| folder.join("kubectl")));
-    let cache = std::env::var_os("CUPCAKE_CACHE").map(PathBuf::from).or_else(|| {
-        Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache/cupcake"))
-    });
+    let cache = std::env::var_os("CUPCAKE_CACHE")
+        .map(PathBuf::from)
+        .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache/cupcake")));
     let versions = cache.and_then(|cache| std::fs::read_dir(cache.join("bin")).ok());
-    let mut cached: Vec<PathBuf> = versions
-        .into_iter()
-        .flatten()
-        .filter_map(|entry| Some(entry.ok()?.path().join("kubectl")))
-        .collect();
+    let mut cached: Vec<PathBuf> =
+        versions.into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path().join("kubectl"))).collect();
     cached.sort();
     found.extend(cached);
     found
@@ -68,7 +61,9 @@ async fn kubectl() -> Option<(Kubectl, Server)> {
             std::env::var("CI").as_deref() != Ok("true"),
             "no kubectl 1.{MINOR_MIN} or newer found, and CI is true: set CUPCAKE_KUBECTL or run tests/apiserver/build.sh"
         );
-        eprintln!("SKIPPED: no kubectl 1.{MINOR_MIN} or newer found: set CUPCAKE_KUBECTL or run tests/apiserver/build.sh");
+        eprintln!(
+            "SKIPPED: no kubectl 1.{MINOR_MIN} or newer found: set CUPCAKE_KUBECTL or run tests/apiserver/build.sh"
+        );
         return None;
     };
     let server = Server::new(TokioClock::starting_at(Utc::now()), 7);
@@ -186,13 +181,19 @@ async fn kubectl_works_with_custom_resources_as_on_a_real_server() {
     let server_side = ["apply", "--server-side", "--force-conflicts", "-f", &file];
     assert!(kubectl.ok(&server_side).contains("serverside-applied"));
     kubectl.ok(&["delete", "du", "to-1-34"]);
-    assert!(kubectl.refused(&["get", "du", "to-1-34"]).contains(
-        "Error from server (NotFound): directupdates.cupcake.ricardomolendijk.com \"to-1-34\" not found"
-    ));
+    assert!(
+        kubectl
+            .refused(&["get", "du", "to-1-34"])
+            .contains("Error from server (NotFound): directupdates.cupcake.ricardomolendijk.com \"to-1-34\" not found")
+    );
     watch.kill().unwrap();
     let seen = String::from_utf8(watch.wait_with_output().unwrap().stdout).unwrap();
     let words: Vec<&str> = seen.lines().filter_map(|line| line.split_whitespace().next()).collect();
-    assert_eq!((words.first(), words.get(1), words.last()), (Some(&"EVENT"), Some(&"ADDED"), Some(&"DELETED")), "{seen}");
+    assert_eq!(
+        (words.first(), words.get(1), words.last()),
+        (Some(&"EVENT"), Some(&"ADDED"), Some(&"DELETED")),
+        "{seen}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]

@@ -1,4 +1,9 @@
 //! The server as its clients see it: kube's own client and watcher, in process, on paused time.
+#![expect(
+    clippy::disallowed_methods,
+    clippy::needless_pass_by_value,
+    reason = "tests drive tokio's time and tasks themselves, and read better with JSON passed as it is written"
+)]
 
 mod applies;
 mod custom;
@@ -23,10 +28,7 @@ pub(super) struct TokioClock {
 
 impl TokioClock {
     pub(super) fn starting_at(base: Timestamp) -> Arc<Self> {
-        Arc::new(Self {
-            base,
-            start: tokio::time::Instant::now(),
-        })
+        Arc::new(Self { base, start: tokio::time::Instant::now() })
     }
 }
 
@@ -63,25 +65,11 @@ pub(super) async fn send(server: &Server, method: &str, uri: &str, body: Value) 
     send_as(server, method, uri, kind, body).await
 }
 
-pub(super) async fn send_as(
-    server: &Server,
-    method: &str,
-    uri: &str,
-    content_type: &str,
-    body: Value,
-) -> (u16, Value) {
+pub(super) async fn send_as(server: &Server, method: &str, uri: &str, content_type: &str, body: Value) -> (u16, Value) {
     use http_body_util::BodyExt as _;
-    let body = if body.is_null() {
-        bytes::Bytes::new()
-    } else {
-        bytes::Bytes::from(body.to_string())
-    };
-    let request = http::Request::builder()
-        .method(method)
-        .uri(uri)
-        .header("content-type", content_type)
-        .body(body)
-        .unwrap();
+    let body = if body.is_null() { bytes::Bytes::new() } else { bytes::Bytes::from(body.to_string()) };
+    let request =
+        http::Request::builder().method(method).uri(uri).header("content-type", content_type).body(body).unwrap();
     let response = server.serve("tester", request).await.unwrap();
     let status = response.status().as_u16();
     let bytes = response.into_body().collect().await.unwrap().to_bytes();

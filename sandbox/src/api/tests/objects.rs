@@ -12,24 +12,16 @@ use std::sync::Arc;
 async fn kube_creates_reads_replaces_and_deletes_objects() {
     let server = server();
     let nodes: Api<Node> = Api::all(server.client("operator"));
-    let created = nodes
-        .create(&PostParams::default(), &serde_json::from_value(node("w1")).unwrap())
-        .await
-        .unwrap();
+    let created = nodes.create(&PostParams::default(), &serde_json::from_value(node("w1")).unwrap()).await.unwrap();
     assert_eq!(created.metadata.uid.as_ref().unwrap().len(), 36);
-    assert_eq!(
-        created.metadata.creation_timestamp.as_ref().unwrap().0.to_string(),
-        "2026-11-21T12:00:00Z"
-    );
+    assert_eq!(created.metadata.creation_timestamp.as_ref().unwrap().0.to_string(), "2026-11-21T12:00:00Z");
     let mut changed = created.clone();
     changed.spec.get_or_insert_default().unschedulable = Some(true);
     let replaced = nodes.replace("w1", &PostParams::default(), &changed).await.unwrap();
     assert_ne!(replaced.metadata.resource_version, created.metadata.resource_version);
 
     let stale = nodes.replace("w1", &PostParams::default(), &created).await.unwrap_err();
-    let kube::Error::Api(status) = stale else {
-        panic!("expected a status")
-    };
+    let kube::Error::Api(status) = stale else { panic!("expected a status") };
     assert_eq!((status.code, status.reason.as_str()), (409, "Conflict"));
     assert_eq!(
         status.message,
@@ -134,11 +126,10 @@ async fn preconditions_guard_deletion() {
     let server = server();
     let (_, created) = send(&server, "POST", "/api/v1/nodes", node("w1")).await;
     let nodes: Api<Node> = Api::all(server.client("operator"));
-    let mut options = DeleteParams::default();
-    options.preconditions = Some(Preconditions {
-        uid: Some("other".to_owned()),
-        resource_version: None,
-    });
+    let mut options = DeleteParams {
+        preconditions: Some(Preconditions { uid: Some("other".to_owned()), resource_version: None }),
+        ..DeleteParams::default()
+    };
     let refused = nodes.delete("w1", &options).await.unwrap_err();
     assert!(refused.to_string().contains("the UID in the precondition (other)"), "{refused}");
     options.preconditions = Some(Preconditions {
@@ -215,12 +206,8 @@ async fn lists_come_in_pages_that_agree_with_each_other() {
     let next = first["metadata"]["continue"].as_str().unwrap();
     let uri = format!("/api/v1/nodes?limit=10&continue={next}");
     let (_, second) = send(&server, "GET", &uri, Value::Null).await;
-    let names: Vec<&str> = second["items"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|item| item["metadata"]["name"].as_str().unwrap())
-        .collect();
+    let names: Vec<&str> =
+        second["items"].as_array().unwrap().iter().map(|item| item["metadata"]["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["w2", "w3", "w4"]);
     assert_eq!(second["metadata"]["resourceVersion"], first["metadata"]["resourceVersion"]);
     server.compact();
@@ -242,7 +229,8 @@ async fn a_dry_run_answers_and_stores_nothing() {
 async fn leases_need_their_revision_for_a_replacement() {
     let server = server();
     let leases: Api<Lease> = Api::namespaced(server.client("operator"), "kube-system");
-    let lease: Lease = serde_json::from_value(json!({"metadata": {"name": "x"}, "spec": {"holderIdentity": "a"}})).unwrap();
+    let lease: Lease =
+        serde_json::from_value(json!({"metadata": {"name": "x"}, "spec": {"holderIdentity": "a"}})).unwrap();
     leases.create(&PostParams::default(), &lease).await.unwrap();
     let refused = leases.replace("x", &PostParams::default(), &lease).await.unwrap_err();
     assert!(refused.to_string().contains("must be specified for an update"), "{refused}");
@@ -253,10 +241,7 @@ async fn updates_are_recorded_in_managed_fields_by_manager() {
     let server = server();
     let maps: Api<ConfigMap> = Api::default_namespaced(server.client("operator"));
     let map = json!({"metadata": {"name": "x"}, "data": {"a": "1", "b": "1"}});
-    let by = |manager: &str| PostParams {
-        field_manager: Some(manager.to_owned()),
-        ..PostParams::default()
-    };
+    let by = |manager: &str| PostParams { field_manager: Some(manager.to_owned()), ..PostParams::default() };
     maps.create(&by("first"), &serde_json::from_value(map).unwrap()).await.unwrap();
     let patch = Patch::Merge(json!({"data": {"b": "2"}}));
     let patched = maps
@@ -278,9 +263,7 @@ async fn collections_are_deleted_by_selector() {
         send(&server, "POST", "/api/v1/namespaces/default/configmaps", map).await;
     }
     let maps: Api<ConfigMap> = Api::default_namespaced(server.client("operator"));
-    maps.delete_collection(&DeleteParams::default(), &ListParams::default().labels("app=web"))
-        .await
-        .unwrap();
+    maps.delete_collection(&DeleteParams::default(), &ListParams::default().labels("app=web")).await.unwrap();
     let left: Vec<String> = server.list("", "configmaps").iter().map(|o| o.name().to_owned()).collect();
     assert_eq!(left, ["b"]);
 }
@@ -293,13 +276,8 @@ async fn deleting_a_namespace_takes_all_it_holds() {
     send(&server, "POST", "/api/v1/namespaces/team/configmaps", map).await;
     let (_, dying) = send(&server, "DELETE", "/api/v1/namespaces/team", Value::Null).await;
     assert_eq!(dying["status"]["phase"], "Terminating");
-    let (status, refused) = send(
-        &server,
-        "POST",
-        "/api/v1/namespaces/team/configmaps",
-        json!({"metadata": {"name": "b"}}),
-    )
-    .await;
+    let (status, refused) =
+        send(&server, "POST", "/api/v1/namespaces/team/configmaps", json!({"metadata": {"name": "b"}})).await;
     assert_eq!(status, 403, "{refused}");
     let free = json!({"metadata": {"finalizers": null}});
     send(&server, "PATCH", "/api/v1/namespaces/team/configmaps/a", free).await;

@@ -27,10 +27,7 @@ async fn budget(server: &Server, spec: Value) {
 fn allowed(server: &Server) -> (i64, i64) {
     let budget = server.get("policy", "poddisruptionbudgets", "default", "web").unwrap();
     let status = &budget.value()["status"];
-    (
-        status["disruptionsAllowed"].as_i64().unwrap(),
-        status["currentHealthy"].as_i64().unwrap(),
-    )
+    (status["disruptionsAllowed"].as_i64().unwrap(), status["currentHealthy"].as_i64().unwrap())
 }
 
 #[tokio::test(start_paused = true)]
@@ -63,9 +60,7 @@ async fn an_eviction_that_a_budget_forbids_is_refused_with_429() {
     budget(&server, json!({"minAvailable": 2})).await;
     let pods: Api<Pod> = Api::default_namespaced(server.client("drainer"));
     let refused = pods.evict("a", &EvictParams::default()).await.unwrap_err();
-    let kube::Error::Api(status) = refused else {
-        panic!("expected a status")
-    };
+    let kube::Error::Api(status) = refused else { panic!("expected a status") };
     assert_eq!((status.code, status.reason.as_str()), (429, "TooManyRequests"));
     assert_eq!(status.message, "Cannot evict pod as it would violate the pod's disruption budget.");
     assert_eq!(
@@ -86,11 +81,11 @@ async fn budgets_count_by_percentage_of_what_the_controller_wants() {
         "metadata": {"name": "web"},
         "spec": {"replicas": 4, "selector": {"matchLabels": {"app": "web"}}, "template": {"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{"name": "web", "image": "web:1"}]}}},
     });
-    let (_, owner) = send(&server, "POST", "/apis/apps/v1/namespaces/default/replicasets", set).await;
+    let (_, set) = send(&server, "POST", "/apis/apps/v1/namespaces/default/replicasets", set).await;
     for name in ["a", "b", "c"] {
         let mut owned = pod(name, "n1");
         owned["metadata"]["ownerReferences"] = json!([{
-            "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web", "uid": owner["metadata"]["uid"], "controller": true,
+            "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web", "uid": set["metadata"]["uid"], "controller": true,
         }]);
         send(&server, "POST", PODS, owned).await;
         let ready = json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}});

@@ -4,9 +4,9 @@ use super::{node, pod, send, server, server_with};
 use crate::api::{Options, Server};
 use futures::{StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::ResourceExt as _;
 use kube::api::{Api, WatchEvent, WatchParams};
 use kube::runtime::watcher::{self, Event, watcher};
-use kube::ResourceExt as _;
 use serde_json::json;
 use std::time::Duration;
 
@@ -23,13 +23,8 @@ async fn a_watch_resumes_after_the_revision_it_names() {
     label(&server, "w1", "a").await;
     send(&server, "DELETE", "/api/v1/nodes/w1", json!(null)).await;
     let nodes: Api<Node> = Api::all(server.client("agent"));
-    let events: Vec<WatchEvent<Node>> = nodes
-        .watch(&WatchParams::default().timeout(5), revision)
-        .await
-        .unwrap()
-        .try_collect()
-        .await
-        .unwrap();
+    let events: Vec<WatchEvent<Node>> =
+        nodes.watch(&WatchParams::default().timeout(5), revision).await.unwrap().try_collect().await.unwrap();
     let words: Vec<&str> = events
         .iter()
         .map(|event| match event {
@@ -66,35 +61,25 @@ async fn a_watch_by_name_sees_only_its_object() {
     for name in ["w1", "w2", "w3"] {
         send(&server, "POST", "/api/v1/nodes", node(name)).await;
     }
-    let Some(WatchEvent::Added(seen)) = events.try_next().await.unwrap() else {
-        panic!("expected an addition")
-    };
+    let Some(WatchEvent::Added(seen)) = events.try_next().await.unwrap() else { panic!("expected an addition") };
     assert_eq!(seen.name_any(), "w2");
     assert!(matches!(events.try_next().await.unwrap(), Some(WatchEvent::Bookmark(_))));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_revision_that_left_the_history_is_expired() {
-    let server = server_with(Options {
-        history_events_max: 2,
-        ..Options::default()
-    });
+    let server = server_with(Options { history_events_max: 2, ..Options::default() });
     for at in 0..5 {
         send(&server, "POST", "/api/v1/nodes", node(&format!("w{at}"))).await;
     }
     let nodes: Api<Node> = Api::all(server.client("agent"));
     let mut events = nodes.watch(&WatchParams::default(), "2").await.unwrap().boxed();
-    let Some(WatchEvent::Error(status)) = events.try_next().await.unwrap() else {
-        panic!("expected an error")
-    };
+    let Some(WatchEvent::Error(status)) = events.try_next().await.unwrap() else { panic!("expected an error") };
     assert_eq!((status.code, status.reason.as_str()), (410, "Expired"));
 }
 
 /// Reads events until `count` objects were applied or deleted.
-async fn collect(
-    stream: impl futures::Stream<Item = watcher::Result<Event<Node>>>,
-    count: usize,
-) -> Vec<String> {
+async fn collect(stream: impl futures::Stream<Item = watcher::Result<Event<Node>>>, count: usize) -> Vec<String> {
     let mut stream = std::pin::pin!(stream);
     let mut seen = Vec::new();
     while seen.len() < count {
@@ -131,10 +116,7 @@ async fn kubes_watcher_follows_by_list_and_by_streaming_list() {
 
 #[tokio::test(start_paused = true)]
 async fn kubes_watcher_lists_again_after_expiry() {
-    let server = server_with(Options {
-        history_events_max: 1,
-        ..Options::default()
-    });
+    let server = server_with(Options { history_events_max: 1, ..Options::default() });
     send(&server, "POST", "/api/v1/nodes", node("w1")).await;
     let nodes: Api<Node> = Api::all(server.client("operator"));
     let mut stream = watcher(nodes, watcher::Config::default()).boxed();
@@ -166,18 +148,13 @@ async fn pods_are_watched_by_node() {
     for (name, on) in [("a", "n2"), ("b", "n1")] {
         send(&server, "POST", "/api/v1/namespaces/default/pods", pod(name, on)).await;
     }
-    let Some(WatchEvent::Added(seen)) = events.try_next().await.unwrap() else {
-        panic!("expected an addition")
-    };
+    let Some(WatchEvent::Added(seen)) = events.try_next().await.unwrap() else { panic!("expected an addition") };
     assert_eq!(seen.name_any(), "b");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_watch_that_lags_too_far_is_ended() {
-    let server = server_with(Options {
-        watch_lines_max: 3,
-        ..Options::default()
-    });
+    let server = server_with(Options { watch_lines_max: 3, ..Options::default() });
     let nodes: Api<Node> = Api::all(server.client("slow"));
     let events = nodes.watch(&WatchParams::default().timeout(60), "0").await.unwrap();
     for at in 0..10 {
