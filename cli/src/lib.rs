@@ -1,1 +1,60 @@
-//! kubectl cupcake: plan, status, watch, sandbox.
+//! `kubectl cupcake`: what an upgrade will do, how far it is, and a whole cluster to try it on.
+//!
+//! ```text
+//!  plan ──► snapshot of the cluster ──► workflows::compile ──► a few lines        status, watch ──► Forest ──► Printer
+//!  sandbox ──► World (API, machines, operator, agents, runners in this process) ──► Forest ──► Printer ──► Outcome
+//! ```
+//! Five nouns: [`Args`] are what was typed; a *forest* is an update with its runs and their plans; a *printer* shows it as a
+//! live tree, as lines, or as JSON; a *failure* ends with the next command to type; an *exit* is what scripts get.
+//! It reads, and it writes nothing but what a user could: never a status.
+
+mod args;
+mod connect;
+mod exit;
+mod forest;
+mod out;
+mod plan;
+mod printer;
+mod status;
+mod terminal;
+mod watch;
+
+#[cfg(feature = "sandbox")]
+mod sandbox;
+
+pub use args::Args;
+pub use exit::usage;
+
+use args::Command;
+use exit::{Exit, Failure};
+use std::process::ExitCode;
+use tracing_subscriber::EnvFilter;
+
+/// Logs on stderr, filtered by RUST_LOG; errors only by default, since the commands say what matters.
+pub fn start_logging() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("error"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}
+
+/// Runs the command; what failed is told on stderr, with the next command to type.
+pub fn run(args: Args) -> ExitCode {
+    let Args { connection, command } = args;
+    let result = match command {
+        Command::Plan(args) => plan::run(&connection, &args),
+        Command::Status(args) => on_runtime(status::run(&connection, &args)),
+        Command::Watch(args) => on_runtime(watch::run(&connection, &args)),
+        #[cfg(feature = "sandbox")]
+        Command::Sandbox(args) => sandbox::run(&args),
+    };
+    match result {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            out::complain(&failure);
+            Exit::Failed.into()
+        }
+    }
+}
+
+fn on_runtime(command: impl Future<Output = Result<Exit, Failure>>) -> Result<Exit, Failure> {
+    exit::runtime()?.block_on(command)
+}

@@ -52,7 +52,8 @@ pub enum Moment {
 }
 
 impl Moment {
-    const fn as_str(self) -> &'static str {
+    /// Its name.
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Before => "before",
             Self::After => "after",

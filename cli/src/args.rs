@@ -1,0 +1,96 @@
+//! What can be typed.
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+#[cfg(feature = "sandbox")]
+pub(crate) use crate::sandbox::args::{ClusterArgs, SandboxArgs};
+
+/// Upgrades kubeadm clusters in place: what an upgrade will do, how far it is, and a cluster to try it on.
+#[derive(Debug, Parser)]
+#[command(name = "kubectl-cupcake", bin_name = "kubectl cupcake", version, arg_required_else_help = true)]
+pub struct Args {
+    /// Which cluster.
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Which cluster to talk to.
+#[derive(Debug, Clone, ClapArgs)]
+pub(crate) struct Connection {
+    /// The kubeconfig file to use.
+    #[arg(long, global = true, value_name = "FILE", env = "KUBECONFIG", hide_env_values = true)]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// The context of the kubeconfig to use.
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(crate) context: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run an upgrade on a whole simulated cluster in this process
+    #[cfg(feature = "sandbox")]
+    #[command(after_help = crate::sandbox::args::EXAMPLES)]
+    Sandbox(SandboxArgs),
+    /// Show what a DirectUpdate would do: exits 2 if there is something to do, 0 if not, 3 if it is refused
+    #[command(after_help = "Examples:\n  kubectl cupcake plan -f update.yaml\n  kubectl cupcake plan -f update.yaml -o json")]
+    Plan(PlanArgs),
+    /// Show how far an upgrade is
+    #[command(after_help = "Examples:\n  kubectl cupcake status\n  kubectl cupcake status my-update -o json")]
+    Status(StatusArgs),
+    /// Follow an upgrade to its end: a live tree on a terminal, a line an event elsewhere
+    #[command(after_help = "Examples:\n  kubectl cupcake watch\n  kubectl cupcake watch my-update -o json")]
+    Watch(WatchArgs),
+}
+
+/// How to print.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// JSON, for programs.
+    Json,
+}
+
+#[derive(Debug, Clone, ClapArgs)]
+pub(crate) struct PlanArgs {
+    /// A file with the DirectUpdate, in YAML or JSON; - for standard input.
+    #[arg(short = 'f', long = "filename", value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Plan for a simulated cluster instead of the one of the kubeconfig.
+    #[cfg(feature = "sandbox")]
+    #[arg(long)]
+    pub(crate) sandbox: bool,
+    /// The simulated cluster.
+    #[cfg(feature = "sandbox")]
+    #[command(flatten)]
+    pub(crate) cluster: ClusterArgs,
+    /// Print the plan as JSON.
+    #[arg(short, long, value_name = "FORMAT")]
+    pub(crate) output: Option<Format>,
+}
+
+#[derive(Debug, Clone, ClapArgs)]
+pub(crate) struct StatusArgs {
+    /// A DirectUpdate or an UpgradeRun; the newest upgrade if none is named.
+    pub(crate) run: Option<String>,
+    /// Draw with ASCII characters only.
+    #[arg(long)]
+    pub(crate) ascii: bool,
+    /// Print the DirectUpdate and its UpgradeRuns as a JSON List.
+    #[arg(short, long, value_name = "FORMAT")]
+    pub(crate) output: Option<Format>,
+}
+
+#[derive(Debug, Clone, ClapArgs)]
+pub(crate) struct WatchArgs {
+    /// A DirectUpdate or an UpgradeRun; the newest upgrade if none is named.
+    pub(crate) run: Option<String>,
+    /// Draw with ASCII characters only.
+    #[arg(long)]
+    pub(crate) ascii: bool,
+    /// Print each changed UpgradeRun as JSON, one a line.
+    #[arg(short, long, value_name = "FORMAT")]
+    pub(crate) output: Option<Format>,
+}

@@ -1,0 +1,122 @@
+//! `kubectl cupcake plan`: what a DirectUpdate would do, by the same compiler that the operator uses.
+
+use crate::args::{Connection, Format, PlanArgs};
+use crate::connect;
+use crate::exit::{Exit, Failure, runtime};
+use crate::out;
+use cupcake_crds::DirectUpdate;
+use cupcake_crds::validate::Validate as _;
+use cupcake_crds::values::ClusterSnapshot;
+use cupcake_operator::adapters::snapshot::gather;
+use cupcake_workflows::{Compilation, Finding, Refusal, Request, compile, plan_bytes};
+use kube::ResourceExt as _;
+use serde_json::json;
+use std::io::Read as _;
+use std::path::Path;
+
+/// The largest file that is read, in bytes.
+const FILE_BYTES_MAX: u64 = 1024 * 1024;
+
+/// Plans an update, for the cluster of the kubeconfig or a simulated one.
+pub fn run(connection: &Connection, args: &PlanArgs) -> Result<Exit, Failure> {
+    let update = read_update(&args.file)?;
+    #[cfg(feature = "sandbox")]
+    if args.sandbox {
+        let snapshot = crate::sandbox::snapshot(&args.cluster)?;
+        return tell(&update, &snapshot, args);
+    }
+    let snapshot = runtime()?.block_on(async {
+        let client = connect::client(connection).await?;
+        gather(&client, connect::now()).await.map_err(|error| {
+            Failure::from_error("read the cluster", &error, "kubectl get nodes, to see whether the API server answers")
+        })
+    })?;
+    tell(&update, &snapshot, args)
+}
+
+fn tell(update: &DirectUpdate, snapshot: &ClusterSnapshot, args: &PlanArgs) -> Result<Exit, Failure> {
+    let name = update.name_any();
+    // What is planned before it exists has no UID yet; names of runs need one.
+    let uid = update.uid().unwrap_or_else(|| "00000000-0000-0000-0000-000000000000".to_owned());
+    let request = Request { name: &name, uid: &uid, spec: &update.spec };
+    let compiled = request
+        .root_run()
+        .map_err(Refusal::one)
+        .and_then(|run| compile(&request, &run, snapshot));
+    let as_json = args.output == Some(Format::Json);
+    match compiled {
+        Ok(Compilation::Plan(compiled)) => {
+            if as_json {
+                out::json(&json!({
+                    "result": "Changes", "directUpdate": name, "summary": compiled.summary, "warnings": compiled.report.warnings,
+                    "digest": compiled.digest, "planBytes": plan_bytes(&compiled.plan), "plan": compiled.plan,
+                }));
+            } else {
+                compiled.summary.lines().into_iter().for_each(out::line);
+                warn(&compiled.report.warnings);
+                out::line(format!("next: kubectl apply -f {}", args.file.display()));
+            }
+            Ok(Exit::Changes)
+        }
+        Ok(Compilation::NothingToDo(nothing)) => {
+            if as_json {
+                out::json(&json!({
+                    "result": "NothingToDo", "directUpdate": name, "message": nothing.message,
+                    "warnings": nothing.report.warnings,
+                }));
+            } else {
+                out::line(nothing.message);
+                warn(&nothing.report.warnings);
+            }
+            Ok(Exit::Done)
+        }
+        Err(refusal) => {
+            if as_json {
+                out::json(&json!({
+                    "result": "Refused", "directUpdate": name, "findings": refusal.findings, "warnings": refusal.warnings,
+                }));
+            } else {
+                out::line(format!("refused: {refusal}"));
+                warn(&refusal.warnings);
+                out::line(format!("next: edit {}, then kubectl cupcake plan -f {0}", args.file.display()));
+            }
+            Ok(Exit::Refused)
+        }
+    }
+}
+
+fn warn(warnings: &[Finding]) {
+    for warning in warnings {
+        out::line(format!("warning: {warning}"));
+    }
+}
+
+/// The DirectUpdate of a file: the first document of that kind.
+fn read_update(file: &Path) -> Result<DirectUpdate, Failure> {
+    let next = format!("edit {}, with kubectl explain directupdate.spec beside it", file.display());
+    let text = read(file)?;
+    let tried = format!("read {}", file.display());
+    let mut documents = text.split("\n---").filter(|document| !document.trim().is_empty());
+    let document = documents
+        .find(|document| document.contains("DirectUpdate"))
+        .ok_or_else(|| Failure::new(format!("{tried}: it holds no DirectUpdate"), next.clone()))?;
+    let document = document.trim_start_matches('-');
+    let update: DirectUpdate =
+        serde_saphyr::from_str(document).map_err(|error| Failure::from_error(&tried, &error, next.clone()))?;
+    update.validate().map_err(|violations| Failure::from_error(&tried, &violations, next))?;
+    Ok(update)
+}
+
+#[expect(clippy::disallowed_methods, reason = "the file that the user named")]
+fn read(file: &Path) -> Result<String, Failure> {
+    let mut text = String::new();
+    let read = if file.as_os_str() == "-" {
+        std::io::stdin().take(FILE_BYTES_MAX).read_to_string(&mut text)
+    } else {
+        std::fs::File::open(file).and_then(|file| file.take(FILE_BYTES_MAX).read_to_string(&mut text))
+    };
+    read.map_err(|error| {
+        Failure::from_error(&format!("read {}", file.display()), &error, "kubectl cupcake plan -f FILE, with a file that exists")
+    })?;
+    Ok(text)
+}
