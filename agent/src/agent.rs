@@ -17,7 +17,7 @@ use futures::stream::{BoxStream, StreamExt};
 use kube::api::{Patch, PatchParams};
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio_util::sync::CancellationToken;
 
 /// How long one request may take, in seconds; past it its outcome is unknown.
@@ -64,7 +64,7 @@ pub async fn run(config: AgentConfig, shutdown: CancellationToken) -> Result<(),
     let api: Api<NodeTask> = Api::all(client);
     let watch_config = watcher::Config::default().fields(&format!("metadata.name={node_name}"));
     let agent = Agent {
-        watch: watcher(api.clone(), watch_config).boxed(),
+        watch: Mutex::new(watcher(api.clone(), watch_config).boxed()),
         watch_backoff: Backoff::seeded(seed ^ 1),
         listed: false,
         watch_from: None,
@@ -91,7 +91,8 @@ struct Agent {
     disk: SharedDisk,
     runner: Arc<dyn RunnerUnit>,
     clock: Arc<dyn Clock>,
-    watch: BoxStream<'static, watcher::Result<Event<NodeTask>>>,
+    /// Never locked: the mutex only lets the agent be shared between threads, which a stream alone may not be.
+    watch: Mutex<BoxStream<'static, watcher::Result<Event<NodeTask>>>>,
     watch_backoff: Backoff,
     /// Whether the list under way, or the last one, held the task.
     listed: bool,
@@ -258,7 +259,9 @@ impl Agent {
             Either::Left((Err(error), _)) => {
                 tracing::warn!(%node, what, error = &error as &dyn std::error::Error, "request failed");
             }
-            Either::Right(((), _)) => tracing::warn!(%node, what, "request not answered within {REQUEST_SECONDS_MAX} s"),
+            Either::Right(((), _)) => {
+                tracing::warn!(%node, what, "request not answered within {REQUEST_SECONDS_MAX} s");
+            }
         }
         self.must_read = true;
         self.write_from = Some(self.clock.now() + self.backoff.after_failure());
@@ -282,7 +285,7 @@ impl Agent {
             let sleep = self.clock.sleep_until(watch_from.map_or(wake, |from| from.min(wake)));
             tokio::select! {
                 biased;
-                event = self.watch.next(), if watch_from.is_none() => {
+                event = self.watch.get_mut().unwrap_or_else(PoisonError::into_inner).next(), if watch_from.is_none() => {
                     let event = event.ok_or_else(|| AgentError::WatchEnded(self.node_name.clone()))?;
                     if self.heard(event) {
                         return Ok(());

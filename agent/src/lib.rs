@@ -21,4 +21,7 @@ pub mod process;
 #[cfg(feature = "real")]
 pub mod systemd;
 
+#[cfg(test)]
+mod relay_table;
+
 pub use agent::{AgentConfig, AgentError, run};

@@ -64,3 +64,91 @@ fn fields_of(status: &NodeTaskStatus) -> Map<String, Value> {
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => Map::new(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::relay_table::{now, order, status, task};
+    use cupcake_crds::node_task::{NodeInventory, TaskState};
+
+    /// Applies the patch as the API server does: to the object as it stands there, which may be another than was read.
+    fn applied(task: &NodeTask, patch: &Patch) -> Result<NodeTask, json_patch::PatchError> {
+        let mut object = serde_json::to_value(task).unwrap();
+        json_patch::patch(&mut object, patch)?;
+        Ok(serde_json::from_value(object).unwrap())
+    }
+
+    fn claimed() -> NodeTaskStatus {
+        NodeTaskStatus { updated_at: Some(now()), ..status(1, TaskState::Claimed) }
+    }
+
+    #[test]
+    fn a_patch_takes_the_task_to_the_new_status_whatever_stood_there() {
+        let inventory = || Some(NodeInventory { request: Some("r".into()), ..NodeInventory::default() });
+        let before = [
+            None,
+            Some(NodeTaskStatus { inventory: inventory(), ..NodeTaskStatus::default() }),
+            Some(NodeTaskStatus {
+                message: Some("left over".into()),
+                inventory: inventory(),
+                ..status(7, TaskState::Done)
+            }),
+        ];
+        for before in before {
+            let task = task(Some(order(1)), before.clone());
+            let new = NodeTaskStatus { inventory: inventory(), ..claimed() };
+            let patch = to_status(&task, &new).unwrap();
+            assert_eq!(applied(&task, &patch).unwrap().status, Some(new), "{before:?}");
+        }
+    }
+
+    #[test]
+    fn a_claim_is_refused_once_another_order_epoch_or_agent_was_faster() {
+        let read = task(Some(order(1)), Some(status(7, TaskState::Done)));
+        let patch = to_status(&read, &claimed()).unwrap();
+        let other_order = task(Some(order(2)), read.status.clone());
+        let mut other_epoch = read.clone();
+        other_epoch.spec.order.as_mut().unwrap().epoch = 4;
+        let other_agent = task(Some(order(1)), Some(claimed()));
+        for (name, there) in [("order", other_order), ("epoch", other_epoch), ("agent", other_agent)] {
+            assert!(applied(&there, &patch).is_err(), "another {name}");
+        }
+        // Without an earlier answer to test for, the version of the whole object stands in.
+        let read = task(Some(order(1)), None);
+        let patch = to_status(&read, &claimed()).unwrap();
+        let mut there = read.clone();
+        there.metadata.resource_version = Some("42".into());
+        assert!(applied(&there, &patch).is_err());
+    }
+
+    #[test]
+    fn an_answer_is_refused_under_another_key_or_from_another_state() {
+        let read = task(Some(order(1)), Some(claimed()));
+        let patch = to_status(&read, &NodeTaskStatus { state: Some(TaskState::Done), ..claimed() }).unwrap();
+        assert!(applied(&read, &patch).is_ok());
+        let under_other_key = task(Some(order(1)), Some(status(2, TaskState::Claimed)));
+        let from_other_state = task(Some(order(1)), Some(status(1, TaskState::Stopped)));
+        assert!(applied(&under_other_key, &patch).is_err());
+        assert!(applied(&from_other_state, &patch).is_err());
+    }
+
+    #[test]
+    fn an_inventory_rests_on_its_request_and_not_on_the_order() {
+        let mut read = task(Some(order(1)), Some(claimed()));
+        read.spec.inventory_request = Some("r".into());
+        let inventory = Some(NodeInventory { request: Some("r".into()), ..NodeInventory::default() });
+        let patch = to_status(&read, &NodeTaskStatus { inventory, ..claimed() }).unwrap();
+        let mut there = read.clone();
+        there.spec.order.as_mut().unwrap().proceed = true;
+        there.spec.order.as_mut().unwrap().epoch = 9;
+        assert!(applied(&there, &patch).is_ok());
+        there.spec.inventory_request = Some("newer".into());
+        assert!(applied(&there, &patch).is_err());
+    }
+
+    #[test]
+    fn nothing_is_written_for_the_time_alone() {
+        let read = task(Some(order(1)), Some(claimed()));
+        assert!(to_status(&read, &NodeTaskStatus { updated_at: None, ..claimed() }).is_none());
+    }
+}

@@ -228,10 +228,8 @@ fn wanted(task: &NodeTask, order: &Order, lying: Option<&MailOrder>) -> MailOrde
 /// Another order that lies in the mailbox without its final answer.
 fn open_beside<'m>(mail: &'m Mail, order: &Order) -> Option<&'m MailOrder> {
     let lying = mail.order.as_ref().filter(|lying| lying.order.key != order.key)?;
-    let answered = mail
-        .answer
-        .as_ref()
-        .is_some_and(|answer| answer.key == lying.order.key && answer.verdict.state().is_final());
+    let answered =
+        mail.answer.as_ref().is_some_and(|answer| answer.key == lying.order.key && answer.verdict.state().is_final());
     (!answered).then_some(lying)
 }
 
@@ -244,8 +242,7 @@ fn unfit(task: &NodeTask, order: &Order, mail: &Mail) -> Option<(ErrorClass, &'s
         let message = format!("the order has epoch {}, this node has seen epoch {seen}", order.epoch);
         return Some((ErrorClass::Transient, "StaleEpoch", message));
     }
-    let unknown =
-        order.prepare.iter().chain(&order.finish).find(|step| !ORDER_KINDS.contains(&step.kind.as_str()))?;
+    let unknown = order.prepare.iter().chain(&order.finish).find(|step| !ORDER_KINDS.contains(&step.kind.as_str()))?;
     let message = format!(
         "step {} has kind {}, which this release does not have: run agent and operator of one release",
         unknown.name, unknown.kind

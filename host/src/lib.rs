@@ -20,6 +20,8 @@ mod class;
 pub mod process;
 #[cfg(feature = "real")]
 pub mod real;
+#[cfg(feature = "real")]
+pub mod unit;
 #[cfg(test)]
 mod runner_tests;
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use crate::memory::Memory;
 use crate::real::{RealHost, Settings, probe_machine};
 use crate::store::FileStore;
+use crate::unit::UnitFile;
 use crate::verdict::under_way;
 use crate::{RunnerConfig, RunnerEnd};
 use anyhow::Context;
@@ -84,11 +85,24 @@ async fn work(folder: &Folder, node_name: Option<String>) -> anyhow::Result<Exit
     let clock = Arc::new(RealClock);
     let settings = Settings { state: folder.dir.clone(), ..Settings::of_this_machine(clock.clone()) };
     let ports = MachinePorts { host: Arc::new(RealHost::new(settings)), disk: folder.disk() };
-    let end = crate::run(RunnerConfig { ports, clock, node_name }, shutdown_on_signals()?).await?;
+    let shutdown = shutdown_on_signals()?;
+    let unit = UnitFile::of_this_machine();
+    if let Some(unit) = &unit {
+        let kept = unit.keep(&std::env::current_exe()?, &folder.dir, node_name.as_deref()).await;
+        if let Err(error) = kept {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "a reboot in the middle would not be gone on from"
+            );
+        }
+    }
+    let end = crate::run(RunnerConfig { ports, clock, node_name }, shutdown).await?;
     tracing::info!(?end, "ends");
-    Ok(match end {
-        RunnerEnd::Idle | RunnerEnd::Answered(_) | RunnerEnd::AnotherRuns | RunnerEnd::Shutdown => ExitCode::SUCCESS,
-    })
+    match (end, &unit) {
+        (RunnerEnd::Idle | RunnerEnd::Answered(_), Some(unit)) => unit.remove().await?,
+        (RunnerEnd::Idle | RunnerEnd::Answered(_), None) | (RunnerEnd::AnotherRuns | RunnerEnd::Shutdown, _) => {}
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn status(folder: &Folder) -> anyhow::Result<ExitCode> {
