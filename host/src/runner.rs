@@ -239,12 +239,7 @@ impl Runner {
     }
 
     /// Moves a run that was taken as far as it goes now, and answers where it stands.
-    async fn advance(
-        &self,
-        mail: &MailOrder,
-        run: StoredRun,
-        changed: &BTreeSet<String>,
-    ) -> Result<Turn, RunnerError> {
+    async fn advance(&self, mail: &MailOrder, run: StoredRun, changed: &BTreeSet<String>) -> Result<Turn, RunnerError> {
         let order = &mail.order;
         let ending = self.ending(mail, &run.cursor).await?;
         if let Some(ending) = ending {
@@ -463,7 +458,9 @@ impl Runner {
             (Verdict::Prepared, _) => "prepared; waits for proceed".to_owned(),
             (Verdict::Done, _) => "done".to_owned(),
             (Verdict::Stopped, _) => "stopped as it was asked to".to_owned(),
-            (Verdict::Failed { error } | Verdict::Refused { error }, Some(step)) => format!("{step}: {}", error.message),
+            (Verdict::Failed { error } | Verdict::Refused { error }, Some(step)) => {
+                format!("{step}: {}", error.message)
+            }
             (Verdict::Failed { error } | Verdict::Refused { error }, None) => error.message.clone(),
         };
         let answer = Answer {

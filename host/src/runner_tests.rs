@@ -1,5 +1,8 @@
 //! The runner killed at each of its disk writes and at each effect on the machine, and what it refuses.
-#![expect(clippy::disallowed_methods, reason = "these tests run on tokio's paused time, which is made of its clock and sleeps")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "these tests run on tokio's paused time, which is made of its clock and sleeps"
+)]
 
 use crate::runner::{RunnerConfig, RunnerEnd, RunnerError, run};
 use crate::samples::{EFFECTS, NEW, OLD, mail, order, step};
@@ -156,7 +159,8 @@ async fn a_reboot_under_an_order_is_told_and_the_order_goes_on() {
     let world = World::new(FakeHost::worker(OLD));
     world.put(&order(1)).await;
     world.host.interrupt(2, Interruption::Between);
-    let death = select(Box::pin(world.host.until_interruption()), Box::pin(run(world.config(), CancellationToken::new())));
+    let death =
+        select(Box::pin(world.host.until_interruption()), Box::pin(run(world.config(), CancellationToken::new())));
     death.await;
     world.host.reboot();
     world.disk.restart();
@@ -277,7 +281,8 @@ async fn an_order_beside_an_unfinished_one_is_refused_until_a_person_gives_that_
     let world = World::new(FakeHost::worker(OLD));
     world.put(&order(1)).await;
     world.host.interrupt(2, Interruption::Between);
-    let death = select(Box::pin(world.host.until_interruption()), Box::pin(run(world.config(), CancellationToken::new())));
+    let death =
+        select(Box::pin(world.host.until_interruption()), Box::pin(run(world.config(), CancellationToken::new())));
     death.await;
     world.host.restart();
     world.disk.restart();
@@ -297,7 +302,8 @@ async fn a_damaged_journal_fails_the_order_with_the_file_named() {
     let world = World::new(FakeHost::worker(OLD));
     world.put(&order(1)).await;
     world.host.interrupt(1, Interruption::Before);
-    let death = select(Box::pin(world.host.until_interruption()), Box::pin(run(world.config(), CancellationToken::new())));
+    let death =
+        select(Box::pin(world.host.until_interruption()), Box::pin(run(world.config(), CancellationToken::new())));
     death.await;
     world.host.restart();
     world.disk.restart();

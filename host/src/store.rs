@@ -393,7 +393,10 @@ mod tests {
             bytes[position] ^= 1;
             disk.put(&path, &bytes);
             let error = block_on(store.load(&name)).unwrap_err();
-            assert!(matches!(&error, StoreError::Corrupt { source, .. } if source.to_string().contains(&path)), "{error}");
+            assert!(
+                matches!(&error, StoreError::Corrupt { source, .. } if source.to_string().contains(&path)),
+                "{error}"
+            );
         }
         disk.put(&path, b"");
         assert!(matches!(block_on(store.load(&name)), Err(StoreError::Corrupt { .. })));

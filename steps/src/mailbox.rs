@@ -305,8 +305,8 @@ impl<'d> Mailbox<'d> {
         content: &T,
     ) -> Result<(), MailboxError> {
         let envelope = Envelope { format: FORMAT, content };
-        let bytes = serde_json::to_vec(&envelope)
-            .map_err(|error| MailboxError::Malformed { path, why: error.to_string() })?;
+        let bytes =
+            serde_json::to_vec(&envelope).map_err(|error| MailboxError::Malformed { path, why: error.to_string() })?;
         if bytes.len() > bytes_max {
             return Err(MailboxError::TooLarge { path, bytes: bytes.len(), bytes_max });
         }

@@ -19,12 +19,13 @@ const BACKUP_PREFIX: &str = "kubeadm-backup-manifests";
 
 /// What `kubeadm upgrade` means by its last lines; the first fitting line counts.
 const UPGRADE: [Meaning; 13] = [
-    // Just after the API server came back its authorizer may not know the nodes yet; seconds later it does.
+    // Just after the API server came back its authorizers know nobody's rights yet, not even kubernetes-admin's; seconds
+    // later they do.
     Meaning {
-        words: "is forbidden: User \"system:node:",
+        words: "is forbidden: User \"",
         class: Class::Transient,
         code: "ApiServerNotReady",
-        advice: "the API server does not know this node's rights yet",
+        advice: "the API server does not know this user's rights yet, as just after its start",
     },
     Meaning {
         words: "[ERROR CreateJob]",
@@ -175,8 +176,12 @@ mod tests {
         let cold = "error execution phase preflight: could not get config: configmaps \"kubeadm-config\" is forbidden: User \
                     \"system:node:w1\" cannot get resource \"configmaps\" in API group \"\" in the namespace \"kube-system\": no \
                     relationship found between node 'w1' and this object";
+        let admin = "error: [upgrade] FATAL: failed to get config map: configmaps \"kubeadm-config\" is forbidden: User \"kubernetes-admin\" \
+                     cannot get resource \"configmaps\" in API group \"\" in the namespace \"kube-system\" | To see the stack trace of \
+                     this error execute with --v=5 or higher";
         let cases = [
             (cold, Class::Transient, "ApiServerNotReady"),
+            (admin, Class::Transient, "ApiServerNotReady"),
             (
                 "[preflight] Some fatal errors occurred: | [ERROR CreateJob]: Job did not complete",
                 Class::Transient,

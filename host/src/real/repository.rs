@@ -147,7 +147,9 @@ impl RealHost {
         if !versions.iter().any(|(version, _)| version.minor_version() == minor) {
             return Err(needs_operator(
                 "RepositoryEmpty",
-                format!("the package repository of {minor} offers no kubeadm of {minor}: look at its source file and at the mirror"),
+                format!(
+                    "the package repository of {minor} offers no kubeadm of {minor}: look at its source file and at the mirror"
+                ),
             ));
         }
         let marker = serde_json::to_vec(&Refreshed::of(&self.source_files()))

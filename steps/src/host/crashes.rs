@@ -48,7 +48,10 @@ fn cases() -> Vec<Case> {
         Case {
             machine: worker,
             kind: params::INSTALL_PACKAGES,
-            params: value(&params::InstallPackages { packages: vec![Package::Kubelet, Package::Kubectl], version: NEW }),
+            params: value(&params::InstallPackages {
+                packages: vec![Package::Kubelet, Package::Kubectl],
+                version: NEW,
+            }),
             effects: &["install kubelet kubectl 1.34.4"],
         },
         Case {

@@ -26,10 +26,7 @@ impl Step<Machine> for InstallPackages {
     }
 }
 
-async fn wanting(
-    ctx: &StepContext<'_, Machine>,
-    params: &params::InstallPackages,
-) -> Result<Vec<Package>, StepError> {
+async fn wanting(ctx: &StepContext<'_, Machine>, params: &params::InstallPackages) -> Result<Vec<Package>, StepError> {
     let mut wanting = Vec::new();
     for &package in &params.packages {
         if !ctx.ports().host.package(package).await?.is_at(&params.version) {

@@ -26,7 +26,8 @@ impl Step<Machine> for RestartKubelet {
                 Ok(Probe::Unknown(Reason::new("KubeletUnknown", message)))
             }
             Some(installed) if installed != params.version => {
-                let message = format!("kubelet {installed} is installed, {} is wanted: install it first", params.version);
+                let message =
+                    format!("kubelet {installed} is installed, {} is wanted: install it first", params.version);
                 Err(StepError::NeedsOperator(Reason::new("OtherKubeletInstalled", message)))
             }
             Some(_) if !kubelet.runs_installed => Ok(Probe::Unsatisfied),

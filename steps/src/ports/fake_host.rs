@@ -1,8 +1,6 @@
 //! A machine in memory that can crash at each of its effects: the fake of [`HostOps`].
 
-use super::host::{
-    HostError, HostOps, KubeadmUpgrade, KubeletState, Package, PackageState, SnapshotInfo, StaticPods,
-};
+use super::host::{HostError, HostOps, KubeadmUpgrade, KubeletState, Package, PackageState, SnapshotInfo, StaticPods};
 use async_trait::async_trait;
 use chrono::DateTime;
 use cupcake_crds::node_task::NodeInventory;

@@ -8,7 +8,10 @@ use std::time::Duration;
 #[derive(Debug, Clone, Copy)]
 pub struct RealClock;
 
-#[expect(clippy::disallowed_methods, reason = "this is the one place that reads the machine's clock in these processes")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the one place that reads the machine's clock in these processes"
+)]
 impl Clock for RealClock {
     fn now(&self) -> Timestamp {
         chrono::Utc::now()
