@@ -1,5 +1,4 @@
 //! All benches in one program, which ends in one table.
-#![expect(missing_docs, reason = "criterion's macro makes a public function")]
 
 use criterion::{Criterion, criterion_group};
 use cupcake_benches::history::{history, replay};

@@ -6,6 +6,7 @@
 
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -101,14 +102,14 @@ fn listing(metadata: &Value) -> String {
     let mut heading = "";
     for ((kind, room), targets) in &inner {
         if *kind != heading {
-            text += &format!("\n[{kind} dependencies]\n");
+            writeln!(text, "\n[{kind} dependencies]").unwrap();
             heading = *kind;
         }
-        text += &format!("{room} -> {}\n", joined(targets));
+        writeln!(text, "{room} -> {}", joined(targets)).unwrap();
     }
     text += "\n[crates from outside that not every room may use directly, and who does]\n";
     for (name, users) in &outer {
-        text += &format!("{name} <- {}\n", joined(users));
+        writeln!(text, "{name} <- {}", joined(users)).unwrap();
     }
     text
 }
