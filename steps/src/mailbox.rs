@@ -329,3 +329,141 @@ struct Envelope<T> {
 struct Request {
     request: String,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ports::memory_disk::MemoryDisk;
+    use chrono::DateTime;
+    use cupcake_crds::values::KubeVersion;
+    use futures::executor::block_on;
+
+    fn mail(attempt: u32, epoch: u64) -> MailOrder {
+        let order = Order {
+            deadline_seconds: 600,
+            epoch,
+            finish: Vec::new(),
+            key: OrderKey { run_uid: "run".into(), vertex: "w-1/prepare".into(), attempt },
+            prepare: Vec::new(),
+            proceed: false,
+            stop: false,
+            target_version: KubeVersion::new(1, 34, 4),
+            traceparent: None,
+        };
+        MailOrder { node: NodeRef { name: "w-1".into(), uid: "node".into() }, order }
+    }
+
+    fn answer(attempt: u32, verdict: Verdict) -> Answer {
+        Answer {
+            key: mail(attempt, 3).order.key,
+            verdict,
+            step: None,
+            step_since: None,
+            message: None,
+            outputs: BTreeMap::new(),
+            boot_id: None,
+            at: DateTime::UNIX_EPOCH,
+        }
+    }
+
+    fn refused(mail: &MailOrder) -> TaskError {
+        TaskError {
+            class: cupcake_crds::node_task::ErrorClass::Transient,
+            code: "StaleEpoch".into(),
+            message: mail.order.key.to_string(),
+        }
+    }
+
+    #[test]
+    fn what_is_put_there_is_what_is_read_there() {
+        let disk = MemoryDisk::new();
+        let mailbox = Mailbox::on(&disk);
+        assert_eq!(block_on(mailbox.order()), Ok(None));
+        block_on(mailbox.put_order(&mail(1, 3))).unwrap();
+        assert_eq!(block_on(mailbox.order()), Ok(Some(mail(1, 3))));
+        let verdicts = [Verdict::Working, Verdict::Prepared, Verdict::Refused { error: refused(&mail(1, 3)) }];
+        for verdict in verdicts {
+            block_on(mailbox.put_answer(&answer(1, verdict.clone()))).unwrap();
+            assert_eq!(block_on(mailbox.answer()), Ok(Some(answer(1, verdict))));
+        }
+        block_on(mailbox.put_inventory_request("created")).unwrap();
+        assert_eq!(block_on(mailbox.inventory_request()), Ok(Some("created".into())));
+        block_on(mailbox.put_local_stop(&mail(1, 3).order.key)).unwrap();
+        assert_eq!(block_on(mailbox.local_stop()), Ok(Some(mail(1, 3).order.key)));
+    }
+
+    #[test]
+    fn an_order_stays_until_it_is_answered_and_no_epoch_goes_back() {
+        let disk = MemoryDisk::new();
+        let mailbox = Mailbox::on(&disk);
+        block_on(mailbox.put_order(&mail(1, 3))).unwrap();
+        assert_eq!(block_on(mailbox.put_order(&mail(2, 3))), Err(MailboxError::Occupied(mail(1, 3).order.key)));
+        block_on(mailbox.put_answer(&answer(1, Verdict::Prepared))).unwrap();
+        assert_eq!(block_on(mailbox.put_order(&mail(2, 3))), Err(MailboxError::Occupied(mail(1, 3).order.key)));
+        block_on(mailbox.put_answer(&answer(1, Verdict::Done))).unwrap();
+        let back = MailboxError::EpochBack { own: 2, current: 3 };
+        assert_eq!(block_on(mailbox.put_order(&mail(2, 2))), Err(back.clone()));
+        assert_eq!(block_on(mailbox.put_order(&mail(1, 2))), Err(back));
+        block_on(mailbox.put_order(&mail(2, 3))).unwrap();
+    }
+
+    #[test]
+    fn under_one_key_only_requests_and_a_newer_epoch_are_taken() {
+        let disk = MemoryDisk::new();
+        let mailbox = Mailbox::on(&disk);
+        block_on(mailbox.put_order(&mail(1, 3))).unwrap();
+        let mut proceed = mail(1, 4);
+        proceed.order.proceed = true;
+        block_on(mailbox.put_order(&proceed)).unwrap();
+        let changed = Err(MailboxError::Changed(proceed.order.key.clone()));
+        assert_eq!(block_on(mailbox.put_order(&mail(1, 4))), changed, "proceed withdrawn");
+        let mut other = proceed.clone();
+        other.order.deadline_seconds = 1;
+        assert_eq!(block_on(mailbox.put_order(&other)), changed, "other content");
+        assert_eq!(block_on(mailbox.order()), Ok(Some(proceed)));
+    }
+
+    #[test]
+    fn an_answer_counts_only_to_the_order_that_lies_there_and_a_final_one_stands() {
+        let disk = MemoryDisk::new();
+        let mailbox = Mailbox::on(&disk);
+        let not_asked = |attempt| Err(MailboxError::NotAsked(mail(attempt, 3).order.key));
+        assert_eq!(block_on(mailbox.put_answer(&answer(1, Verdict::Done))), not_asked(1));
+        block_on(mailbox.put_order(&mail(1, 3))).unwrap();
+        assert_eq!(block_on(mailbox.put_answer(&answer(2, Verdict::Done))), not_asked(2));
+        block_on(mailbox.put_answer(&answer(1, Verdict::Stopped))).unwrap();
+        let stands = Err(MailboxError::Answered(mail(1, 3).order.key));
+        assert_eq!(block_on(mailbox.put_answer(&answer(1, Verdict::Done))), stands);
+    }
+
+    #[test]
+    fn a_file_that_nobody_here_wrote_is_refused_by_name() {
+        let disk = MemoryDisk::new();
+        let mailbox = Mailbox::on(&disk);
+        for bad in ["", "{", r#"{"format":1}"#, r#"{"format":1,"content":{"node":{}}}"#] {
+            disk.put(ORDER, bad.as_bytes());
+            let error = block_on(mailbox.order()).unwrap_err();
+            assert!(matches!(error, MailboxError::Malformed { .. }) && error.to_string().contains(ORDER), "{error}");
+        }
+        disk.put(ORDER, br#"{"format":2,"content":{"new":true}}"#);
+        assert_eq!(block_on(mailbox.order()), Err(MailboxError::NewerFormat { path: ORDER, found: 2 }));
+        disk.put(ORDER, &vec![b' '; ORDER_BYTES_MAX + 1]);
+        assert!(matches!(block_on(mailbox.order()), Err(MailboxError::Disk(_))));
+        let mut large = answer(1, Verdict::Working);
+        large.message = Some("x".repeat(OTHER_BYTES_MAX));
+        disk.put(ORDER, b"");
+        let disk = MemoryDisk::new();
+        let mailbox = Mailbox::on(&disk);
+        block_on(mailbox.put_order(&mail(1, 3))).unwrap();
+        assert!(matches!(block_on(mailbox.put_answer(&large)), Err(MailboxError::TooLarge { .. })));
+    }
+
+    #[test]
+    fn orders_have_runs_of_their_own() {
+        let key = |run: &str, vertex: &str, attempt| OrderKey { run_uid: run.into(), vertex: vertex.into(), attempt };
+        let keys = [key("a", "b", 1), key("a", "b", 2), key("a", "c", 1), key("b", "b", 1), key("a", "b\n1", 1)];
+        let names: std::collections::BTreeSet<_> = keys.iter().map(run_name).collect();
+        assert_eq!(names.len(), keys.len());
+        assert_eq!(run_name(&keys[0]), run_name(&keys[0].clone()));
+    }
+}
