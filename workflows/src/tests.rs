@@ -52,11 +52,11 @@ fn the_plans_of_the_canonical_upgrade_are_as_in_the_golden_text() {
         stored(&wave.batches[0].plan),
     );
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/plans.txt");
-    if std::env::var_os("CUPCAKE_GOLDEN").is_some_and(|value| value == "write") {
+    if std::env::var_os("UPDATE_GOLDENS").is_some() {
         std::fs::write(path, &text).unwrap();
     }
     let golden = std::fs::read_to_string(path).unwrap_or_default();
-    assert!(golden == text, "the plans changed; CUPCAKE_GOLDEN=write takes this over:\n{text}");
+    assert!(golden == text, "the plans changed; UPDATE_GOLDENS=1 takes this over:\n{text}");
 }
 
 fn refused(fields: &Value, change: impl Fn(&mut ClusterSnapshot)) -> Refusal {

@@ -1,6 +1,6 @@
 //! The story of an upgrade, told in what `status.graph` and `status.message` say at its turns.
 //!
-//! The golden text is testdata/story.txt. `CUPCAKE_GOLDEN=write cargo test -p cupcake-workflows` writes it anew; read the diff.
+//! The golden text is testdata/story.txt. `UPDATE_GOLDENS=1 cargo test -p cupcake-workflows` writes it anew; read the diff.
 
 use super::*;
 use crate::testing::{Fate, World, cluster, plan_of, spec, usual, wave_of};
@@ -143,9 +143,9 @@ fn the_story_of_an_upgrade_is_told_as_in_the_golden_text() {
     wide_batch(&mut story);
     wave(&mut story);
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/story.txt");
-    if std::env::var_os("CUPCAKE_GOLDEN").is_some_and(|value| value == "write") {
+    if std::env::var_os("UPDATE_GOLDENS").is_some() {
         std::fs::write(path, &story.text).unwrap();
     }
     let golden = std::fs::read_to_string(path).unwrap_or_default();
-    assert!(golden == story.text, "the story changed; CUPCAKE_GOLDEN=write takes this over:\n{}", story.text);
+    assert!(golden == story.text, "the story changed; UPDATE_GOLDENS=1 takes this over:\n{}", story.text);
 }
