@@ -2,6 +2,10 @@
 //! their own; only the machines are simulated.
 //!
 //! Skipped with a loud line where Go is absent and no binaries are named; never skipped when CI is set.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "starts real processes, reads their files, and polls them by the wall clock up to a limit"
+)]
 
 use cupcake_crds::values::Phase;
 use cupcake_crds::{DirectUpdate, DirectUpdateSpec};
@@ -62,7 +66,7 @@ impl Drop for ApiServer {
 async fn client_of(kubeconfig: &Path) -> kube::Client {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let kubeconfig = kube::config::Kubeconfig::read_from(kubeconfig).unwrap();
-    let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await.unwrap();
+    let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &kube::config::KubeConfigOptions::default()).await.unwrap();
     config.default_retry = false;
     kube::Client::try_from(config).unwrap()
 }

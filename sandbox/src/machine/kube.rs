@@ -68,8 +68,8 @@ impl Kube {
     }
 
     /// Merge patch of an object or its status.
-    pub fn merge(&self, path: &str, patch: &Value) -> Result<(), Refused> {
-        self.call("PATCH", path, "application/merge-patch+json", text(patch)).map(|_| ())
+    pub fn merge(&self, path: &str, change: &Value) -> Result<(), Refused> {
+        self.call("PATCH", path, "application/merge-patch+json", text(change)).map(|_| ())
     }
 
     /// DELETE at once, of exactly the object with that UID.

@@ -59,12 +59,13 @@ impl SimMachine {
         };
         let effect = self.site.ledger.begin(self.effect(EffectKind::Kubeadm, format!("{word} {version}")));
         let result = match (how, self.role) {
-            (KubeadmUpgrade::Apply, NodeRole::ControlPlane) => self.upgrade_control_plane(how, version).await,
+            (KubeadmUpgrade::Apply | KubeadmUpgrade::Node, NodeRole::ControlPlane) => {
+                self.upgrade_control_plane(how, version).await
+            }
             (KubeadmUpgrade::Apply, NodeRole::Worker) => Err(permanent(
                 "NotAControlPlane",
                 "kubeadm upgrade apply: /etc/kubernetes/admin.conf: no such file or directory",
             )),
-            (KubeadmUpgrade::Node, NodeRole::ControlPlane) => self.upgrade_control_plane(how, version).await,
             (KubeadmUpgrade::Node, NodeRole::Worker) => self.upgrade_worker(version).await,
         };
         effect.end(if result.is_ok() { Ending::Well } else { Ending::Failed });
@@ -249,7 +250,7 @@ impl SimMachine {
                 continue;
             };
             let mut containers = addon["spec"]["template"]["spec"]["containers"].clone();
-            if containers[0]["image"] == Value::from(image.as_str()) {
+            if containers[0]["image"] == *image.as_str() {
                 continue;
             }
             containers[0]["image"] = Value::from(image);

@@ -1,4 +1,5 @@
 //! Virtual time: tokio's own time, moved to another date and, if somebody watches, made faster.
+#![expect(clippy::disallowed_methods, reason = "this is the clock of the simulated world, made of tokio's")]
 
 use chrono::TimeDelta;
 use cupcake_engine::clock::{Clock, Timestamp};

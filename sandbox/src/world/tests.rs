@@ -1,3 +1,5 @@
+#![expect(clippy::disallowed_methods, reason = "these tests cut short and wait on the world's own virtual time")]
+
 use super::*;
 use cupcake_steps::ports::host::{KubeadmUpgrade, Package};
 use crate::machine::SimHost;
@@ -98,7 +100,7 @@ fn an_install_that_is_cut_short_leaves_a_half_configured_package_that_is_not_hel
     in_quiet_world(config(1, 1), async |world| {
         let worker = host(world, "w-1");
         worker.switch_repository(TO.minor_version()).await.unwrap();
-        let cut = tokio::time::timeout(std::time::Duration::from_millis(2_000), worker.install(&[Package::Kubeadm], &TO));
+        let cut = tokio::time::timeout(std::time::Duration::from_secs(2), worker.install(&[Package::Kubeadm], &TO));
         cut.await.unwrap_err();
         let package = worker.package(Package::Kubeadm).await.unwrap();
         assert!(!package.whole && !package.held, "{package:?}");

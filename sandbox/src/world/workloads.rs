@@ -4,6 +4,7 @@
 //! Everything is driven by the calendar: a write that matters enters a reconcile, a moment later the reconcile looks at the
 //! store and makes the next step. Source: `k8s.io/kubernetes/pkg/controller/{deployment,replicaset,daemon}`, in outline.
 
+use super::pods::{Pod, PodKey, Pods, controller_of};
 use crate::api::{Object, Server};
 use crate::machine::kube::Kube;
 use crate::machine::kubeadm::is_ready as node_is_ready;
@@ -39,6 +40,8 @@ pub(super) struct Workloads {
     scheduler: Kube,
     /// Guards the draws and what is entered already.
     state: Mutex<State>,
+    /// Guards what is known of pods.
+    pods: Mutex<Pods>,
 }
 
 struct State {
@@ -64,7 +67,18 @@ impl Workloads {
             server,
             machines,
             state: Mutex::new(state),
+            pods: Mutex::default(),
         })
+    }
+
+    fn pods(&self) -> MutexGuard<'_, Pods> {
+        self.pods.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A pod was written by anybody.
+    pub(super) fn pod_written(&self, namespace: &str, name: &str) {
+        let pod = self.server.get("", "pods", namespace, name);
+        self.pods().refresh((namespace.to_owned(), name.to_owned()), pod.as_deref().map(Object::value));
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -120,6 +134,7 @@ impl Workloads {
         let Some(pod) = self.server.get("", "pods", namespace, name) else {
             return;
         };
+        self.pod_written(namespace, name);
         self.tell_owner(pod.value());
         let grace = pod.value()["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or(30);
         let span = self.draw(Act::PodEnds).min(TimeDelta::seconds(grace.max(0)));
@@ -141,6 +156,7 @@ impl Workloads {
             self.site.after(AGAIN, move || this.pod_ended(&key.0, &key.1, &key.2));
             return;
         }
+        self.pod_written(namespace, name);
         self.tell_owner(pod.value());
     }
 
@@ -161,11 +177,10 @@ impl Workloads {
     }
 
     /// Pods of a controller that are not on their way out, and how many are.
-    fn pods_of(&self, owner: &Object) -> (Vec<Arc<Object>>, usize) {
-        let owned = |pod: &Arc<Object>| controller_of(pod.value()).is_some_and(|of| of["uid"] == *owner.uid());
-        let pods: Vec<Arc<Object>> = self.server.list("", "pods").into_iter().filter(owned).collect();
+    fn pods_of(&self, owner: &Object) -> (Vec<(PodKey, Pod)>, usize) {
+        let pods = self.pods().of_owner(owner.uid());
         let all = pods.len();
-        let staying: Vec<Arc<Object>> = pods.into_iter().filter(|pod| !is_terminating(pod.value())).collect();
+        let staying: Vec<(PodKey, Pod)> = pods.into_iter().filter(|(_, pod)| !pod.terminating).collect();
         let leaving = all - staying.len();
         (staying, leaving)
     }
@@ -233,16 +248,16 @@ impl Workloads {
         let wanted = usize::try_from(set.value()["spec"]["replicas"].as_i64().unwrap_or(1)).unwrap_or_default();
         let (pods, _leaving) = self.pods_of(&set);
         for _ in pods.len()..wanted {
-            self.create_pod(&set, name, None, json!({}));
+            self.create_pod(&set, name, None, &json!({}));
         }
         // Pods that are not ready go first.
-        let mut surplus: Vec<&Arc<Object>> = pods.iter().collect();
-        surplus.sort_by_key(|pod| pod_is_ready(pod.value()));
-        for pod in surplus.into_iter().take(pods.len().saturating_sub(wanted)) {
-            let _gone = self.controller.delete(&pod_path(namespace, pod.name()), pod.uid());
+        let mut surplus: Vec<&(PodKey, Pod)> = pods.iter().collect();
+        surplus.sort_by_key(|(_, pod)| pod.ready);
+        for (key, pod) in surplus.into_iter().take(pods.len().saturating_sub(wanted)) {
+            self.delete_pod(key, pod);
         }
         let (pods, _leaving) = self.pods_of(&set);
-        let ready = pods.iter().filter(|pod| pod_is_ready(pod.value())).count();
+        let ready = pods.iter().filter(|(_, pod)| pod.ready).count();
         let status = json!({
             "observedGeneration": set.value()["metadata"]["generation"], "replicas": pods.len(),
             "fullyLabeledReplicas": pods.len(), "readyReplicas": ready, "availableReplicas": ready,
@@ -263,27 +278,23 @@ impl Workloads {
         let hash = template_hash(&spec["template"]);
         let unavailable_max = spec["updateStrategy"]["rollingUpdate"]["maxUnavailable"].as_u64().unwrap_or(1);
         let (pods, leaving) = self.pods_of(&set);
-        let all_pods = self.server.list("", "pods");
-        let occupied: BTreeSet<&str> = all_pods
-            .iter()
-            .filter(|pod| controller_of(pod.value()).is_some_and(|of| of["uid"] == *set.uid()))
-            .map(|pod| node_of(pod.value()))
-            .collect();
+        let everybody = self.pods().of_owner(set.uid());
+        let occupied: BTreeSet<&str> = everybody.iter().map(|(_, pod)| pod.node.as_str()).collect();
         let nodes = self.server.list("", "nodes");
         for node in nodes.iter().filter(|node| !occupied.contains(node.name())) {
             let labels = json!({"controller-revision-hash": hash});
-            self.create_pod(&set, name, Some(node.name()), labels);
+            self.create_pod(&set, name, Some(node.name()), &labels);
         }
-        let is_new = |pod: &&Arc<Object>| pod.value()["metadata"]["labels"]["controller-revision-hash"] == *hash;
+        let is_new = |pod: &&(PodKey, Pod)| pod.1.revision == hash;
         let missing = nodes.len().saturating_sub(occupied.len());
-        let not_ready = pods.iter().filter(|pod| !pod_is_ready(pod.value())).count();
+        let not_ready = pods.iter().filter(|(_, pod)| !pod.ready).count();
         let unavailable = u64::try_from(missing + not_ready + leaving).unwrap_or(u64::MAX);
         let room = usize::try_from(unavailable_max.saturating_sub(unavailable)).unwrap_or_default();
-        for pod in pods.iter().filter(|pod| !is_new(pod)).take(room) {
-            let _gone = self.controller.delete(&pod_path(namespace, pod.name()), pod.uid());
+        for (key, pod) in pods.iter().filter(|pod| !is_new(pod)).take(room) {
+            self.delete_pod(key, pod);
         }
         let (pods, _leaving) = self.pods_of(&set);
-        let ready = pods.iter().filter(|pod| pod_is_ready(pod.value())).count();
+        let ready = pods.iter().filter(|(_, pod)| pod.ready).count();
         let status = json!({
             "observedGeneration": set.value()["metadata"]["generation"], "desiredNumberScheduled": nodes.len(),
             "currentNumberScheduled": pods.len(), "numberMisscheduled": 0, "numberReady": ready,
@@ -309,7 +320,13 @@ impl Workloads {
         self.controller.merge(&path, &json!({"status": status})).is_ok()
     }
 
-    fn create_pod(self: &Arc<Self>, owner: &Object, prefix: &str, node: Option<&str>, labels: Value) {
+    /// Asks for a pod's end; the ear sees the request and tells its kubelet.
+    fn delete_pod(&self, (namespace, name): &PodKey, pod: &Pod) {
+        let _gone = self.controller.delete(&pod_path(namespace, name), &pod.uid);
+        self.pod_written(namespace, name);
+    }
+
+    fn create_pod(self: &Arc<Self>, owner: &Object, prefix: &str, node: Option<&str>, labels: &Value) {
         let template = &owner.value()["spec"]["template"];
         let suffix: String = {
             let mut state = self.lock();
@@ -335,12 +352,12 @@ impl Workloads {
         if created.is_err() {
             return;
         }
-        match node {
-            Some(_) => self.pod_bound(owner.namespace(), &name),
-            None => {
-                let (this, key) = (Arc::clone(self), (owner.namespace().to_owned(), name));
-                self.site.after(self.draw(Act::Controller), move || this.schedule(&key.0, &key.1));
-            }
+        self.pod_written(owner.namespace(), &name);
+        if node.is_some() {
+            self.pod_bound(owner.namespace(), &name);
+        } else {
+            let (this, key) = (Arc::clone(self), (owner.namespace().to_owned(), name));
+            self.site.after(self.draw(Act::Controller), move || this.schedule(&key.0, &key.1));
         }
     }
 
@@ -349,17 +366,13 @@ impl Workloads {
         let Some(pod) = self.server.get("", "pods", namespace, name) else {
             return;
         };
-        let owner = controller_of(pod.value()).map(|owner| &owner["uid"]);
-        let mut load: BTreeMap<String, (usize, usize)> = BTreeMap::new();
-        for other in self.server.list("", "pods") {
-            let sibling = controller_of(other.value()).map(|of| &of["uid"]) == owner;
-            let entry = load.entry(node_of(other.value()).to_owned()).or_default();
-            entry.0 += usize::from(sibling);
-            entry.1 += 1;
-        }
+        let owner = controller_of(pod.value()).map(|owner| text(&owner["uid"])).unwrap_or_default();
         let nodes = self.server.list("", "nodes");
         let fitting = nodes.iter().filter(|node| node_takes(node.value(), pod.value()));
-        let chosen = fitting.min_by_key(|node| load.get(node.name()).copied().unwrap_or_default());
+        let chosen = {
+            let pods = self.pods();
+            fitting.min_by_key(|node| pods.load(node.name(), &owner))
+        };
         let bound = chosen.filter(|_| self.site.control_plane.is_available()).is_some_and(|node| {
             let binding = json!({
                 "apiVersion": "v1", "kind": "Binding", "metadata": {"name": name, "namespace": namespace},
@@ -368,6 +381,7 @@ impl Workloads {
             self.scheduler.create(&format!("{}/binding", pod_path(namespace, name)), &binding).is_ok()
         });
         if bound {
+            self.pod_written(namespace, name);
             self.pod_bound(namespace, name);
         } else {
             self.lock().pending.insert((namespace.to_owned(), name.to_owned()));
@@ -411,17 +425,13 @@ impl Workloads {
             &stamp(self.site.now()),
         );
         let _gone = self.kubelet(&node).merge(&format!("{}/status", pod_path(namespace, name)), &status);
+        self.pod_written(namespace, name);
         self.tell_owner(pod.value());
     }
 
     /// Whether a node has pods that a drain has to evict.
     pub(super) fn has_evictable(&self, node: &str) -> bool {
-        self.server.list("", "pods").iter().any(|pod| {
-            let value = pod.value();
-            let mirror = value["metadata"]["annotations"].get("kubernetes.io/config.mirror").is_some();
-            let daemon = controller_of(value).is_some_and(|owner| owner["kind"] == "DaemonSet");
-            node_of(value) == node && !mirror && !daemon
-        })
+        self.pods().has_evictable(node)
     }
 }
 
@@ -440,15 +450,6 @@ pub(super) fn node_of(pod: &Value) -> &str {
 
 fn is_terminating(object: &Value) -> bool {
     object["metadata"]["deletionTimestamp"].is_string()
-}
-
-fn pod_is_ready(pod: &Value) -> bool {
-    let conditions = pod["status"]["conditions"].as_array();
-    conditions.into_iter().flatten().any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
-}
-
-fn controller_of(object: &Value) -> Option<&Value> {
-    object["metadata"]["ownerReferences"].as_array()?.iter().find(|owner| owner["controller"] == Value::Bool(true))
 }
 
 fn template_hash(template: &Value) -> String {
