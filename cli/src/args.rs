@@ -36,7 +36,9 @@ pub(crate) enum Command {
     #[command(after_help = crate::sandbox::args::EXAMPLES)]
     Sandbox(SandboxArgs),
     /// Show what a DirectUpdate would do: exits 2 if there is something to do, 0 if not, 3 if it is refused
-    #[command(after_help = "Examples:\n  kubectl cupcake plan -f update.yaml\n  kubectl cupcake plan -f update.yaml -o json")]
+    #[command(
+        after_help = "Examples:\n  kubectl cupcake plan -f update.yaml\n  kubectl cupcake plan -f update.yaml -o json"
+    )]
     Plan(PlanArgs),
     /// Show how far an upgrade is
     #[command(after_help = "Examples:\n  kubectl cupcake status\n  kubectl cupcake status my-update -o json")]

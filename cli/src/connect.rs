@@ -28,9 +28,9 @@ async fn config(connection: &Connection) -> Result<kube::Config, Failure> {
     let options = KubeConfigOptions { context: connection.context.clone(), ..KubeConfigOptions::default() };
     match &connection.kubeconfig {
         // KUBECONFIG may name several files; kube merges them itself.
-        Some(file) if file.as_os_str().to_string_lossy().contains(':') => {
-            kube::Config::from_kubeconfig(&options).await.map_err(|error| Failure::from_error("read the kubeconfig", &error, NEXT))
-        }
+        Some(file) if file.as_os_str().to_string_lossy().contains(':') => kube::Config::from_kubeconfig(&options)
+            .await
+            .map_err(|error| Failure::from_error("read the kubeconfig", &error, NEXT)),
         Some(file) => {
             let tried = format!("read kubeconfig {}", file.display());
             let kubeconfig = Kubeconfig::read_from(file).map_err(|error| Failure::from_error(&tried, &error, NEXT))?;
@@ -38,9 +38,9 @@ async fn config(connection: &Connection) -> Result<kube::Config, Failure> {
                 .await
                 .map_err(|error| Failure::from_error(&tried, &error, NEXT))
         }
-        None if connection.context.is_some() => {
-            kube::Config::from_kubeconfig(&options).await.map_err(|error| Failure::from_error("read the kubeconfig", &error, NEXT))
-        }
+        None if connection.context.is_some() => kube::Config::from_kubeconfig(&options)
+            .await
+            .map_err(|error| Failure::from_error("read the kubeconfig", &error, NEXT)),
         None => kube::Config::infer().await.map_err(|error| Failure::from_error("find a kubeconfig", &error, NEXT)),
     }
 }
@@ -48,7 +48,9 @@ async fn config(connection: &Connection) -> Result<kube::Config, Failure> {
 /// What a failed request to the cluster means.
 pub fn request_failed(tried: &str, error: &kube::Error) -> Failure {
     let next = match error {
-        kube::Error::Api(status) if status.is_not_found() => "kubectl get crd | grep cupcake, to see whether CUPCAKE is installed",
+        kube::Error::Api(status) if status.is_not_found() => {
+            "kubectl get crd | grep cupcake, to see whether CUPCAKE is installed"
+        }
         kube::Error::Api(status) if status.is_forbidden() => "kubectl auth can-i get upgraderuns",
         _ => "kubectl cluster-info, to see whether the API server answers",
     };

@@ -110,7 +110,8 @@ impl Forest {
             (None, Some(run)) => run.spec.target_version.to_string(),
             (None, None) => String::new(),
         };
-        let progress = self.update.as_ref().and_then(|update| update.status.as_ref()).and_then(|status| status.progress.clone());
+        let progress =
+            self.update.as_ref().and_then(|update| update.status.as_ref()).and_then(|status| status.progress.clone());
         let progress = progress.map_or_else(String::new, |progress| format!("  {progress}"));
         format!("{name} to {target}: {:?}{progress}", self.phase())
     }

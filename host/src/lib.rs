@@ -20,11 +20,11 @@ mod class;
 pub mod process;
 #[cfg(feature = "real")]
 pub mod real;
-#[cfg(feature = "real")]
-pub mod unit;
 #[cfg(test)]
 mod runner_tests;
 #[cfg(test)]
 mod samples;
+#[cfg(feature = "real")]
+pub mod unit;
 
 pub use runner::{RunnerConfig, RunnerEnd, RunnerError, run};

@@ -66,7 +66,8 @@ impl Drop for ApiServer {
 async fn client_of(kubeconfig: &Path) -> kube::Client {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let kubeconfig = kube::config::Kubeconfig::read_from(kubeconfig).unwrap();
-    let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &kube::config::KubeConfigOptions::default()).await.unwrap();
+    let mut config =
+        kube::Config::from_custom_kubeconfig(kubeconfig, &kube::config::KubeConfigOptions::default()).await.unwrap();
     config.default_retry = false;
     kube::Client::try_from(config).unwrap()
 }

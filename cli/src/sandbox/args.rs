@@ -67,6 +67,8 @@ pub(crate) struct SandboxArgs {
 }
 
 fn concurrency(text: &str) -> Result<Concurrency, String> {
-    let value = text.parse::<u32>().map_or_else(|_not_a_number| serde_json::json!(text), |number| serde_json::json!(number));
-    serde_json::from_value(value).map_err(|_invalid| "write a number such as 5 or a percentage such as \"10%\"".to_owned())
+    let value =
+        text.parse::<u32>().map_or_else(|_not_a_number| serde_json::json!(text), |number| serde_json::json!(number));
+    serde_json::from_value(value)
+        .map_err(|_invalid| "write a number such as 5 or a percentage such as \"10%\"".to_owned())
 }

@@ -32,7 +32,12 @@ impl Report {
         let cordoned = outcome.nodes.iter().filter(|node| !node.schedulable).count();
         let mut lines = vec![
             String::new(),
-            format!("{}: {} nodes at {}, {cordoned} cordoned", outcome.phase, outcome.nodes.len(), versions.join(" and ")),
+            format!(
+                "{}: {} nodes at {}, {cordoned} cordoned",
+                outcome.phase,
+                outcome.nodes.len(),
+                versions.join(" and ")
+            ),
         ];
         if !outcome.succeeded() {
             lines.push(format!("  {}", outcome.message));

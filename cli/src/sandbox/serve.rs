@@ -28,7 +28,8 @@ pub(super) fn run(args: &SandboxArgs, address: SocketAddr) -> Result<Exit, Failu
         let listener = TcpListener::bind(address).await.map_err(|error| {
             Failure::from_error(&format!("listen on {address}"), &error, "kubectl cupcake sandbox --serve 127.0.0.1:0")
         })?;
-        let io_failed = |error: &std::io::Error| Failure::from_error("serve", error, "kubectl cupcake sandbox --serve 127.0.0.1:0");
+        let io_failed =
+            |error: &std::io::Error| Failure::from_error("serve", error, "kubectl cupcake sandbox --serve 127.0.0.1:0");
         let address = listener.local_addr().map_err(|error| io_failed(&error))?;
         let file = kubeconfig_path(address);
         write_kubeconfig(&file, &kubeconfig(address)).map_err(|error| io_failed(&error))?;

@@ -94,9 +94,9 @@ pub(super) fn run(args: &SandboxArgs) -> Result<Exit, Failure> {
         Component::Operator | Component::Agent => vec![Moment::Before, Moment::After],
         Component::Runner => vec![Moment::Before, Moment::After, Moment::Torn],
     };
-    let rows = Component::ALL.into_iter().flat_map(|component| {
-        moments(component).into_iter().map(move |moment| Row::new(component, moment))
-    });
+    let rows = Component::ALL
+        .into_iter()
+        .flat_map(|component| moments(component).into_iter().map(move |moment| Row::new(component, moment)));
     let sweep = Mutex::new(Sweep { rows: rows.collect(), failure: None });
     let threads = std::thread::available_parallelism().map_or(1, NonZero::get).min(THREADS_MAX);
     std::thread::scope(|scope| {

@@ -81,7 +81,9 @@ impl fmt::Display for Crash {
 
 /// Why a text names no crash.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} names no crash; write operator@N, agent@N or runner@N with N >= 1, and :before, :after or :torn if not after")]
+#[error(
+    "{0:?} names no crash; write operator@N, agent@N or runner@N with N >= 1, and :before, :after or :torn if not after"
+)]
 pub struct InvalidCrash(String);
 
 impl FromStr for Crash {
@@ -91,8 +93,7 @@ impl FromStr for Crash {
         let invalid = || InvalidCrash(text.chars().take(64).collect());
         let (component, rest) = text.split_once('@').ok_or_else(invalid)?;
         let (write, moment) = rest.split_once(':').unwrap_or((rest, "after"));
-        let component =
-            Component::ALL.into_iter().find(|known| known.as_str() == component).ok_or_else(invalid)?;
+        let component = Component::ALL.into_iter().find(|known| known.as_str() == component).ok_or_else(invalid)?;
         let moment = [Moment::Before, Moment::After, Moment::Torn]
             .into_iter()
             .find(|known| known.as_str() == moment)

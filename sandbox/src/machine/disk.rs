@@ -202,7 +202,8 @@ impl Disk for SimDisk {
     async fn list(&self, path: &str) -> Result<Vec<String>, DiskError> {
         self.alive().await;
         let files = self.store.lock();
-        let name = |file: &String| (folder(file) == path).then(|| file[path.len()..].trim_start_matches('/').to_owned());
+        let name =
+            |file: &String| (folder(file) == path).then(|| file[path.len()..].trim_start_matches('/').to_owned());
         Ok(files.content.keys().filter_map(name).collect())
     }
 

@@ -82,8 +82,7 @@ impl Kube {
 
     /// DELETE with the object's own grace.
     pub fn delete(&self, path: &str, uid: &str) -> Result<(), Refused> {
-        let options =
-            serde_json::json!({"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": uid}});
+        let options = serde_json::json!({"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": uid}});
         self.call("DELETE", path, "application/json", text(&options)).map(|_| ())
     }
 

@@ -166,8 +166,9 @@ impl SimMachine {
     /// What `apply` checks of the cluster.
     fn may_apply(&self, version: KubeVersion) -> Result<(), HostError> {
         let config = self.config()?;
-        let present = configured_version(&config)
-            .ok_or_else(|| permanent("KubeadmConfigUnreadable", "kubeadm: ClusterConfiguration has no kubernetesVersion"))?;
+        let present = configured_version(&config).ok_or_else(|| {
+            permanent("KubeadmConfigUnreadable", "kubeadm: ClusterConfiguration has no kubernetesVersion")
+        })?;
         match present.minors_to(version) {
             Some(0 | 1) => {}
             Some(_) | None => {
@@ -192,7 +193,9 @@ impl SimMachine {
             if kubelet.and_then(|kubelet| kubelet.minors_to(version)).is_some_and(|minors| minors > minors_max) {
                 return Err(permanent(
                     "KubeletSkew",
-                    format!("kubeadm: the kubelet of node {name} is more than {minors_max} minors older than {version}"),
+                    format!(
+                        "kubeadm: the kubelet of node {name} is more than {minors_max} minors older than {version}"
+                    ),
                 ));
             }
             let control_plane = node["metadata"]["labels"].get("node-role.kubernetes.io/control-plane").is_some();
@@ -216,7 +219,10 @@ impl SimMachine {
         if self.role == NodeRole::Worker && asked < cold.len() {
             return Err(transient(
                 "KubeadmForbidden",
-                format!("kubeadm: configmaps \"kubeadm-config\" is forbidden: User \"system:node:{}\" cannot get it", self.name),
+                format!(
+                    "kubeadm: configmaps \"kubeadm-config\" is forbidden: User \"system:node:{}\" cannot get it",
+                    self.name
+                ),
             ));
         }
         let config = self.config()?;
@@ -225,7 +231,10 @@ impl SimMachine {
         }
         Err(permanent(
             "KubeadmConfigOlder",
-            format!("kubeadm: ClusterConfiguration does not say {}: kubeadm upgrade apply has to come first", version.with_v()),
+            format!(
+                "kubeadm: ClusterConfiguration does not say {}: kubeadm upgrade apply has to come first",
+                version.with_v()
+            ),
         ))
     }
 
@@ -235,7 +244,10 @@ impl SimMachine {
     }
 
     /// One request of kubeadm's.
-    fn asks<T>(&self, request: impl FnOnce(&super::kube::Kube) -> Result<T, super::kube::Refused>) -> Result<T, HostError> {
+    fn asks<T>(
+        &self,
+        request: impl FnOnce(&super::kube::Kube) -> Result<T, super::kube::Refused>,
+    ) -> Result<T, HostError> {
         if !self.site.control_plane.is_available() {
             return Err(transient("ApiAway", "kubeadm: the API server refuses connections"));
         }

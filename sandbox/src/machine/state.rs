@@ -116,8 +116,7 @@ impl SimMachine {
     /// A machine that runs `version` in every part.
     pub fn new(name: &str, role: NodeRole, version: KubeVersion, site: Arc<Site>) -> Arc<Self> {
         let images = Images::of(version);
-        let package =
-            PackageState { version: Some(package_version(version)), whole: true, held: true };
+        let package = PackageState { version: Some(package_version(version)), whole: true, held: true };
         let packages = [Package::Kubeadm, Package::Kubelet, Package::Kubectl];
         let tags: BTreeMap<String, String> = match role {
             NodeRole::ControlPlane => {

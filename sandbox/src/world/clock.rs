@@ -38,7 +38,10 @@ impl Clock for VirtualClock {
     fn now(&self) -> Timestamp {
         let elapsed = TimeDelta::from_std(self.start.elapsed()).unwrap_or(TimeDelta::MAX);
         let speed = i32::try_from(self.speed).unwrap_or(i32::MAX);
-        elapsed.checked_mul(speed).and_then(|elapsed| self.base.checked_add_signed(elapsed)).unwrap_or(Timestamp::MAX_UTC)
+        elapsed
+            .checked_mul(speed)
+            .and_then(|elapsed| self.base.checked_add_signed(elapsed))
+            .unwrap_or(Timestamp::MAX_UTC)
     }
 
     fn sleep_until(&self, until: Timestamp) -> BoxFuture<'static, ()> {

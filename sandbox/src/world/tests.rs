@@ -1,10 +1,10 @@
 #![expect(clippy::disallowed_methods, reason = "these tests cut short and wait on the world's own virtual time")]
 
 use super::*;
-use cupcake_steps::ports::host::{KubeadmUpgrade, Package};
 use crate::machine::SimHost;
 use crate::machine::crash::Life;
 use cupcake_steps::ports::host::HostOps as _;
+use cupcake_steps::ports::host::{KubeadmUpgrade, Package};
 
 const FROM: KubeVersion = KubeVersion::new(1, 33, 4);
 const TO: KubeVersion = KubeVersion::new(1, 34, 4);

@@ -208,7 +208,8 @@ impl Workloads {
             None => {
                 let first = if old_scale == 0 { wanted } else { 1 };
                 let set = replica_set_object(&deployment, &new_name, &hash, first);
-                let _exists = self.controller.create(&format!("/apis/apps/v1/namespaces/{namespace}/replicasets"), &set);
+                let _exists =
+                    self.controller.create(&format!("/apis/apps/v1/namespaces/{namespace}/replicasets"), &set);
                 self.enter(Work::ReplicaSet(namespace.to_owned(), new_name));
             }
             Some(new) => {

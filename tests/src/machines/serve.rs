@@ -1,5 +1,8 @@
 //! The process of the machines: their kubelets, kubeadm and systemd, a socket each, and the ledger of effects.
-#![expect(clippy::disallowed_methods, reason = "a process of its own: its tasks, its files, and the runners that it starts")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a process of its own: its tasks, its files, and the runners that it starts"
+)]
 
 use super::api::{RealApi, proxy};
 use super::wire::{Call, answer};
