@@ -71,6 +71,8 @@ struct Stored {
     phase: RunPhase,
     #[serde(default, skip_serializing_if = "is_false")]
     paused: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    paused_since: Option<i64>,
     #[serde(default, skip_serializing_if = "is_false")]
     cancelling: bool,
     created: i64,
@@ -112,6 +114,7 @@ pub fn encode(cursor: &Cursor, dag: &Dag) -> String {
         commit: cursor.commit,
         phase: cursor.phase,
         paused: cursor.paused,
+        paused_since: cursor.paused_since.map(since),
         cancelling: cursor.cancelling,
         created: cursor.created.timestamp(),
         clock: since(cursor.clock),
@@ -210,6 +213,10 @@ pub fn decode(text: &str, plan_digest: &str, dag: &Dag) -> Result<Cursor, Decode
         commit: stored.commit,
         phase: stored.phase,
         paused: stored.paused,
+        paused_since: match stored.paused_since {
+            Some(seconds) => Some(at(seconds).ok_or_else(|| damaged(0, "paused_since"))?),
+            None => None,
+        },
         cancelling: stored.cancelling,
         created,
         clock: at(stored.clock).ok_or_else(|| damaged(0, "clock"))?,

@@ -4,6 +4,7 @@ use crate::clock::{Timestamp, whole_seconds};
 use crate::dag::Dag;
 use crate::event::{AfterFailure, Event, FinalPhase};
 use crate::names::{CommitId, Reason, VertexName};
+use chrono::TimeDelta;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -108,6 +109,14 @@ pub enum VertexState {
 }
 
 impl VertexState {
+    /// Moves the start of a series under way, from which deadlines count, by the time of a pause.
+    fn delay(&mut self, by: TimeDelta) {
+        match self {
+            Self::Started { first, .. } | Self::Waiting { first, .. } | Self::BackingOff { first, .. } => *first += by,
+            Self::Pending { .. } | Self::Succeeded { .. } | Self::Skipped { .. } | Self::Failed { .. } => {}
+        }
+    }
+
     /// Attempts made so far, the one under way included.
     pub fn attempts(&self) -> u32 {
         match *self {
@@ -164,6 +173,7 @@ pub struct Cursor {
     pub(crate) commit: CommitId,
     pub(crate) phase: RunPhase,
     pub(crate) paused: bool,
+    pub(crate) paused_since: Option<Timestamp>,
     pub(crate) cancelling: bool,
     pub(crate) created: Timestamp,
     pub(crate) clock: Timestamp,
@@ -183,6 +193,7 @@ impl Cursor {
             commit: CommitId::default(),
             phase: RunPhase::Pending,
             paused: false,
+            paused_since: None,
             cancelling: false,
             created: now,
             clock: now,
@@ -398,13 +409,18 @@ impl Cursor {
                 self.phase = RunPhase::InProgress;
                 self.reason = None;
             }
-            Event::Paused { reason, .. } => {
+            Event::Paused { reason, at } => {
                 self.paused = true;
+                self.paused_since = self.paused_since.or(Some(*at));
                 self.reason = Some(cut(reason));
             }
-            Event::Resumed { .. } => {
+            Event::Resumed { at } => {
                 self.paused = false;
                 self.reason = None;
+                // Deadlines count from the first start: the time of the pause is given back.
+                let paused =
+                    self.paused_since.take().map_or(TimeDelta::zero(), |since| (*at - since).max(TimeDelta::zero()));
+                self.vertices.values_mut().for_each(|state| state.delay(paused));
             }
             Event::CancelRequested { .. } => self.cancelling = true,
             Event::Rested { reason, .. } => {

@@ -11,6 +11,9 @@ use chrono::TimeDelta;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
 
+/// How soon a run is looked at again whose slots are all held by lanes that became unavailable, in seconds.
+const HELD_BACK_AGAIN_SECONDS: i64 = 30;
+
 /// The bounds of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -110,7 +113,10 @@ pub fn decide(
     }
     let mut cursor = cursor.clone();
     take_intent(&mut cursor, intent, now, &mut decision);
-    fail_overdue(&mut cursor, dag, now, &mut decision);
+    if !cursor.is_paused() {
+        // Paused time does not count: `Resumed` moves the starts by it.
+        fail_overdue(&mut cursor, dag, now, &mut decision);
+    }
 
     let mut view = View::of(dag, &cursor);
     for position in view.needless() {
@@ -154,7 +160,7 @@ pub fn decide(
             | None => {}
         }
     }
-    conclude(dag, &mut cursor, limits, now, &mut decision);
+    conclude(dag, &mut cursor, observed, limits, now, &mut decision);
     decision
 }
 
@@ -335,8 +341,8 @@ fn start_ready(
     let budget_used_up = view.budget_used_up(limits);
     let cancelling = cursor.is_cancelling();
     let mut open: BTreeSet<&str> = view.open_lanes.clone();
-    let lost = observed.unavailable_lanes.iter().map(String::as_str).filter(|lane| !open.contains(lane)).count();
-    let slots = (limits.concurrency.max(1) as usize).saturating_sub(lost);
+    let lost = lost_lanes(dag, observed);
+    let concurrency = limits.concurrency.max(1) as usize;
     for (position, vertex) in dag.vertices().iter().enumerate() {
         // What was begun goes on to its end; only what is new asks for a slot and a whole failure budget.
         let (ready, begun) = match cursor.state(&vertex.name) {
@@ -357,7 +363,11 @@ fn start_ready(
         let allowed = match vertex.lane.as_deref() {
             _ if begun => true,
             Some(lane) if open.contains(lane) => true,
-            Some(_) => !budget_used_up && open.len() < slots,
+            // A lost lane holds its own slot already: opening it takes no further one.
+            Some(lane) => {
+                let taken = open.len() + lost.iter().filter(|other| **other != lane && !open.contains(*other)).count();
+                !budget_used_up && taken < concurrency
+            }
             None => !budget_used_up,
         };
         if !allowed {
@@ -373,7 +383,20 @@ fn start_ready(
     }
 }
 
-fn conclude(dag: &Dag, cursor: &mut Cursor, limits: &Limits, now: Timestamp, decision: &mut Decision) {
+/// Lanes of this run that became unavailable; a node that is none of its lanes takes no slot.
+fn lost_lanes<'d>(dag: &'d Dag, observed: &Observed) -> BTreeSet<&'d str> {
+    let lanes = dag.vertices().iter().filter_map(|vertex| vertex.lane.as_deref());
+    lanes.filter(|lane| observed.unavailable_lanes.contains(*lane)).collect()
+}
+
+fn conclude(
+    dag: &Dag,
+    cursor: &mut Cursor,
+    observed: &Observed,
+    limits: &Limits,
+    now: Timestamp,
+    decision: &mut Decision,
+) {
     if cursor.is_paused() || !decision.start.is_empty() || !decision.poll.is_empty() {
         return;
     }
@@ -391,6 +414,19 @@ fn conclude(dag: &Dag, cursor: &mut Cursor, limits: &Limits, now: Timestamp, dec
             }
             // What its lane must still do is decided in the next round, from the new state.
             wake(decision, now);
+        }
+        return;
+    }
+    let held_back = view.outlooks.iter().any(|outlook| matches!(outlook, Outlook::Ready | Outlook::NotYet));
+    if held_back && !cursor.is_cancelling() && !view.budget_used_up(limits) {
+        if !lost_lanes(dag, observed).is_empty() {
+            // Lanes that became unavailable hold every slot: the run is not over, it looks again when they may be back.
+            wake(decision, now + TimeDelta::seconds(HELD_BACK_AGAIN_SECONDS));
+        } else if cursor.phase() != RunPhase::RequiresAttention {
+            // A plan whose open lanes wait for lanes that get no slot. Never taken for success.
+            let message = "its steps wait for each other and none can start: raise the concurrency";
+            let reason = Reason::new("StepsDeadlocked", message);
+            push(cursor, decision, Event::Rested { reason, at: now });
         }
         return;
     }

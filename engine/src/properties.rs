@@ -103,7 +103,7 @@ proptest! {
 
     #[test]
     fn a_run_in_a_random_world_keeps_every_rule_and_comes_to_rest(
-        dag in graphs(), fates in fates(), concurrency in 1..4_u32, failures_max in 1..4_u32, cancel_at in 0..60_usize,
+        dag in graphs(), fates in fates(), concurrency in 1..4_u32, failures_max in 1..4_u32, cancel_at in 0..60_usize, lost in 0..6_u8,
     ) {
         let limits = Limits { concurrency, failures_max, ..Limits::default() };
         let mut cursor = Cursor::new("digest", &dag, start());
@@ -114,7 +114,10 @@ proptest! {
         for round in 0..400 {
             intent.cancel = round >= cancel_at && cancel_at < 20;
             let before = cursor.clone();
-            let decision = decide(&dag, &cursor, &intent, &Observed::default(), &limits, now);
+            let observed = Observed {
+                unavailable_lanes: (round < 200).then(|| format!("lane-{lost}")).into_iter().collect(),
+            };
+            let decision = decide(&dag, &cursor, &intent, &observed, &limits, now);
             for event in &decision.events {
                 prop_assert!(cursor.apply(event).is_ok(), "decide left the table: {event:?}");
                 journal.push(event.clone());
@@ -135,6 +138,10 @@ proptest! {
                 prop_assert!(!before.is_cancelling() || vertex.guard.is_some(), "{name} started while cancelling");
             }
             prop_assert!(lanes_open(&dag, &cursor) <= concurrency as usize, "too many lanes");
+            if cursor.phase() == RunPhase::Succeeded {
+                let (done, all) = cursor.progress();
+                prop_assert_eq!(done, all, "succeeded with work left");
+            }
             if cursor.phase().is_final() || cursor.phase() == RunPhase::RequiresAttention {
                 rested = true;
                 break;
@@ -306,6 +313,48 @@ fn a_wait_past_its_deadline_rests_the_run_and_names_what_it_waited_for() {
     assert_eq!(reason.code, "DeadlineExceeded");
     assert!(reason.message.contains("the door is closed"), "{reason}");
     assert_eq!(clock.now(), start() + TimeDelta::seconds(300));
+}
+
+#[test]
+fn a_run_whose_every_slot_is_held_by_a_lost_lane_waits_and_does_not_call_itself_done() {
+    let mut builder = DagBuilder::new();
+    for name in ["a", "b"] {
+        let mut vertex = vertex(name, &[]);
+        vertex.lane = Some(format!("lane-{name}"));
+        builder.add(vertex);
+    }
+    let dag = builder.build().unwrap();
+    let mut cursor = Cursor::new("digest", &dag, start());
+    let a = VertexName::new("a").unwrap();
+    cursor.apply(&Event::Started { vertex: a.clone(), attempt: 1, at: start() }).unwrap();
+    cursor.apply(&result_of(Fate::Succeed, &a, 1, start())).unwrap();
+    let lost = Observed { unavailable_lanes: BTreeSet::from(["lane-a".to_owned()]) };
+    let held = decide(&dag, &cursor, &Intent::default(), &lost, &Limits::default(), start());
+    assert_eq!(held.events, [], "neither started nor finished");
+    assert!(held.wake_at.is_some());
+    let stranger = Observed { unavailable_lanes: BTreeSet::from(["elsewhere".to_owned()]) };
+    let free = decide(&dag, &cursor, &Intent::default(), &stranger, &Limits::default(), start());
+    assert_eq!(free.start, [VertexName::new("b").unwrap()]);
+}
+
+#[test]
+fn a_pause_longer_than_every_deadline_fails_nothing() {
+    let (new, registry) = three_goals();
+    let store = Arc::new(MemoryStore::new());
+    let clock = Arc::new(SimClock::starting_at(start()));
+    block_on(store.create(&new)).unwrap();
+    let world = World::default();
+    world.never.lock().unwrap().insert("b".into());
+    let engine = Engine::new(registry, store.clone(), clock.clone());
+    let tick = || block_on(engine.tick(&run_name(), Epoch(1), &world, &Observed::default(), &BTreeSet::new())).unwrap();
+    tick();
+    store.set_intent(&run_name(), Intent { pause: Some(Reason::new("Paused", "by a test")), cancel: false });
+    tick();
+    clock.advance(TimeDelta::hours(5));
+    tick();
+    world.never.lock().unwrap().clear();
+    store.set_intent(&run_name(), Intent::default());
+    assert_eq!(tick_until_rest(&engine, &clock, &world, Epoch(1)), RunPhase::Succeeded);
 }
 
 #[test]

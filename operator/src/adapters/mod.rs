@@ -28,9 +28,12 @@ pub(crate) fn ops_error(what: &str, error: &kube::Error) -> OpsError {
     }
 }
 
+/// What the rules of our own definitions say when a stale writer is refused (crds, `validate`).
+const FENCES: [&str; 3] = ["another leader has taken over", "it cannot be replaced", "its epoch cannot decrease"];
+
 /// Whether a refusal is one of the rules of our own objects that fence stale writers: the next look will see why.
 fn is_fence(message: &str) -> bool {
-    message.contains("epoch") || message.contains("order")
+    FENCES.iter().any(|fence| message.contains(fence))
 }
 
 /// Whether the object is not there.

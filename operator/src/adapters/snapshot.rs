@@ -9,7 +9,7 @@ use cupcake_crds::values::{ClusterSnapshot, Cordon, EtcdTopology, KubeVersion, N
 use cupcake_engine::clock::Timestamp;
 use cupcake_engine::names::Reason;
 use cupcake_steps::ports::cluster::{CordonOwner, OpsError, Readiness};
-use k8s_openapi::api::core::v1::{ConfigMap, Node};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod};
 use kube::api::{Api, ListParams};
 use kube::core::DeserializeGuard;
 use serde::Deserialize;
@@ -50,10 +50,25 @@ pub fn parse_version(what: &str, text: &str) -> Result<KubeVersion, OpsError> {
     })
 }
 
-/// The version of the API server that answers.
+/// The oldest version among the API servers: of the one that answers, and of every `kube-apiserver` static pod.
+///
+/// One of several answers `/version`, and it need not be the oldest; by its answer alone a control plane of which only the
+/// first node was upgraded would look finished. kubeadm labels the pods `component=kube-apiserver` and tags their images
+/// with the version (kubernetes/kubernetes cmd/kubeadm/app/phases/controlplane/manifests.go, v1.34).
+///
+/// RBAC: list on pods in kube-system.
 pub async fn server_version(client: &kube::Client) -> Result<KubeVersion, OpsError> {
     let info = client.apiserver_version().await.map_err(|error| ops_error("get /version", &error))?;
-    parse_version("the API server", &info.git_version)
+    let mut oldest = parse_version("the API server", &info.git_version)?;
+    let pods: Api<Pod> = Api::namespaced(client.clone(), "kube-system");
+    let params = ListParams::default().labels("component=kube-apiserver");
+    let pods = pods.list(&params).await.map_err(|error| ops_error("list kube-apiserver pods", &error))?;
+    for pod in pods {
+        let image = pod.spec.and_then(|spec| spec.containers.into_iter().next()).and_then(|first| first.image);
+        let tag = image.as_deref().and_then(|image| image.rsplit_once(':')).map_or("", |(_, tag)| tag);
+        oldest = oldest.min(parse_version("the image of a kube-apiserver pod", tag)?);
+    }
+    Ok(oldest)
 }
 
 /// The cluster as it is now. `taken_at` is written into it.

@@ -2,8 +2,8 @@
 //!
 //! Source: kubernetes.io, "Upgrading kubeadm clusters" (v1.34), and kubernetes/kubernetes PR 116570.
 
-use super::{again, params};
-use crate::ports::cluster::Cluster;
+use super::{again, look, params};
+use crate::ports::cluster::{Cluster, OpsError};
 use async_trait::async_trait;
 use cupcake_engine::names::Reason;
 use cupcake_engine::step::{Probe, Step, StepContext, StepError, StepOutcome, Wait};
@@ -23,12 +23,12 @@ impl Step<Cluster> for Addons {
     async fn probe(&self, ctx: &StepContext<'_, Cluster>, params: &Self::Params) -> Result<Probe<()>, StepError> {
         let cluster = &ctx.ports().cluster;
         let wait = |code, message| Ok(Probe::Wait(Wait::shown(again(ctx, AGAIN_SECONDS), Reason::new(code, message))));
-        let configured = cluster.kubeadm_config_version().await?;
+        let configured = look!(cluster.kubeadm_config_version());
         if configured != params.target_version {
             let message = format!("kubeadm-config says {configured}, wanted {}", params.target_version);
             return wait("KubeadmConfigBehind", message);
         }
-        let addons = cluster.addons().await?;
+        let addons = look!(cluster.addons());
         for addon in &addons {
             // CoreDNS has versions of its own; kube-proxy follows Kubernetes.
             let behind =

@@ -1,7 +1,7 @@
 //! `child-run/v1`: a run of its own, started and watched by its parent.
 
-use super::{again, params, run_subject};
-use crate::ports::cluster::Cluster;
+use super::{again, look, params, run_subject};
+use crate::ports::cluster::{Cluster, OpsError};
 use async_trait::async_trait;
 use cupcake_engine::cursor::RunPhase;
 use cupcake_engine::names::Reason;
@@ -20,7 +20,7 @@ impl Step<Cluster> for ChildRun {
     type Output = ();
 
     async fn probe(&self, ctx: &StepContext<'_, Cluster>, params: &Self::Params) -> Result<Probe<()>, StepError> {
-        let Some(child) = ctx.ports().cluster.child(&params.run).await? else {
+        let Some(child) = look!(ctx.ports().cluster.child(&params.run)) else {
             return Ok(Probe::Unsatisfied);
         };
         let named = |code: &str| Reason::new(code, format!("{}: {}", params.run, child.reason.message));
@@ -45,7 +45,7 @@ impl Step<Cluster> for ChildRun {
                 let wait = Wait::quiet(again(ctx, AGAIN_SECONDS), reason);
                 Ok(StepOutcome::Wait(wait.on(run_subject(params.run.as_str()))))
             }
-            Err(error) => error.into_outcome(again(ctx, 1)),
+            Err(error) => error.into_outcome(ctx.now()),
         }
     }
 }

@@ -5,7 +5,7 @@
 //!
 //! Source: kubernetes.io, "Safely Drain a Node" (v1.34), and "API-initiated Eviction" (v1.34).
 
-use super::{again, node_subject, params};
+use super::{again, look, node_subject, params, read};
 use crate::ports::cluster::{Cluster, CordonOwner, Eviction, NodeView, OpsError, PodKind, PodView};
 use async_trait::async_trait;
 use chrono::TimeDelta;
@@ -31,29 +31,29 @@ impl Step<Cluster> for DrainNode {
     type Output = ();
 
     async fn probe(&self, ctx: &StepContext<'_, Cluster>, params: &Self::Params) -> Result<Probe<()>, StepError> {
-        let Some(node) = node_of_plan(ctx, params).await? else {
+        let Some(node) = look!(node_of_plan(ctx, params)) else {
             return Ok(Probe::Unsatisfied);
         };
         let Some(cordoned) = cordoned_at(ctx, &node) else {
             return Ok(Probe::Unsatisfied);
         };
-        let left = must_go(ctx.ports().nodes.pods(&params.node.name).await?, cordoned);
+        let left = must_go(look!(ctx.ports().nodes.pods(&params.node.name)), cordoned);
         Ok(if left.is_empty() { Probe::Satisfied(()) } else { Probe::Unsatisfied })
     }
 
     async fn apply(&self, ctx: &StepContext<'_, Cluster>, params: &Self::Params) -> Result<StepOutcome<()>, StepError> {
         let name = params.node.name.as_str();
-        let Some(node) = node_of_plan(ctx, params).await? else {
+        let Some(node) = read!(ctx, node_of_plan(ctx, params)) else {
             return Ok(StepOutcome::Skipped(Reason::new("NodeGone", format!("node {name} of this plan is gone"))));
         };
         let cordoned = match cordoned_at(ctx, &node) {
             Some(at) => at,
             None => match ctx.ports().nodes.cordon(&node, ctx.run_uid(), ctx.now()).await {
                 Ok(()) => ctx.now(),
-                Err(error) => return error.into_outcome(again(ctx, 1)),
+                Err(error) => return error.into_outcome(ctx.now()),
             },
         };
-        let left = must_go(ctx.ports().nodes.pods(name).await?, cordoned);
+        let left = must_go(read!(ctx, ctx.ports().nodes.pods(name)), cordoned);
         if left.is_empty() {
             return Ok(StepOutcome::Done(()));
         }
@@ -89,7 +89,7 @@ impl Step<Cluster> for DrainNode {
 async fn node_of_plan(
     ctx: &StepContext<'_, Cluster>,
     params: &params::DrainNode,
-) -> Result<Option<NodeView>, StepError> {
+) -> Result<Option<NodeView>, OpsError> {
     let node = ctx.ports().nodes.node(&params.node.name).await?;
     Ok(node.filter(|node| node.node.uid == params.node.uid))
 }

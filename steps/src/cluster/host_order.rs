@@ -1,7 +1,7 @@
 //! `host-order/v1`: host work for one node, ordered through its NodeTask.
 
-use super::{again, params, task_subject};
-use crate::ports::cluster::Cluster;
+use super::{again, look, params, read, task_subject};
+use crate::ports::cluster::{Cluster, OpsError};
 use async_trait::async_trait;
 use cupcake_crds::NodeTask;
 use cupcake_crds::node_task::{ErrorClass, Order, TaskState};
@@ -28,10 +28,11 @@ impl Step<Cluster> for HostOrder {
         ctx: &StepContext<'_, Cluster>,
         params: &Self::Params,
     ) -> Result<Probe<Self::Output>, StepError> {
-        let Some(task) = ctx.ports().nodes.task(&params.node.name).await? else {
+        let Some(task) = look!(ctx.ports().nodes.task(&params.node.name)) else {
             return Ok(Probe::Unsatisfied);
         };
-        if task.spec.node_uid != params.node.uid || !holds(&task, &own_key(ctx)) {
+        if task.spec.node_uid != params.node.uid || !holds(&task, &own_key(ctx)) || gave_up_before(&task, ctx.attempt())
+        {
             return Ok(Probe::Unsatisfied);
         }
         answer(ctx, &task, !params.finish.is_empty())
@@ -60,8 +61,23 @@ pub(super) fn own_key(ctx: &StepContext<'_, Cluster>) -> OrderKey {
     OrderKey { run_uid: ctx.run_uid().to_owned(), vertex: ctx.vertex().as_str().to_owned(), attempt: ctx.attempt() }
 }
 
+/// Whether the mailbox holds an order of that run and vertex, of that attempt or an earlier one: an attempt that ended for
+/// another reason than the node's answer leaves its order at work, and the next attempt goes on with it.
 pub(super) fn holds(task: &NodeTask, key: &OrderKey) -> bool {
-    task.spec.order.as_ref().is_some_and(|order| order.key == *key)
+    task.spec.order.as_ref().is_some_and(|order| {
+        order.key.run_uid == key.run_uid && order.key.vertex == key.vertex && order.key.attempt <= key.attempt
+    })
+}
+
+/// Whether the order in the mailbox is of an attempt before `attempt` and came to nothing: it is to be placed anew.
+pub(super) fn gave_up_before(task: &NodeTask, attempt: u32) -> bool {
+    let earlier = task.spec.order.as_ref().is_some_and(|order| order.key.attempt < attempt);
+    earlier && gave_up(task)
+}
+
+/// Whether the order in the mailbox came to nothing.
+pub(super) fn gave_up(task: &NodeTask) -> bool {
+    matches!(task.answer(), Some(TaskState::Failed | TaskState::Refused | TaskState::Stopped))
 }
 
 /// Puts the order of this vertex and attempt into the node's mailbox, and waits.
@@ -72,15 +88,20 @@ pub(super) async fn place<T>(
 ) -> Result<StepOutcome<T>, StepError> {
     let nodes = &ctx.ports().nodes;
     let name = params.node.name.as_str();
-    match nodes.node(name).await? {
+    match read!(ctx, nodes.node(name)) {
         Some(node) if node.node.uid == params.node.uid => {}
+        // Without the backup, or a control-plane node's part, the rest must not go on as if it were done.
+        Some(_) | None if params.finish.is_empty() => {
+            let message = format!("node {name} of this plan is gone: cancel this update and apply a new one");
+            return Err(StepError::NeedsOperator(Reason::new("NodeGone", message)));
+        }
         Some(_) | None => {
             let message = format!("node {name} of this plan is gone");
             return Ok(StepOutcome::Skipped(Reason::new("NodeGone", message)));
         }
     }
     let wait = |seconds, reason| Ok(StepOutcome::Wait(Wait::quiet(again(ctx, seconds), reason).on(task_subject(name))));
-    let Some(task) = nodes.task(name).await? else {
+    let Some(task) = read!(ctx, nodes.task(name)) else {
         return wait(AGAIN_SECONDS, Reason::new("NoMailbox", format!("NodeTask {name} is being created")));
     };
     if task.claimed().is_some() && !task.answer().is_some_and(TaskState::is_final) {
@@ -101,7 +122,7 @@ pub(super) async fn place<T>(
     };
     match nodes.place_order(&task, order).await {
         Ok(()) => wait(AGAIN_SECONDS, Reason::new("Ordered", format!("ordered on {name}"))),
-        Err(error) => error.into_outcome(again(ctx, 1)),
+        Err(error) => error.into_outcome(ctx.now()),
     }
 }
 

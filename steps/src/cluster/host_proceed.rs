@@ -1,8 +1,8 @@
 //! `host-proceed/v1`: the second part of an order on a drained node, until the Node shows it.
 
-use super::host_order::{Proceed, answer, holds, own_key, place};
-use super::{again, node_subject, params, task_subject};
-use crate::ports::cluster::{Cluster, Readiness};
+use super::host_order::{Proceed, answer, gave_up, gave_up_before, holds, own_key, place};
+use super::{again, look, node_subject, params, read, task_subject};
+use crate::ports::cluster::{Cluster, OpsError, Readiness};
 use async_trait::async_trait;
 use chrono::TimeDelta;
 use cupcake_crds::NodeTask;
@@ -30,7 +30,7 @@ impl Step<Cluster> for HostProceed {
         ctx: &StepContext<'_, Cluster>,
         params: &Self::Params,
     ) -> Result<Probe<Self::Output>, StepError> {
-        let Some(task) = ctx.ports().nodes.task(&params.order.node.name).await? else {
+        let Some(task) = look!(ctx.ports().nodes.task(&params.order.node.name)) else {
             return Ok(Probe::Unsatisfied);
         };
         if task.spec.node_uid != params.order.node.uid {
@@ -39,6 +39,7 @@ impl Step<Cluster> for HostProceed {
         match whose(ctx, params, &task) {
             Whose::Nobody => return Ok(Probe::Unsatisfied),
             Whose::First if gave_up(&task) && ctx.attempt() > 1 => return Ok(Probe::Unsatisfied),
+            Whose::Own if gave_up_before(&task, ctx.attempt()) => return Ok(Probe::Unsatisfied),
             Whose::First | Whose::Own => {}
         }
         let proceeds = task.spec.order.as_ref().is_some_and(|order| order.proceed);
@@ -58,21 +59,21 @@ impl Step<Cluster> for HostProceed {
     ) -> Result<StepOutcome<Self::Output>, StepError> {
         let name = params.order.node.name.as_str();
         let nodes = &ctx.ports().nodes;
-        let task = nodes.task(name).await?.filter(|task| task.spec.node_uid == params.order.node.uid);
+        let task = read!(ctx, nodes.task(name)).filter(|task| task.spec.node_uid == params.order.node.uid);
         let Some(task) = task else {
             return place(ctx, &params.order, Proceed::AtOnce).await;
         };
         match whose(ctx, params, &task) {
             Whose::First if !gave_up(&task) => {}
-            Whose::Own => {}
-            Whose::First | Whose::Nobody => return place(ctx, &params.order, Proceed::AtOnce).await,
+            Whose::Own if !gave_up_before(&task, ctx.attempt()) => {}
+            Whose::First | Whose::Own | Whose::Nobody => return place(ctx, &params.order, Proceed::AtOnce).await,
         }
         match nodes.proceed(&task, ctx.epoch()).await {
             Ok(()) => {
                 let reason = Reason::new("Proceeding", format!("{name} proceeds"));
                 Ok(StepOutcome::Wait(Wait::quiet(again(ctx, AGAIN_SECONDS), reason).on(task_subject(name))))
             }
-            Err(error) => error.into_outcome(again(ctx, 1)),
+            Err(error) => error.into_outcome(ctx.now()),
         }
     }
 }
@@ -102,10 +103,6 @@ fn whose(ctx: &StepContext<'_, Cluster>, params: &params::HostProceed, task: &No
     }
 }
 
-fn gave_up(task: &NodeTask) -> bool {
-    matches!(task.answer(), Some(TaskState::Failed | TaskState::Refused | TaskState::Stopped))
-}
-
 /// Is the Node as the answer says? The answer alone is no proof.
 async fn verified(
     ctx: &StepContext<'_, Cluster>,
@@ -116,7 +113,7 @@ async fn verified(
     let name = params.order.node.name.as_str();
     let target = params.order.target_version;
     let answered = task.status.as_ref().and_then(|status| status.updated_at).unwrap_or(ctx.started());
-    let Some(node) = ctx.ports().nodes.node(name).await? else {
+    let Some(node) = look!(ctx.ports().nodes.node(name)) else {
         return Ok(Probe::Unsatisfied);
     };
     let as_wanted = node.kubelet == Some(target) && node.readiness == Readiness::Ready;

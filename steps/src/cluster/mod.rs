@@ -17,6 +17,30 @@ use cupcake_engine::registry::{RegistryError, StepRegistry};
 use cupcake_engine::step::StepContext;
 use std::collections::BTreeMap;
 
+/// What a probe reads. A read that fails tells nothing: the step looks again, and its attempt, which is the token of its
+/// order, stays the same.
+macro_rules! look {
+    ($read:expr) => {
+        match $read.await {
+            Ok(seen) => seen,
+            Err(OpsError::Changed(reason) | OpsError::Transient(reason)) => return Ok(Probe::Unknown(reason)),
+            Err(error @ OpsError::NeedsOperator(_)) => return Err(error.into()),
+        }
+    };
+}
+
+/// What an apply reads before it acts: as [`look`], as a wait that people see.
+macro_rules! read {
+    ($ctx:expr, $read:expr) => {
+        match $read.await {
+            Ok(seen) => seen,
+            Err(error) => return error.into_outcome($ctx.now()),
+        }
+    };
+}
+
+pub(crate) use {look, read};
+
 /// Registers every cluster step of this release.
 pub fn register(registry: &mut StepRegistry<Cluster>) -> Result<(), RegistryError> {
     registry

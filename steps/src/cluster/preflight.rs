@@ -1,7 +1,6 @@
 //! `preflight/v1`: nothing is started on a cluster that is not fit for it. Read-only.
 
-use super::again;
-use super::params;
+use super::{again, params, read};
 use crate::ports::cluster::{Cluster, NodeView, Readiness};
 use async_trait::async_trait;
 use cupcake_crds::values::NodeRole;
@@ -29,8 +28,8 @@ impl Step<Cluster> for Preflight {
 
     async fn apply(&self, ctx: &StepContext<'_, Cluster>, params: &Self::Params) -> Result<StepOutcome<()>, StepError> {
         let cluster = &ctx.ports().cluster;
-        let nodes = cluster.nodes().await?;
-        let server = cluster.server_version().await?;
+        let nodes = read!(ctx, cluster.nodes());
+        let server = read!(ctx, cluster.server_version());
         if server > params.target_version {
             let message =
                 format!("the API server is at {server}, newer than {}: set a newer target", params.target_version);
@@ -58,9 +57,7 @@ impl Step<Cluster> for Preflight {
             let message = format!("not Ready: {}; nothing is started until every node is", names(&unready));
             return Ok(StepOutcome::Wait(Wait::shown(again(ctx, AGAIN_SECONDS), Reason::new("NodeNotReady", message))));
         }
-        let answered: BTreeSet<String> = cluster
-            .tasks()
-            .await?
+        let answered: BTreeSet<String> = read!(ctx, cluster.tasks())
             .into_iter()
             .filter(|task| task.status.as_ref().is_some_and(|status| status.inventory.is_some()))
             .map(|task| task.spec.node_name)

@@ -1,7 +1,7 @@
 //! `uncordon-node/v1`: what we cordoned is uncordoned; what somebody else cordoned stays.
 
-use super::{again, params};
-use crate::ports::cluster::{Cluster, CordonOwner};
+use super::{look, params, read};
+use crate::ports::cluster::{Cluster, CordonOwner, OpsError};
 use async_trait::async_trait;
 use cupcake_engine::names::Reason;
 use cupcake_engine::step::{Probe, Step, StepContext, StepError, StepOutcome};
@@ -16,7 +16,7 @@ impl Step<Cluster> for UncordonNode {
     type Output = ();
 
     async fn probe(&self, ctx: &StepContext<'_, Cluster>, params: &Self::Params) -> Result<Probe<()>, StepError> {
-        let node = ctx.ports().nodes.node(&params.node.name).await?;
+        let node = look!(ctx.ports().nodes.node(&params.node.name));
         Ok(match node.map(|node| node.cordon) {
             Some(CordonOwner::Nobody | CordonOwner::Other) => Probe::Satisfied(()),
             Some(CordonOwner::Run { uid, .. }) if uid != ctx.run_uid() => Probe::Satisfied(()),
@@ -26,12 +26,12 @@ impl Step<Cluster> for UncordonNode {
 
     async fn apply(&self, ctx: &StepContext<'_, Cluster>, params: &Self::Params) -> Result<StepOutcome<()>, StepError> {
         let name = params.node.name.as_str();
-        let Some(node) = ctx.ports().nodes.node(name).await? else {
+        let Some(node) = read!(ctx, ctx.ports().nodes.node(name)) else {
             return Ok(StepOutcome::Skipped(Reason::new("NodeGone", format!("node {name} of this plan is gone"))));
         };
         match ctx.ports().nodes.uncordon(&node, ctx.run_uid()).await {
             Ok(()) => Ok(StepOutcome::Done(())),
-            Err(error) => error.into_outcome(again(ctx, 1)),
+            Err(error) => error.into_outcome(ctx.now()),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! `verify-cluster/v1`: the cluster itself says that the hop is done.
 
-use super::{again, params};
-use crate::ports::cluster::{Cluster, CordonOwner, Readiness};
+use super::{again, look, params};
+use crate::ports::cluster::{Cluster, CordonOwner, OpsError, Readiness};
 use async_trait::async_trait;
 use cupcake_crds::values::NodeRole;
 use cupcake_engine::names::Reason;
@@ -23,11 +23,11 @@ impl Step<Cluster> for VerifyCluster {
         let cluster = &ctx.ports().cluster;
         let target = params.target_version;
         let wait = |code, message| Ok(Probe::Wait(Wait::shown(again(ctx, AGAIN_SECONDS), Reason::new(code, message))));
-        let server = cluster.server_version().await?;
+        let server = look!(cluster.server_version());
         if server != target {
             return wait("ServerBehind", format!("the API server answers with {server}, wanted {target}"));
         }
-        for node in cluster.nodes().await? {
+        for node in look!(cluster.nodes()) {
             let name = &node.node.name;
             let moved = node.role == NodeRole::ControlPlane || super::selected(&node, &params.node_selector);
             if moved && node.kubelet != Some(target) {

@@ -6,6 +6,7 @@
 //! the version that was read, so that acting on an old read is refused ([`OpsError::Changed`]) instead of done.
 
 use async_trait::async_trait;
+use chrono::TimeDelta;
 use cupcake_crds::NodeTask;
 use cupcake_crds::node_task::Order;
 use cupcake_crds::values::{KubeVersion, NodeRef, NodeRole};
@@ -57,11 +58,13 @@ impl From<OpsError> for StepError {
 }
 
 impl OpsError {
-    /// What a step's apply returns: a changed object is no failed attempt but a reason to look again soon.
-    pub fn into_outcome<T>(self, again: Timestamp) -> Result<StepOutcome<T>, StepError> {
+    /// What a step's apply returns at `now`: neither a changed object nor an API server that is away is a failed attempt.
+    /// The first is looked at again in a moment, the second is shown and waited out, within the deadline of the vertex.
+    pub fn into_outcome<T>(self, now: Timestamp) -> Result<StepOutcome<T>, StepError> {
         match self {
-            Self::Changed(reason) => Ok(StepOutcome::Wait(Wait::quiet(again, reason))),
-            Self::Transient(_) | Self::NeedsOperator(_) => Err(self.into()),
+            Self::Changed(reason) => Ok(StepOutcome::Wait(Wait::quiet(now + TimeDelta::seconds(1), reason))),
+            Self::Transient(reason) => Ok(StepOutcome::Wait(Wait::shown(now + TimeDelta::seconds(5), reason))),
+            Self::NeedsOperator(_) => Err(self.into()),
         }
     }
 }
@@ -226,7 +229,7 @@ pub trait ClusterOps: Send + Sync {
     async fn nodes(&self) -> Result<Vec<NodeView>, OpsError>;
     /// All tasks, sorted by name.
     async fn tasks(&self) -> Result<Vec<NodeTask>, OpsError>;
-    /// The version of the API server that answers.
+    /// The oldest version among the API servers.
     async fn server_version(&self) -> Result<KubeVersion, OpsError>;
     /// `kubernetesVersion` in kubeadm's ClusterConfiguration.
     async fn kubeadm_config_version(&self) -> Result<KubeVersion, OpsError>;
