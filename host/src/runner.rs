@@ -27,9 +27,8 @@ use cupcake_steps::host::params::ORDER_KINDS;
 use cupcake_steps::mailbox::{self, Answer, MailOrder, Mailbox, MailboxError, Verdict, run_name};
 use cupcake_steps::ports::disk::{Disk, DiskError};
 use cupcake_steps::ports::host::{Machine, MachinePorts};
-use futures::future::{Either, select};
+use futures::future::{Either, join, select};
 use std::collections::{BTreeMap, BTreeSet};
-use std::convert::Infallible;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
@@ -253,11 +252,14 @@ impl Runner {
         }
         let epoch = Epoch(order.epoch).max(run.epoch);
         let observed = Observed::default();
-        let tick = self.engine.tick(&run.name, epoch, &self.ports, &observed, changed);
-        let report = match select(Box::pin(tick), Box::pin(self.beside(mail, &run.name))).await {
-            Either::Left((report, _)) => report,
-            Either::Right((never, _)) => match never {},
+        let over = CancellationToken::new();
+        let tick = async {
+            let report = self.engine.tick(&run.name, epoch, &self.ports, &observed, changed).await;
+            over.cancel();
+            report
         };
+        // Joined, not raced: an answer of what goes on beside must not be written after the tick's own.
+        let (report, ()) = join(Box::pin(tick), Box::pin(self.beside(mail, &run.name, &over))).await;
         let report = match report {
             Ok(report) => report,
             Err(TickError::Registry { source, .. }) => {
@@ -476,18 +478,20 @@ impl Runner {
         Ok(self.mailbox().put_answer(&answer).await?)
     }
 
-    /// What goes on while a step is at work: inventories are answered, and a long step is named.
-    async fn beside(&self, mail: &MailOrder, run: &RunName) -> Infallible {
+    /// What goes on until the tick is over: inventories are answered, and a long step is named.
+    async fn beside(&self, mail: &MailOrder, run: &RunName, over: &CancellationToken) {
         let mut seen = self.disk().changed(mailbox::FOLDER, 0).await;
         loop {
             let until = self.clock.now() + TimeDelta::seconds(PROGRESS_SECONDS);
             let change = self.disk().changed(mailbox::FOLDER, seen);
-            let outcome = match select(change, self.clock.sleep_until(until)).await {
-                Either::Left((count, _)) => {
+            let event = select(change, self.clock.sleep_until(until));
+            let outcome = match select(Box::pin(over.cancelled()), event).await {
+                Either::Left(((), _)) => return,
+                Either::Right((Either::Left((count, _)), _)) => {
                     seen = count;
                     self.serve_inventory().await
                 }
-                Either::Right(((), _)) => self.name_long_step(mail, run).await,
+                Either::Right((Either::Right(((), _)), _)) => self.name_long_step(mail, run).await,
             };
             if let Err(error) = outcome {
                 tracing::warn!(error = &error as &dyn std::error::Error, "beside a step");

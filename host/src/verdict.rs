@@ -186,3 +186,56 @@ pub fn outputs(cursor: &Cursor, dag: &Dag) -> BTreeMap<String, String> {
     }
     outputs
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compile::compile;
+    use crate::samples::order;
+    use chrono::DateTime;
+    use serde_json::json;
+
+    fn second(second: i64) -> Timestamp {
+        DateTime::from_timestamp(1_790_000_000 + second, 0).unwrap()
+    }
+
+    /// The cursor of an order whose first vertices took that many seconds each; the vertex after them is under way.
+    fn cursor(seconds: &[i64], output: &Value) -> (Cursor, Dag) {
+        let plan = compile(&order(1)).unwrap();
+        let dag = plan.expand().unwrap();
+        let mut cursor = Cursor::new(plan.digest(), &dag, second(0));
+        let mut at = second(0);
+        for (position, vertex) in dag.vertices().iter().take(seconds.len() + 1).enumerate() {
+            let vertex = vertex.name.clone();
+            cursor.apply(&Event::Started { vertex: vertex.clone(), attempt: 1, at }).unwrap();
+            if let Some(took) = seconds.get(position) {
+                at += TimeDelta::seconds(*took);
+                cursor.apply(&Event::Succeeded { vertex, attempt: 1, output: output.clone(), at }).unwrap();
+            }
+        }
+        (cursor, dag)
+    }
+
+    #[test]
+    fn a_deadline_counts_work_and_not_the_wait_between_the_parts() {
+        let at = |seconds: &[i64], now| overdue_at(&cursor(seconds, &Value::Null).0, 100, second(now));
+        assert_eq!(at(&[10], 20), Some(second(100)), "in the first part");
+        assert_eq!(at(&[10, 10, 10], 5_000), None, "while it waits");
+        assert_eq!(at(&[10, 10, 90], 5_000), Some(second(5_000)), "overdue before it waited");
+        assert_eq!(at(&[10, 10, 10, 5_000], 5_030), Some(second(5_100)), "in the second part");
+    }
+
+    #[test]
+    fn outputs_are_named_by_their_step_and_end_where_the_next_would_be_too_much() {
+        let (small, dag) = cursor(&[1, 1], &json!({"path": "/x", "bytes": 7}));
+        let expected = [
+            ("install-kubeadm.bytes", "7"),
+            ("install-kubeadm.path", "/x"),
+            ("switch-repository.bytes", "7"),
+            ("switch-repository.path", "/x"),
+        ];
+        assert_eq!(outputs(&small, &dag), expected.map(|(name, text)| (name.to_owned(), text.to_owned())).into());
+        let (large, dag) = cursor(&[1, 1], &json!({"path": "x".repeat(500)}));
+        assert_eq!(outputs(&large, &dag).len(), 1);
+    }
+}

@@ -23,7 +23,8 @@ const POLL_SECONDS: u64 = 1;
 /// Small files below a folder of this machine, root's alone.
 ///
 /// # Assumptions
-/// Runs in a tokio runtime. The folder lies on a file system with working fsync and flock: a local one.
+/// Runs in a tokio runtime. The folder lies on a file system with working fsync and flock: a local one. A write whose caller
+/// was dropped may still happen a moment later: whoever drops one in the middle does not write that file again.
 pub struct RealDisk {
     root: PathBuf,
     watches: Mutex<BTreeMap<String, Arc<Watch>>>,
