@@ -6,8 +6,10 @@
 //!
 //! Source: `apiextensions-apiserver/pkg/apiserver/schema/cel/validation.go`.
 
+use super::cel_quick::Quick;
 use super::schema::{Additional, ListType, Schema, Type};
 use super::status::{FieldError, FieldErrorKind};
+use super::trail::Trail;
 use kube::core::cel::KubeCelExt as _;
 use kube::core::cel::cel::objects::{Key, Map, OptionalValue};
 use kube::core::cel::cel::{Context, Program, Value as Cel};
@@ -21,6 +23,8 @@ pub struct Rule {
     pub text: String,
     /// The compiled expression, or why it does not compile.
     pub program: Result<Program, String>,
+    /// The same, where it can be evaluated in place.
+    pub(super) quick: Option<Quick>,
     message: Option<String>,
     message_program: Option<Program>,
     reason: FieldErrorKind,
@@ -36,8 +40,11 @@ impl Rule {
         let expression = text("rule").unwrap_or_default();
         let program = Program::compile(expression).map_err(|error| error.to_string());
         let transition = program.as_ref().is_ok_and(|program| program.references().has_variable("oldSelf"));
+        let optional_old_self = rule.get("optionalOldSelf").and_then(Value::as_bool) == Some(true);
+        let quick = program.as_ref().ok().and_then(|program| Quick::compile(program.expression(), optional_old_self));
         Self {
             text: expression.to_owned(),
+            quick,
             program,
             message: text("message").map(str::to_owned),
             message_program: text("messageExpression").and_then(|text| Program::compile(text).ok()),
@@ -49,7 +56,7 @@ impl Rule {
             },
             field_path: text("fieldPath").unwrap_or_default().to_owned(),
             transition,
-            optional_old_self: rule.get("optionalOldSelf").and_then(Value::as_bool) == Some(true),
+            optional_old_self,
         }
     }
 }
@@ -63,7 +70,7 @@ thread_local! {
 pub(super) fn validate(schema: &Schema, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
     let mut errors = Vec::new();
     if schema.has_rules {
-        LIBRARY.with(|library| walk(library, schema, object, old, "", true, &mut errors));
+        LIBRARY.with(|library| walk(library, schema, object, old, &Trail::Root, true, &mut errors));
     }
     errors
 }
@@ -73,7 +80,7 @@ fn walk(
     schema: &Schema,
     value: &Value,
     old: Option<&Value>,
-    path: &str,
+    path: &Trail<'_>,
     root: bool,
     errors: &mut Vec<FieldError>,
 ) {
@@ -85,8 +92,8 @@ fn walk(
         Value::Object(fields) => {
             for (name, field) in fields {
                 let (below, child) = match (schema.properties.get(name), &schema.additional) {
-                    (Some(below), _) => (below, join(path, name)),
-                    (None, Additional::Schema(below)) => (below, format!("{path}[{name}]")),
+                    (Some(below), _) => (below, path.field(name)),
+                    (None, Additional::Schema(below)) => (below, Trail::Key(path, name)),
                     (None, Additional::None | Additional::Anything) => continue,
                 };
                 let old = old.and_then(|old| old.get(name)).filter(|old| !old.is_null());
@@ -97,7 +104,7 @@ fn walk(
             let Some(below) = &schema.items else { return };
             for (at, item) in items.iter().enumerate() {
                 let old = old.and_then(|old| old_item(&schema.list_type, old, item));
-                walk(library, below, item, old, &format!("{path}[{at}]"), false, errors);
+                walk(library, below, item, old, &Trail::Item(path, at), false, errors);
             }
         }
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
@@ -112,16 +119,12 @@ fn old_item<'a>(list_type: &ListType, old: &'a Value, item: &Value) -> Option<&'
     old.as_array()?.iter().find(|old| keys.iter().all(|key| old.get(key) == item.get(key)))
 }
 
-pub(super) fn join(path: &str, field: &str) -> String {
-    if path.is_empty() { field.to_owned() } else { format!("{path}.{field}") }
-}
-
 fn check_rules(
     library: &Context<'_>,
     schema: &Schema,
     value: &Value,
     old: Option<&Value>,
-    path: &str,
+    path: &Trail<'_>,
     root: bool,
     errors: &mut Vec<FieldError>,
 ) {
@@ -140,50 +143,82 @@ fn check_rules(
         if skipped {
             continue;
         }
-        let context = context.get_or_insert_with(|| {
-            let mut context = library.new_inner_scope();
-            context.add_variable_from_value("self", to_cel(schema, value, root));
-            context
-        });
+        let verdict = rule.quick.as_ref().and_then(|quick| quick.evaluate(schema, value, old, root));
+        let detail = match (verdict, &rule.message_program) {
+            (Some(true), _) => continue,
+            (Some(false), None) => rule.fixed_message(),
+            (Some(false), Some(_)) | (None, _) => {
+                let context = context.get_or_insert_with(|| {
+                    let mut context = library.new_inner_scope();
+                    context.add_variable_from_value("self", to_cel(schema, value, root));
+                    context
+                });
+                let old = old.map(|old| to_cel(schema, old, root));
+                match rule.evaluate(&rule.scope(context, old)) {
+                    None => continue,
+                    Some(detail) => detail,
+                }
+            }
+        };
+        let field = match rule.field_path.strip_prefix('.') {
+            Some(below) => path.field(below).to_string(),
+            None => format!("{path}{}", rule.field_path),
+        };
+        // The real server shows the type in place of the value.
+        let shown = Value::from(schema.kind.name());
+        errors.push(FieldError::new(rule.reason, field, Some(shown), detail));
+    }
+}
+
+impl Rule {
+    fn scope<'a>(&self, context: &'a Context<'a>, old: Option<Cel>) -> Context<'a> {
         let mut scope = context.new_inner_scope();
-        if rule.transition {
-            let old = old.map(|old| to_cel(schema, old, root));
-            let bound = match (rule.optional_old_self, old) {
+        if self.transition {
+            let bound = match (self.optional_old_self, old) {
                 (false, old) => old.unwrap_or(Cel::Null),
                 (true, Some(old)) => Cel::Opaque(Arc::new(OptionalValue::of(old))),
                 (true, None) => Cel::Opaque(Arc::new(OptionalValue::none())),
             };
             scope.add_variable_from_value("oldSelf", bound);
         }
-        if let Some(error) = evaluate(rule, &scope, schema.kind, path) {
-            errors.push(error);
-        }
+        scope
     }
-}
 
-fn evaluate(rule: &Rule, scope: &Context<'_>, kind: Type, path: &str) -> Option<FieldError> {
-    let detail = match rule.program.as_ref().map(|program| program.execute(scope)) {
-        Ok(Ok(Cel::Bool(true))) => return None,
-        Ok(Ok(Cel::Bool(false))) => rule
-            .message_program
-            .as_ref()
-            .and_then(|program| match program.execute(scope) {
-                Ok(Cel::String(text)) if !text.trim().is_empty() => Some(text.to_string()),
-                _no_text => None,
-            })
-            .or_else(|| rule.message.clone())
-            .unwrap_or_else(|| format!("failed rule: {}", rule.text)),
-        Ok(Ok(_not_boolean)) => format!("rule evaluated to a value that is no boolean: {}", rule.text),
-        Ok(Err(error)) => format!("rule evaluation error: {error}: evaluating rule: {}", rule.text),
-        Err(error) => format!("rule compilation error: {error}: compiling rule: {}", rule.text),
-    };
-    let field = match rule.field_path.strip_prefix('.') {
-        Some(below) => join(path, below),
-        None => format!("{path}{}", rule.field_path),
-    };
-    // The real server shows the type in place of the value.
-    let shown = Value::from(kind.name());
-    Some(FieldError::new(rule.reason, field, Some(shown), detail))
+    fn fixed_message(&self) -> String {
+        self.message.clone().unwrap_or_else(|| format!("failed rule: {}", self.text))
+    }
+
+    /// Why the rule does not hold, if it does not.
+    fn evaluate(&self, scope: &Context<'_>) -> Option<String> {
+        Some(match self.program.as_ref().map(|program| program.execute(scope)) {
+            Ok(Ok(Cel::Bool(true))) => return None,
+            Ok(Ok(Cel::Bool(false))) => self
+                .message_program
+                .as_ref()
+                .and_then(|program| match program.execute(scope) {
+                    Ok(Cel::String(text)) if !text.trim().is_empty() => Some(text.to_string()),
+                    _no_text => None,
+                })
+                .unwrap_or_else(|| self.fixed_message()),
+            Ok(Ok(_not_boolean)) => format!("rule evaluated to a value that is no boolean: {}", self.text),
+            Ok(Err(error)) => format!("rule evaluation error: {error}: evaluating rule: {}", self.text),
+            Err(error) => format!("rule compilation error: {error}: compiling rule: {}", self.text),
+        })
+    }
+
+    /// The cel crate's verdict alone, for comparison; `None` is an error.
+    #[cfg(test)]
+    pub(super) fn evaluate_slowly(&self, schema: &Schema, this: &Value, old: Option<&Value>) -> Option<bool> {
+        LIBRARY.with(|library| {
+            let mut context = library.new_inner_scope();
+            context.add_variable_from_value("self", to_cel(schema, this, false));
+            let scope = self.scope(&context, old.map(|old| to_cel(schema, old, false)));
+            match self.program.as_ref().ok()?.execute(&scope) {
+                Ok(Cel::Bool(flag)) => Some(flag),
+                _error => None,
+            }
+        })
+    }
 }
 
 /// A JSON value as CEL sees it through its schema.

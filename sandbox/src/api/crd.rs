@@ -6,13 +6,14 @@ use super::builtin_schema;
 use super::delete::{self, Outcome, Propagation};
 use super::gc::Chore;
 use super::jsonpath::Path;
-use super::object::{Key, Object, as_map, child, finalizers, meta, meta_text, to_bytes};
+use super::object::{Key, Object, as_map, child, finalizers, meta, meta_text, set_meta, to_bytes};
 use super::resource::{Column, Nature, Resource, Version};
 use super::schema::Schema;
 use super::status::{FieldError, FieldErrorKind};
 use super::store::State;
 use super::write::stamp;
 use cupcake_engine::clock::Timestamp;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
@@ -73,7 +74,15 @@ pub(super) fn check(object: &Value, errors: &mut Vec<FieldError>) {
         };
         match version["schema"].get("openAPIV3Schema") {
             None => errors.push(FieldError::new(FieldErrorKind::Required, path, None, "schemas are required")),
-            Some(schema) => check_rules(&Schema::compile(schema), &path, errors),
+            // Compiled with the definition, which the cache has from the last server that was given it.
+            Some(_) => {
+                let compiled = compiled(spec);
+                let name = version["name"].as_str().unwrap_or_default();
+                let found = compiled.versions.iter().find(|compiled| compiled.name == name);
+                if let Some(schema) = found.and_then(|found| found.schema.as_deref()) {
+                    check_rules(schema, &path, errors);
+                }
+            }
         }
     }
 }
@@ -114,6 +123,42 @@ pub(super) fn storage_versions(object: &Value) -> Value {
         .collect()
 }
 
+/// CustomResourceDefinitions made ready once for any number of servers: a simulation starts thousands of them.
+#[derive(Debug, Clone)]
+pub struct Definitions(Arc<Vec<(Value, Arc<Resource>)>>);
+
+impl Definitions {
+    /// Takes definitions as they would be applied, for [`super::Server::define`].
+    pub fn new(definitions: &[CustomResourceDefinition]) -> Self {
+        let ready = definitions.iter().map(|definition| {
+            let mut value = serde_json::to_value(definition).expect("a definition has string keys and finite numbers");
+            super::shape::drop_nulls(&mut value);
+            value["apiVersion"] = Value::from("apiextensions.k8s.io/v1");
+            value["kind"] = Value::from("CustomResourceDefinition");
+            default(&mut value);
+            let resource = compiled(&value["spec"]);
+            (value, resource)
+        });
+        Self(Arc::new(ready.collect()))
+    }
+
+    /// Stores and establishes the definitions, as if they had been applied without a field manager.
+    pub(super) fn install(&self, state: &mut State, now: Timestamp) {
+        let Some(id) = state.find("apiextensions.k8s.io", "customresourcedefinitions") else {
+            return;
+        };
+        for (definition, resource) in self.0.iter() {
+            let mut value = definition.clone();
+            set_meta(&mut value, "uid", Value::from(state.new_uid()));
+            set_meta(&mut value, "creationTimestamp", Value::from(stamp(now)));
+            set_meta(&mut value, "generation", Value::from(1));
+            mark_established(&mut value, now);
+            state.serve(Arc::clone(resource));
+            state.put(id, Key::new("", meta_text(definition, "name")), value, now);
+        }
+    }
+}
+
 /// Serves the resource of a stored definition, and says so in its status.
 pub(super) fn establish(state: &mut State, definition: &Arc<Object>, now: Timestamp) {
     let value = definition.value();
@@ -125,9 +170,16 @@ pub(super) fn establish(state: &mut State, definition: &Arc<Object>, now: Timest
         return;
     };
     let mut value = value.clone();
-    let accepted = value["spec"]["names"].clone();
-    let stored = storage_versions(&value);
-    let status = child(as_map(&mut value), "status");
+    mark_established(&mut value, now);
+    if value != *definition.value() {
+        state.put(id, Key::new("", definition.name()), value, now);
+    }
+}
+
+fn mark_established(definition: &mut Value, now: Timestamp) {
+    let accepted = definition["spec"]["names"].clone();
+    let stored = storage_versions(definition);
+    let status = child(as_map(definition), "status");
     status.insert("acceptedNames".to_owned(), accepted);
     let versions = status.entry("storedVersions").or_insert_with(|| json!([]));
     if let (Some(known), Some(new)) = (versions.as_array_mut(), stored.as_array()) {
@@ -151,9 +203,6 @@ pub(super) fn establish(state: &mut State, definition: &Arc<Object>, now: Timest
                 condition("Established", "InitialNamesAccepted", "the initial names have been accepted"),
             ]),
         );
-    }
-    if value != *definition.value() {
-        state.put(id, Key::new("", definition.name()), value, now);
     }
 }
 

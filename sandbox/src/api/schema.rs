@@ -96,6 +96,8 @@ pub struct Schema {
     pub has_defaults: bool,
     /// Whether this node or one below it has CEL rules.
     pub has_rules: bool,
+    /// Nothing here or below is nullable, a time, a duration or a fraction: values are equal as JSON is.
+    pub plain: bool,
     /// CEL rules of this node.
     pub rules: Vec<Rule>,
     /// How items are told apart.
@@ -186,6 +188,7 @@ impl Schema {
             default: None,
             has_defaults: false,
             has_rules: false,
+            plain: false,
             rules: Vec::new(),
             list_type: ListType::Atomic,
             map_atomic: false,
@@ -235,6 +238,7 @@ fn compile(schema: &Value, depth: usize) -> Schema {
         properties.values().chain(additional).chain(items.as_ref())
     };
     let default = schema.get("default").cloned();
+    let has_type = schema.get("type").is_some();
     Schema {
         kind: match schema.get("type").and_then(Value::as_str) {
             _either if int_or_string => Type::Any,
@@ -251,6 +255,7 @@ fn compile(schema: &Value, depth: usize) -> Schema {
         preserve_unknown: flag(schema, "x-kubernetes-preserve-unknown-fields"),
         embedded: flag(schema, "x-kubernetes-embedded-resource"),
         has_defaults: default.is_some() || children().any(|child| child.has_defaults),
+        plain: is_plain(schema) && children().all(|child| child.plain) && (has_type || int_or_string),
         has_rules: !rules.is_empty() || children().any(|child| child.has_rules),
         default,
         rules,
@@ -268,6 +273,14 @@ fn compile(schema: &Value, depth: usize) -> Schema {
         additional,
         items,
     }
+}
+
+fn is_plain(schema: &Value) -> bool {
+    let keyword = |name: &str| schema.get(name).and_then(Value::as_str).unwrap_or_default();
+    !flag(schema, "nullable")
+        && !flag(schema, "x-kubernetes-preserve-unknown-fields")
+        && keyword("type") != "number"
+        && !matches!(keyword("format"), "date-time" | "date" | "duration")
 }
 
 fn strings(schema: &Value, name: &str) -> Vec<String> {

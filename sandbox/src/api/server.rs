@@ -1,6 +1,7 @@
 //! The server: state, hooks, and its two doors: a function for one request, and a tower service in process.
 
 use super::builtin;
+use super::crd::Definitions;
 use super::object::{Key, Object};
 use super::observe::{Admission, Counts, Fault, Faults, Observer, ReplyFault, RequestRecord};
 use super::request::RequestInfo;
@@ -294,6 +295,12 @@ impl Server {
     /// A kube client named `client`; call it inside a tokio runtime.
     pub fn client(&self, client: impl Into<String>) -> kube::Client {
         kube::Client::new(self.service(client), "default")
+    }
+
+    /// Defines custom resources without a request: quicker than applying them where many servers start.
+    pub fn define(&self, definitions: &Definitions) {
+        let now = self.inner.clock.now();
+        definitions.install(&mut self.inner.lock(), now);
     }
 
     /// Sets the observer; it sees every request from now on.

@@ -2,8 +2,8 @@
 //!
 //! Source: `apiextensions-apiserver/pkg/apiserver/schema/{pruning,defaulting}`.
 
-use super::cel::join;
 use super::schema::{Additional, Schema};
+use super::trail::Trail;
 use serde_json::{Map, Value};
 
 /// The fields of `metadata` that the server knows.
@@ -28,11 +28,11 @@ const METADATA: [&str; 15] = [
 /// Drops what the schema does not know, and nulls where none may be; returns the dropped paths in the order of the object.
 pub(super) fn prune(schema: &Schema, object: &mut Value) -> Vec<String> {
     let mut dropped = Vec::new();
-    prune_at(schema, object, "", true, &mut dropped);
+    prune_at(schema, object, &Trail::Root, true, &mut dropped);
     dropped
 }
 
-fn prune_at(schema: &Schema, value: &mut Value, path: &str, resource: bool, dropped: &mut Vec<String>) {
+fn prune_at(schema: &Schema, value: &mut Value, path: &Trail<'_>, resource: bool, dropped: &mut Vec<String>) {
     match value {
         Value::Object(fields) => {
             let keeps_all = schema.preserve_unknown || matches!(schema.additional, Additional::Anything);
@@ -41,15 +41,15 @@ fn prune_at(schema: &Schema, value: &mut Value, path: &str, resource: bool, drop
                 if resource && matches!(name.as_str(), "apiVersion" | "kind") {
                     continue;
                 }
-                let child = || join(path, name);
+                let child = path.field(name);
                 if resource && name == "metadata" {
-                    prune_metadata(field, &child(), dropped);
+                    prune_metadata(field, &child, dropped);
                 } else if let Some(below) = schema.properties.get(name) {
-                    prune_at(below, field, &child(), below.embedded, dropped);
+                    prune_at(below, field, &child, below.embedded, dropped);
                 } else if let Additional::Schema(below) = &schema.additional {
-                    prune_at(below, field, &child(), below.embedded, dropped);
+                    prune_at(below, field, &child, below.embedded, dropped);
                 } else if !keeps_all {
-                    dropped.push(child());
+                    dropped.push(child.to_string());
                     unknown.push(name.clone());
                 }
             }
@@ -65,7 +65,7 @@ fn prune_at(schema: &Schema, value: &mut Value, path: &str, resource: bool, drop
         Value::Array(items) => {
             if let Some(below) = &schema.items {
                 for (at, item) in items.iter_mut().enumerate() {
-                    prune_at(below, item, &format!("{path}[{at}]"), below.embedded, dropped);
+                    prune_at(below, item, &Trail::Item(path, at), below.embedded, dropped);
                 }
             }
         }
@@ -73,14 +73,14 @@ fn prune_at(schema: &Schema, value: &mut Value, path: &str, resource: bool, drop
     }
 }
 
-fn prune_metadata(metadata: &mut Value, path: &str, dropped: &mut Vec<String>) {
+fn prune_metadata(metadata: &mut Value, path: &Trail<'_>, dropped: &mut Vec<String>) {
     let Value::Object(fields) = metadata else {
         return;
     };
     fields.retain(|name, _| {
         let known = METADATA.contains(&name.as_str());
         if !known {
-            dropped.push(join(path, name));
+            dropped.push(path.field(name).to_string());
         }
         known
     });
@@ -209,7 +209,7 @@ impl<'de> serde::de::Visitor<'de> for Strict<'_> {
     fn visit_map<A: serde::de::MapAccess<'de>>(self, mut fields: A) -> Result<Value, A::Error> {
         let mut map = Map::new();
         while let Some(name) = fields.next_key::<String>()? {
-            let path = join(&self.path, &name);
+            let path = if self.path.is_empty() { name.clone() } else { format!("{}.{name}", self.path) };
             if map.contains_key(&name) {
                 self.duplicates.push(path.clone());
             }

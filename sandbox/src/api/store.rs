@@ -249,8 +249,18 @@ impl State {
 
     /// Stores a new revision of an object and tells the watchers.
     pub(super) fn put(&mut self, id: ResourceId, key: Key, value: Value, now: Timestamp) -> Arc<Object> {
-        self.revision += 1;
-        let object = Object::seal(value, self.revision);
+        let object = self.next(value);
+        self.insert(id, key, object, now)
+    }
+
+    /// The object that the next write would store; it is serialised at most once, whoever looks at its size.
+    pub(super) fn next(&self, value: Value) -> Arc<Object> {
+        Object::seal(value, self.revision + 1)
+    }
+
+    /// Stores what [`State::next`] made, with no other write in between.
+    pub(super) fn insert(&mut self, id: ResourceId, key: Key, object: Arc<Object>, now: Timestamp) -> Arc<Object> {
+        self.revision = object.revision();
         let limits = self.limits;
         let collection = &mut self.collections[id.0];
         let previous = collection.objects.insert(key.clone(), Arc::clone(&object));

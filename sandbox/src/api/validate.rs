@@ -3,16 +3,16 @@
 //! Source: `k8s.io/kube-openapi/pkg/validation/{validate,errors}` and
 //! `apiextensions-apiserver/pkg/apiserver/validation/validation.go`.
 
-use super::cel::join;
 use super::formats;
 use super::schema::{Additional, ListType, Schema, Type};
 use super::status::{FieldError, FieldErrorKind as Kind};
+use super::trail::Trail;
 use serde_json::Value;
 
 /// All violations of `schema` in `object`; fields that are unchanged from `old` are not checked again (ratcheting).
 pub(super) fn validate(schema: &Schema, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    check(schema, object, old, "", true, &mut errors);
+    check(schema, object, old, &Trail::Root, true, &mut errors);
     errors
 }
 
@@ -28,11 +28,11 @@ fn check(
     schema: &Schema,
     value: &Value,
     old: Option<&Value>,
-    path: &str,
+    path: &Trail<'_>,
     resource: bool,
     errors: &mut Vec<FieldError>,
 ) {
-    if old == Some(value) && !path.is_empty() {
+    if old == Some(value) && !path.is_root() {
         return;
     }
     if !check_type(schema, value, path, errors) || value.is_null() {
@@ -45,7 +45,7 @@ fn check(
         Value::Object(fields) => {
             for name in &schema.required {
                 if !fields.contains_key(name) {
-                    errors.push(FieldError::new(Kind::Required, join(path, name), None, ""));
+                    errors.push(FieldError::new(Kind::Required, path.field(name).to_string(), None, ""));
                 }
             }
             let count = fields.len() as u64;
@@ -53,13 +53,13 @@ fn check(
                 && count > max
             {
                 let detail = format!("must have at most {max} items");
-                errors.push(FieldError::new(Kind::TooMany, path, Some(count.into()), detail));
+                errors.push(FieldError::new(Kind::TooMany, path.to_string(), Some(count.into()), detail));
             }
             if let Some(min) = schema.limits.properties_min
                 && count < min
             {
                 let detail = format!("{path} in body should have at least {min} properties");
-                errors.push(FieldError::new(Kind::Invalid, path, Some(value.clone()), detail));
+                errors.push(FieldError::new(Kind::Invalid, path.to_string(), Some(value.clone()), detail));
             }
             for (name, field) in fields {
                 if resource && matches!(name.as_str(), "apiVersion" | "kind" | "metadata") {
@@ -67,9 +67,9 @@ fn check(
                 }
                 let old = old.and_then(|old| old.get(name));
                 if let Some(below) = schema.properties.get(name) {
-                    check(below, field, old, &join(path, name), below.embedded, errors);
+                    check(below, field, old, &path.field(name), below.embedded, errors);
                 } else if let Additional::Schema(below) = &schema.additional {
-                    check(below, field, old, &join(path, name), below.embedded, errors);
+                    check(below, field, old, &path.field(name), below.embedded, errors);
                 }
             }
         }
@@ -80,7 +80,7 @@ fn check(
 }
 
 /// Whether the value has the schema's type; reports it if not.
-fn check_type(schema: &Schema, value: &Value, path: &str, errors: &mut Vec<FieldError>) -> bool {
+fn check_type(schema: &Schema, value: &Value, path: &Trail<'_>, errors: &mut Vec<FieldError>) -> bool {
     let fits = match (schema.kind, value) {
         (_, Value::Null) => schema.nullable || schema.kind == Type::Any,
         (Type::Any, Value::String(_)) if schema.int_or_string => true,
@@ -99,9 +99,9 @@ fn check_type(schema: &Schema, value: &Value, path: &str, errors: &mut Vec<Field
     if !fits {
         let found = type_name(value);
         let wanted = if schema.int_or_string { "integer,string" } else { schema.kind.name() };
-        let place = if path.is_empty() { "<nil>" } else { path };
+        let place = if path.is_root() { "<nil>".to_owned() } else { path.to_string() };
         let detail = format!("{place} in body must be of type {wanted}: {}", Value::from(found));
-        errors.push(FieldError::new(Kind::TypeInvalid, path, Some(found.into()), detail));
+        errors.push(FieldError::new(Kind::TypeInvalid, path.to_string(), Some(found.into()), detail));
     }
     fits
 }
@@ -118,11 +118,11 @@ fn type_name(value: &Value) -> &'static str {
     }
 }
 
-fn check_text(schema: &Schema, text: &str, path: &str, errors: &mut Vec<FieldError>) {
+fn check_text(schema: &Schema, text: &str, path: &Trail<'_>, errors: &mut Vec<FieldError>) {
     let limits = &schema.limits;
     let length = text.chars().count() as u64;
     let mut invalid = |kind, detail: String| {
-        errors.push(FieldError::new(kind, path, Some(text.into()), detail));
+        errors.push(FieldError::new(kind, path.to_string(), Some(text.into()), detail));
     };
     if let Some(max) = limits.length_max
         && length > max
@@ -144,12 +144,12 @@ fn check_text(schema: &Schema, text: &str, path: &str, errors: &mut Vec<FieldErr
     }
 }
 
-fn check_number(schema: &Schema, value: &Value, path: &str, errors: &mut Vec<FieldError>) {
+fn check_number(schema: &Schema, value: &Value, path: &Trail<'_>, errors: &mut Vec<FieldError>) {
     let limits = &schema.limits;
     let Some(number) = value.as_f64() else { return };
     let mut invalid = |words: String| {
         let detail = format!("{path} in body should be {words}");
-        errors.push(FieldError::new(Kind::Invalid, path, Some(value.clone()), detail));
+        errors.push(FieldError::new(Kind::Invalid, path.to_string(), Some(value.clone()), detail));
     };
     match limits.minimum {
         Some((min, true)) if number <= min => invalid(format!("greater than {min}")),
@@ -174,7 +174,7 @@ fn check_list(
     items: &[Value],
     value: &Value,
     old: Option<&Value>,
-    path: &str,
+    path: &Trail<'_>,
     errors: &mut Vec<FieldError>,
 ) {
     let count = items.len() as u64;
@@ -182,13 +182,13 @@ fn check_list(
         && count > max
     {
         let detail = format!("must have at most {max} items");
-        errors.push(FieldError::new(Kind::TooMany, path, Some(count.into()), detail));
+        errors.push(FieldError::new(Kind::TooMany, path.to_string(), Some(count.into()), detail));
     }
     if let Some(min) = schema.limits.items_min
         && count < min
     {
         let detail = format!("{path} in body should have at least {min} items");
-        errors.push(FieldError::new(Kind::Invalid, path, Some(value.clone()), detail));
+        errors.push(FieldError::new(Kind::Invalid, path.to_string(), Some(value.clone()), detail));
     }
     if let Some(below) = &schema.items {
         for (at, item) in items.iter().enumerate() {
@@ -198,13 +198,13 @@ fn check_list(
                 }
                 ListType::Atomic | ListType::Set => None,
             });
-            check(below, item, old, &format!("{path}[{at}]"), below.embedded, errors);
+            check(below, item, old, &Trail::Item(path, at), below.embedded, errors);
         }
     }
     check_duplicates(schema, items, path, errors);
 }
 
-fn check_duplicates(schema: &Schema, items: &[Value], path: &str, errors: &mut Vec<FieldError>) {
+fn check_duplicates(schema: &Schema, items: &[Value], path: &Trail<'_>, errors: &mut Vec<FieldError>) {
     let identity = |item: &Value| match &schema.list_type {
         ListType::Atomic => None,
         ListType::Set => Some(item.clone()),
@@ -221,43 +221,44 @@ fn check_duplicates(schema: &Schema, items: &[Value], path: &str, errors: &mut V
     }
 }
 
-fn check_enumeration(schema: &Schema, value: &Value, path: &str, errors: &mut Vec<FieldError>) {
+fn check_enumeration(schema: &Schema, value: &Value, path: &Trail<'_>, errors: &mut Vec<FieldError>) {
     let allowed = &schema.limits.enumeration;
     if allowed.is_empty() || allowed.contains(value) {
         return;
     }
     let names: Vec<String> = allowed.iter().map(Value::to_string).collect();
     let detail = format!("supported values: {}", names.join(", "));
-    errors.push(FieldError::new(Kind::NotSupported, path, Some(value.clone()), detail));
+    errors.push(FieldError::new(Kind::NotSupported, path.to_string(), Some(value.clone()), detail));
 }
 
-fn check_logic(schema: &Schema, value: &Value, path: &str, errors: &mut Vec<FieldError>) {
+fn check_logic(schema: &Schema, value: &Value, path: &Trail<'_>, errors: &mut Vec<FieldError>) {
     let logic = &schema.logic;
     let holds = |schema: &Schema| {
         let mut errors = Vec::new();
         check(schema, value, None, path, false, &mut errors);
         errors.is_empty()
     };
-    let shown = if path.is_empty() { "<nil>" } else { path };
+    let shown = || if path.is_root() { "<nil>".to_owned() } else { path.to_string() };
     let mut invalid = |detail: String| {
-        errors.push(FieldError::new(Kind::Invalid, path, Some(value.clone()), detail));
+        errors.push(FieldError::new(Kind::Invalid, path.to_string(), Some(value.clone()), detail));
     };
     if !logic.all_of.iter().all(|schema| holds(schema)) {
-        invalid(format!("\"{shown}\" must validate all the schemas (allOf)"));
+        invalid(format!("\"{}\" must validate all the schemas (allOf)", shown()));
     }
     if !logic.any_of.is_empty() && !logic.any_of.iter().any(|schema| holds(schema)) {
-        invalid(format!("\"{shown}\" must validate at least one schema (anyOf)"));
+        invalid(format!("\"{}\" must validate at least one schema (anyOf)", shown()));
     }
     if !logic.one_of.is_empty() {
         match logic.one_of.iter().filter(|schema| holds(schema)).count() {
             1 => {}
-            0 => invalid(format!("\"{shown}\" must validate one and only one schema (oneOf). Found none valid")),
+            0 => invalid(format!("\"{}\" must validate one and only one schema (oneOf). Found none valid", shown())),
             many => invalid(format!(
-                "\"{shown}\" must validate one and only one schema (oneOf). Found {many} valid alternatives"
+                "\"{}\" must validate one and only one schema (oneOf). Found {many} valid alternatives",
+                shown()
             )),
         }
     }
     if logic.not.as_ref().is_some_and(|schema| holds(schema)) {
-        invalid(format!("\"{shown}\" must not validate the schema (not)"));
+        invalid(format!("\"{}\" must not validate the schema (not)", shown()));
     }
 }

@@ -191,15 +191,15 @@ fn commit(call: &Call<'_>, state: &mut State, key: Key, object: Value) -> Result
         let revision = meta_text(&object, "resourceVersion").parse().unwrap_or(0);
         return Ok(Object::seal_dry(object, revision));
     }
-    let size = super::object::to_bytes(&object).len();
-    if size > OBJECT_BYTES_MAX {
+    let object = state.next(object);
+    if object.bytes().len() > OBJECT_BYTES_MAX {
         return Err(Failure::new(
             http::StatusCode::INTERNAL_SERVER_ERROR,
             "InternalError",
             "etcdserver: request is too large",
         ));
     }
-    let stored = state.put(call.id, key, object, call.now);
+    let stored = state.insert(call.id, key, object, call.now);
     let chores = gc::after_write(call.id, &call.resource, &stored);
     if call.resource.nature == Nature::Builtin(BuiltinKind::CustomResourceDefinition) {
         crd::establish(state, &stored, call.now);

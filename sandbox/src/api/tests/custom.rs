@@ -1,6 +1,7 @@
 //! Custom resources: definitions, schemas, CEL, strictness, columns, discovery; with the six kinds of this project.
 
 use super::{Server, send, send_as, server};
+use crate::api::Definitions;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, PostParams};
 use serde_json::{Value, json};
@@ -90,6 +91,21 @@ async fn a_definition_serves_its_resource_and_says_so() {
     let names: Vec<&str> =
         groups["resources"].as_array().unwrap().iter().map(|entry| entry["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["widgets", "widgets/status"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn definitions_can_be_made_ready_once_for_many_servers() {
+    let ready = Definitions::new(&cupcake_crds::definitions());
+    for _ in 0..3 {
+        let server = server();
+        server.define(&ready);
+        let stored = server.list("apiextensions.k8s.io", "customresourcedefinitions");
+        assert_eq!(stored.len(), 6);
+        assert_eq!(stored[0].value()["status"]["conditions"][1]["type"], "Established");
+        let task = json!({"metadata": {"name": "w1"}, "spec": {"nodeName": "w2", "nodeUid": "u1", "epoch": 1}});
+        let (status, refused) = send(&server, "POST", &format!("{GROUP}/nodetasks"), task).await;
+        assert_eq!(status, 422, "{refused}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
