@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use cupcake_crds::NodeTask;
 use cupcake_crds::node_task::{ErrorClass, Order, TaskState};
 use cupcake_crds::values::OrderKey;
+use cupcake_engine::clock::Timestamp;
 use cupcake_engine::names::Reason;
 use cupcake_engine::step::{Probe, Step, StepContext, StepError, StepOutcome, Wait};
 
@@ -150,8 +151,8 @@ pub(super) fn answer(
     let class = status.error.as_ref().map_or(ErrorClass::Transient, |error| error.class);
     match task.answer() {
         None => {
-            let waited = (ctx.now() - ctx.started()).num_seconds();
-            if waited < UNCLAIMED_SECONDS_MAX {
+            let heard = last_heard(ctx.started(), status.updated_at);
+            if (ctx.now() - heard).num_seconds() < UNCLAIMED_SECONDS_MAX {
                 return wait(Reason::new("Ordered", format!("ordered on {name}")));
             }
             let reason = Reason::new("AgentAbsent", format!("no agent on {name} took the order; see its pod there"));
@@ -167,5 +168,24 @@ pub(super) fn answer(
         Some(TaskState::Failed) => Err(failure(class, "HostWorkFailed")),
         Some(TaskState::Stopped) => Err(failure(ErrorClass::Transient, "HostWorkStopped")),
         Some(TaskState::Refused) => Err(failure(ErrorClass::NeedsOperator, "OrderRefused")),
+    }
+}
+
+/// Since when the agent owes an answer: from the start, or from its last word. A second attempt follows an answer to the first
+/// one, long after the start, and no order says when it was placed.
+fn last_heard(started: Timestamp, answered: Option<Timestamp>) -> Timestamp {
+    answered.map_or(started, |answered| answered.max(started))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agent_that_has_just_answered_another_attempt_is_not_absent() {
+        let at = |minute: i64| Timestamp::UNIX_EPOCH + chrono::TimeDelta::minutes(minute);
+        assert_eq!(last_heard(at(5), None), at(5), "an agent that never spoke");
+        assert_eq!(last_heard(at(5), Some(at(2))), at(5), "its last word was about an earlier order");
+        assert_eq!(last_heard(at(5), Some(at(8))), at(8), "the attempt before failed at minute 8");
     }
 }
