@@ -1,9 +1,9 @@
 //! kubeadm: its version, its upgrade, and what to make of it when that fails.
 
 use super::RealHost;
-use super::failure::{self, Class, Meaning, needs_operator, permanent};
+use super::failure::{self, Class, Meaning, needs_operator, permanent, transient};
 use super::os::write_whole;
-use super::program::Program;
+use super::program::{Program, ProgramError};
 use super::runtime::{COMPONENTS, MANIFESTS};
 use cupcake_crds::values::{KubeVersion, NodeRole};
 use cupcake_steps::ports::host::{HostError, KubeadmUpgrade};
@@ -13,6 +13,11 @@ use std::time::{Duration, SystemTime};
 
 /// How long one upgrade may take: kubeadm itself waits up to five minutes for each of four static pods.
 const UPGRADE_LIMIT: Duration = Duration::from_secs(30 * 60);
+/// How long the API server is waited for before kubeadm begins, and how often it is asked.
+const API_SERVER_LIMIT: Duration = Duration::from_secs(5 * 60);
+const API_SERVER_AGAIN: Duration = Duration::from_secs(3);
+/// Credentials that may ask for /readyz: kubeadm's own on a control plane, the kubelet's elsewhere.
+const KUBECONFIGS: [&str; 2] = ["/etc/kubernetes/admin.conf", "/etc/kubernetes/kubelet.conf"];
 /// Where kubeadm keeps the manifests that it replaces (cmd/kubeadm/app/constants: `TempDir`, `CreateTimestampDir`).
 const BACKUPS: &str = "/etc/kubernetes/tmp";
 const BACKUP_PREFIX: &str = "kubeadm-backup-manifests";
@@ -81,7 +86,7 @@ impl RealHost {
         let asked = Program::asking("kubeadm", ["version", "-o", "short"]).run().await;
         let finished = asked.map_err(|error| failure::program(&error, &[], "KubeadmFailed"))?;
         let text = finished.stdout.trim();
-        text.parse().map_err(|error| failure::transient("KubeadmFailed", format!("kubeadm version: {error}")))
+        text.parse().map_err(|error| transient("KubeadmFailed", format!("kubeadm version: {error}")))
     }
 
     pub(super) async fn upgrade_by_kubeadm(&self, how: KubeadmUpgrade, version: &KubeVersion) -> Result<(), HostError> {
@@ -93,6 +98,7 @@ impl RealHost {
             ));
         }
         self.restore_manifests()?;
+        self.await_api_server().await?;
         let version = version.with_v();
         let arguments = match how {
             KubeadmUpgrade::Apply => vec!["upgrade", "apply", version.as_str(), "--yes"],
@@ -101,6 +107,37 @@ impl RealHost {
         // Proxies are not among kubeadm's variables: it would write them into the manifests of the static pods.
         let upgrade = Program::doing("kubeadm", UPGRADE_LIMIT, arguments);
         upgrade.run().await.map(drop).map_err(|error| failure::program(&error, &UPGRADE, "KubeadmFailed"))
+    }
+
+    /// Waits until the API server answers that it is ready, as this machine reaches it.
+    ///
+    /// After a boot, or when the manifest of a static pod was just put back, a single control plane needs up to two minutes.
+    /// kubeadm itself gives up after ten seconds, and each time costs an attempt.
+    async fn await_api_server(&self) -> Result<(), HostError> {
+        let Some(kubeconfig) = KUBECONFIGS.into_iter().find(|kubeconfig| self.files.has(kubeconfig)) else {
+            return Ok(());
+        };
+        let since = tokio::time::Instant::now();
+        loop {
+            let arguments = ["--kubeconfig", kubeconfig, "--request-timeout=5s", "get", "--raw", "/readyz"];
+            let error = match Program::asking("kubectl", arguments).run().await {
+                // Without kubectl the question cannot be asked; kubeadm will see.
+                Ok(_) | Err(ProgramError::Missing { .. }) => return Ok(()),
+                Err(error) => error,
+            };
+            if since.elapsed() >= API_SERVER_LIMIT {
+                return Err(transient(
+                    "ApiServerAway",
+                    format!(
+                        "the API server was not ready within {} s: {}",
+                        API_SERVER_LIMIT.as_secs(),
+                        failure::chain(&error)
+                    ),
+                ));
+            }
+            tracing::info!("waits for the API server: {}", failure::chain(&error));
+            tokio::time::sleep(API_SERVER_AGAIN).await;
+        }
     }
 
     /// Puts back manifests that an interrupted upgrade left absent.
@@ -156,7 +193,6 @@ impl RealHost {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::real::program::ProgramError;
     use crate::real::test_folder::TestFolder;
     use crate::real::tests::host_in;
 
