@@ -10,7 +10,7 @@ use cupcake_crds::values::ClusterSnapshot;
 use cupcake_operator::adapters::snapshot::gather;
 use cupcake_workflows::{Compilation, Finding, Refusal, Request, compile, plan_bytes};
 use kube::ResourceExt as _;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::io::Read as _;
 use std::path::Path;
 
@@ -23,7 +23,7 @@ pub fn run(connection: &Connection, args: &PlanArgs) -> Result<Exit, Failure> {
     #[cfg(feature = "sandbox")]
     if args.sandbox {
         let snapshot = crate::sandbox::snapshot(&args.cluster)?;
-        return tell(&update, &snapshot, args);
+        return Ok(tell(&update, &snapshot, args));
     }
     let snapshot = runtime()?.block_on(async {
         let client = connect::client(connection).await?;
@@ -31,18 +31,15 @@ pub fn run(connection: &Connection, args: &PlanArgs) -> Result<Exit, Failure> {
             Failure::from_error("read the cluster", &error, "kubectl get nodes, to see whether the API server answers")
         })
     })?;
-    tell(&update, &snapshot, args)
+    Ok(tell(&update, &snapshot, args))
 }
 
-fn tell(update: &DirectUpdate, snapshot: &ClusterSnapshot, args: &PlanArgs) -> Result<Exit, Failure> {
+fn tell(update: &DirectUpdate, snapshot: &ClusterSnapshot, args: &PlanArgs) -> Exit {
     let name = update.name_any();
     // What is planned before it exists has no UID yet; names of runs need one.
     let uid = update.uid().unwrap_or_else(|| "00000000-0000-0000-0000-000000000000".to_owned());
     let request = Request { name: &name, uid: &uid, spec: &update.spec };
-    let compiled = request
-        .root_run()
-        .map_err(Refusal::one)
-        .and_then(|run| compile(&request, &run, snapshot));
+    let compiled = request.root_run().map_err(Refusal::one).and_then(|run| compile(&request, &run, snapshot));
     let as_json = args.output == Some(Format::Json);
     match compiled {
         Ok(Compilation::Plan(compiled)) => {
@@ -56,7 +53,7 @@ fn tell(update: &DirectUpdate, snapshot: &ClusterSnapshot, args: &PlanArgs) -> R
                 warn(&compiled.report.warnings);
                 out::line(format!("next: kubectl apply -f {}", args.file.display()));
             }
-            Ok(Exit::Changes)
+            Exit::Changes
         }
         Ok(Compilation::NothingToDo(nothing)) => {
             if as_json {
@@ -68,7 +65,7 @@ fn tell(update: &DirectUpdate, snapshot: &ClusterSnapshot, args: &PlanArgs) -> R
                 out::line(nothing.message);
                 warn(&nothing.report.warnings);
             }
-            Ok(Exit::Done)
+            Exit::Done
         }
         Err(refusal) => {
             if as_json {
@@ -80,7 +77,7 @@ fn tell(update: &DirectUpdate, snapshot: &ClusterSnapshot, args: &PlanArgs) -> R
                 warn(&refusal.warnings);
                 out::line(format!("next: edit {}, then kubectl cupcake plan -f {0}", args.file.display()));
             }
-            Ok(Exit::Refused)
+            Exit::Refused
         }
     }
 }
@@ -96,15 +93,52 @@ fn read_update(file: &Path) -> Result<DirectUpdate, Failure> {
     let next = format!("edit {}, with kubectl explain directupdate.spec beside it", file.display());
     let text = read(file)?;
     let tried = format!("read {}", file.display());
-    let mut documents = text.split("\n---").filter(|document| !document.trim().is_empty());
-    let document = documents
-        .find(|document| document.contains("DirectUpdate"))
-        .ok_or_else(|| Failure::new(format!("{tried}: it holds no DirectUpdate"), next.clone()))?;
-    let document = document.trim_start_matches('-');
+    let document = documents(&text)
+        .find_map(|document| {
+            serde_saphyr::from_str::<Value>(document).ok().filter(|value| value["kind"] == "DirectUpdate")
+        })
+        .ok_or_else(|| Failure::new(format!("{tried}: it holds no DirectUpdate that is YAML or JSON"), next.clone()))?;
     let update: DirectUpdate =
-        serde_saphyr::from_str(document).map_err(|error| Failure::from_error(&tried, &error, next.clone()))?;
-    update.validate().map_err(|violations| Failure::from_error(&tried, &violations, next))?;
-    Ok(update)
+        serde_json::from_value(document.clone()).map_err(|error| Failure::from_error(&tried, &error, next.clone()))?;
+    update.validate().map_err(|violations| Failure::from_error(&tried, &violations, next.clone()))?;
+    let known = serde_json::to_value(&update.spec).unwrap_or_default();
+    match unknown_field(&document["spec"], &known, "spec") {
+        Some(field) => Err(Failure::new(format!("{tried}: unknown field {field}"), next)),
+        None => Ok(update),
+    }
+}
+
+/// The documents of a YAML stream.
+fn documents(text: &str) -> impl Iterator<Item = &str> {
+    text.split("\n---").map(|document| document.trim_start_matches('-')).filter(|document| !document.trim().is_empty())
+}
+
+/// The first field that was written and not understood.
+fn unknown_field(written: &Value, known: &Value, path: &str) -> Option<String> {
+    match written {
+        Value::Object(fields) => fields.iter().find_map(|(name, value)| {
+            let path = format!("{path}.{name}");
+            match known.get(name) {
+                Some(known) => unknown_field(value, known, &path),
+                None => (!is_empty(value)).then_some(path),
+            }
+        }),
+        Value::Array(items) => items
+            .iter()
+            .enumerate()
+            .find_map(|(index, item)| unknown_field(item, known.get(index)?, &format!("{path}[{index}]"))),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
+    }
+}
+
+/// Whether a value says no more than its absence.
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Array(items) => items.is_empty(),
+        Value::Object(fields) => fields.is_empty(),
+        Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
+    }
 }
 
 #[expect(clippy::disallowed_methods, reason = "the file that the user named")]
@@ -116,7 +150,29 @@ fn read(file: &Path) -> Result<String, Failure> {
         std::fs::File::open(file).and_then(|file| file.take(FILE_BYTES_MAX).read_to_string(&mut text))
     };
     read.map_err(|error| {
-        Failure::from_error(&format!("read {}", file.display()), &error, "kubectl cupcake plan -f FILE, with a file that exists")
+        Failure::from_error(
+            &format!("read {}", file.display()),
+            &error,
+            "kubectl cupcake plan -f FILE, with a file that exists",
+        )
     })?;
     Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_field_that_nobody_knows_is_named() {
+        let written = json!({"targetVersion": "1.34.4", "canary": {"nodez": ["a"]}, "nodeSelector": {}});
+        let known = json!({"targetVersion": "1.34.4", "canary": {"enabled": false}});
+        assert_eq!(unknown_field(&written, &known, "spec").as_deref(), Some("spec.canary.nodez"));
+        assert_eq!(unknown_field(&json!({"nodeSelector": {}}), &known, "spec"), None);
+    }
+
+    #[test]
+    fn a_file_may_hold_several_documents() {
+        assert_eq!(documents("---\na: 1\n---\nb: 2\n").count(), 2);
+    }
 }

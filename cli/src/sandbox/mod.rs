@@ -159,6 +159,8 @@ fn world_config(cluster: &ClusterArgs, speed: Speed) -> WorldConfig {
 
 fn config(args: &SandboxArgs, speed: Speed) -> WorldConfig {
     WorldConfig {
+        // All workers at once leave no node for what is evicted: a budget would block them for ever.
+        budget: args.concurrency.of(args.cluster.workers) < args.cluster.workers,
         extra_versions: args.to.into_iter().collect(),
         crash: args.kill,
         keep_lines: args.transcript.is_some(),

@@ -109,7 +109,9 @@ pub(super) fn run(args: &SandboxArgs) -> Result<Exit, Failure> {
         return Err(failure);
     }
     // Threads end in any order.
-    rows.iter_mut().for_each(|row| row.failures.sort());
+    for row in &mut rows {
+        row.failures.sort();
+    }
     if args.output == Some(Format::Json) {
         out::json(&rows);
     } else {

@@ -62,7 +62,7 @@ pub fn populate(
     }
     configuration(config, &admin)?;
     addons(&Images::of(config.from), &admin)?;
-    workload(config.workers, &admin)
+    workload(config, &admin)
 }
 
 fn node(name: &str, machine: &SimMachine) -> Value {
@@ -138,7 +138,8 @@ fn addons(images: &Images, admin: &Kube) -> Result<(), Refused> {
 }
 
 /// A Deployment over all workers with a budget, so that drains have something to respect.
-fn workload(workers: u32, admin: &Kube) -> Result<(), Refused> {
+fn workload(config: &WorldConfig, admin: &Kube) -> Result<(), Refused> {
+    let workers = config.workers;
     let replicas = if workers <= TWO_PODS_WORKERS_MAX { workers * 2 } else { workers };
     let labels = json!({"app": "shop"});
     let shop = json!({
@@ -153,6 +154,9 @@ fn workload(workers: u32, admin: &Kube) -> Result<(), Refused> {
         },
     });
     admin.create("/apis/apps/v1/namespaces/default/deployments", &shop)?;
+    if !config.budget || workers < 2 {
+        return Ok(());
+    }
     let budget = json!({
         "apiVersion": "policy/v1", "kind": "PodDisruptionBudget",
         "metadata": {"name": "shop", "namespace": "default"},

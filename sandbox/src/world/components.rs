@@ -15,6 +15,7 @@ use cupcake_agent::AgentConfig;
 use cupcake_agent::runner_unit::{RunnerUnit, UnitError};
 use cupcake_host::{RunnerConfig, RunnerEnd};
 use cupcake_operator::OperatorConfig;
+use cupcake_operator::lease::Timing;
 use cupcake_steps::mailbox;
 use cupcake_steps::ports::disk::SharedDisk;
 use cupcake_steps::ports::host::MachinePorts;
@@ -23,6 +24,9 @@ use tokio_util::sync::CancellationToken;
 
 /// Where the operator runs.
 const NAMESPACE: &str = "kube-system";
+
+/// As of Kubernetes' own controllers; renewing every second would be every other request of a run.
+const LEASE: Timing = Timing { lease_seconds: 15, retry_seconds: 5 };
 
 /// How long it takes until a container that ended is started again, at least, in milliseconds.
 const RESTART_MILLISECONDS: i64 = 1_500;
@@ -53,6 +57,14 @@ impl Components {
         self.site.clock.sleep_until(self.site.now() + span).await;
     }
 
+    /// What a pod is called: sometimes the container is started again in it, sometimes it is replaced, and its successor
+    /// has to wait until the lease expires.
+    fn identity(&self, number: u64) -> String {
+        let replaced =
+            (2..=number).filter(|number| derive(self.site.seed, &["replaced", &number.to_string()]) % 2 == 1).count();
+        format!("cupcake-operator-{replaced}")
+    }
+
     /// Runs the operator, again and again; never ends.
     pub(super) async fn operator(self: Arc<Self>) {
         for number in 1u64.. {
@@ -64,13 +76,13 @@ impl Components {
                     let config = OperatorConfig {
                         client: self.server.client(client.as_str()),
                         clock: Arc::clone(&self.site.clock),
-                        identity: format!("cupcake-operator-{number}"),
+                        identity: self.identity(number),
                         namespace: NAMESPACE.to_owned(),
-                        timing: cupcake_operator::lease::Timing::default(),
+                        timing: LEASE,
                         registry,
                         metrics: cupcake_operator::metrics::Metrics::default(),
                     };
-                    Self::live(&life, cupcake_operator::run(config, CancellationToken::new())).await;
+                    Self::live(&life, Box::pin(cupcake_operator::run(config, CancellationToken::new()))).await;
                 }
                 Err(error) => tracing::error!(%error, "operator cannot start"),
             }

@@ -38,6 +38,8 @@ pub struct WorldConfig {
     pub speed: Speed,
     /// The time at the start. Runs are equal only if it is.
     pub start: Timestamp,
+    /// Whether a PodDisruptionBudget guards the workload. With fewer than two workers there is none: nothing could be drained.
+    pub budget: bool,
     /// At which write a component crashes, if one does.
     pub crash: Option<Crash>,
     /// Whether the transcript keeps its lines for reading.
@@ -55,6 +57,7 @@ impl WorldConfig {
             seed: 1,
             speed: Speed::Fastest,
             start,
+            budget: true,
             crash: None,
             keep_lines: false,
         }

@@ -16,6 +16,7 @@ mod components;
 mod config;
 mod drains;
 mod outcome;
+mod pods;
 mod wire;
 mod workloads;
 
@@ -209,7 +210,8 @@ impl World {
     pub fn outcome(&self, name: &str, to: KubeVersion, took: TimeDelta) -> Outcome {
         let update = self.update(name).unwrap_or_default();
         let status = |field: &str| update["status"][field].as_str().unwrap_or_default().to_owned();
-        let nodes: Vec<NodeOutcome> = self.server.list("", "nodes").iter().map(|node| node_outcome(node.value())).collect();
+        let nodes: Vec<NodeOutcome> =
+            self.server.list("", "nodes").iter().map(|node| node_outcome(node.value())).collect();
         let at_target = |name: &str| nodes.iter().any(|node| node.name == name && node.version == to.to_string());
         let workers = self.machines.values().filter(|machine| match machine.role() {
             NodeRole::Worker => at_target(machine.name()),

@@ -194,11 +194,20 @@ impl Ear {
                 let (this, key) = (Arc::clone(self), (target.namespace.clone(), target.name.clone()));
                 self.soon(move || this.with_workloads(|workloads| workloads.pod_leaves(&key.0, &key.1)));
             }
+            // The controllers themselves note what they write; the rest are mirrors of static pods, and what people do.
+            ("", "pods", _) if request.client != "kube-controller-manager" && request.client != "kube-scheduler" => {
+                let (this, key) = (Arc::clone(self), (target.namespace.clone(), object_name(request, target)));
+                self.soon(move || this.with_workloads(|workloads| workloads.pod_written(&key.0, &key.1)));
+            }
             ("apps", "deployments", "") => {
-                self.with_workloads(|workloads| workloads.deployment_written(&target.namespace, &object_name(request, target)));
+                self.with_workloads(|workloads| {
+                    workloads.deployment_written(&target.namespace, &object_name(request, target));
+                });
             }
             ("apps", "daemonsets", "") => {
-                self.with_workloads(|workloads| workloads.daemon_set_written(&target.namespace, &object_name(request, target)));
+                self.with_workloads(|workloads| {
+                    workloads.daemon_set_written(&target.namespace, &object_name(request, target));
+                });
             }
             _ => {}
         }
@@ -219,8 +228,9 @@ impl Ear {
         match resource {
             "upgraderuns" | "upgradeplans" | "nodetasks" => {
                 let verb = request.verb.as_str();
-                let what = if subresource.is_empty() { resource.to_owned() } else { format!("{resource}/{subresource}") };
-                let inventory = resource == "nodetasks" && speaks_of_inventory(&request.body);
+                let what =
+                    if subresource.is_empty() { resource.to_owned() } else { format!("{resource}/{subresource}") };
+                let inventory = subresource == "status" && brings_inventory(&request.body);
                 self.engine_writes.count(format!("{verb} {what}{}", if inventory { " (inventory)" } else { "" }));
                 if resource == "nodetasks" && subresource.is_empty() && is_of(&request.client, Component::Operator) {
                     let (this, name) = (Arc::clone(self), target.name.clone());
@@ -276,7 +286,8 @@ fn object_name(request: &RequestInfo, target: &Target) -> String {
     body["metadata"]["name"].as_str().unwrap_or_default().to_owned()
 }
 
-/// Whether a write to a NodeTask asks for an inventory or brings one.
-fn speaks_of_inventory(body: &[u8]) -> bool {
-    body.windows(9).any(|window| window == b"inventory") || body.windows(16).any(|window| window == b"inventoryRequest")
+/// Whether a write to a NodeTask's status brings an inventory.
+fn brings_inventory(body: &[u8]) -> bool {
+    const POINTER: &[u8] = b"/status/inventory";
+    body.windows(POINTER.len()).any(|window| window == POINTER)
 }
