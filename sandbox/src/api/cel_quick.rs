@@ -269,8 +269,7 @@ impl<'a> Item<'a> {
             Node::Untyped => Node::Untyped,
             Node::Root(schema) | Node::Typed(schema) => match (schema.properties.get(name), &schema.additional) {
                 _embedded if schema.embedded => return Field::Unknown,
-                (Some(below), _) => Node::Typed(below),
-                (None, Additional::Schema(below)) => Node::Typed(below),
+                (Some(below), _) | (None, Additional::Schema(below)) => Node::Typed(below),
                 (None, Additional::Anything) => Node::Untyped,
                 (None, Additional::None) if schema.preserve_unknown => Node::Untyped,
                 (None, Additional::None) => return Field::Absent,

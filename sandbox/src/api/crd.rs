@@ -68,21 +68,21 @@ pub(super) fn check(object: &Value, errors: &mut Vec<FieldError>) {
     }
     for (at, version) in versions.iter().enumerate() {
         // The schema of a single version is checked as if it stood above the versions.
-        let path = match versions.len() {
-            1 => "spec.validation.openAPIV3Schema".to_owned(),
-            _several => format!("spec.versions[{at}].schema.openAPIV3Schema"),
+        let path = if versions.len() == 1 {
+            "spec.validation.openAPIV3Schema".to_owned()
+        } else {
+            format!("spec.versions[{at}].schema.openAPIV3Schema")
         };
-        match version["schema"].get("openAPIV3Schema") {
-            None => errors.push(FieldError::new(FieldErrorKind::Required, path, None, "schemas are required")),
-            // Compiled with the definition, which the cache has from the last server that was given it.
-            Some(_) => {
-                let compiled = compiled(spec);
-                let name = version["name"].as_str().unwrap_or_default();
-                let found = compiled.versions.iter().find(|compiled| compiled.name == name);
-                if let Some(schema) = found.and_then(|found| found.schema.as_deref()) {
-                    check_rules(schema, &path, errors);
-                }
-            }
+        if version["schema"].get("openAPIV3Schema").is_none() {
+            errors.push(FieldError::new(FieldErrorKind::Required, path, None, "schemas are required"));
+            continue;
+        }
+        // Compiled with the definition, which the cache has from the last server that was given it.
+        let compiled = compiled(spec);
+        let name = version["name"].as_str().unwrap_or_default();
+        let found = compiled.versions.iter().find(|compiled| compiled.name == name);
+        if let Some(schema) = found.and_then(|found| found.schema.as_deref()) {
+            check_rules(schema, &path, errors);
         }
     }
 }
