@@ -96,7 +96,7 @@ pub struct AdmissionReview<'a> {
     pub old_object: Option<&'a Value>,
 }
 
-/// A validating admission policy: `Err` refuses the write.
+/// A validating admission policy: `Err` refuses the write. It is called while the store is locked: it must not call the server.
 pub type Admission = Arc<dyn Fn(&AdmissionReview<'_>) -> Result<(), Failure> + Send + Sync>;
 
 /// Figures of what was accepted; they never decrease.

@@ -198,6 +198,8 @@ impl Server {
     }
 
     /// Answers one request from `client`, without consulting the fault port; the observer sees it.
+    ///
+    /// A watch sleeps on the clock: call it where the clock can sleep (inside a tokio runtime).
     pub fn handle(&self, client: &str, request: Request<Bytes>) -> Response<Body> {
         let info = RequestInfo::parse(client, request);
         let (answer, at) = self.answer(&info);
