@@ -3,6 +3,7 @@
 //! `test` operations on /spec and /metadata are evaluated by the API server on the status subresource too, so a stale agent,
 //! or a second one, cannot answer an order that is not there any more.
 
+use cupcake_crds::node_task::TaskState;
 use cupcake_crds::{NodeTask, NodeTaskStatus};
 use json_patch::Patch;
 use serde_json::{Map, Value, json};
@@ -22,6 +23,10 @@ pub fn to_status(task: &NodeTask, new: &NodeTaskStatus) -> Option<Patch> {
     if answers && let Some(order) = &task.spec.order {
         operations.push(json!({"op": "test", "path": "/spec/order/key", "value": order.key}));
         operations.push(json!({"op": "test", "path": "/spec/order/epoch", "value": order.epoch}));
+        if new.state == Some(TaskState::Claimed) {
+            // Whoever asked an unclaimed order to stop counts on nobody taking it.
+            operations.push(json!({"op": "test", "path": "/spec/order/stop", "value": order.stop}));
+        }
     }
     if names.iter().any(|name| *name == "inventory")
         && let Some(request) = &task.spec.inventory_request
@@ -69,7 +74,7 @@ fn fields_of(status: &NodeTaskStatus) -> Map<String, Value> {
 mod tests {
     use super::*;
     use crate::relay_table::{now, order, status, task};
-    use cupcake_crds::node_task::{NodeInventory, TaskState};
+    use cupcake_crds::node_task::NodeInventory;
 
     /// Applies the patch as the API server does: to the object as it stands there, which may be another than was read.
     fn applied(task: &NodeTask, patch: &Patch) -> Result<NodeTask, json_patch::PatchError> {
@@ -103,14 +108,17 @@ mod tests {
     }
 
     #[test]
-    fn a_claim_is_refused_once_another_order_epoch_or_agent_was_faster() {
+    fn a_claim_is_refused_once_another_order_epoch_agent_or_a_stop_was_faster() {
         let read = task(Some(order(1)), Some(status(7, TaskState::Done)));
         let patch = to_status(&read, &claimed()).unwrap();
         let other_order = task(Some(order(2)), read.status.clone());
         let mut other_epoch = read.clone();
         other_epoch.spec.order.as_mut().unwrap().epoch = 4;
+        let mut stopped = read.clone();
+        stopped.spec.order.as_mut().unwrap().stop = true;
         let other_agent = task(Some(order(1)), Some(claimed()));
-        for (name, there) in [("order", other_order), ("epoch", other_epoch), ("agent", other_agent)] {
+        let faster = [("order", other_order), ("epoch", other_epoch), ("agent", other_agent), ("stop", stopped)];
+        for (name, there) in faster {
             assert!(applied(&there, &patch).is_err(), "another {name}");
         }
         // Without an earlier answer to test for, the version of the whole object stands in.

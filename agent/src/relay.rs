@@ -1,7 +1,7 @@
 //! What the agent does next: a pure function of its task, the mailbox and the time.
 //!
 //! ```text
-//!   unclaimed order   unfit: Refused · mailbox busy: ask that order to stop · else: Claimed
+//!   unclaimed order   asked to stop: Stopped · unfit: Refused · mailbox busy: ask that order to stop · else: Claimed
 //!   claimed order     mailbox behind: put it there · no final answer: see that the runner runs
 //!   answer            final, Prepared: report · a step at work for long: report, once a minute at most
 //!   inventory asked   not known to the runner: pass it on · answered: report
@@ -103,6 +103,11 @@ fn of_order(
         return false;
     }
     let claimed = state.is_some();
+    if !claimed && order.stop {
+        answer_anew(new, order, TaskState::Stopped);
+        new.message = Some("stopped before it was begun".to_owned());
+        return false;
+    }
     let mail = match mail {
         Ok(mail) => mail,
         Err(MailboxError::Disk(_)) => {

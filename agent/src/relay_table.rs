@@ -143,6 +143,8 @@ fn orders() -> Vec<Row> {
         row("unclaimed, no status yet", task(Some(order(1)), None), Mail::default(), &["claim: Claimed"], false),
         row("unclaimed after an answered one", task(Some(order(2)), Some(status(1, TaskState::Done))),
             mail(Some(order(1)), Some(answer(1, Verdict::Done))), &["claim: Claimed"], false),
+        row("unclaimed and asked to stop", task(Some(with(|order| order.stop = true)), None), Mail::default(),
+            &["report: Stopped"], false),
         row("unknown kind", task(Some(unknown()), None), Mail::default(), &["report: Refused UnknownStepKind"], false),
         row("epoch below the task's", stamped(Some(order(1)), None, 4), Mail::default(),
             &["report: Refused StaleEpoch"], false),

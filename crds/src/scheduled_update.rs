@@ -65,7 +65,7 @@ pub struct ScheduledUpdateSpec {
     #[schemars(length(min = 1, max = 5), extend("x-kubernetes-list-type" = "set"))]
     pub components: Vec<Component>,
 
-    /// How many workers may be in flight: a number, or a percentage of the workers to upgrade. Example: 3 or "10%"
+    /// How many workers may be in flight: a number, or a percentage of the selected workers. Example: 3 or "10%"
     #[serde(default)]
     #[x_kube(validation = rules::CONCURRENCY)]
     pub concurrency: Concurrency,

@@ -324,6 +324,23 @@ impl Cursor {
                 self.set(vertex, next);
                 self.keep_note(vertex, reason);
             }
+            Event::Continued { vertex, attempt, at } => {
+                let next = match self.vertex(vertex)? {
+                    VertexState::Waiting { attempt: own, first, .. } if own == *attempt => {
+                        VertexState::Started { attempt: own, first, since: *at }
+                    }
+                    VertexState::Started { attempt: own, .. } if own == *attempt => return Ok(()),
+                    VertexState::Pending { .. }
+                    | VertexState::Started { .. }
+                    | VertexState::Waiting { .. }
+                    | VertexState::BackingOff { .. }
+                    | VertexState::Succeeded { .. }
+                    | VertexState::Skipped { .. }
+                    | VertexState::Failed { .. } => return Err(self.illegal(event)),
+                };
+                self.notes.remove(vertex);
+                self.set(vertex, next);
+            }
             Event::Succeeded { vertex, attempt, output, at } => {
                 let next = match self.vertex(vertex)? {
                     VertexState::Started { attempt: own, first, .. }
@@ -483,7 +500,8 @@ impl Cursor {
     }
 }
 
-fn cut(reason: &Reason) -> Reason {
+/// The reason as a cursor keeps it.
+pub(crate) fn cut(reason: &Reason) -> Reason {
     if reason.message.len() <= NOTE_BYTES_MAX {
         return reason.clone();
     }

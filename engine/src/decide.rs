@@ -47,6 +47,9 @@ pub struct Intent {
 pub struct Observed {
     /// Lanes (nodes) that became unavailable since the run began, by no doing of the run: each takes a slot.
     pub unavailable_lanes: BTreeSet<String>,
+    /// Vertices whose deadline has passed since somebody looked at them last (nobody led, or the API was away): what they began
+    /// may be done by now, so each is looked at once more before it fails.
+    pub overdue_unseen: BTreeSet<VertexName>,
 }
 
 /// What to do next.
@@ -96,7 +99,8 @@ impl Outlook {
 ///
 /// # Guarantees
 /// Starts no vertex before what it comes after is as it needs it; never more open lanes than `limits.concurrency`;
-/// nothing while paused; nothing new but guarded vertices while cancelling; no new lane once the failure budget is used up.
+/// nothing while paused; nothing new but guarded vertices while cancelling, which ends a pause; no new lane once the failure
+/// budget is used up.
 /// `now` may be behind the cursor's clock: the cursor's counts then.
 pub fn decide(
     dag: &Dag,
@@ -115,7 +119,7 @@ pub fn decide(
     take_intent(&mut cursor, intent, now, &mut decision);
     if !cursor.is_paused() {
         // Paused time does not count: `Resumed` moves the starts by it.
-        fail_overdue(&mut cursor, dag, now, &mut decision);
+        fail_overdue(&mut cursor, dag, observed, now, &mut decision);
     }
 
     let mut view = View::of(dag, &cursor);
@@ -136,7 +140,7 @@ pub fn decide(
                 if !decision.start.contains(&vertex.name) {
                     decision.poll.push(vertex.name.clone());
                 }
-                wake(&mut decision, first + deadline(vertex.deadline_seconds));
+                wake_by_deadline(&mut decision, &cursor, first, vertex.deadline_seconds);
             }
             Some(VertexState::Waiting { first, until, .. }) => {
                 decision.poll.push(vertex.name.clone());
@@ -144,10 +148,10 @@ pub fn decide(
                 if until > now {
                     wake(&mut decision, until);
                 }
-                wake(&mut decision, first + deadline(vertex.deadline_seconds));
+                wake_by_deadline(&mut decision, &cursor, first, vertex.deadline_seconds);
             }
             Some(VertexState::BackingOff { until, .. }) => {
-                if !cursor.is_paused() {
+                if !cursor.is_paused() && !cursor.is_cancelling() {
                     wake(&mut decision, until);
                 }
             }
@@ -173,12 +177,20 @@ fn wake(decision: &mut Decision, at: Timestamp) {
     decision.wake_at = Some(decision.wake_at.map_or(at, |earlier| earlier.min(at)));
 }
 
+/// Deadlines stand still while paused: looking then would change nothing.
+fn wake_by_deadline(decision: &mut Decision, cursor: &Cursor, first: Timestamp, seconds: u32) {
+    if !cursor.is_paused() {
+        wake(decision, first + deadline(seconds));
+    }
+}
+
 fn deadline(seconds: u32) -> TimeDelta {
     TimeDelta::seconds(i64::from(seconds))
 }
 
 fn take_intent(cursor: &mut Cursor, intent: &Intent, now: Timestamp, decision: &mut Decision) {
-    match (&intent.pause, cursor.is_paused()) {
+    // A cancel ends a pause: what must happen in any case could not happen under it.
+    match (intent.pause.as_ref().filter(|_| !intent.cancel), cursor.is_paused()) {
         (Some(reason), false) => {
             let reason = reason.clone();
             push(cursor, decision, Event::Paused { reason, at: now });
@@ -191,14 +203,19 @@ fn take_intent(cursor: &mut Cursor, intent: &Intent, now: Timestamp, decision: &
     }
 }
 
-fn fail_overdue(cursor: &mut Cursor, dag: &Dag, now: Timestamp, decision: &mut Decision) {
+fn fail_overdue(cursor: &mut Cursor, dag: &Dag, observed: &Observed, now: Timestamp, decision: &mut Decision) {
     for vertex in dag.vertices() {
         let (attempt, first) = match cursor.state(&vertex.name) {
-            Some(
-                VertexState::Started { attempt, first, .. }
-                | VertexState::Waiting { attempt, first, .. }
-                | VertexState::BackingOff { attempt, first, .. },
-            ) => (attempt, first),
+            Some(VertexState::BackingOff { attempt, first, until }) => {
+                if until < first + deadline(vertex.deadline_seconds) && !cursor.is_cancelling() {
+                    // Its next attempt was due in time and nobody made it: it is made now.
+                    continue;
+                }
+                (attempt, first)
+            }
+            Some(VertexState::Started { attempt, first, .. } | VertexState::Waiting { attempt, first, .. }) => {
+                (attempt, first)
+            }
             Some(
                 VertexState::Pending { .. }
                 | VertexState::Succeeded { .. }
@@ -207,7 +224,7 @@ fn fail_overdue(cursor: &mut Cursor, dag: &Dag, now: Timestamp, decision: &mut D
             )
             | None => continue,
         };
-        if now < first + deadline(vertex.deadline_seconds) {
+        if now < first + deadline(vertex.deadline_seconds) || observed.overdue_unseen.contains(&vertex.name) {
             continue;
         }
         let last = cursor.note(&vertex.name).map_or_else(String::new, |note| format!("; last: {note}"));

@@ -52,6 +52,15 @@ pub enum Event {
         /// When.
         at: Timestamp,
     },
+    /// What the attempt waited for in the sight of people is over; it goes on.
+    Continued {
+        /// Which vertex.
+        vertex: VertexName,
+        /// The attempt that waited.
+        attempt: u32,
+        /// When.
+        at: Timestamp,
+    },
     /// The vertex reached its goal.
     Succeeded {
         /// Which vertex.
@@ -137,6 +146,7 @@ impl Event {
         match self {
             Self::Started { at, .. }
             | Self::Waiting { at, .. }
+            | Self::Continued { at, .. }
             | Self::Succeeded { at, .. }
             | Self::Skipped { at, .. }
             | Self::Failed { at, .. }
@@ -155,6 +165,7 @@ impl Event {
         match self {
             Self::Started { vertex, .. }
             | Self::Waiting { vertex, .. }
+            | Self::Continued { vertex, .. }
             | Self::Succeeded { vertex, .. }
             | Self::Skipped { vertex, .. }
             | Self::Failed { vertex, .. }
@@ -174,6 +185,7 @@ impl Event {
             Self::Started { vertex, attempt: 1, .. } => format!("started {vertex}"),
             Self::Started { vertex, attempt, .. } => format!("started {vertex} attempt {attempt}"),
             Self::Waiting { vertex, reason, .. } => format!("waiting {vertex}: {reason}"),
+            Self::Continued { vertex, .. } => format!("continued {vertex}"),
             Self::Succeeded { vertex, .. } => format!("succeeded {vertex}"),
             Self::Skipped { vertex, reason, .. } => format!("skipped {vertex}: {reason}"),
             Self::Failed { vertex, attempt, reason, next, .. } => match next {

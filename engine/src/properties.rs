@@ -10,7 +10,7 @@ use crate::event::{AfterFailure, Event};
 use crate::names::{Epoch, Reason, RunName, StepKind, VertexName};
 use crate::plan::{Plan, VertexTemplate};
 use crate::registry::StepRegistry;
-use crate::step::{Domain, Probe, Step, StepContext, StepError, StepOutcome, Wait};
+use crate::step::{Domain, OnCancel, Probe, Step, StepContext, StepError, StepOutcome, Wait};
 use crate::store::{MemoryStore, NewRun, RunStore};
 use crate::testing::vertex;
 use crate::tick::{Engine, TickEnd};
@@ -60,6 +60,7 @@ fn graphs() -> impl Strategy<Value = Dag> {
 enum Fate {
     Succeed,
     Wait,
+    Continue,
     Transient,
     Fail,
     Skip,
@@ -67,7 +68,7 @@ enum Fate {
 
 fn fates() -> impl Strategy<Value = Vec<Fate>> {
     let fate = prop_oneof![
-        6 => Just(Fate::Succeed), 2 => Just(Fate::Wait), 1 => Just(Fate::Transient), 1 => Just(Fate::Fail), 1 => Just(Fate::Skip)
+        6 => Just(Fate::Succeed), 2 => Just(Fate::Wait), 1 => Just(Fate::Continue), 1 => Just(Fate::Transient), 1 => Just(Fate::Fail), 1 => Just(Fate::Skip)
     ];
     prop::collection::vec(fate, 1..40)
 }
@@ -78,6 +79,7 @@ fn result_of(fate: Fate, vertex: &VertexName, attempt: u32, at: Timestamp) -> Ev
     match fate {
         Fate::Succeed => Event::Succeeded { vertex, attempt, output: serde_json::Value::Null, at },
         Fate::Wait => Event::Waiting { vertex, attempt, until: at + TimeDelta::seconds(9), reason, at },
+        Fate::Continue => Event::Continued { vertex, attempt, at },
         Fate::Transient => {
             let next = AfterFailure::Retry(at + TimeDelta::seconds(5));
             Event::Failed { vertex, attempt, reason, next, at }
@@ -116,6 +118,7 @@ proptest! {
             let before = cursor.clone();
             let observed = Observed {
                 unavailable_lanes: (round < 200).then(|| format!("lane-{lost}")).into_iter().collect(),
+                ..Observed::default()
             };
             let decision = decide(&dag, &cursor, &intent, &observed, &limits, now);
             for event in &decision.events {
@@ -170,7 +173,7 @@ proptest! {
 
     #[test]
     fn any_sequence_of_events_is_taken_or_refused_but_never_corrupts(
-        dag in graphs(), picks in prop::collection::vec((0..14_usize, 0..9_u8, 1..3_u32), 0..60)
+        dag in graphs(), picks in prop::collection::vec((0..14_usize, 0..10_u8, 1..3_u32), 0..60)
     ) {
         let mut cursor = Cursor::new("digest", &dag, start());
         for (index, what, attempt) in picks {
@@ -186,6 +189,7 @@ proptest! {
                 5 => result_of(Fate::Skip, &vertex, attempt, at),
                 6 => Event::Reset { vertex, at },
                 7 => Event::Rested { reason, at },
+                8 => result_of(Fate::Continue, &vertex, attempt, at),
                 _ => Event::Unknown,
             };
             let before = cursor.clone();
@@ -229,6 +233,7 @@ impl Step<TestDomain> for Reach {
     const KIND: &'static str = "reach/v1";
     type Params = String;
     type Output = String;
+    const ON_CANCEL: OnCancel = OnCancel::Stop;
 
     async fn probe(&self, ctx: &StepContext<'_, TestDomain>, goal: &String) -> Result<Probe<String>, StepError> {
         let reached = ctx.ports().reached.lock().unwrap().contains(goal);
@@ -316,6 +321,52 @@ fn a_wait_past_its_deadline_rests_the_run_and_names_what_it_waited_for() {
 }
 
 #[test]
+fn what_was_done_while_nobody_looked_is_seen_before_its_deadline_fails_it() {
+    let (new, registry) = three_goals();
+    let store = Arc::new(MemoryStore::new());
+    let clock = Arc::new(SimClock::starting_at(start()));
+    block_on(store.create(&new)).unwrap();
+    let world = World::default();
+    world.never.lock().unwrap().insert("b".into());
+    let engine = Engine::new(registry.clone(), store.clone(), clock.clone());
+    let tick = |engine: &Engine<TestDomain>| {
+        block_on(engine.tick(&run_name(), Epoch(1), &world, &Observed::default(), &BTreeSet::new())).unwrap()
+    };
+    assert_eq!(tick(&engine).cursor.phase(), RunPhase::InProgress);
+    // The leader dies; what b waits for happens; the next leader comes long after b's deadline.
+    clock.advance(TimeDelta::seconds(9_000));
+    world.never.lock().unwrap().clear();
+    world.reached.lock().unwrap().insert("b".into());
+    let successor = Engine::new(registry, store, clock.clone());
+    assert_eq!(tick_until_rest(&successor, &clock, &world, Epoch(2)), RunPhase::Succeeded);
+}
+
+#[test]
+fn a_cancel_ends_a_step_that_only_waits_to_act_and_a_pause_under_it() {
+    let (new, registry) = three_goals();
+    let store = Arc::new(MemoryStore::new());
+    let clock = Arc::new(SimClock::starting_at(start()));
+    block_on(store.create(&new)).unwrap();
+    let world = World::default();
+    world.never.lock().unwrap().insert("b".into());
+    let engine = Engine::new(registry, store.clone(), clock.clone());
+    let tick = || block_on(engine.tick(&run_name(), Epoch(1), &world, &Observed::default(), &BTreeSet::new())).unwrap();
+    tick();
+    store.set_intent(&run_name(), Intent { pause: Some(Reason::new("Paused", "by a test")), cancel: false });
+    tick();
+    clock.advance(TimeDelta::seconds(9_000));
+    let paused = tick();
+    assert!(paused.wake_at.is_none_or(|at| at > clock.now()), "a paused run does not spin: {:?}", paused.wake_at);
+    assert!(tick().wake_at.is_none_or(|at| at > clock.now()));
+    store.set_intent(&run_name(), Intent { pause: Some(Reason::new("Paused", "by a test")), cancel: true });
+    assert_eq!(tick_until_rest(&engine, &clock, &world, Epoch(1)), RunPhase::Cancelled);
+    let cursor = block_on(store.load(&run_name())).unwrap().cursor;
+    let state = |name: &str| cursor.state(&VertexName::new(name).unwrap());
+    assert!(matches!(state("b"), Some(VertexState::Skipped { .. })), "{:?}", state("b"));
+    assert_eq!(state("c"), Some(VertexState::Pending { attempts: 0 }));
+}
+
+#[test]
 fn a_run_whose_every_slot_is_held_by_a_lost_lane_waits_and_does_not_call_itself_done() {
     let mut builder = DagBuilder::new();
     for name in ["a", "b"] {
@@ -328,11 +379,11 @@ fn a_run_whose_every_slot_is_held_by_a_lost_lane_waits_and_does_not_call_itself_
     let a = VertexName::new("a").unwrap();
     cursor.apply(&Event::Started { vertex: a.clone(), attempt: 1, at: start() }).unwrap();
     cursor.apply(&result_of(Fate::Succeed, &a, 1, start())).unwrap();
-    let lost = Observed { unavailable_lanes: BTreeSet::from(["lane-a".to_owned()]) };
+    let lost = Observed { unavailable_lanes: BTreeSet::from(["lane-a".to_owned()]), ..Observed::default() };
     let held = decide(&dag, &cursor, &Intent::default(), &lost, &Limits::default(), start());
     assert_eq!(held.events, [], "neither started nor finished");
     assert!(held.wake_at.is_some());
-    let stranger = Observed { unavailable_lanes: BTreeSet::from(["elsewhere".to_owned()]) };
+    let stranger = Observed { unavailable_lanes: BTreeSet::from(["elsewhere".to_owned()]), ..Observed::default() };
     let free = decide(&dag, &cursor, &Intent::default(), &stranger, &Limits::default(), start());
     assert_eq!(free.start, [VertexName::new("b").unwrap()]);
 }

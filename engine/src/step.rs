@@ -93,6 +93,17 @@ impl StepError {
     }
 }
 
+/// What a cancel means for a vertex that is under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnCancel {
+    /// It goes on to its end: what it began is not to be left half done.
+    Finish,
+    /// It acts no more, and waits for what it began: where its probe says that there is something to do, it is skipped.
+    Stop,
+    /// It only looks: unless its goal holds, it is skipped.
+    Leave,
+}
+
 /// All that a step may see.
 pub struct StepContext<'a, D: Domain> {
     pub(crate) ports: &'a D::Ports,
@@ -148,6 +159,10 @@ impl<D: Domain> StepContext<'_, D> {
     pub fn output_of<T: DeserializeOwned>(&self, vertex: &VertexName) -> Option<T> {
         T::deserialize(self.cursor.output(vertex)?).ok()
     }
+    /// Whether the run is being cancelled: what was asked for and not begun is to be given up.
+    pub fn is_cancelling(&self) -> bool {
+        self.cursor.is_cancelling()
+    }
     /// How often that vertex was started so far.
     pub fn attempts_of(&self, vertex: &VertexName) -> u32 {
         self.cursor.state(vertex).map_or(0, |state| state.attempts())
@@ -168,6 +183,8 @@ pub trait Step<D: Domain>: Send + Sync + 'static {
     type Params: Serialize + DeserializeOwned + JsonSchema + Send + Sync;
     /// What it leaves for later vertices; `()` for nothing. At most 1 KiB of JSON.
     type Output: Serialize + DeserializeOwned + JsonSchema + Send + Sync;
+    /// What a cancel means for it, unless it is guarded: guarded vertices always finish.
+    const ON_CANCEL: OnCancel = OnCancel::Finish;
 
     /// Looks whether the goal holds.
     async fn probe(&self, ctx: &StepContext<'_, D>, params: &Self::Params) -> Result<Probe<Self::Output>, StepError>;
@@ -184,6 +201,7 @@ pub trait Step<D: Domain>: Send + Sync + 'static {
 #[async_trait]
 pub(crate) trait ErasedStep<D: Domain>: Send + Sync {
     fn kind(&self) -> StepKind;
+    fn on_cancel(&self) -> OnCancel;
     fn check_params(&self, params: &Value) -> Result<(), serde_json::Error>;
     async fn probe(&self, ctx: &StepContext<'_, D>, params: &Value) -> Result<Probe<Value>, StepError>;
     async fn apply(&self, ctx: &StepContext<'_, D>, params: &Value) -> Result<StepOutcome<Value>, StepError>;
@@ -216,6 +234,10 @@ fn output_of<T: Serialize>(output: &T, kind: &str) -> Result<Value, StepError> {
 impl<D: Domain, S: Step<D>> ErasedStep<D> for Erased<S> {
     fn kind(&self) -> StepKind {
         StepKind::new(S::KIND).expect("registration checked the kind")
+    }
+
+    fn on_cancel(&self) -> OnCancel {
+        S::ON_CANCEL
     }
 
     fn check_params(&self, params: &Value) -> Result<(), serde_json::Error> {

@@ -8,13 +8,13 @@
 //! ```
 
 use crate::clock::{Clock, Timestamp, whole_seconds};
-use crate::cursor::{Cursor, RunPhase, VertexState};
+use crate::cursor::{Cursor, RunPhase, VertexState, cut};
 use crate::dag::{Dag, Vertex};
 use crate::decide::{Decision, Observed, back_off, decide};
 use crate::event::{AfterFailure, Event};
 use crate::names::{CommitId, Epoch, Reason, RunName, VertexName};
 use crate::registry::{RegistryError, StepRegistry};
-use crate::step::{Domain, Probe, StepContext, StepError, StepOutcome, Wait};
+use crate::step::{Domain, OnCancel, Probe, StepContext, StepError, StepOutcome, Wait};
 use crate::store::{Change, RunStore, StoreError, StoredRun};
 use chrono::TimeDelta;
 use futures::future::{Either, join_all, select};
@@ -24,6 +24,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// How many rounds of deciding and acting one tick has at most; what is left is done by the next one, at once.
 pub const ROUNDS_MAX: usize = 32;
+/// How soon an idle run is looked at again at the earliest, in seconds, whatever it waits for.
+const IDLE_SECONDS_MIN: i64 = 1;
 /// How long one call of a step may take unless the engine is told otherwise; past it the call is dropped and looked at again.
 pub const STEP_CALL_SECONDS_MAX: u32 = 60;
 /// How soon a step is looked at again whose probe could not tell.
@@ -86,6 +88,8 @@ pub struct Engine<D: Domain> {
     call_seconds_max: u32,
     /// Waits of vertices under way, which cost no write. Lost with the process: then every vertex is looked at again.
     waits: Mutex<BTreeMap<(RunName, VertexName), Pause>>,
+    /// When each vertex under way was looked at last. Lost with the process: then nothing was.
+    looks: Mutex<BTreeMap<(RunName, VertexName), Timestamp>>,
 }
 
 #[derive(Debug, Clone)]
@@ -97,7 +101,14 @@ struct Pause {
 impl<D: Domain> Engine<D> {
     /// An engine over that store.
     pub fn new(registry: Arc<StepRegistry<D>>, store: Arc<dyn RunStore>, clock: Arc<dyn Clock>) -> Self {
-        Self { registry, store, clock, call_seconds_max: STEP_CALL_SECONDS_MAX, waits: Mutex::new(BTreeMap::new()) }
+        Self {
+            registry,
+            store,
+            clock,
+            call_seconds_max: STEP_CALL_SECONDS_MAX,
+            waits: Mutex::default(),
+            looks: Mutex::default(),
+        }
     }
 
     /// Lets one call of a step take that many seconds instead of [`STEP_CALL_SECONDS_MAX`].
@@ -155,7 +166,9 @@ impl<D: Domain> Engine<D> {
             // A result that no longer fits (the vertex was reset or skipped meanwhile) is dropped, not forced.
             results.retain(|event| cursor.apply(event).is_ok());
             let now = self.clock.now();
-            let decision = decide(&dag, &cursor, &run.intent, observed, &run.limits, now);
+            let observed =
+                Observed { overdue_unseen: self.overdue_unseen(name, &dag, &cursor, now), ..observed.clone() };
+            let decision = decide(&dag, &cursor, &run.intent, &observed, &run.limits, now);
             cursor.fold(&decision.events).expect("decide emits only events that fit the cursor it was given");
             let mut events = std::mem::take(&mut results);
             events.extend(decision.events.iter().cloned());
@@ -179,11 +192,15 @@ impl<D: Domain> Engine<D> {
                 self.forget(name);
                 return Ok(report);
             }
-            results = self.act(&run, epoch, ports, &decision, &changed).await;
+            results = self.act(&run, epoch, ports, &decision, &changed, &observed.overdue_unseen).await;
             changed.clear();
-            if results.is_empty() && !decision_wakes_now(&decision, now) {
+            // What was overdue and unseen has been looked at: the next round may fail it.
+            if results.is_empty() && !decision_wakes_now(&decision, now) && observed.overdue_unseen.is_empty() {
                 report.end = TickEnd::Idle;
-                report.wake_at = self.earliest(name, &run.cursor, decision.wake_at);
+                // A wake-up that is past already would be a loop without a pause.
+                let soonest = now + TimeDelta::seconds(IDLE_SECONDS_MIN);
+                let earliest = self.earliest(name, &run.cursor, decision.wake_at);
+                report.wake_at = earliest.map(|at| if at <= now { soonest } else { at });
                 return Ok(report);
             }
         }
@@ -212,6 +229,9 @@ impl<D: Domain> Engine<D> {
             // The reply was lost, or a repeated request met its own success: whose commit is it that stands there?
             Err(error @ (StoreError::Unavailable { .. } | StoreError::Conflict(_))) => {
                 let stored = self.store.load(&run.name).await.map_err(|_| error)?;
+                if stored.epoch > epoch {
+                    return Err(StoreError::Fenced { run: run.name.clone(), current: stored.epoch, own: epoch });
+                }
                 if stored.cursor.commit_id() == id && stored.cursor == change.cursor {
                     *run = stored;
                     Ok(())
@@ -236,15 +256,36 @@ impl<D: Domain> Engine<D> {
         ports: &D::Ports,
         decision: &Decision,
         changed: &BTreeSet<String>,
+        overdue: &BTreeSet<VertexName>,
     ) -> Vec<Event> {
         let now = self.clock.now();
-        let due = |name: &&VertexName| self.is_due(run, name, now, changed);
+        let due = |name: &&VertexName| overdue.contains(*name) || self.is_due(run, name, now, changed);
         let started = decision.start.iter();
         let calls = started.chain(decision.poll.iter().filter(due)).filter_map(|name| {
             let vertex = run.dag.get(name)?;
             Some(self.call(run, epoch, ports, vertex, decision.may_act))
         });
         join_all(calls).await.into_iter().flatten().collect()
+    }
+
+    /// Vertices under way whose deadline has passed, and at which nobody has looked since.
+    fn overdue_unseen(&self, run: &RunName, dag: &Dag, cursor: &Cursor, now: Timestamp) -> BTreeSet<VertexName> {
+        let looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
+        let under_way = dag.vertices().iter().filter_map(|vertex| match cursor.state(&vertex.name)? {
+            VertexState::Started { first, .. } | VertexState::Waiting { first, .. } => {
+                Some((&vertex.name, first + TimeDelta::seconds(i64::from(vertex.deadline_seconds))))
+            }
+            VertexState::Pending { .. }
+            | VertexState::BackingOff { .. }
+            | VertexState::Succeeded { .. }
+            | VertexState::Skipped { .. }
+            | VertexState::Failed { .. } => None,
+        });
+        let unseen = under_way.filter(|(name, deadline)| {
+            let look = looks.get(&(run.clone(), (*name).clone()));
+            *deadline <= now && look.is_none_or(|at| at < deadline)
+        });
+        unseen.map(|(name, _)| name.clone()).collect()
     }
 
     fn is_due(&self, run: &StoredRun, vertex: &VertexName, now: Timestamp, changed: &BTreeSet<String>) -> bool {
@@ -313,7 +354,19 @@ impl<D: Domain> Engine<D> {
         let step = self.registry.get(&vertex.kind).ok_or_else(|| {
             StepError::NeedsOperator(Reason::new("UnknownStepKind", format!("no step of kind {}", vertex.kind)))
         })?;
-        match step.probe(context, &vertex.params).await? {
+        let cancelled = context.is_cancelling() && vertex.guard.is_none();
+        let on_cancel = if cancelled { step.on_cancel() } else { OnCancel::Finish };
+        let probe = step.probe(context, &vertex.params).await?;
+        let ends = match (&probe, on_cancel) {
+            (Probe::Satisfied(_), _) | (_, OnCancel::Finish) => false,
+            (Probe::Unsatisfied, OnCancel::Stop | OnCancel::Leave)
+            | (Probe::Wait(_) | Probe::Unknown(_), OnCancel::Leave) => true,
+            (Probe::Wait(_) | Probe::Unknown(_), OnCancel::Stop) => false,
+        };
+        if ends {
+            return Ok(Seen::Skipped(Reason::new("Cancelled", "cancelled before its next effect")));
+        }
+        match probe {
             Probe::Satisfied(output) => return Ok(Seen::Done(output)),
             Probe::Wait(wait) => return Ok(Seen::Wait(wait)),
             Probe::Unknown(reason) => {
@@ -342,18 +395,25 @@ impl<D: Domain> Engine<D> {
     ) -> Option<Event> {
         let at = whole_seconds(self.clock.now()).max(run.cursor.clock());
         let key = (run.name.clone(), vertex.name.clone());
+        self.looks.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone(), self.clock.now());
         let name = vertex.name.clone();
         let event = match result {
             Ok(Seen::Wait(wait)) => {
-                let known = run.cursor.note(&vertex.name) == Some(&wait.reason)
-                    && matches!(run.cursor.state(&vertex.name), Some(VertexState::Waiting { .. }));
-                let event = (wait.shown && !known).then(|| Event::Waiting {
-                    vertex: name,
-                    attempt,
-                    until: whole_seconds(wait.until).max(at),
-                    reason: wait.reason.clone(),
-                    at,
-                });
+                let shown = matches!(run.cursor.state(&vertex.name), Some(VertexState::Waiting { .. }));
+                // A note that had to make room was told once, too.
+                let known = shown && run.cursor.note(&vertex.name).is_none_or(|note| *note == cut(&wait.reason));
+                let event = match (wait.shown, shown) {
+                    (true, _) if !known => Some(Event::Waiting {
+                        vertex: name,
+                        attempt,
+                        until: whole_seconds(wait.until).max(at),
+                        reason: wait.reason.clone(),
+                        at,
+                    }),
+                    // What people see must not be the reason of a wait that is over.
+                    (false, true) => Some(Event::Continued { vertex: name, attempt, at }),
+                    (true, _) | (false, false) => None,
+                };
                 self.lock().insert(key, Pause { attempt, wait });
                 return event;
             }
@@ -409,6 +469,7 @@ impl<D: Domain> Engine<D> {
 
     fn forget(&self, run: &RunName) {
         self.lock().retain(|(name, _), _| name != run);
+        self.looks.lock().unwrap_or_else(PoisonError::into_inner).retain(|(name, _), _| name != run);
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<(RunName, VertexName), Pause>> {

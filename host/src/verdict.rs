@@ -74,6 +74,7 @@ fn failure(cursor: &Cursor, dag: &Dag, events: &[Event]) -> (Option<VertexName>,
         Event::Failed { vertex: of, reason, .. } if of == vertex => Some(reason),
         Event::Started { .. }
         | Event::Waiting { .. }
+        | Event::Continued { .. }
         | Event::Succeeded { .. }
         | Event::Skipped { .. }
         | Event::Failed { .. }

@@ -11,6 +11,18 @@ use kube::api::{Api, ListParams, Patch, PatchParams};
 use kube::core::DeserializeGuard;
 use serde_json::json;
 
+/// The highest epoch that any run or task carries; 0 where none does.
+pub async fn highest(client: &kube::Client) -> Result<Epoch, kube::Error> {
+    let runs: Api<DeserializeGuard<UpgradeRun>> = Api::all(client.clone());
+    let runs = runs.list(&ListParams::default()).await?.items.into_iter().filter_map(|run| run.0.ok());
+    let of_runs = runs.filter_map(|run| run.status?.epoch).max();
+    let tasks: Api<DeserializeGuard<NodeTask>> = Api::all(client.clone());
+    let tasks = tasks.list(&ListParams::default()).await?.items.into_iter().filter_map(|task| task.0.ok());
+    let of_tasks =
+        tasks.map(|task| task.spec.order.map_or(task.spec.epoch, |order| order.epoch.max(task.spec.epoch))).max();
+    Ok(Epoch(of_runs.max(of_tasks).unwrap_or(0)))
+}
+
 /// Stamps `epoch` into every unfinished run, and into the task of every node with an order under way.
 pub async fn stamp(operator: &Operator, epoch: Epoch) -> Result<(), kube::Error> {
     let runs: Api<DeserializeGuard<UpgradeRun>> = Api::all(operator.client.clone());

@@ -13,11 +13,13 @@ use crate::watches::{Changed, Watches};
 use chrono::TimeDelta;
 use cupcake_crds::UpgradeRun;
 use cupcake_crds::upgrade_run::CommitId;
+use cupcake_crds::values::{Concurrency, NodeRole, Strategy};
 use cupcake_engine::clock::Timestamp;
 use cupcake_engine::decide::{Intent, Observed};
 use cupcake_engine::names::{Epoch, Reason, RunName};
 use cupcake_steps::cluster::{node_subject, run_subject, task_subject};
 use cupcake_steps::ports::cluster::Readiness;
+use cupcake_workflows::concurrency_of;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
@@ -159,6 +161,11 @@ impl<'o> Loop<'o> {
             Key::Node(name) => {
                 let node = self.watches.nodes.get(name).cloned();
                 let task = self.watches.tasks.get(name).cloned();
+                let held = node.as_ref().map(|node| node::runs_of(node, task.as_ref())).unwrap_or_default();
+                if held.iter().any(|uid| !self.run_exists(uid)) {
+                    let name = name.clone();
+                    return Box::pin(async move { (key, node::give_back(operator, epoch, &name).await) });
+                }
                 Box::pin(async move { (key, node::reconcile(operator, epoch, node, task).await) })
             }
             Key::Run(name) => {
@@ -166,8 +173,15 @@ impl<'o> Loop<'o> {
                     return Box::pin(async move { (key, Outcome::of(Next::AwaitChange)) });
                 };
                 let hints = self.hints.remove(&name).unwrap_or_default();
-                let observed = Observed { unavailable_lanes: self.unavailable(&name) };
-                Box::pin(async move { (key, run::reconcile(operator, epoch, name, observed, hints).await) })
+                let observed = Observed { unavailable_lanes: self.unavailable(&name), ..Observed::default() };
+                if let Some(update) =
+                    self.watches.runs.get(name.as_str()).map(|run| run.spec.direct_update.name.clone())
+                {
+                    self.operator.store.set_intent(&update, self.intent(&update));
+                    self.set_concurrency(&update);
+                }
+                let begun = run::Begun::of(self.watches.runs.get(name.as_str()));
+                Box::pin(async move { (key, run::reconcile(operator, epoch, name, observed, hints, begun).await) })
             }
             Key::Update(name) => {
                 let Some(update) = self.watches.updates.get(name).cloned() else {
@@ -213,8 +227,9 @@ impl<'o> Loop<'o> {
         let now = self.operator.clock.now();
         match change {
             Changed::Update(name) => {
-                let intent = self.watches.updates.get(&name).map(intent_of).unwrap_or_default();
-                if self.operator.store.set_intent(&name, intent) {
+                let intent = self.intent(&name);
+                let asks_anew = self.operator.store.set_intent(&name, intent);
+                if self.set_concurrency(&name) || asks_anew {
                     let runs: Vec<String> =
                         self.runs_of(&name).map(|run| run.metadata.name.clone().unwrap_or_default()).collect();
                     for run in runs {
@@ -252,6 +267,7 @@ impl<'o> Loop<'o> {
         let Some(run) = self.watches.runs.get(name) else {
             self.phases.remove(name);
             self.hint(&run_subject(name), now);
+            self.look_at_held_nodes(now);
             return;
         };
         let status = run.status.clone().unwrap_or_default();
@@ -284,6 +300,56 @@ impl<'o> Loop<'o> {
             self.queue.add(Key::Run(run.as_str().to_owned()), now + TimeDelta::milliseconds(TICK_GATHER_MILLISECONDS));
             self.hints.entry(run).or_default().insert(subject.to_owned());
         }
+    }
+
+    /// What people ask of the update's runs. One that cannot be read asks for nothing new; one that is gone asks for the end.
+    fn intent(&self, name: &str) -> Intent {
+        if let Some(update) = self.watches.updates.get(name) {
+            return intent_of(update);
+        }
+        if self.watches.updates.is_unreadable(name) {
+            let why = format!("DirectUpdate {name} cannot be read: mend it with kubectl edit directupdate {name}");
+            return Intent { pause: Some(Reason::new("UpdateUnreadable", why)), cancel: false };
+        }
+        Intent { pause: None, cancel: true }
+    }
+
+    /// Lets the update's runs know how many workers may be in flight by its spec as it is now. Gives whether that is new.
+    fn set_concurrency(&self, name: &str) -> bool {
+        let Some(update) = self.watches.updates.get(name) else {
+            return false;
+        };
+        let workers = match (update.spec.strategy, update.spec.concurrency) {
+            // A plain number is a share of nothing: no need to count.
+            (Strategy::Rolling | Strategy::Canary, Concurrency::Nodes(_)) => 0,
+            (Strategy::Parallel, _) | (_, Concurrency::Percent(_)) => self.selected_workers(update),
+        };
+        self.operator.store.set_concurrency(name, concurrency_of(&update.spec, workers))
+    }
+
+    fn selected_workers(&self, update: &cupcake_crds::DirectUpdate) -> u32 {
+        let views = self.watches.nodes.iter().map(|(_, node)| crate::adapters::views::node_view(node));
+        let selected = views.filter(|node| {
+            let labels = &node.labels;
+            node.role == NodeRole::Worker
+                && update.spec.node_selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+        });
+        u32::try_from(selected.count()).unwrap_or(u32::MAX)
+    }
+
+    /// A run is gone: nodes that it had in its hands are looked at.
+    fn look_at_held_nodes(&mut self, now: Timestamp) {
+        let held = self.watches.nodes.iter().filter(|(name, node)| {
+            node::runs_of(node, self.watches.tasks.get(name)).iter().any(|uid| !self.run_exists(uid))
+        });
+        let held: Vec<String> = held.map(|(name, _)| name.clone()).collect();
+        for name in held {
+            self.queue.add(Key::Node(name), now);
+        }
+    }
+
+    fn run_exists(&self, uid: &str) -> bool {
+        self.watches.runs.iter().any(|(_, run)| run.metadata.uid.as_deref() == Some(uid))
     }
 
     fn runs_of<'a>(&'a self, update: &'a str) -> impl Iterator<Item = &'a UpgradeRun> {

@@ -1,11 +1,11 @@
 //! Leadership: one Lease, and the epoch that is taken with it.
 //!
 //! The lease is for efficiency only: two leaders may believe in themselves at once, and the epoch keeps them from harm. A
-//! replica that wins the lease takes 1 + the highest epoch that stands in the Lease, and writes both with one PUT under the
-//! resourceVersion it read (renewals in the API server's leader-election priority level are get, create and update; a patch
+//! replica that wins the lease takes 1 + the highest epoch that stands in the Lease (if it is new: in runs and tasks), and writes
+//! both with one PUT under the resourceVersion it read (renewals in the API server's leader-election priority level are get, create and update; a patch
 //! would not be).
 //!
-//! RBAC: get, create, update on leases in the release namespace.
+//! RBAC: get, create, update on leases in the release namespace; list on upgraderuns and nodetasks.
 
 use crate::adapters::views::timestamp;
 use cupcake_engine::clock::Timestamp;
@@ -77,6 +77,7 @@ pub fn next_move(seen: &Seen, identity: &str, timing: Timing, now: Timestamp) ->
 
 /// The Lease of one namespace, from one replica's view.
 pub struct LeaseLock {
+    client: kube::Client,
     api: Api<Lease>,
     identity: String,
     timing: Timing,
@@ -86,7 +87,8 @@ pub struct LeaseLock {
 impl LeaseLock {
     /// The lease in that namespace, for a replica of that identity.
     pub fn new(client: kube::Client, namespace: &str, identity: &str, timing: Timing) -> Self {
-        Self { api: Api::namespaced(client, namespace), identity: identity.to_owned(), timing, seen: Seen::default() }
+        let api = Api::namespaced(client.clone(), namespace);
+        Self { client, api, identity: identity.to_owned(), timing, seen: Seen::default() }
     }
 
     /// Reads the lease and renews or takes it if that is this replica's to do.
@@ -103,6 +105,10 @@ impl LeaseLock {
         let epoch = match step {
             Move::Wait => return Ok(None),
             Move::Renew => Epoch(self.seen.epoch),
+            // A Lease that was deleted and one without our annotation tell nothing: what carries an epoch does.
+            Move::Create | Move::Take if self.seen.epoch == 0 => {
+                Epoch(crate::epoch::highest(&self.client).await?.0 + 1)
+            }
             Move::Create | Move::Take => Epoch(self.seen.epoch + 1),
         };
         let transitions = self.seen.transitions + i32::from(step == Move::Take);

@@ -83,6 +83,7 @@ impl Metrics {
                 Event::Failed { next: AfterFailure::Rest, .. } => "failure",
                 Event::Started { .. }
                 | Event::Waiting { .. }
+                | Event::Continued { .. }
                 | Event::Reset { .. }
                 | Event::Paused { .. }
                 | Event::Resumed { .. }

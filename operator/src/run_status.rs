@@ -13,6 +13,8 @@ use cupcake_engine::names::{Epoch, Reason};
 use cupcake_engine::store::Change;
 use cupcake_workflows::render::{self, Glyphs};
 
+/// Why a run stands where it stands that waits for nothing worth telling.
+pub const STEP_RUNNING: &str = "StepRunning";
 /// How many events a run's status keeps.
 pub const EVENTS_MAX: usize = 20;
 /// The longest event line, in bytes.
@@ -83,7 +85,7 @@ pub fn reason_of(dag: &Dag, cursor: &Cursor) -> Reason {
     });
     waiting.unwrap_or_else(|| match cursor.phase() {
         RunPhase::Pending => Reason::new("Pending", "nothing was started yet"),
-        RunPhase::InProgress => Reason::new("StepRunning", "steps are under way"),
+        RunPhase::InProgress => Reason::new(STEP_RUNNING, "steps are under way"),
         RunPhase::RequiresAttention => Reason::new("RequiresAttention", "a person has to act"),
         RunPhase::Succeeded => Reason::new("Succeeded", "all that was planned is done"),
         RunPhase::Failed => Reason::new("Failed", "some of it failed"),

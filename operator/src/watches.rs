@@ -14,7 +14,7 @@ use kube::core::DeserializeGuard;
 use kube::runtime::utils::{Backoff, WatchStreamExt};
 use kube::runtime::watcher;
 use serde::de::DeserializeOwned;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::task::Poll;
 use std::time::Duration;
@@ -48,13 +48,15 @@ pub enum Changed {
 #[derive(Debug)]
 pub struct Cache<K> {
     objects: BTreeMap<String, K>,
-    coming: Option<BTreeMap<String, K>>,
+    /// Names of objects that are there and cannot be read.
+    unreadable: BTreeSet<String>,
+    coming: Option<(BTreeMap<String, K>, BTreeSet<String>)>,
     synced: bool,
 }
 
 impl<K> Default for Cache<K> {
     fn default() -> Self {
-        Self { objects: BTreeMap::new(), coming: None, synced: false }
+        Self { objects: BTreeMap::new(), unreadable: BTreeSet::new(), coming: None, synced: false }
     }
 }
 
@@ -62,6 +64,11 @@ impl<K: kube::Resource> Cache<K> {
     /// The object of that name.
     pub fn get(&self, name: &str) -> Option<&K> {
         self.objects.get(name)
+    }
+
+    /// Whether an object of that name is there and cannot be read.
+    pub fn is_unreadable(&self, name: &str) -> bool {
+        self.unreadable.contains(name)
     }
 
     /// All objects, sorted by name.
@@ -82,33 +89,46 @@ impl<K: kube::Resource> Cache<K> {
             watcher::Event::Apply(object) => {
                 let name = name_of(&object);
                 match object.0 {
-                    Ok(object) => self.objects.insert(name.clone(), object),
+                    Ok(object) => {
+                        self.unreadable.remove(&name);
+                        self.objects.insert(name.clone(), object);
+                    }
                     Err(invalid) => {
                         tracing::warn!(object = name, error = invalid.error, "object cannot be read; leaving it alone");
-                        self.objects.remove(&name)
+                        self.unreadable.insert(name.clone());
+                        self.objects.remove(&name);
                     }
-                };
+                }
                 vec![name]
             }
             watcher::Event::Delete(object) => {
                 let name = name_of(&object);
                 self.objects.remove(&name);
+                self.unreadable.remove(&name);
                 vec![name]
             }
             watcher::Event::Init => {
-                self.coming = Some(BTreeMap::new());
+                self.coming = Some(<(BTreeMap<String, K>, BTreeSet<String>)>::default());
                 Vec::new()
             }
             watcher::Event::InitApply(object) => {
                 let name = name_of(&object);
-                if let (Some(coming), Ok(object)) = (&mut self.coming, object.0) {
-                    coming.insert(name, object);
+                let (objects, unreadable) = self.coming.get_or_insert_default();
+                match object.0 {
+                    Ok(object) => {
+                        objects.insert(name, object);
+                    }
+                    Err(invalid) => {
+                        tracing::warn!(object = name, error = invalid.error, "object cannot be read; leaving it alone");
+                        unreadable.insert(name);
+                    }
                 }
                 Vec::new()
             }
             watcher::Event::InitDone => {
-                let fresh = self.coming.take().unwrap_or_default();
+                let (fresh, unreadable) = self.coming.take().unwrap_or_default();
                 let before = std::mem::replace(&mut self.objects, fresh);
+                self.unreadable = unreadable;
                 self.synced = true;
                 let mut names: Vec<String> = before.into_keys().chain(self.objects.keys().cloned()).collect();
                 names.sort_unstable();

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "tests say what went wrong by panicking")]
 
 mod api_server;
+mod control;
 mod sandbox;
 mod stores;
 mod walls;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  preflight ─► etcd-backup ─► control-plane/cp-1 ─► cp-2 ─► cp-3 ─► addons ─► kubelets/cp-1 ─► cp-2 ─► cp-3 ─► workers ─► verify
-//!                               (apply)     (node, one by one)                 (prepare, drain, kubelet, uncordon)
+//!                               (apply)     (node, one by one)                 (prepare, drain, kubelet, release, uncordon)
 //! ```
 //! Order: kubeadm-upgrade guide of kubernetes.io ("Upgrading kubeadm clusters", 1.34), with the control-plane kubelets
 //! after the whole control plane, so that no kubelet ever talks to an older API server through a load balancer.
@@ -91,7 +91,7 @@ pub fn compile(
     let control_plane_changes = hop.control_plane_moves || !hop.kubelets.is_empty();
     checks::selection(spec, snapshot, &workers, control_plane_changes, &mut findings);
     checks::readiness(&hop.changing(&workers), &mut findings);
-    if let Err(finding) = batch_nodes(spec, workers.moving_count()) {
+    if let Err(finding) = batch_nodes(spec, workers.selected_count(), workers.moving_count()) {
         findings.refuse(finding);
     }
     let wave = wave_run(run, target).map_err(|finding| findings.refuse(finding)).ok();
@@ -176,15 +176,17 @@ fn root_plan(
         after = vec![templates.name("preflight")];
     }
     if let Some(node) = hop.backup_on() {
-        plan.vertex(templates.etcd_backup(run, &node.node, &after));
+        templates.etcd_backup(run, &node.node, &after).into_iter().for_each(|vertex| {
+            plan.vertex(vertex);
+        });
         after = vec![templates.name("etcd-backup")];
     }
     if hop.control_plane_moves {
         let kubeadm = |node: &str| templates.name(&format!("control-plane/{node}/kubeadm-upgrade"));
         let items: Vec<_> = hop.control_plane.iter().map(|node| templates::item(node)).collect();
         let last = items.last().map(|item| kubeadm(&item.name));
-        let first = vec![templates.kubeadm_upgrade(KubeadmUpgrade::Apply, &after)];
-        let rest = vec![templates.kubeadm_upgrade(KubeadmUpgrade::Node, &[kubeadm("{before}")])];
+        let first = templates.kubeadm_upgrade(KubeadmUpgrade::Apply, &after);
+        let rest = templates.kubeadm_upgrade(KubeadmUpgrade::Node, &[kubeadm("{before}")]);
         templates::chain(&mut plan, items, first, rest);
         after = last.into_iter().collect();
     }
@@ -192,9 +194,9 @@ fn root_plan(
     plan.vertex(templates.addons(addons_seconds(nodes), &after));
     after = vec![templates.name("addons")];
     if !hop.kubelets.is_empty() {
-        // An uncordon runs whatever came before it, so what follows asks for the kubelet too.
+        // Release and uncordon run whatever came before them, so what follows asks for the kubelet too.
         let done = |node: &str| {
-            ["kubelet", "uncordon"].map(|word| templates.name(&format!("kubelets/{node}/{word}"))).to_vec()
+            ["kubelet", "release", "uncordon"].map(|word| templates.name(&format!("kubelets/{node}/{word}"))).to_vec()
         };
         let items: Vec<_> = hop.kubelets.iter().map(|node| templates::item(node)).collect();
         let last = items.last().map(|item| done(&item.name));
@@ -223,7 +225,7 @@ fn summary(
 ) -> Summary {
     let names = |nodes: &[&NodeSnapshot]| nodes.iter().map(|node| node.node.name.clone()).collect::<Vec<_>>();
     let count = |nodes: &[&NodeSnapshot]| u32::try_from(nodes.len()).unwrap_or(u32::MAX);
-    let concurrency = concurrency_of(spec, workers.moving_count());
+    let concurrency = concurrency_of(spec, workers.selected_count()).min(workers.moving_count().max(1));
     let moved = if hop.control_plane_moves { count(&hop.control_plane) } else { 0 };
     Summary {
         from: snapshot.server,

@@ -124,6 +124,10 @@ fn params_are_readable(dag: &Dag) -> Checked {
                 prop_assert!(dag.get(&proceed.order_vertex).is_some(), "{name} proceeds {}", proceed.order_vertex);
                 order(&proceed.order)?;
             }
+            "host-release/v1" => {
+                let release: params::HostRelease = read(params)?;
+                prop_assert!(release.order_vertices.iter().all(|of| dag.get(of).is_some()), "{name} releases {params}");
+            }
             "uncordon-node/v1" => is::<params::UncordonNode>(params)?,
             "addons/v1" => is::<params::Addons>(params)?,
             "child-run/v1" => is::<params::ChildRun>(params)?,
@@ -183,7 +187,7 @@ fn wave_is_sound(wave: &CompiledWave, spec: &DirectUpdateSpec, snapshot: &Cluste
         prop_assert!(batch.limits.concurrency >= 1 && batch.limits.concurrency as usize <= batch.nodes.len());
         let dag = batch.plan.expand().unwrap();
         params_are_readable(&dag)?;
-        prop_assert_eq!(dag.len(), batch.nodes.len() * 4);
+        prop_assert_eq!(dag.len(), batch.nodes.len() * 5);
         let lanes: BTreeSet<_> = dag.vertices().iter().filter_map(|vertex| vertex.lane.clone()).collect();
         prop_assert_eq!(&lanes, &batch.nodes.iter().cloned().collect());
         for node in &batch.nodes {
@@ -236,7 +240,7 @@ proptest! {
                 match compile_wave(&request, &wave, target, &fresh).unwrap() {
                     Compilation::Plan(wave) => {
                         wave_is_sound(&wave, &spec, &fresh)?;
-                        prop_assert_eq!(wave.workers, root.summary.workers);
+                        prop_assert_eq!(wave.batches.iter().map(|batch| batch.nodes.len()).sum::<usize>(), root.summary.workers as usize);
                         prop_assert_eq!(wave.batches.len(), root.summary.batches.len());
                     }
                     Compilation::NothingToDo(_) => prop_assert_eq!(root.summary.workers, 0),

@@ -57,8 +57,9 @@ impl<'a> Request<'a> {
     }
 }
 
-/// The longest root run name: `-1.35.0-alpha.1-workers-15000-` and 8 digits of a digest must fit behind it.
-const ROOT_BYTES_MAX: usize = 253 - 50;
+/// The longest root run name: `-1.35.0-alpha.1-workers-15000-` and 8 digits of a digest must fit behind it in 253 characters, and a
+/// version in the 200 of a snapshot's name.
+const ROOT_BYTES_MAX: usize = 180;
 
 /// The name of the wave of a hop: `<root>-<version with - instead of .>-workers`.
 pub fn wave_run(root: &RunName, target: KubeVersion) -> Result<RunName, Finding> {
@@ -97,26 +98,26 @@ impl RunLimits {
     pub const STRICT: Self = Self { concurrency: 1, failures_max: 1 };
 }
 
-/// How many workers a spec lets be in flight at once in a wave that moves `workers` of them; 1 or more.
+/// How many workers a spec lets be in flight at once, of `selected` ones (those at the target already included); 1 or more.
 ///
-/// `spec.concurrency` may change while a run is under way: ask again with the same `workers`.
-pub fn concurrency_of(spec: &DirectUpdateSpec, workers: u32) -> u32 {
+/// `spec.concurrency` may change while a run is under way: ask again.
+pub fn concurrency_of(spec: &DirectUpdateSpec, selected: u32) -> u32 {
     match spec.strategy {
-        Strategy::Parallel => workers.max(1),
-        Strategy::Rolling | Strategy::Canary => spec.concurrency.of(workers),
+        Strategy::Parallel => selected.max(1),
+        Strategy::Rolling | Strategy::Canary => spec.concurrency.of(selected),
     }
 }
 
-/// The bounds of one batch of `batch_nodes` in a wave that moves `workers`.
-pub fn batch_limits(spec: &DirectUpdateSpec, workers: u32, batch_nodes: u32) -> RunLimits {
+/// The bounds of one batch of `batch_nodes`, of `selected` workers.
+pub fn batch_limits(spec: &DirectUpdateSpec, selected: u32, batch_nodes: u32) -> RunLimits {
     RunLimits {
-        concurrency: concurrency_of(spec, workers).min(batch_nodes.max(1)),
+        concurrency: concurrency_of(spec, selected).min(batch_nodes.max(1)),
         failures_max: spec.max_failures.unwrap_or(1).max(1),
     }
 }
 
-/// How many workers make one batch in a wave that moves `workers`, or why there can be no such batch.
-pub(crate) fn batch_nodes(spec: &DirectUpdateSpec, workers: u32) -> Result<u32, Finding> {
+/// How many workers make one batch in a wave that moves `moving` of `selected` ones, or why there can be no such batch.
+pub(crate) fn batch_nodes(spec: &DirectUpdateSpec, selected: u32, moving: u32) -> Result<u32, Finding> {
     if let Some(asked) = spec.batch_size {
         return if (1..=BATCH_NODES_MAX).contains(&asked) {
             Ok(asked)
@@ -133,7 +134,7 @@ pub(crate) fn batch_nodes(spec: &DirectUpdateSpec, workers: u32) -> Result<u32, 
     match spec.strategy {
         Strategy::Parallel => Ok(BATCH_NODES_DEFAULT),
         Strategy::Rolling | Strategy::Canary => {
-            let wanted = spec.concurrency.of(workers).min(workers.max(1));
+            let wanted = spec.concurrency.of(selected).min(moving.max(1));
             if wanted > BATCH_NODES_MAX {
                 return Err(Finding::new(
                     Code::OutOfRange,

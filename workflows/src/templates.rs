@@ -1,8 +1,11 @@
 //! The vertices of plans: names, kinds, parameters and order, each in one place.
 //!
 //! ```text
-//!  <visit>/prepare ─► <visit>/drain ─► <visit>/kubelet ─► <visit>/uncordon      lane = the node
-//!   host-order         drain-node       host-proceed       uncordon-node (guarded by drain: runs in any case)
+//!  <visit>/prepare ─► <visit>/drain ─► <visit>/kubelet ─┬► <visit>/release      lane = the node
+//!   host-order         drain-node       host-proceed      └► <visit>/uncordon
+//!
+//!   release   host-release, guarded by prepare: no order of ours stays open, whatever came of it
+//!   uncordon  uncordon-node, guarded by drain: runs in any case once a drain began
 //! ```
 
 use crate::timing::{
@@ -23,14 +26,16 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 /// Kinds of the cluster steps that plans of this release are made of, sorted.
-pub const CLUSTER_KINDS: [&str; 8] =
-    [ADDONS, CHILD_RUN, DRAIN_NODE, HOST_ORDER, HOST_PROCEED, PREFLIGHT, UNCORDON_NODE, VERIFY_CLUSTER];
+pub const CLUSTER_KINDS: [&str; 9] =
+    [ADDONS, CHILD_RUN, DRAIN_NODE, HOST_ORDER, HOST_PROCEED, HOST_RELEASE, PREFLIGHT, UNCORDON_NODE, VERIFY_CLUSTER];
 const ADDONS: &str = "addons/v1";
 /// Kind of the vertices that stand for a whole run.
 pub(crate) const CHILD_RUN: &str = "child-run/v1";
 const DRAIN_NODE: &str = "drain-node/v1";
 const HOST_ORDER: &str = "host-order/v1";
 const HOST_PROCEED: &str = "host-proceed/v1";
+/// Kind of the vertices that close an order which nobody waits for any more.
+pub(crate) const HOST_RELEASE: &str = "host-release/v1";
 const PREFLIGHT: &str = "preflight/v1";
 const UNCORDON_NODE: &str = "uncordon-node/v1";
 const VERIFY_CLUSTER: &str = "verify-cluster/v1";
@@ -67,7 +72,8 @@ impl Templates<'_> {
         vertex(self.name("preflight"), PREFLIGHT, &params, &[]).deadline_seconds(PREFLIGHT_SECONDS)
     }
 
-    pub fn etcd_backup(&self, run: &RunName, node: &NodeRef, after: &[String]) -> VertexTemplate {
+    /// The snapshot of etcd, and the release of its order.
+    pub fn etcd_backup(&self, run: &RunName, node: &NodeRef, after: &[String]) -> [VertexTemplate; 2] {
         let snapshot = EtcdSnapshot { name: format!("{run}-{}", self.target) };
         let order = HostOrder {
             node: node.clone(),
@@ -76,11 +82,13 @@ impl Templates<'_> {
             finish: Vec::new(),
             work_seconds_max: BACKUP_SECONDS,
         };
-        vertex(self.name("etcd-backup"), HOST_ORDER, &order, after).deadline_seconds(BACKUP_SECONDS)
+        let name = self.name("etcd-backup");
+        let release = self.release(self.name("etcd-backup-release"), node, &[&name], &name);
+        [vertex(name, HOST_ORDER, &order, after).deadline_seconds(BACKUP_SECONDS), release]
     }
 
-    /// kubeadm on a control-plane node; no lane, so that any failure there stops the run.
-    pub fn kubeadm_upgrade(&self, how: KubeadmUpgrade, after: &[String]) -> VertexTemplate {
+    /// kubeadm on a control-plane node, and the release of its order; no lane, so that any failure there stops the run.
+    pub fn kubeadm_upgrade(&self, how: KubeadmUpgrade, after: &[String]) -> Vec<VertexTemplate> {
         let step = match how {
             KubeadmUpgrade::Apply => "kubeadm-upgrade-apply",
             KubeadmUpgrade::Node => "kubeadm-upgrade-node",
@@ -98,9 +106,10 @@ impl Templates<'_> {
             work_seconds_max: self.time.whole_seconds,
         };
         let name = self.name("control-plane/{item}/kubeadm-upgrade");
+        let release = self.release(self.name("control-plane/{item}/release"), &item_node(), &[&name], &name);
         let mut vertex = vertex(name, HOST_ORDER, &order, after).deadline_seconds(self.time.whole_seconds);
         vertex.attempts_max = KUBEADM_ATTEMPTS_MAX;
-        vertex
+        vec![vertex, release]
     }
 
     pub fn addons(&self, deadline_seconds: u32, after: &[String]) -> VertexTemplate {
@@ -120,7 +129,7 @@ impl Templates<'_> {
         vertex(self.name("workers"), CHILD_RUN, &params, after).deadline_seconds(deadline_seconds)
     }
 
-    /// The four vertices of a visit to `{item}`, whose names begin with `prefix`.
+    /// The five vertices of a visit to `{item}`, whose names begin with `prefix`.
     pub fn visit(&self, prefix: &str, visit: Visit, after: &[String]) -> Vec<VertexTemplate> {
         let name = |word: &str| format!("{prefix}/{word}");
         let (order, soak_seconds) = match visit {
@@ -145,6 +154,7 @@ impl Templates<'_> {
             vertex(name("prepare"), HOST_ORDER, &order, after).deadline_seconds(time.prepare_seconds),
             vertex(name("drain"), DRAIN_NODE, &drain, &[name("prepare")]).deadline_seconds(time.drain_seconds),
             vertex(name("kubelet"), HOST_PROCEED, &proceed, &[name("drain")]).deadline_seconds(time.kubelet_seconds),
+            self.release(name("release"), &item_node(), &[&name("prepare"), &name("kubelet")], &name("prepare")),
             vertex(name("uncordon"), UNCORDON_NODE, &UncordonNode { node: item_node() }, &[name("kubelet")])
                 .guarded_by(name("drain"))
                 .deadline_seconds(time.uncordon_seconds),
@@ -152,6 +162,16 @@ impl Templates<'_> {
         .into_iter()
         .map(|vertex| vertex.lane("{item}"))
         .collect()
+    }
+
+    /// Closes the orders of those vertices on that node; `guard` places the first of them, the last comes before this.
+    fn release(&self, name: String, node: &NodeRef, order_vertices: &[&str], guard: &str) -> VertexTemplate {
+        // HostRelease's order_vertices are checked names and may hold no placeholder: they are set in the JSON.
+        let params = json!({"node": node, "orderVertices": order_vertices});
+        let after = order_vertices.last().map(|last| (*last).to_owned());
+        vertex(name, HOST_RELEASE, &params, after.as_slice())
+            .guarded_by(guard)
+            .deadline_seconds(self.time.whole_seconds)
     }
 
     fn order(&self, prepare: Vec<HostStep>) -> HostOrder {

@@ -24,7 +24,7 @@ pub struct CompiledWave {
     pub limits: RunLimits,
     /// The batches in order; never empty.
     pub batches: Vec<CompiledBatch>,
-    /// How many workers move: what a percentage of concurrency is a share of.
+    /// How many workers are selected, moving or not: what a percentage of concurrency is a share of.
     pub workers: u32,
     /// What people should know.
     pub report: Report,
@@ -82,6 +82,11 @@ impl<'s> Workers<'s> {
 
     pub fn moving_count(&self) -> u32 {
         u32::try_from(self.moving.len()).unwrap_or(u32::MAX)
+    }
+
+    /// All that are selected: what a percentage of concurrency is a share of, so that it stays the same while they move.
+    pub fn selected_count(&self) -> u32 {
+        u32::try_from(self.moving.len() + self.at_target.len() + self.newer.len()).unwrap_or(u32::MAX)
     }
 }
 
@@ -150,11 +155,12 @@ pub(crate) fn plans(
         return Ok(Compilation::NothingToDo(NothingToDo { message, plan: Plan::new(COMPILER), report }));
     }
     let time = NodeTime::of(spec).map_err(|finding| findings.refuse(finding)).ok();
-    let size = batch_nodes(spec, count).map_err(|finding| findings.refuse(finding)).ok();
+    let selected = workers.selected_count();
+    let size = batch_nodes(spec, selected, count).map_err(|finding| findings.refuse(finding)).ok();
     let (Some(time), Some(size)) = (time, size) else {
         return Err(refused(findings));
     };
-    if concurrency_of(spec, count) > size && spec.strategy != Strategy::Parallel {
+    if concurrency_of(spec, selected).min(count) > size && spec.strategy != Strategy::Parallel {
         findings.warn(Finding::new(
             Code::NoEffect,
             "spec.concurrency",
@@ -167,7 +173,7 @@ pub(crate) fn plans(
     let mut batches = Vec::new();
     for (index, group) in groups(spec, workers, size as usize).into_iter().enumerate() {
         let number = u32::try_from(index + 1).unwrap_or(u32::MAX);
-        match one_batch(spec, wave, &templates, number, count, &group) {
+        match one_batch(spec, wave, &templates, number, selected, &group) {
             Ok(batch) => batches.push(batch),
             Err(finding) => {
                 findings.refuse(finding);
@@ -182,7 +188,7 @@ pub(crate) fn plans(
     }
     let report = findings.end()?;
     let digest = plan.digest();
-    Ok(Compilation::Plan(CompiledWave { plan, digest, limits: RunLimits::STRICT, batches, workers: count, report }))
+    Ok(Compilation::Plan(CompiledWave { plan, digest, limits: RunLimits::STRICT, batches, workers: selected, report }))
 }
 
 fn refused(findings: Findings) -> Refusal {
@@ -215,7 +221,7 @@ fn one_batch(
     wave: &RunName,
     templates: &Templates<'_>,
     number: u32,
-    workers: u32,
+    selected: u32,
     group: &BatchGroup<'_>,
 ) -> Result<CompiledBatch, Finding> {
     let mut plan = Plan::new(COMPILER);
@@ -233,7 +239,7 @@ fn one_batch(
         vertex,
         digest: plan.digest(),
         plan,
-        limits: batch_limits(spec, workers, batch_nodes),
+        limits: batch_limits(spec, selected, batch_nodes),
         nodes,
         canary: group.canary,
     })

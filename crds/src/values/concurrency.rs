@@ -9,7 +9,7 @@ use std::{borrow::Cow, fmt, str::FromStr};
 pub enum Concurrency {
     /// That many, at least 1.
     Nodes(u32),
-    /// That share in percent, 1 to 100, rounded down but never below one node.
+    /// That share of the selected workers in percent, 1 to 100, rounded down but never below one node.
     Percent(u8),
 }
 

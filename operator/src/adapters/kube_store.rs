@@ -94,6 +94,8 @@ struct Shared {
     runs: BTreeMap<RunName, UpgradeRun>,
     /// What people ask, by DirectUpdate: kept up to date by the watch of DirectUpdates.
     intents: BTreeMap<String, Intent>,
+    /// How many workers may be in flight, by DirectUpdate, as its spec says now.
+    concurrency: BTreeMap<String, u32>,
 }
 
 impl KubeStore {
@@ -108,6 +110,11 @@ impl KubeStore {
         let changed = shared.intents.get(direct_update) != Some(&intent);
         shared.intents.insert(direct_update.to_owned(), intent);
         changed
+    }
+
+    /// How many workers the runs below a DirectUpdate's root may have in flight, from now on. Gives whether that is new.
+    pub fn set_concurrency(&self, direct_update: &str, concurrency: u32) -> bool {
+        self.lock().concurrency.insert(direct_update.to_owned(), concurrency) != Some(concurrency)
     }
 
     /// Makes the plan object exist; gives the plan's digest. Repeating it changes nothing.
@@ -283,6 +290,8 @@ impl RunStore for KubeStore {
         let mut intent = shared.intents.get(&run.spec.direct_update.name).cloned().unwrap_or_default();
         // A run that is being deleted ends as soon as it safely can.
         intent.cancel |= run.metadata.deletion_timestamp.is_some();
+        // The root's nodes are one after another whatever the spec says; a wave has no nodes of its own.
+        let asked = run.spec.parent.as_ref().and(shared.concurrency.get(&run.spec.direct_update.name).copied());
         let stored = StoredRun {
             name: name.clone(),
             uid: run.uid().unwrap_or_default(),
@@ -291,7 +300,7 @@ impl RunStore for KubeStore {
             version: version_of(&run.metadata),
             epoch: Epoch(run.status.as_ref().and_then(|status| status.epoch).unwrap_or(0)),
             limits: Limits {
-                concurrency: run.spec.concurrency,
+                concurrency: asked.unwrap_or(run.spec.concurrency),
                 failures_max: run.spec.failures_max,
                 ..Limits::default()
             },

@@ -124,4 +124,14 @@ impl NodeOps for KubeNodeOps {
         }
         self.replace_task("proceed on", &task).await
     }
+
+    async fn stop(&self, task: &NodeTask, epoch: Epoch) -> Result<(), OpsError> {
+        let mut task = task.clone();
+        task.spec.epoch = epoch.0;
+        if let Some(order) = &mut task.spec.order {
+            order.stop = true;
+            order.epoch = epoch.0;
+        }
+        self.replace_task("stop on", &task).await
+    }
 }

@@ -35,14 +35,19 @@ pub fn nodes_now(update: &DirectUpdate, watches: &Watches) -> Vec<NodeNow> {
         update.spec.node_selector.iter().all(|(key, value)| labels.get(key) == Some(value))
     };
     let nodes = watches.nodes.iter().map(|(_, node)| node_view(node));
+    let uid = update.metadata.uid.as_deref().unwrap_or_default();
+    let of_update = watches.runs.iter().filter(|(_, run)| run.spec.direct_update.uid == uid);
+    let runs: std::collections::BTreeSet<&str> = of_update.filter_map(|(_, run)| run.metadata.uid.as_deref()).collect();
     nodes
         .filter(|node| node.role == NodeRole::ControlPlane || selected(&node.labels))
         .map(|node| {
             let task = watches.tasks.get(&node.node.name);
             let state = task.and_then(cupcake_crds::NodeTask::answer);
             let status = task.and_then(|task| task.status.as_ref());
-            let order_to_target =
-                task.and_then(|task| task.spec.order.as_ref()).is_some_and(|order| order.target_version == target);
+            // What another update left in the mailbox says nothing of this one.
+            let order_to_target = task
+                .and_then(|task| task.spec.order.as_ref())
+                .is_some_and(|order| order.target_version == target && runs.contains(order.key.run_uid.as_str()));
             NodeNow {
                 phase: node_phase(
                     node.kubelet,

@@ -1,16 +1,20 @@
-//! Nodes: each has a NodeTask of its name.
+//! Nodes: each has a NodeTask of its name, and none is left in the hands of a run that is gone.
 //!
-//! RBAC: create, delete on nodetasks.
+//! RBAC: create, delete on nodetasks; list on upgraderuns; and what `adapters::node_ops` needs.
 
 use crate::Operator;
-use crate::adapters::{is_already_exists, is_not_found};
+use crate::adapters::views::node_view;
+use crate::adapters::{is_already_exists, is_not_found, ops_error};
 use crate::leader::{Next, Outcome};
-use cupcake_crds::{NODE_LABEL, NodeTask, NodeTaskSpec};
+use cupcake_crds::node_task::Order;
+use cupcake_crds::{NODE_LABEL, NodeTask, NodeTaskSpec, UpgradeRun};
 use cupcake_engine::names::Epoch;
+use cupcake_steps::ports::cluster::{CordonOwner, OpsError};
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::ResourceExt;
-use kube::api::{Api, DeleteParams, PostParams, Preconditions};
+use kube::api::{Api, DeleteParams, ListParams, PostParams, Preconditions};
+use std::collections::BTreeSet;
 
 /// The inventory that every new task asks for.
 const FIRST_INVENTORY: &str = "created";
@@ -39,6 +43,67 @@ pub async fn reconcile(operator: &Operator, epoch: Epoch, node: Option<Node>, ta
             Outcome::of(Next::Failed)
         }
     }
+}
+
+/// UIDs of the runs that have the node in their hands: by its cordon, or by an order without an end.
+pub fn runs_of(node: &Node, task: Option<&NodeTask>) -> BTreeSet<String> {
+    let cordon = match node_view(node).cordon {
+        CordonOwner::Run { uid, .. } => Some(uid),
+        CordonOwner::Other | CordonOwner::Nobody => None,
+    };
+    cordon.into_iter().chain(task.and_then(open_order).map(|order| order.key.run_uid.clone())).collect()
+}
+
+/// The order that could still be worked on.
+fn open_order(task: &NodeTask) -> Option<&Order> {
+    let ended = match task.answer() {
+        Some(state) => state.is_final(),
+        None => task.spec.order.as_ref().is_some_and(|order| order.stop),
+    };
+    task.spec.order.as_ref().filter(|_| !ended)
+}
+
+/// Takes the node out of the hands of runs that no longer exist: an order of theirs is asked to stop, and once it has ended a cordon
+/// of theirs is lifted. A run that somebody deleted in its middle cannot do that itself any more.
+pub async fn give_back(operator: &Operator, epoch: Epoch, name: &str) -> Outcome {
+    match given_back(operator, epoch, name).await {
+        Ok(next) => Outcome::of(next),
+        Err(OpsError::Changed(_)) => Outcome::of(Next::AtOnce),
+        Err(OpsError::Transient(reason) | OpsError::NeedsOperator(reason)) => {
+            tracing::warn!(node = name, %reason, "node of a run that is gone not given back; trying again");
+            Outcome::of(Next::Failed)
+        }
+    }
+}
+
+async fn given_back(operator: &Operator, epoch: Epoch, name: &str) -> Result<Next, OpsError> {
+    // The watch may be behind in either direction: what decides is read now, the node and its task before the runs, since a run
+    // exists before it touches a node.
+    let nodes = &operator.ports.nodes;
+    let (Some(node), task) = (nodes.node(name).await?, nodes.task(name).await?) else {
+        return Ok(Next::AwaitChange);
+    };
+    let runs: Api<UpgradeRun> = Api::all(operator.client.clone());
+    let runs = runs.list_metadata(&ListParams::default()).await;
+    let runs = runs.map_err(|error| ops_error("list upgraderuns", &error))?;
+    let present: BTreeSet<String> = runs.items.iter().filter_map(ResourceExt::uid).collect();
+    if let Some(task) = &task
+        && let Some(order) = open_order(task)
+        && !present.contains(&order.key.run_uid)
+    {
+        if !order.stop {
+            tracing::warn!(node = name, order = %order.key, "asks an order to stop whose run is gone");
+            nodes.stop(task, epoch).await?;
+        }
+        return Ok(Next::AwaitChange);
+    }
+    if let CordonOwner::Run { uid, .. } = &node.cordon
+        && !present.contains(uid)
+    {
+        tracing::warn!(node = name, run = uid, "uncordons a node whose run is gone");
+        nodes.uncordon(&node, uid).await?;
+    }
+    Ok(Next::AwaitChange)
 }
 
 fn task_of(name: &str, uid: &str, epoch: Epoch) -> NodeTask {

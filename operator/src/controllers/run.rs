@@ -1,7 +1,10 @@
-//! UpgradeRuns: each reconcile is one tick of the engine.
+//! UpgradeRuns: each reconcile is one tick of the engine; before the first one of a root, no other root may be open.
+//!
+//! RBAC: list on upgraderuns; patch on upgraderuns/status; and what `adapters::kube_store` needs.
 
 use crate::leader::{Next, Outcome};
 use crate::{Operator, error_chain, events};
+use chrono::TimeDelta;
 use cupcake_crds::UpgradeRun;
 use cupcake_crds::upgrade_run::CommitId;
 use cupcake_crds::values::Phase;
@@ -9,18 +12,37 @@ use cupcake_engine::decide::Observed;
 use cupcake_engine::names::{Epoch, Reason, RunName};
 use cupcake_engine::store::StoreError;
 use cupcake_engine::tick::{TickEnd, TickError, TickReport};
-use kube::api::{Api, Patch, PatchParams};
+use kube::ResourceExt;
+use kube::api::{Api, ListParams, Patch, PatchParams};
+use kube::core::DeserializeGuard;
 use serde_json::json;
 use std::collections::BTreeSet;
 
-/// Ticks the run once.
+/// Why an update or its run waits while another one owns the cluster.
+pub const WAITING_FOR_CLUSTER: &str = "WaitingForCluster";
+/// How soon a run that waits for another one's end is looked at again, in seconds.
+const AGAIN_SECONDS: i64 = 30;
+
+/// Ticks the run once, if it owns the cluster or `begun` says that it does already.
 pub async fn reconcile(
     operator: &Operator,
     epoch: Epoch,
     name: RunName,
     observed: Observed,
     changed: BTreeSet<String>,
+    begun: Begun,
 ) -> Outcome {
+    match begun {
+        Begun::Yes => {}
+        Begun::No => match owner_of_cluster(operator, &name).await {
+            Ok(None) => {}
+            Ok(Some(owner)) => return waits(operator, &name, &owner).await,
+            Err(error) => {
+                tracing::warn!(run = %name, error = error_chain(&error), "run not begun; trying again");
+                return Outcome::of(Next::Failed);
+            }
+        },
+    }
     let report = match operator.engine.tick(&name, epoch, &operator.ports, &observed, &changed).await {
         Ok(report) => report,
         Err(error) => return failed(operator, &name, &error).await,
@@ -28,6 +50,64 @@ pub async fn reconcile(
     operator.metrics.ticked(&report.events);
     events::publish(operator, &name, &report).await;
     outcome_of(&report)
+}
+
+/// Whether a run has recorded anything, or is a child, whose parent has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Begun {
+    /// It goes on.
+    Yes,
+    /// Its first tick is yet to come: only one root run owns the cluster.
+    No,
+}
+
+impl Begun {
+    /// As the watch shows it; one that it does not show yet is looked at.
+    pub fn of(run: Option<&UpgradeRun>) -> Self {
+        let begun = run.is_some_and(|run| {
+            let commit = run.status.as_ref().and_then(|status| status.commit);
+            run.spec.parent.is_some() || commit.is_some_and(|commit| commit.sequence > 0)
+        });
+        if begun { Self::Yes } else { Self::No }
+    }
+}
+
+/// Another root run that goes before this one, which has not begun: one that has, or an older one.
+///
+/// The look at the updates before a run is created is not enough: a leader that was stopped between that look and the creation
+/// creates its run when it wakes up.
+async fn owner_of_cluster(operator: &Operator, name: &RunName) -> Result<Option<String>, kube::Error> {
+    let api: Api<DeserializeGuard<UpgradeRun>> = Api::all(operator.client.clone());
+    let runs = api.list(&ListParams::default()).await?.items.into_iter().filter_map(|run| run.0.ok());
+    let (own, others): (Vec<_>, Vec<_>) = runs.partition(|run| run.name_any() == name.as_str());
+    let age = |run: &UpgradeRun| (run.metadata.creation_timestamp.clone(), run.name_any());
+    let Some(own) = own.first().filter(|run| run.spec.parent.is_none()) else {
+        return Ok(None);
+    };
+    if Begun::of(Some(own)) == Begun::Yes {
+        return Ok(None);
+    }
+    let open = |run: &&UpgradeRun| {
+        run.spec.parent.is_none() && !run.status.as_ref().and_then(|status| status.phase).is_some_and(Phase::is_final)
+    };
+    let before = others.iter().filter(open).find(|run| Begun::of(Some(run)) == Begun::Yes || age(run) < age(own));
+    Ok(before.map(|run| run.spec.direct_update.name.clone()))
+}
+
+/// Says for whom the run waits, and looks again in a while.
+async fn waits(operator: &Operator, name: &RunName, owner: &str) -> Outcome {
+    let message = format!("waits for DirectUpdate {owner}: one update owns the cluster at a time");
+    let patch = json!({"status": {"phase": Phase::Pending, "reason": WAITING_FOR_CLUSTER, "message": message}});
+    say(operator, name, &patch).await;
+    Outcome::of(Next::At(operator.clock.now() + TimeDelta::seconds(AGAIN_SECONDS)))
+}
+
+/// Writes what people read; the cursor stays as it is, so that nothing is lost.
+async fn say(operator: &Operator, name: &RunName, patch: &serde_json::Value) {
+    let api: Api<UpgradeRun> = Api::all(operator.client.clone());
+    if let Err(error) = api.patch_status(name.as_str(), &PatchParams::default(), &Patch::Merge(patch)).await {
+        tracing::warn!(run = %name, error = error_chain(&error), "its status could not say so");
+    }
 }
 
 fn outcome_of(report: &TickReport) -> Outcome {
@@ -57,15 +137,15 @@ async fn failed(operator: &Operator, name: &RunName, error: &TickError) -> Outco
         TickError::Registry { .. } => Reason::new("UnknownStepKind", error_chain(error)),
     };
     tracing::error!(run = %name, code = reason.code, message = reason.message, "run needs a person");
-    // Only what people read is written: the cursor stays as it is, so that nothing is lost.
-    let api: Api<UpgradeRun> = Api::all(operator.client.clone());
-    let patch = json!({"status": {
-        "phase": Phase::RequiresAttention,
+    let mut patch = json!({"status": {
         "reason": reason.code,
         "message": reason.message.chars().take(480).collect::<String>(),
     }});
-    if let Err(error) = api.patch_status(name.as_str(), &PatchParams::default(), &Patch::Merge(patch)).await {
-        tracing::warn!(run = %name, error = error_chain(&error), "its status could not say so");
+    match error {
+        // Another release may know the kind: its parent must not take this for the run's own end.
+        TickError::Registry { .. } => {}
+        TickError::Store { .. } => patch["status"]["phase"] = json!(Phase::RequiresAttention),
     }
+    say(operator, name, &patch).await;
     Outcome::of(Next::AwaitChange)
 }

@@ -6,15 +6,15 @@
 //! ```
 //! A crash between any two of these is picked up by the next reconcile: what the status names is created if it is missing.
 //!
-//! RBAC: list, update (status) on directupdates; list, get, create on upgraderuns; get, create on upgradeplans; and what
+//! RBAC: list, patch, update (status) on directupdates; list, get, create on upgraderuns; get, create on upgradeplans; and what
 //! `adapters::snapshot` reads.
 
-use super::mirror;
+use super::{deletion, mirror, run};
 use crate::adapters::cluster_ops::run_phase;
 use crate::adapters::kube_store::RunMeta;
 use crate::adapters::{is_already_exists, is_not_found, snapshot};
 use crate::leader::{Next, Outcome};
-use crate::run_status::condition_states;
+use crate::run_status::{self, condition_states};
 use crate::watches::Watches;
 use crate::{Operator, error_chain};
 use chrono::TimeDelta;
@@ -24,6 +24,7 @@ use cupcake_crds::limits;
 use cupcake_crds::upgrade_run::ObjectRef;
 use cupcake_crds::values::Phase;
 use cupcake_crds::{DirectUpdate, DirectUpdateStatus, UpgradePlan, UpgradeRun};
+use cupcake_engine::clock::Timestamp;
 use cupcake_engine::cursor::RunPhase;
 use cupcake_engine::names::{Reason, RunName};
 use cupcake_workflows::{Compilation, Compiled, Request, compile, plan_name};
@@ -56,11 +57,21 @@ impl View {
 
 /// Moves the update one step on.
 pub async fn reconcile(operator: &Operator, view: View) -> Outcome {
-    let name = view.update.name_any();
-    match reconciled(operator, view).await {
+    let (name, of) = (view.update.name_any(), view);
+    match reconciled(operator, &of).await {
         Ok(next) => Outcome::of(next),
         Err(error) if matches!(&error, kube::Error::Api(status) if status.code == 409) => {
             Outcome::of(Next::AwaitChange)
+        }
+        Err(kube::Error::Api(status)) if matches!(status.code, 400 | 422) => {
+            // Repeating it would be refused again: a person has to see it.
+            let stand =
+                Stand::stalled("StatusRefused", format!("the API server refuses its status: {}", status.message));
+            tracing::error!(directupdate = name, error = status.message, "update needs a person");
+            if let Err(error) = write(operator, &of.update, stand).await {
+                tracing::warn!(directupdate = name, error = error_chain(&error), "its status could not say so");
+            }
+            Outcome::of(again(operator))
         }
         Err(error) => {
             tracing::warn!(directupdate = name, error = error_chain(&error), "update not moved; trying again");
@@ -69,13 +80,15 @@ pub async fn reconcile(operator: &Operator, view: View) -> Outcome {
     }
 }
 
-async fn reconciled(operator: &Operator, view: View) -> Result<Next, kube::Error> {
+async fn reconciled(operator: &Operator, view: &View) -> Result<Next, kube::Error> {
     let status = view.update.status.clone().unwrap_or_default();
     if view.update.metadata.deletion_timestamp.is_some() {
-        return Ok(Next::AwaitChange);
+        return end(operator, view).await;
     }
     if let Some(run) = status.run.clone() {
-        return follow(operator, &view, &run).await;
+        // What has come to its end is history: later looks at the nodes would tell of later updates.
+        let over = status.phase.is_some_and(Phase::is_final);
+        return if over { Ok(Next::AwaitChange) } else { follow(operator, view, &run).await };
     }
     let current = status.observed_generation == view.update.metadata.generation;
     if current && status.phase.is_some_and(Phase::is_final) {
@@ -83,7 +96,7 @@ async fn reconciled(operator: &Operator, view: View) -> Result<Next, kube::Error
     }
     if let Some(owner) = owner_of_cluster(operator, &view.update).await? {
         let message = format!("waits for DirectUpdate {owner}: one update owns the cluster at a time");
-        write(operator, &view.update, Stand::pending("WaitingForCluster", message)).await?;
+        write(operator, &view.update, Stand::pending(run::WAITING_FOR_CLUSTER, message)).await?;
         return Ok(again(operator));
     }
     let snapshot = match snapshot::gather(&operator.client, operator.clock.now()).await {
@@ -125,8 +138,23 @@ async fn reconciled(operator: &Operator, view: View) -> Result<Next, kube::Error
             write(operator, &view.update, stand).await?;
             Ok(Next::AwaitChange)
         }
+        Ok(Compilation::Plan(_)) if !deletion::is_held(&view.update) => {
+            deletion::hold(operator, &view.update).await?;
+            Ok(Next::AwaitChange)
+        }
         Ok(Compilation::Plan(compiled)) => start(operator, &view.update, &run, &compiled).await,
     }
+}
+
+/// A deleted update shows how its runs end, and goes when they have.
+async fn end(operator: &Operator, view: &View) -> Result<Next, kube::Error> {
+    if deletion::let_go(operator, &view.update).await? {
+        return Ok(Next::AwaitChange);
+    }
+    if let Some(run) = view.update.status.as_ref().and_then(|status| status.run.clone()) {
+        follow(operator, view, &run).await?;
+    }
+    Ok(again(operator))
 }
 
 fn again(operator: &Operator) -> Next {
@@ -144,8 +172,9 @@ async fn owner_of_cluster(operator: &Operator, update: &DirectUpdate) -> Result<
         .items
         .into_iter()
         .filter_map(|run| run.0.ok())
-        .filter(|run| run.spec.parent.is_none() && run.spec.direct_update.name != own)
+        .filter(|run| run.spec.direct_update.name != own)
         .find(|run| !run.status.as_ref().and_then(|status| status.phase).is_some_and(Phase::is_final));
+    // Children count too: a root may rest or end while a batch of it is still at work.
     if let Some(run) = running {
         return Ok(Some(run.spec.direct_update.name));
     }
@@ -205,7 +234,7 @@ async fn create_run(
     };
     let meta = RunMeta {
         direct_update: ObjectRef { name: update.name_any(), uid: update.uid().unwrap_or_default() },
-        operation_id: run.as_str().to_owned(),
+        operation_id: operation_id(update),
         parent: None,
         root_uid: None,
         target_version: target,
@@ -229,8 +258,17 @@ async fn follow(operator: &Operator, view: &View, name: &str) -> Result<Next, ku
     let now = operator.clock.now();
     let mut after = mirror::status_of(view, root, now);
     if let Some((graph, message)) = operator.store.rendered(root, &mirror::children_of(view), now).await {
-        (after.graph, after.message) = (graph, Some(message));
+        let waits = root.status.as_ref().and_then(|status| status.reason.as_deref()) == Some(run::WAITING_FOR_CLUSTER);
+        after.graph = graph;
+        if !waits {
+            after.message = Some(message);
+        }
     }
+    if let (Some(waits), Some(message)) = (waiting_child(operator, view, now).await, &mut after.message) {
+        message.push_str("; ");
+        message.push_str(&waits);
+    }
+    after.bound();
     let phase = after.phase;
     let operation = after.operation_id.clone().unwrap_or_default();
     if mirror::differs(&before, &after) {
@@ -243,6 +281,23 @@ async fn follow(operator: &Operator, view: &View, name: &str) -> Result<Next, ku
         }
     }
     Ok(Next::AwaitChange)
+}
+
+/// What a run below the root waits for in the sight of people, if one does: the reason belongs where people look first.
+async fn waiting_child(operator: &Operator, view: &View, now: Timestamp) -> Option<String> {
+    let waits = |run: &&UpgradeRun| {
+        let status = run.status.clone().unwrap_or_default();
+        let shown = status.reason.is_some_and(|reason| reason != run_status::STEP_RUNNING);
+        run.spec.parent.is_some() && status.phase == Some(Phase::InProgress) && shown
+    };
+    let child = view.runs.iter().find(waits)?;
+    // Rendered anew, so that it says for how long by now.
+    operator.store.rendered(child, &[], now).await.map(|(_, message)| message)
+}
+
+/// Names the update in metrics, traces and backups: unlike its name, never used again.
+fn operation_id(update: &DirectUpdate) -> String {
+    update.uid().unwrap_or_default()
 }
 
 /// The status names a run that the watch does not show: created a moment ago, or never.
@@ -263,10 +318,18 @@ async fn restore(operator: &Operator, update: &DirectUpdate, name: &str) -> Resu
         }
         Err(error) => return Err(error),
     };
-    if status.phase.is_some_and(|phase| phase != Phase::Pending) {
-        let message =
-            format!("UpgradeRun {name} of this update was deleted: look at the nodes, then delete the update");
-        write(operator, update, Stand::stalled("RunGone", message)).await?;
+    // A run that was there once is never begun again: nobody knows how far it had come.
+    if status.started_at.is_some() || status.phase.is_some_and(|phase| phase != Phase::Pending) {
+        let cancelled = update.spec.control.as_ref().is_some_and(|control| control.cancel.is_some());
+        let stand = if cancelled {
+            Stand::of(RunPhase::Cancelled, false, "Cancelled", format!("cancelled after UpgradeRun {name} was deleted"))
+        } else {
+            let message = format!(
+                "UpgradeRun {name} of this update was deleted: look at the nodes, then delete the update and apply a new one"
+            );
+            Stand::of(RunPhase::RequiresAttention, true, "RunGone", message)
+        };
+        write(operator, update, stand).await?;
         return Ok(Next::AwaitChange);
     }
     if let Ok(run) = RunName::new(name) {
@@ -314,7 +377,7 @@ async fn write(operator: &Operator, update: &DirectUpdate, stand: Stand) -> Resu
     status.graph = stand.graph;
     status.run = status.run.or(stand.run.clone());
     status.plan = status.plan.or(stand.plan);
-    status.operation_id = status.operation_id.or(stand.run);
+    status.operation_id = status.operation_id.or(stand.run.map(|_| operation_id(update)));
     status.upgrade_path = stand.path.or(status.upgrade_path);
     if stand.phase.is_final() && status.completed_at.is_none() {
         status.completed_at = Some(now);

@@ -6,7 +6,7 @@ use super::{again, look, params};
 use crate::ports::cluster::{Cluster, OpsError};
 use async_trait::async_trait;
 use cupcake_engine::names::Reason;
-use cupcake_engine::step::{Probe, Step, StepContext, StepError, StepOutcome, Wait};
+use cupcake_engine::step::{OnCancel, Probe, Step, StepContext, StepError, StepOutcome, Wait};
 
 /// How soon addons that are not yet rolled out are looked at again, in seconds.
 const AGAIN_SECONDS: i64 = 5;
@@ -19,6 +19,7 @@ impl Step<Cluster> for Addons {
     const KIND: &'static str = "addons/v1";
     type Params = params::Addons;
     type Output = ();
+    const ON_CANCEL: OnCancel = OnCancel::Leave;
 
     async fn probe(&self, ctx: &StepContext<'_, Cluster>, params: &Self::Params) -> Result<Probe<()>, StepError> {
         let cluster = &ctx.ports().cluster;

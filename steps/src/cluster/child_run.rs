@@ -5,7 +5,7 @@ use crate::ports::cluster::{Cluster, OpsError};
 use async_trait::async_trait;
 use cupcake_engine::cursor::RunPhase;
 use cupcake_engine::names::Reason;
-use cupcake_engine::step::{Probe, Step, StepContext, StepError, StepOutcome, Wait};
+use cupcake_engine::step::{OnCancel, Probe, Step, StepContext, StepError, StepOutcome, Wait};
 
 /// How soon a child is looked at again whose changes went unseen, in seconds.
 const AGAIN_SECONDS: i64 = 60;
@@ -18,6 +18,7 @@ impl Step<Cluster> for ChildRun {
     const KIND: &'static str = "child-run/v1";
     type Params = params::ChildRun;
     type Output = ();
+    const ON_CANCEL: OnCancel = OnCancel::Stop;
 
     async fn probe(&self, ctx: &StepContext<'_, Cluster>, params: &Self::Params) -> Result<Probe<()>, StepError> {
         let Some(child) = look!(ctx.ports().cluster.child(&params.run)) else {

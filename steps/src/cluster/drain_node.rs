@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use chrono::TimeDelta;
 use cupcake_engine::clock::Timestamp;
 use cupcake_engine::names::Reason;
-use cupcake_engine::step::{Probe, Step, StepContext, StepError, StepOutcome, Wait};
+use cupcake_engine::step::{OnCancel, Probe, Step, StepContext, StepError, StepOutcome, Wait};
 
 /// How soon pods on their way out are looked at again, in seconds.
 const LEAVING_AGAIN_SECONDS: i64 = 2;
@@ -29,6 +29,7 @@ impl Step<Cluster> for DrainNode {
     const KIND: &'static str = "drain-node/v1";
     type Params = params::DrainNode;
     type Output = ();
+    const ON_CANCEL: OnCancel = OnCancel::Leave;
 
     async fn probe(&self, ctx: &StepContext<'_, Cluster>, params: &Self::Params) -> Result<Probe<()>, StepError> {
         let Some(node) = look!(node_of_plan(ctx, params)) else {

@@ -8,7 +8,7 @@ use cupcake_crds::node_task::{ErrorClass, Order, TaskState};
 use cupcake_crds::values::OrderKey;
 use cupcake_engine::clock::Timestamp;
 use cupcake_engine::names::Reason;
-use cupcake_engine::step::{Probe, Step, StepContext, StepError, StepOutcome, Wait};
+use cupcake_engine::step::{OnCancel, Probe, Step, StepContext, StepError, StepOutcome, Wait};
 
 /// How soon an order is looked at again that nobody reported on, in seconds.
 const AGAIN_SECONDS: i64 = 30;
@@ -23,6 +23,7 @@ impl Step<Cluster> for HostOrder {
     const KIND: &'static str = "host-order/v1";
     type Params = params::HostOrder;
     type Output = params::HostOutputs;
+    const ON_CANCEL: OnCancel = OnCancel::Stop;
 
     async fn probe(
         &self,
@@ -34,6 +35,10 @@ impl Step<Cluster> for HostOrder {
         };
         if task.spec.node_uid != params.node.uid || !holds(&task, &own_key(ctx)) || gave_up_before(&task, ctx.attempt())
         {
+            return Ok(Probe::Unsatisfied);
+        }
+        if ctx.is_cancelling() && !task.answer().is_some_and(TaskState::is_final) {
+            // Nobody waits for it any more: its `host-release/v1` asks the machine to stop.
             return Ok(Probe::Unsatisfied);
         }
         answer(ctx, &task, !params.finish.is_empty())

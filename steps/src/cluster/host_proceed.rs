@@ -9,7 +9,7 @@ use cupcake_crds::NodeTask;
 use cupcake_crds::node_task::TaskState;
 use cupcake_crds::values::OrderKey;
 use cupcake_engine::names::Reason;
-use cupcake_engine::step::{Probe, Step, StepContext, StepError, StepOutcome, Wait};
+use cupcake_engine::step::{OnCancel, Probe, Step, StepContext, StepError, StepOutcome, Wait};
 
 /// How soon a node that is not yet as it should be is looked at again, in seconds.
 const AGAIN_SECONDS: i64 = 15;
@@ -24,6 +24,7 @@ impl Step<Cluster> for HostProceed {
     const KIND: &'static str = "host-proceed/v1";
     type Params = params::HostProceed;
     type Output = params::HostOutputs;
+    const ON_CANCEL: OnCancel = OnCancel::Stop;
 
     async fn probe(
         &self,
@@ -43,7 +44,10 @@ impl Step<Cluster> for HostProceed {
             Whose::First | Whose::Own => {}
         }
         let proceeds = task.spec.order.as_ref().is_some_and(|order| order.proceed);
-        if !proceeds && !task.answer().is_some_and(TaskState::is_final) {
+        // Once it proceeds the machine goes on to its end: a kubelet that is installed and not restarted helps nobody.
+        let unclaimed = task.answer().is_none();
+        let given_up = ctx.is_cancelling() && unclaimed;
+        if (!proceeds || given_up) && !task.answer().is_some_and(TaskState::is_final) {
             return Ok(Probe::Unsatisfied);
         }
         match answer(ctx, &task, false)? {

@@ -5,6 +5,7 @@ pub mod child_run;
 pub mod drain_node;
 pub mod host_order;
 pub mod host_proceed;
+pub mod host_release;
 pub mod params;
 pub mod preflight;
 pub mod uncordon_node;
@@ -49,6 +50,7 @@ pub fn register(registry: &mut StepRegistry<Cluster>) -> Result<(), RegistryErro
         .register(drain_node::DrainNode)?
         .register(host_order::HostOrder)?
         .register(host_proceed::HostProceed)?
+        .register(host_release::HostRelease)?
         .register(preflight::Preflight)?
         .register(uncordon_node::UncordonNode)?
         .register(verify_cluster::VerifyCluster)?;

@@ -63,6 +63,16 @@ pub struct HostProceed {
     pub soak_seconds: u32,
 }
 
+/// `host-release/v1`: no order that one of `order_vertices` placed is open on the node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HostRelease {
+    /// The node.
+    pub node: NodeRef,
+    /// The vertices of this run that place orders there.
+    pub order_vertices: Vec<VertexName>,
+}
+
 /// `uncordon-node/v1`: the node is schedulable, unless somebody else cordoned it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

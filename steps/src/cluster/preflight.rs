@@ -5,7 +5,7 @@ use crate::ports::cluster::{Cluster, NodeView, Readiness};
 use async_trait::async_trait;
 use cupcake_crds::values::NodeRole;
 use cupcake_engine::names::Reason;
-use cupcake_engine::step::{Probe, Step, StepContext, StepError, StepOutcome, Wait};
+use cupcake_engine::step::{OnCancel, Probe, Step, StepContext, StepError, StepOutcome, Wait};
 use std::collections::BTreeSet;
 
 /// How often a cluster that is not fit is looked at again, in seconds.
@@ -21,6 +21,7 @@ impl Step<Cluster> for Preflight {
     const KIND: &'static str = "preflight/v1";
     type Params = params::Preflight;
     type Output = ();
+    const ON_CANCEL: OnCancel = OnCancel::Leave;
 
     async fn probe(&self, _: &StepContext<'_, Cluster>, _: &Self::Params) -> Result<Probe<()>, StepError> {
         Ok(Probe::Unsatisfied)

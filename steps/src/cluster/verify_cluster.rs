@@ -5,7 +5,7 @@ use crate::ports::cluster::{Cluster, CordonOwner, OpsError, Readiness};
 use async_trait::async_trait;
 use cupcake_crds::values::NodeRole;
 use cupcake_engine::names::Reason;
-use cupcake_engine::step::{Probe, Step, StepContext, StepError, StepOutcome, Wait};
+use cupcake_engine::step::{OnCancel, Probe, Step, StepContext, StepError, StepOutcome, Wait};
 
 /// How soon a cluster that is not yet as it should be is looked at again, in seconds.
 const AGAIN_SECONDS: i64 = 10;
@@ -18,6 +18,7 @@ impl Step<Cluster> for VerifyCluster {
     const KIND: &'static str = "verify-cluster/v1";
     type Params = params::VerifyCluster;
     type Output = ();
+    const ON_CANCEL: OnCancel = OnCancel::Leave;
 
     async fn probe(&self, ctx: &StepContext<'_, Cluster>, params: &Self::Params) -> Result<Probe<()>, StepError> {
         let cluster = &ctx.ports().cluster;

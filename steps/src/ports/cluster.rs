@@ -182,6 +182,8 @@ pub trait NodeOps: Send + Sync {
     async fn place_order(&self, task: &NodeTask, order: Order) -> Result<(), OpsError>;
     /// Tells the order under way in `task` that its second part may begin.
     async fn proceed(&self, task: &NodeTask, epoch: Epoch) -> Result<(), OpsError>;
+    /// Asks the order in `task` to stop at its next safe point. One that was not claimed yet is claimed by nobody after it.
+    async fn stop(&self, task: &NodeTask, epoch: Epoch) -> Result<(), OpsError>;
 }
 
 /// An addon that kubeadm manages.

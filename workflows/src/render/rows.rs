@@ -23,7 +23,7 @@ pub(super) struct Fold {
 }
 
 impl Fold {
-    /// Every vertex on its line.
+    /// Every vertex on its line, but for releases of orders that are no news.
     pub const NOTHING: Self = Self { settled: false, active: false, active_max: usize::MAX };
     /// From the most telling to the shortest.
     pub const STATUS: [Self; 7] = [

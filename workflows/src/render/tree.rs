@@ -2,7 +2,7 @@
 
 use super::View;
 use super::words::{State, ended_of, first_of, state_of};
-use crate::templates::CHILD_RUN;
+use crate::templates::{CHILD_RUN, HOST_RELEASE};
 use cupcake_crds::upgrade_run::ChildRun;
 use cupcake_crds::values::Phase;
 use cupcake_engine::clock::Timestamp;
@@ -45,7 +45,7 @@ pub(super) struct Runs<'a> {
 impl<'a> Tree<'a> {
     pub fn of(view: &'a View<'a>) -> Self {
         let mut top: Vec<Branch<'a>> = Vec::new();
-        for vertex in view.dag.vertices() {
+        for vertex in view.dag.vertices().iter().filter(|vertex| !is_routine(view, vertex)) {
             insert(&mut top, vertex.name.as_str(), vertex);
         }
         for branch in &mut top {
@@ -53,6 +53,12 @@ impl<'a> Tree<'a> {
         }
         Self { view, top }
     }
+}
+
+/// Whether a vertex is no news to people: the release of an order that was answered, or that is not begun.
+fn is_routine(view: &View<'_>, vertex: &Vertex) -> bool {
+    let state = State::of(state_of(view, vertex));
+    vertex.kind.as_str() == HOST_RELEASE && matches!(state, State::Pending | State::Done | State::Skipped)
 }
 
 fn insert<'a>(branches: &mut Vec<Branch<'a>>, rest: &str, vertex: &'a Vertex) {

@@ -1,0 +1,325 @@
+//! What people do to an update under way: cancel it, delete it, delete what belongs to it, ask for two at once.
+//!
+//! Everything runs in a sandbox on paused time; each moment is a world of its own.
+
+use chrono::TimeDelta;
+use cupcake_crds::node_task::TaskState;
+use cupcake_crds::values::{KubeVersion, Phase};
+use cupcake_crds::{DirectUpdate, GROUP, NodeTask, UpgradeRun};
+use cupcake_engine::clock::Timestamp;
+use cupcake_sandbox::world::{self, Speed, World, WorldConfig};
+use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::ResourceExt;
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+const UPDATE: &str = "to-1-34";
+/// How long an idle cluster is watched for what must not happen any more, in seconds.
+const QUIET_SECONDS: i64 = 900;
+
+/// A cluster at 1.33.4 with the operator and the agents running.
+fn in_cluster<T>(workers: u32, budget: bool, scenario: impl AsyncFnOnce(&Cluster) -> T) -> T {
+    let start = Timestamp::from_timestamp(1_790_000_000, 0).unwrap();
+    let config =
+        WorldConfig { control_planes: 1, workers, budget, ..WorldConfig::new(KubeVersion::new(1, 33, 4), start) };
+    world::runtime(Speed::Fastest).unwrap().block_on(async {
+        let world = World::new(config).unwrap();
+        world.start();
+        let client = world.server().client("user");
+        scenario(&Cluster { world, client }).await
+    })
+}
+
+struct Cluster {
+    world: World,
+    client: kube::Client,
+}
+
+impl Cluster {
+    fn updates(&self) -> Api<DirectUpdate> {
+        Api::all(self.client.clone())
+    }
+
+    /// A user's request, repeated while the API is away (a single control plane is, while kubeadm restarts it).
+    async fn ask<T>(&self, request: impl AsyncFn() -> kube::Result<T>) -> T {
+        for _ in 0..600 {
+            match request().await {
+                Ok(answer) => return answer,
+                Err(error @ kube::Error::Api(_)) => panic!("refused: {error}"),
+                Err(_away) => self.pass(1).await,
+            }
+        }
+        panic!("the API was away for 600 s");
+    }
+
+    async fn apply(&self, name: &str, mut spec: Value) {
+        spec["targetVersion"] = json!("1.34.4");
+        let update = DirectUpdate::new(name, serde_json::from_value(spec).unwrap());
+        self.ask(async || self.updates().create(&PostParams::default(), &update).await).await;
+    }
+
+    async fn patch(&self, name: &str, patch: Value) {
+        let patch = Patch::Merge(patch);
+        self.ask(async || self.updates().patch(name, &PatchParams::default(), &patch).await).await;
+    }
+
+    async fn delete(&self, name: &str) {
+        self.ask(async || self.updates().delete(name, &DeleteParams::default()).await.map(drop)).await;
+    }
+
+    /// A budget that allows no pod of the workload to go.
+    async fn freeze(&self) -> Api<PodDisruptionBudget> {
+        let budget = json!({
+            "metadata": {"name": "frozen"},
+            "spec": {"maxUnavailable": 0, "selector": {"matchLabels": {"app": "shop"}}},
+        });
+        let budget: PodDisruptionBudget = serde_json::from_value(budget).unwrap();
+        let budgets: Api<PodDisruptionBudget> = Api::namespaced(self.client.clone(), "default");
+        self.ask(async || budgets.create(&PostParams::default(), &budget).await).await;
+        budgets
+    }
+
+    /// Every object of a kind, without a request.
+    fn all<K: DeserializeOwned>(&self, group: &str, plural: &str) -> Vec<K> {
+        let all = self.world.server().list(group, plural);
+        all.iter().map(|object| serde_json::from_value(object.value().clone()).unwrap()).collect()
+    }
+
+    fn is_cordoned(&self, node: &str) -> bool {
+        self.cordoned().iter().any(|name| name == node)
+    }
+
+    fn cordoned(&self) -> Vec<String> {
+        let nodes = self.all::<Node>("", "nodes").into_iter();
+        let cordoned = nodes.filter(|node| node.spec.as_ref().and_then(|spec| spec.unschedulable) == Some(true));
+        cordoned.map(|node| node.name_any()).collect()
+    }
+
+    async fn cancel(&self) {
+        self.patch(UPDATE, json!({"spec": {"control": {"cancel": {"requestId": "enough"}}}})).await;
+    }
+
+    async fn pass(&self, seconds: i64) {
+        self.world.clock().sleep_until(self.world.now() + TimeDelta::seconds(seconds)).await;
+    }
+
+    fn update(&self, name: &str) -> Option<DirectUpdate> {
+        self.all::<DirectUpdate>(GROUP, "directupdates").into_iter().find(|update| update.name_any() == name)
+    }
+
+    fn phase(&self, name: &str) -> (Phase, String) {
+        let status = self.update(name).unwrap().status.unwrap_or_default();
+        (status.phase.unwrap_or(Phase::Pending), status.message.unwrap_or_default())
+    }
+
+    async fn at_rest(&self, name: &str) -> (Phase, String) {
+        self.world.until_at_rest(name).await;
+        self.phase(name)
+    }
+
+    /// Passes time until `holds`, or fails with what it waited for.
+    async fn eventually(&self, what: &str, mut holds: impl AsyncFnMut() -> bool) {
+        for _ in 0..20_000 {
+            if holds().await {
+                return;
+            }
+            self.pass(1).await;
+        }
+        let updates: Vec<_> = self.all::<DirectUpdate>(GROUP, "directupdates");
+        let told: Vec<_> = updates.iter().map(|update| (update.name_any(), self.phase(&update.name_any()))).collect();
+        panic!("never: {what}; {told:?}");
+    }
+
+    fn effects(&self) -> u32 {
+        self.world.effects().iter().map(|effect| effect.begun).sum()
+    }
+
+    /// Nothing cordoned, no order that could still be worked on, and nothing happens any more.
+    async fn is_left_alone(&self, when: &str) {
+        self.pass(120).await;
+        assert!(self.cordoned().is_empty(), "{when}: still cordoned: {:?}", self.cordoned());
+        for task in self.all::<NodeTask>(GROUP, "nodetasks") {
+            let open = task.spec.order.is_some() && !task.answer().is_some_and(TaskState::is_final);
+            assert!(!open, "{when}: {} has an open order: {:?}", task.name_any(), task.status);
+        }
+        let before = self.effects();
+        self.pass(QUIET_SECONDS).await;
+        assert_eq!(self.effects(), before, "{when}: something was still done");
+    }
+
+    /// No effect of this one update twice. (The next update may well repeat what only its own record can vouch for.)
+    fn nothing_was_done_twice(&self, when: &str) {
+        let effects = self.world.effects();
+        let duplicated: Vec<_> = effects.iter().filter(|effect| effect.duplicated > 0).collect();
+        assert!(duplicated.is_empty(), "{when}: {duplicated:?}");
+    }
+}
+
+#[test]
+fn a_cancel_at_any_moment_ends_cancelled_with_every_node_given_back_and_the_next_update_goes_on_from_there() {
+    let mut cancelled = 0;
+    for seconds in (1..340).step_by(11) {
+        in_cluster(2, true, async |cluster| {
+            let when = format!("cancelled after {seconds} s");
+            cluster.apply(UPDATE, json!({})).await;
+            cluster.pass(seconds).await;
+            cluster.cancel().await;
+            let (phase, message) = cluster.at_rest(UPDATE).await;
+            cancelled += u32::from(phase == Phase::Cancelled);
+            assert!(matches!(phase, Phase::Cancelled | Phase::Succeeded), "{when}: {phase:?}: {message}");
+            cluster.is_left_alone(&when).await;
+            cluster.nothing_was_done_twice(&when);
+            cluster.apply("again", json!({})).await;
+            let (phase, message) = cluster.at_rest("again").await;
+            assert_eq!(phase, Phase::Succeeded, "{when}, then applied again: {message}");
+            cluster.is_left_alone(&when).await;
+        });
+    }
+    assert!(cancelled > 20, "only {cancelled} updates were still under way");
+}
+
+#[test]
+fn a_cancelled_drain_evicts_nothing_more_and_gives_the_node_back() {
+    in_cluster(2, false, async |cluster| {
+        cluster.freeze().await;
+        cluster.apply(UPDATE, json!({})).await;
+        cluster
+            .eventually("the drain is blocked and says so", async || cluster.phase(UPDATE).1.contains("DrainBlocked"))
+            .await;
+        cluster.cancel().await;
+        let began = cluster.world.now();
+        let (phase, message) = cluster.at_rest(UPDATE).await;
+        assert_eq!(phase, Phase::Cancelled, "{message}");
+        assert!(cluster.world.now() - began < TimeDelta::seconds(60), "it did not wait for the drain's deadline");
+        cluster.is_left_alone("cancelled in a drain").await;
+    });
+}
+
+#[test]
+fn a_drain_that_stays_blocked_stops_the_nodes_order_and_another_update_goes_on_once_the_budget_allows_it() {
+    in_cluster(2, false, async |cluster| {
+        let budgets = cluster.freeze().await;
+        cluster.apply(UPDATE, json!({})).await;
+        let (phase, message) = cluster.at_rest(UPDATE).await;
+        assert_eq!(phase, Phase::RequiresAttention, "{message}");
+        assert!(message.contains("w-1/drain") && message.contains("shop"), "{message}");
+        cluster.is_left_alone("after a drain that stayed blocked").await;
+        cluster.ask(async || budgets.delete("frozen", &DeleteParams::default()).await.map(drop)).await;
+        cluster.cancel().await;
+        cluster.eventually("it is cancelled", async || cluster.phase(UPDATE).0 == Phase::Cancelled).await;
+        cluster.apply("again", json!({})).await;
+        let (phase, message) = cluster.at_rest("again").await;
+        assert_eq!(phase, Phase::Succeeded, "{message}");
+    });
+}
+
+#[test]
+fn an_update_that_is_deleted_under_way_goes_after_its_nodes_are_given_back() {
+    for seconds in (1..340).step_by(26) {
+        in_cluster(2, true, async |cluster| {
+            let when = format!("deleted after {seconds} s");
+            cluster.apply(UPDATE, json!({})).await;
+            cluster.pass(seconds).await;
+            cluster.delete(UPDATE).await;
+            cluster.eventually("the update is gone", async || cluster.update(UPDATE).is_none()).await;
+            cluster
+                .eventually("its runs are gone", async || cluster.all::<UpgradeRun>(GROUP, "upgraderuns").is_empty())
+                .await;
+            cluster.is_left_alone(&when).await;
+        });
+    }
+}
+
+#[test]
+fn a_paused_update_can_be_deleted() {
+    in_cluster(2, true, async |cluster| {
+        cluster.apply(UPDATE, json!({})).await;
+        cluster.pass(280).await;
+        let paused = json!({"metadata": {"annotations": {"cupcake.ricardomolendijk.com/paused": "true"}}});
+        cluster.patch(UPDATE, paused).await;
+        cluster.pass(600).await;
+        cluster.delete(UPDATE).await;
+        cluster.eventually("the update is gone", async || cluster.update(UPDATE).is_none()).await;
+        cluster.is_left_alone("deleted while paused").await;
+    });
+}
+
+#[test]
+fn nodes_of_a_run_that_somebody_deleted_are_given_back() {
+    in_cluster(2, true, async |cluster| {
+        cluster.apply(UPDATE, json!({})).await;
+        cluster.eventually("a worker is cordoned", async || cluster.is_cordoned("w-1")).await;
+        let runs: Api<UpgradeRun> = Api::all(cluster.client.clone());
+        let root = cluster.update(UPDATE).unwrap().status.unwrap().run.unwrap();
+        cluster.ask(async || runs.delete(&root, &DeleteParams::default()).await.map(drop)).await;
+        cluster.eventually("the update says so", async || cluster.phase(UPDATE).1.contains("was deleted")).await;
+        cluster.is_left_alone("after its run was deleted").await;
+    });
+}
+
+#[test]
+fn of_two_updates_one_waits_by_name_and_follows() {
+    in_cluster(2, true, async |cluster| {
+        cluster.apply("first", json!({})).await;
+        cluster.apply("second", json!({})).await;
+        cluster.pass(60).await;
+        let (phase, message) = cluster.phase("second");
+        assert_eq!(phase, Phase::Pending);
+        assert!(message.contains("waits for DirectUpdate first"), "{message}");
+        assert_eq!(cluster.at_rest("first").await.0, Phase::Succeeded);
+        let (phase, message) = cluster.at_rest("second").await;
+        assert_eq!(phase, Phase::Succeeded, "{message}");
+        assert!(message.contains("1.34.4"), "{message}");
+    });
+}
+
+#[test]
+fn two_updates_that_were_refused_for_one_reason_do_not_start_together_when_it_goes_away() {
+    in_cluster(3, true, async |cluster| {
+        let nodes: Api<Node> = Api::all(cluster.client.clone());
+        let newer = json!({"status": {"nodeInfo": {"kubeletVersion": "v1.36.0"}}});
+        let older = json!({"status": {"nodeInfo": {"kubeletVersion": "v1.33.4"}}});
+        let say = async |version| {
+            let patch = Patch::Merge(version);
+            cluster.ask(async || nodes.patch_status("w-3", &PatchParams::default(), &patch).await).await;
+        };
+        say(newer).await;
+        for name in ["one", "two"] {
+            cluster.apply(name, json!({})).await;
+            let (phase, message) = cluster.at_rest(name).await;
+            assert_eq!(phase, Phase::Pending, "{message}");
+            assert!(message.contains("w-3"), "{message}");
+        }
+        say(older).await;
+        cluster
+            .eventually("both have come to their end", async || {
+                let open = cluster.all::<UpgradeRun>(GROUP, "upgraderuns").into_iter().filter(|run| {
+                    let phase = run.status.as_ref().and_then(|status| status.phase);
+                    run.spec.parent.is_none() && !phase.is_some_and(Phase::is_final)
+                });
+                assert!(open.count() <= 1, "two root runs at once");
+                let ended = [cluster.phase("one").0, cluster.phase("two").0];
+                ended == [Phase::Succeeded, Phase::Succeeded]
+            })
+            .await;
+    });
+}
+
+#[test]
+fn a_higher_concurrency_reaches_a_batch_that_is_open() {
+    in_cluster(6, false, async |cluster| {
+        cluster.apply(UPDATE, json!({"concurrency": 1})).await;
+        cluster.eventually("a worker is cordoned", async || cluster.is_cordoned("w-1")).await;
+        cluster.patch(UPDATE, json!({"spec": {"concurrency": 3}})).await;
+        let mut most = 0;
+        cluster
+            .eventually("the update has ended", async || {
+                most = most.max(cluster.cordoned().len());
+                cluster.phase(UPDATE).0 == Phase::Succeeded
+            })
+            .await;
+        assert_eq!(most, 3);
+    });
+}
