@@ -34,7 +34,7 @@ pub async fn stamp(operator: &Operator, epoch: Epoch) -> Result<(), kube::Error>
         let name = run.metadata.name.unwrap_or_default();
         let patch = Patch::Merge(json!({"status": {"epoch": epoch.0}}));
         let api: Api<UpgradeRun> = Api::all(operator.client.clone());
-        api.patch_status(&name, &PatchParams::default(), &patch).await?;
+        note(&name, api.patch_status(&name, &PatchParams::default(), &patch).await);
     }
     let tasks: Api<DeserializeGuard<NodeTask>> = Api::all(operator.client.clone());
     for task in tasks.list(&ListParams::default()).await?.items.into_iter().filter_map(|task| task.0.ok()) {
@@ -45,7 +45,18 @@ pub async fn stamp(operator: &Operator, epoch: Epoch) -> Result<(), kube::Error>
         // The order's own epoch moves with it: an agent refuses an order of an older epoch than its task's.
         let patch = Patch::Merge(json!({"spec": {"epoch": epoch.0, "order": {"epoch": epoch.0}}}));
         let api: Api<NodeTask> = Api::all(operator.client.clone());
-        api.patch(&task.spec.node_name, &PatchParams::default(), &patch).await?;
+        note(&task.spec.node_name, api.patch(&task.spec.node_name, &PatchParams::default(), &patch).await);
     }
     Ok(())
+}
+
+/// One object that cannot be stamped (deleted a moment ago, or malformed) keeps the others from nothing.
+fn note<T>(name: &str, result: Result<T, kube::Error>) {
+    if let Err(error) = result {
+        tracing::warn!(
+            object = name,
+            error = crate::error_chain(&error),
+            "epoch not stamped; it comes with the next write"
+        );
+    }
 }

@@ -3,19 +3,23 @@
 //! RBAC: create on events (events.k8s.io).
 
 use crate::{Operator, error_chain};
-use cupcake_crds::{GROUP, VERSION};
+use cupcake_crds::{DirectUpdate, GROUP, VERSION};
 use cupcake_engine::event::{AfterFailure, Event as RunEvent};
-use cupcake_engine::names::{CommitId, RunName};
+use cupcake_engine::names::RunName;
 use cupcake_engine::tick::TickReport;
+use cupcake_workflows::Finding;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use kube::ResourceExt;
 use kube::api::{Api, PostParams};
 
 /// The namespace of events about cluster-scoped objects.
 const NAMESPACE: &str = "default";
 /// The longest note, in characters. Source: kubernetes/kubernetes pkg/apis/core/validation/events.go (v1.34).
 const NOTE_CHARS_MAX: usize = 1_000;
+/// How many warnings of one compilation are published.
+const WARNINGS_MAX: usize = 10;
 
 /// What an event says: its type, its reason and its note; `None` for what is no news.
 fn words(event: &RunEvent) -> Option<(&'static str, String, String)> {
@@ -52,38 +56,57 @@ pub async fn publish(operator: &Operator, run: &RunName, report: &TickReport) {
     let commit = report.cursor.commit_id();
     for (index, event) in report.events.iter().enumerate() {
         let Some((kind, reason, note)) = words(event) else { continue };
-        let object = event_object(operator, run, commit, index, kind, reason, &note);
+        // The name says which commit it belongs to: an event published twice is one event.
+        let head: String = run.as_str().chars().take(200).collect();
+        let name = format!("{head}.{}.{}.{index}", commit.epoch, commit.sequence);
+        let object = event_object(operator, name, reference("UpgradeRun", run.as_str()), kind, reason, &note);
         if let Err(error) = api.create(&PostParams::default(), &object).await {
             tracing::debug!(run = %run, error = error_chain(&error), "event not published");
         }
     }
 }
 
+/// Publishes what a compiler warns of, on the update that it was asked for.
+pub async fn warn(operator: &Operator, update: &DirectUpdate, warnings: &[Finding]) {
+    let api: Api<Event> = Api::namespaced(operator.client.clone(), NAMESPACE);
+    let uid = update.uid().unwrap_or_default();
+    for (index, warning) in warnings.iter().take(WARNINGS_MAX).enumerate() {
+        let regarding = ObjectReference { uid: Some(uid.clone()), ..reference("DirectUpdate", &update.name_any()) };
+        let head: String = update.name_any().chars().take(200).collect();
+        // One compilation, one set of events, whoever publishes it again.
+        let name = format!("{head}.{}.warning.{index}", uid.chars().take(8).collect::<String>());
+        let object = event_object(operator, name, regarding, "Warning", warning.code.to_string(), &warning.to_string());
+        if let Err(error) = api.create(&PostParams::default(), &object).await {
+            tracing::debug!(directupdate = update.name_any(), error = error_chain(&error), "event not published");
+        }
+    }
+}
+
+fn reference(kind: &str, name: &str) -> ObjectReference {
+    ObjectReference {
+        api_version: Some(format!("{GROUP}/{VERSION}")),
+        kind: Some(kind.to_owned()),
+        name: Some(name.to_owned()),
+        ..ObjectReference::default()
+    }
+}
+
 fn event_object(
     operator: &Operator,
-    run: &RunName,
-    commit: CommitId,
-    index: usize,
+    name: String,
+    regarding: ObjectReference,
     kind: &str,
     reason: String,
     note: &str,
 ) -> Event {
     let now = operator.clock.now();
-    // The name says which commit it belongs to: an event published twice is one event.
-    let head: String = run.as_str().chars().take(200).collect();
-    let name = format!("{head}.{}.{}.{index}", commit.epoch, commit.sequence);
     Event {
         metadata: ObjectMeta { name: Some(name), namespace: Some(NAMESPACE.to_owned()), ..ObjectMeta::default() },
         event_time: jiff::Timestamp::from_microsecond(now.timestamp_micros()).ok().map(MicroTime),
         action: Some(reason.clone()),
         note: Some(note.chars().take(NOTE_CHARS_MAX).collect()),
         reason: Some(reason),
-        regarding: Some(ObjectReference {
-            api_version: Some(format!("{GROUP}/{VERSION}")),
-            kind: Some("UpgradeRun".to_owned()),
-            name: Some(run.as_str().to_owned()),
-            ..ObjectReference::default()
-        }),
+        regarding: Some(regarding),
         reporting_controller: Some(format!("{GROUP}/operator")),
         reporting_instance: Some(operator.identity.clone()),
         type_: Some(kind.to_owned()),

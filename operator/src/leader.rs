@@ -7,6 +7,7 @@
 //! ```
 
 use crate::Operator;
+use crate::adapters::views::has_stale_mark;
 use crate::controllers::{node, run, update};
 use crate::queue::{Key, Queue};
 use crate::watches::{Changed, Watches};
@@ -87,7 +88,12 @@ struct Loop<'o> {
 
 /// Leads until told to stop. Resolves when nothing is under way any more.
 pub async fn lead(operator: &Operator, epoch: Epoch, stop: CancellationToken) {
-    if let Err(error) = crate::epoch::stamp(operator, epoch).await {
+    let stamped = tokio::select! {
+        biased;
+        () = stop.cancelled() => return,
+        stamped = crate::epoch::stamp(operator, epoch) => stamped,
+    };
+    if let Err(error) = stamped {
         tracing::warn!(
             error = crate::error_chain(&error),
             "epoch not stamped everywhere; runs and tasks carry it with their next write"
@@ -161,6 +167,9 @@ impl<'o> Loop<'o> {
             Key::Node(name) => {
                 let node = self.watches.nodes.get(name).cloned();
                 let task = self.watches.tasks.get(name).cloned();
+                if let Some(node) = node.clone().filter(has_stale_mark) {
+                    return Box::pin(async move { (key, node::unmark(operator, &node).await) });
+                }
                 let held = node.as_ref().map(|node| node::runs_of(node, task.as_ref())).unwrap_or_default();
                 if held.iter().any(|uid| !self.run_exists(uid)) {
                     let name = name.clone();

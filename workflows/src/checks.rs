@@ -35,6 +35,12 @@ pub(crate) fn spec(spec: &DirectUpdateSpec, findings: &mut Findings) {
             "set a positive duration such as 6h, or leave it out",
         ));
     }
+    if spec.operation_timeout.is_some_and(|timeout| !timeout.is_negative()) {
+        let message =
+            "no effect in this release: an update may take as long as its nodes, each within spec.nodeTimeout";
+        let finding = Finding::new(Code::NoEffect, "spec.operationTimeout", "", message, "use spec.nodeTimeout");
+        findings.warn(finding);
+    }
     if spec.air_gapped.as_ref().is_some_and(|air_gapped| air_gapped.enabled) {
         findings.refuse(Finding::new(
             Code::NotInThisRelease,
@@ -186,7 +192,13 @@ pub(crate) fn versions(
     }
     kubelets(snapshot, target, workers, findings);
     if target.stage() != Stage::Release {
-        findings.warn(Finding::new(Code::PreRelease, field, target, "no finished release", ""));
+        findings.refuse(Finding::new(
+            Code::PreRelease,
+            field,
+            target,
+            "no finished release: kubeadm moves a cluster there only when it is told to experiment, which CUPCAKE never does",
+            format!("set a release, such as {}.{}.0 once it is out", target.major(), target.minor()),
+        ));
     }
     let of_minor = snapshot.known_versions.iter().any(|known| known.minor_version() == target.minor_version());
     if of_minor && !snapshot.known_versions.contains(&target) {
@@ -340,7 +352,11 @@ fn canaries(spec: &DirectUpdateSpec, snapshot: &ClusterSnapshot, findings: &mut 
             }
             return;
         }
-        Strategy::Canary => {}
+        Strategy::Canary => {
+            let message =
+                "they go first, and the others follow as soon as they are done: this release has no gate between";
+            findings.warn(Finding::new(Code::NoEffect, "spec.canary", named(nodes), message, "pause the update there"));
+        }
     }
     if !enabled || nodes.is_empty() {
         findings.refuse(Finding::new(

@@ -138,8 +138,11 @@ impl<'s> Hop<'s> {
         let control_plane: Vec<_> = snapshot.with_role(NodeRole::ControlPlane).collect();
         // kubeadm writes its configuration while it is at the first node: an oldest API server that is behind, or a
         // configuration that is, means that it has not been everywhere. Where it has been, the step finds its goal reached.
-        let control_plane_moves = snapshot.server != target || snapshot.kubeadm_config != Some(target);
-        let kubelets = control_plane.iter().copied().filter(|node| node.kubelet != target).collect();
+        let kubelets: Vec<_> = control_plane.iter().copied().filter(|node| node.kubelet != target).collect();
+        // Nor do both of these prove that it ended: scheduler, kubelet configuration and addons come after them. The kubelets of
+        // the control plane do, since they follow all of kubeadm's work, and repeating that work at one version changes nothing.
+        let control_plane_moves =
+            snapshot.server != target || snapshot.kubeadm_config != Some(target) || !kubelets.is_empty();
         Self { control_plane, control_plane_moves, kubelets }
     }
 
@@ -207,7 +210,7 @@ fn root_plan(
         after = last.unwrap_or_default();
     }
     if !workers.moving.is_empty() {
-        let deadline_seconds = child_seconds(spec, &templates.time, workers.moving_count());
+        let deadline_seconds = child_seconds(&templates.time, workers.moving_count());
         plan.vertex(templates.wave(wave, deadline_seconds, &after));
         after = vec![templates.name("workers")];
     }

@@ -327,7 +327,7 @@ fn a_name_too_long_for_the_runs_made_from_it_is_refused_before_anything_exists()
     let long = "a".repeat(240);
     let finding = Request { name: &long, uid: UID, spec: &update }.root_run().unwrap_err();
     assert_eq!((finding.code, finding.field.as_str()), (Code::NameTooLong, "metadata.name"));
-    let name = "a".repeat(194);
+    let name = "a".repeat(171);
     let root = Request { name: &name, uid: UID, spec: &update }.root_run().unwrap();
     let wave = wave_run(&root, v("1.35.0-alpha.12")).unwrap();
     let batch = crate::batch_run(&wave, 15_000).unwrap();

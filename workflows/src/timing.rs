@@ -107,12 +107,11 @@ impl NodeTime {
     }
 }
 
-/// The deadline of a wave or batch of that many nodes: all of them one by one, or `spec.operationTimeout`.
-pub(crate) fn child_seconds(spec: &DirectUpdateSpec, time: &NodeTime, nodes: u32) -> u32 {
-    match spec.operation_timeout.and_then(|timeout| seconds(timeout.is_negative(), timeout.into())) {
-        Some(seconds) => seconds.max(1),
-        None => nodes.saturating_mul(time.whole_seconds).max(CHILD_SECONDS_MIN),
-    }
+/// The deadline of a wave or batch of that many nodes: all of them one by one, with a half more, so that it never ends a parent's wait
+/// before the nodes' own deadlines end the child.
+pub(crate) fn child_seconds(time: &NodeTime, nodes: u32) -> u32 {
+    let one_by_one = nodes.saturating_mul(time.whole_seconds);
+    one_by_one.saturating_add(one_by_one / 2).max(CHILD_SECONDS_MIN)
 }
 
 /// The deadline of the addons' roll-out in a cluster of that many nodes.

@@ -253,7 +253,7 @@ fn wave_plan(spec: &DirectUpdateSpec, wave: &RunName, time: &NodeTime, size: u32
             values: BTreeMap::from([("digest".to_owned(), batch.digest.clone())]),
         })
         .collect();
-    let deadline_seconds = child_seconds(spec, time, size);
+    let deadline_seconds = child_seconds(time, size);
     let mut plan = Plan::new(COMPILER);
     match spec.strategy {
         Strategy::Parallel => {

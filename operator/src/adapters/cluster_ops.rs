@@ -15,7 +15,7 @@ use cupcake_engine::clock::Clock;
 use cupcake_engine::cursor::RunPhase;
 use cupcake_engine::names::{Reason, RunName, VertexName};
 use cupcake_engine::store::StoreError;
-use cupcake_steps::ports::cluster::{AddonView, ChildSource, ChildView, ClusterOps, NodeView, OpsError};
+use cupcake_steps::ports::cluster::{AddonView, ChildSource, ChildView, ClusterOps, NodeView, OpsError, Readiness};
 use cupcake_workflows::{Compilation, Request, compile_wave, concurrency_of};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::core::v1::{Node, PodTemplateSpec};
@@ -76,7 +76,8 @@ impl KubeClusterOps {
             return Err(OpsError::Changed(Reason::new("UpdateGone", format!("DirectUpdate {update_name} is gone"))));
         };
         let wave = compile_wave(&request, child, target, &snapshot).map_err(|refusal| {
-            OpsError::NeedsOperator(Reason::new("WaveRefused", refusal.message(MESSAGE_CHARS_MAX)))
+            // The cluster may be mended, and then the wave opens: until its deadline it waits and says for what.
+            OpsError::Transient(Reason::new("WaveRefused", refusal.message(MESSAGE_CHARS_MAX)))
         })?;
         let wave = match wave {
             Compilation::NothingToDo(nothing) => return Ok(nothing.plan),
@@ -108,7 +109,8 @@ fn image_of(template: Option<&PodTemplateSpec>) -> String {
     first.and_then(|container| container.image.clone()).unwrap_or_default()
 }
 
-fn daemon_set_view(set: &DaemonSet) -> AddonView {
+/// `away`: how many nodes are not Ready; what should run there cannot be available, whoever rolls it out.
+fn daemon_set_view(set: &DaemonSet, away: i32) -> AddonView {
     let status = set.status.as_ref();
     let wanted = status.map_or(0, |status| status.desired_number_scheduled);
     let updated = status.and_then(|status| status.updated_number_scheduled).unwrap_or(0);
@@ -117,7 +119,7 @@ fn daemon_set_view(set: &DaemonSet) -> AddonView {
     AddonView {
         name: set.metadata.name.clone().unwrap_or_default(),
         image: image_of(set.spec.as_ref().map(|spec| &spec.template)),
-        rolled_out: seen >= set.metadata.generation.unwrap_or(0) && updated >= wanted && available >= wanted,
+        rolled_out: seen >= set.metadata.generation.unwrap_or(0) && updated >= wanted && available >= wanted - away,
     }
 }
 
@@ -174,7 +176,17 @@ impl ClusterOps for KubeClusterOps {
         let deployments: Api<Deployment> = Api::namespaced(self.client.clone(), "kube-system");
         let proxy = sets.get_opt("kube-proxy").await.map_err(|error| ops_error("get DaemonSet kube-proxy", &error))?;
         let dns = deployments.get_opt("coredns").await.map_err(|error| ops_error("get Deployment coredns", &error))?;
-        Ok(proxy.iter().map(daemon_set_view).chain(dns.iter().map(deployment_view)).collect())
+        let all_available = |set: &DaemonSet| {
+            let status = set.status.as_ref();
+            status.is_none_or(|status| status.number_available.unwrap_or(0) >= status.desired_number_scheduled)
+        };
+        let away = if proxy.iter().all(all_available) {
+            0
+        } else {
+            let nodes = self.nodes().await?;
+            i32::try_from(nodes.iter().filter(|node| node.readiness != Readiness::Ready).count()).unwrap_or(i32::MAX)
+        };
+        Ok(proxy.iter().map(|set| daemon_set_view(set, away)).chain(dns.iter().map(deployment_view)).collect())
     }
 
     async fn open_child(

@@ -62,9 +62,10 @@ impl NodeOps for KubeNodeOps {
     async fn cordon(&self, node: &NodeView, run_uid: &str, at: Timestamp) -> Result<(), OpsError> {
         let annotations = json!({CORDONED_BY_ANNOTATION: run_uid, CORDONED_AT_ANNOTATION: at.to_rfc3339()});
         let patch = json!({"metadata": {"annotations": annotations}, "spec": {"unschedulable": true}});
-        match node.cordon {
-            CordonOwner::Nobody => self.patch_node("cordon", node, patch).await,
-            CordonOwner::Run { .. } | CordonOwner::Other => Ok(()),
+        match &node.cordon {
+            CordonOwner::Run { uid, .. } if uid == run_uid => Ok(()),
+            CordonOwner::Nobody | CordonOwner::Run { .. } => self.patch_node("cordon", node, patch).await,
+            CordonOwner::Other => Ok(()),
         }
     }
 

@@ -53,6 +53,14 @@ pub fn node_view(node: &Node) -> NodeView {
     }
 }
 
+/// Whether a run's mark stands on a node that takes pods: somebody else uncordoned it. Left there, a later cordon by a person
+/// would be taken for the run's.
+pub fn has_stale_mark(node: &Node) -> bool {
+    let marked =
+        [CORDONED_BY_ANNOTATION, CORDONED_AT_ANNOTATION].iter().any(|key| annotation(&node.metadata, key).is_some());
+    marked && cordon_owner(node) == CordonOwner::Nobody
+}
+
 fn cordon_owner(node: &Node) -> CordonOwner {
     let unschedulable = node.spec.as_ref().and_then(|spec| spec.unschedulable).unwrap_or(false);
     if !unschedulable {

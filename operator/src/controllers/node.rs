@@ -1,19 +1,20 @@
 //! Nodes: each has a NodeTask of its name, and none is left in the hands of a run that is gone.
 //!
-//! RBAC: create, delete on nodetasks; list on upgraderuns; and what `adapters::node_ops` needs.
+//! RBAC: create, delete on nodetasks; list on upgraderuns; patch on nodes; and what `adapters::node_ops` needs.
 
 use crate::Operator;
-use crate::adapters::views::node_view;
+use crate::adapters::views::{CORDONED_AT_ANNOTATION, node_view};
 use crate::adapters::{is_already_exists, is_not_found, ops_error};
 use crate::leader::{Next, Outcome};
 use cupcake_crds::node_task::Order;
-use cupcake_crds::{NODE_LABEL, NodeTask, NodeTaskSpec, UpgradeRun};
+use cupcake_crds::{CORDONED_BY_ANNOTATION, NODE_LABEL, NodeTask, NodeTaskSpec, UpgradeRun};
 use cupcake_engine::names::Epoch;
 use cupcake_steps::ports::cluster::{CordonOwner, OpsError};
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::ResourceExt;
-use kube::api::{Api, DeleteParams, ListParams, PostParams, Preconditions};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
+use serde_json::json;
 use std::collections::BTreeSet;
 
 /// The inventory that every new task asks for.
@@ -40,6 +41,23 @@ pub async fn reconcile(operator: &Operator, epoch: Epoch, node: Option<Node>, ta
         Err(error) if is_already_exists(&error) || is_not_found(&error) => Outcome::of(Next::AwaitChange),
         Err(error) => {
             tracing::warn!(node = name, error = crate::error_chain(&error), "node has no task yet; trying again");
+            Outcome::of(Next::Failed)
+        }
+    }
+}
+
+/// Takes a run's mark off a node that somebody else uncordoned.
+pub async fn unmark(operator: &Operator, node: &Node) -> Outcome {
+    let name = node.name_any();
+    let annotations = json!({CORDONED_BY_ANNOTATION: null, CORDONED_AT_ANNOTATION: null});
+    let patch = json!({"metadata": {"resourceVersion": node.resource_version(), "annotations": annotations}});
+    let api: Api<Node> = Api::all(operator.client.clone());
+    match api.patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await {
+        // The watch brings it back.
+        Ok(_) => Outcome::of(Next::AwaitChange),
+        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Outcome::of(Next::AwaitChange),
+        Err(error) => {
+            tracing::warn!(node = name, error = crate::error_chain(&error), "stale mark not taken off; trying again");
             Outcome::of(Next::Failed)
         }
     }

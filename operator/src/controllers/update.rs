@@ -16,7 +16,7 @@ use crate::adapters::{is_already_exists, is_not_found, snapshot};
 use crate::leader::{Next, Outcome};
 use crate::run_status::{self, condition_states};
 use crate::watches::Watches;
-use crate::{Operator, error_chain};
+use crate::{Operator, error_chain, events};
 use chrono::TimeDelta;
 use cupcake_crds::conditions::{self, Condition};
 use cupcake_crds::direct_update::UpgradePath;
@@ -207,6 +207,7 @@ async fn start(
         write(operator, update, Stand::stalled("PlanRefused", error_chain(&error))).await?;
         return Ok(Next::Failed);
     }
+    events::warn(operator, update, &compiled.report.warnings).await;
     let target = compiled.summary.target.to_string();
     let mut stand = Stand::pending("Planned", format!("Step 1/1: Upgrading to {target}"));
     stand.plan = Some(plan_name(run, &compiled.digest));

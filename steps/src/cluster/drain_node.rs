@@ -98,7 +98,9 @@ async fn node_of_plan(
 /// Since when no new pods come to the node; `None` while they may.
 fn cordoned_at(ctx: &StepContext<'_, Cluster>, node: &NodeView) -> Option<Timestamp> {
     match &node.cordon {
-        CordonOwner::Run { at, .. } => Some(*at),
+        CordonOwner::Run { uid, at } if uid == ctx.run_uid() => Some(*at),
+        // Left by a run that could not lift it: what came since then has to go too, so it is taken over.
+        CordonOwner::Run { .. } => None,
         CordonOwner::Other => Some(ctx.started()),
         CordonOwner::Nobody => None,
     }

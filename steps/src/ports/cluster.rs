@@ -167,8 +167,8 @@ pub enum Eviction {
 pub trait NodeOps: Send + Sync {
     /// The Node; `None` if it is gone.
     async fn node(&self, name: &str) -> Result<Option<NodeView>, OpsError>;
-    /// Makes the node unschedulable and records the run as owner, and when. A node that somebody else cordoned keeps that
-    /// owner.
+    /// Makes the node unschedulable and records the run as owner, and when. A cordon that another run of ours left is taken over; a
+    /// node that somebody else cordoned keeps that owner.
     async fn cordon(&self, node: &NodeView, run_uid: &str, at: Timestamp) -> Result<(), OpsError>;
     /// Makes the node schedulable if the run is the owner of its cordon; else changes nothing.
     async fn uncordon(&self, node: &NodeView, run_uid: &str) -> Result<(), OpsError>;
