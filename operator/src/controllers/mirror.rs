@@ -43,6 +43,12 @@ pub fn nodes_now(update: &DirectUpdate, watches: &Watches) -> Vec<NodeNow> {
         .map(|node| {
             let task = watches.tasks.get(&node.node.name);
             let state = task.and_then(cupcake_crds::NodeTask::answer);
+            // With proceed set the drain is over, whatever the node said last.
+            let proceeds = task.and_then(|task| task.spec.order.as_ref()).is_some_and(|order| order.proceed);
+            let state = match state {
+                Some(TaskState::Prepared) if proceeds => Some(TaskState::Working),
+                other => other,
+            };
             let status = task.and_then(|task| task.status.as_ref());
             // What another update left in the mailbox says nothing of this one.
             let order_to_target = task

@@ -1,0 +1,150 @@
+//! `sandbox --serve` with a real kubectl: what an administrator does, from the first look to the end.
+//!
+//! kubectl comes from tests/apiserver/build.sh (found, or built once). Skipped with a loud line where there is no Go, never where CI
+//! is set.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "starts two real programs and waits for them by the wall clock, up to a limit"
+)]
+#![expect(clippy::unwrap_used, clippy::print_stdout, clippy::panic, reason = "a test says what went wrong by panicking")]
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Virtual seconds a second: an upgrade of ten virtual minutes passes in two seconds, and still a person could look.
+const SPEED: &str = "300";
+/// How long anything may take before the test fails.
+const SECONDS_MAX: u64 = 60;
+const PAUSED: &str = "cupcake.ricardomolendijk.com/paused";
+/// What kubectl says while a single control plane is away, because kubeadm restarts it.
+const AWAY: [&str; 5] = ["unable to handle the request", "ServiceUnavailable", "refused", "EOF", "unexpected error"];
+
+/// A program that dies with the test.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+struct Cluster {
+    kubectl: PathBuf,
+    kubeconfig: String,
+    _sandbox: Running,
+}
+
+impl Cluster {
+    /// A served sandbox and a kubectl for it; `None` where there is no kubectl to be had.
+    fn serve() -> Option<Self> {
+        if !Command::new("go").arg("version").output().is_ok_and(|output| output.status.success()) {
+            assert!(std::env::var_os("CI").is_none(), "CI is set and there is no Go: this test cannot be skipped");
+            println!("\n=== SKIPPED: a real kubectl is built with Go ===\n");
+            return None;
+        }
+        let build = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/apiserver/build.sh");
+        let built = Command::new(build).output().unwrap();
+        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+        let kubectl = PathBuf::from(String::from_utf8(built.stdout).unwrap().trim()).join("kubectl");
+        let mut sandbox = Command::new(env!("CARGO_BIN_EXE_kubectl-cupcake"))
+            .args(["sandbox", "--control-planes", "1", "--workers", "3", "--from", "1.26.9"])
+            .args(["--serve", "127.0.0.1:0", "--speed", SPEED])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(sandbox.stdout.take().unwrap()).lines();
+        let first = lines.next().unwrap().unwrap();
+        let kubeconfig = first.strip_prefix("KUBECONFIG=").unwrap_or_else(|| panic!("first line: {first}")).to_owned();
+        // What it tells must be read, or it would stand still with a full pipe.
+        std::thread::spawn(move || lines.for_each(drop));
+        Some(Self { kubectl, kubeconfig, _sandbox: Running(sandbox) })
+    }
+
+    fn command(&self, line: &str) -> Command {
+        let mut command = Command::new(&self.kubectl);
+        command.args(line.split_whitespace()).env("KUBECONFIG", &self.kubeconfig).stdin(Stdio::null());
+        command
+    }
+
+    /// What a command that must succeed prints. Repeated while the API is away, as a person would.
+    fn says(&self, line: &str) -> String {
+        let began = Instant::now();
+        loop {
+            let output = self.command(line).output().unwrap();
+            if output.status.success() {
+                return String::from_utf8(output.stdout).unwrap();
+            }
+            let error = String::from_utf8(output.stderr).unwrap();
+            let passes = AWAY.iter().any(|word| error.contains(word)) && began.elapsed().as_secs() < SECONDS_MAX;
+            assert!(passes, "kubectl {line}: {error}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn until(&self, line: &str, what: &str) -> String {
+        let began = Instant::now();
+        loop {
+            let said = self.says(line);
+            if said.contains(what) {
+                return said;
+            }
+            assert!(began.elapsed().as_secs() < SECONDS_MAX, "kubectl {line} never said {what:?}, last:\n{said}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Applies every file of examples/, the one that the test follows first: one update owns the cluster at a time.
+    fn apply_examples(&self) {
+        let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
+        let mut files: Vec<PathBuf> = std::fs::read_dir(examples).unwrap().map(|entry| entry.unwrap().path()).collect();
+        files.retain(|path| path.extension().is_some_and(|extension| extension == "yaml"));
+        files.sort_by_key(|path| (!path.ends_with("directupdate-basic.yaml"), path.clone()));
+        assert_eq!(files.len(), 5);
+        for file in &files {
+            self.says(&format!("apply -f {}", file.display()));
+        }
+    }
+}
+
+#[test]
+fn an_administrator_does_with_kubectl_what_the_guide_says() {
+    let Some(cluster) = Cluster::serve() else { return };
+    let nodes = cluster.says("get nodes");
+    assert_eq!(nodes.matches("v1.26.9").count(), 4, "{nodes}");
+    cluster.until("get nodetasks", "1.26.9");
+
+    let mut watch = cluster.command("get directupdates -w").stdout(Stdio::piped()).spawn().unwrap();
+    cluster.apply_examples();
+    let updates = cluster.says("get du");
+    assert!(updates.starts_with("NAME") && updates.contains("PHASE") && updates.contains("PROGRESS"), "{updates}");
+
+    let told = cluster.until("describe upgraderun", "control-plane/cp-1");
+    let graph: Vec<&str> = told.lines().skip_while(|line| !line.trim().starts_with("Graph:")).skip(1).take(3).collect();
+    assert!(graph[0].contains("1.27.16") && graph[1].contains("├─") && graph[1].contains("preflight"), "{told}");
+    let explained = cluster.says("explain directupdate.spec --recursive");
+    assert!(explained.contains("targetVersion\t<string> -required-"), "{explained}");
+
+    cluster.says(&format!("annotate du upgrade-to-1-27 {PAUSED}=true"));
+    cluster.until("get du upgrade-to-1-27 -o jsonpath={.status.message}", "paused by its annotation");
+    cluster.says(&format!("annotate du upgrade-to-1-27 {PAUSED}-"));
+    cluster.says("wait --for=condition=Succeeded du/upgrade-to-1-27 --timeout=60s");
+    let moved = cluster.says("get nodes");
+    assert_eq!(moved.matches("v1.27.16").count() + moved.matches("v1.28.15").count(), 4, "{moved}");
+
+    cluster.says("patch du canary-to-1-27 --subresource=status --type=merge -p {\"status\":{\"message\":\"by-hand\"}}");
+    cluster.says("wait --for=condition=Succeeded du/multistep-to-1-28 --timeout=60s");
+    cluster.until("get du canary-to-1-27 -o jsonpath={.status.message}", "no such node");
+    cluster.says("delete du upgrade-to-1-27 canary-to-1-27 multistep-to-1-28");
+    assert_eq!(cluster.says("get du -o name"), "");
+    cluster.until("get upgraderuns -o jsonpath={.items}", "[]");
+
+    // A watch ends with the API server that serves it, which kubeadm restarts here: as on a real cluster.
+    watch.kill().unwrap();
+    let seen = String::from_utf8(watch.wait_with_output().unwrap().stdout).unwrap();
+    let mut rows = seen.lines().filter(|line| line.starts_with("upgrade-to-1-27"));
+    let in_order = ["Pending", "InProgress"].iter().all(|phase| rows.any(|row| row.contains(phase)));
+    assert!(in_order, "{seen}");
+}
