@@ -6,7 +6,12 @@
     clippy::disallowed_methods,
     reason = "starts two real programs and waits for them by the wall clock, up to a limit"
 )]
-#![expect(clippy::unwrap_used, clippy::print_stdout, clippy::panic, reason = "a test says what went wrong by panicking")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::panic,
+    reason = "a test says what went wrong by panicking"
+)]
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};

@@ -8,6 +8,7 @@ use cupcake_crds::values::{KubeVersion, Phase};
 use cupcake_crds::{DirectUpdate, GROUP, NodeTask, UpgradeRun};
 use cupcake_engine::clock::Timestamp;
 use cupcake_sandbox::world::{self, Speed, World, WorldConfig};
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::ResourceExt;
@@ -321,5 +322,111 @@ fn a_higher_concurrency_reaches_a_batch_that_is_open() {
             })
             .await;
         assert_eq!(most, 3);
+    });
+}
+
+#[test]
+fn a_mark_that_outlived_its_cordon_is_taken_off_and_a_persons_cordon_stays() {
+    in_cluster(3, true, async |cluster| {
+        let nodes: Api<Node> = Api::all(cluster.client.clone());
+        let patch = async |name: &'static str, patch: Value| {
+            let patch = Patch::Merge(patch);
+            cluster.ask(async || nodes.patch(name, &PatchParams::default(), &patch).await).await;
+        };
+        let mark = json!({
+            "cupcake.ricardomolendijk.com/cordoned-by": "a-run-long-gone",
+            "cupcake.ricardomolendijk.com/cordoned-at": "2026-01-01T00:00:00Z",
+        });
+        patch("w-1", json!({"metadata": {"annotations": mark}})).await;
+        patch("w-2", json!({"metadata": {"annotations": mark}, "spec": {"unschedulable": true}})).await;
+        cluster.pass(30).await;
+        let annotations = |name: &str| {
+            let node = cluster.all::<Node>("", "nodes").into_iter().find(|node| node.name_any() == name).unwrap();
+            node.metadata.annotations.unwrap_or_default()
+        };
+        assert!(!annotations("w-1").keys().any(|key| key.contains("cordoned")), "{:?}", annotations("w-1"));
+        assert!(!cluster.is_cordoned("w-2"), "a run that is gone keeps no node");
+        patch("w-1", json!({"spec": {"unschedulable": true}})).await;
+        cluster.apply(UPDATE, json!({})).await;
+        let (phase, message) = cluster.at_rest(UPDATE).await;
+        assert_eq!(phase, Phase::Succeeded, "{message}");
+        assert_eq!(cluster.cordoned(), ["w-1"], "what a person cordoned stays so");
+    });
+}
+
+#[test]
+fn a_wave_that_is_refused_when_it_opens_waits_says_why_and_goes_on_when_it_can() {
+    in_cluster(2, true, async |cluster| {
+        cluster.apply(UPDATE, json!({})).await;
+        cluster.pass(60).await;
+        let nodes: Api<Node> = Api::all(cluster.client.clone());
+        let stranger: Node = serde_json::from_value(json!({"metadata": {"name": "stranger"}})).unwrap();
+        cluster.ask(async || nodes.create(&PostParams::default(), &stranger).await).await;
+        cluster
+            .eventually("it says why the workers wait", async || {
+                let message = cluster.phase(UPDATE).1;
+                message.contains("WaveRefused") && message.contains("stranger")
+            })
+            .await;
+        cluster.ask(async || nodes.delete("stranger", &DeleteParams::default()).await.map(drop)).await;
+        let (phase, message) = cluster.at_rest(UPDATE).await;
+        assert_eq!(phase, Phase::Succeeded, "{message}");
+    });
+}
+
+#[test]
+fn long_names_work_or_are_refused_with_the_length_that_does() {
+    in_cluster(1, true, async |cluster| {
+        let name = "n".repeat(171);
+        cluster.apply(&name, json!({})).await;
+        let (phase, message) = cluster.at_rest(&name).await;
+        assert_eq!(phase, Phase::Succeeded, "{message}");
+        let name = "n".repeat(200);
+        cluster.apply(&name, json!({})).await;
+        let (phase, message) = cluster.at_rest(&name).await;
+        assert_eq!(phase, Phase::Pending);
+        assert!(message.contains("at most 171 characters"), "{message}");
+    });
+}
+
+#[test]
+fn a_root_run_that_a_stale_leader_created_waits_until_the_cluster_is_free() {
+    in_cluster(2, true, async |cluster| {
+        cluster.apply("first", json!({})).await;
+        cluster.pass(100).await;
+        let runs: Api<UpgradeRun> = Api::all(cluster.client.clone());
+        let mut second = cluster.all::<UpgradeRun>(GROUP, "upgraderuns").into_iter().next().unwrap();
+        second.metadata = kube::api::ObjectMeta { name: Some("second".into()), ..Default::default() };
+        second.status = None;
+        // Its update is still waiting, as it was when the stale leader looked.
+        cluster.apply("second", json!({})).await;
+        let uid = cluster.update("second").unwrap().uid().unwrap();
+        (second.spec.direct_update.name, second.spec.direct_update.uid) = ("second".into(), uid);
+        cluster.ask(async || runs.create(&PostParams::default(), &second).await).await;
+        let run = || {
+            let all = cluster.all::<UpgradeRun>(GROUP, "upgraderuns").into_iter();
+            all.filter(|run| run.name_any() == "second").map(|run| run.status.unwrap_or_default()).next().unwrap()
+        };
+        while !cluster.phase("first").0.is_final() {
+            assert!(run().cursor.is_none(), "it began beside the first: {:?}", run().events);
+            cluster.pass(5).await;
+        }
+        assert_eq!(run().reason.as_deref(), Some("WaitingForCluster"));
+        cluster.eventually("it has its turn", async || run().cursor.is_some()).await;
+    });
+}
+
+#[test]
+fn a_lease_that_somebody_deleted_costs_no_run_its_leader() {
+    in_cluster(2, true, async |cluster| {
+        cluster.apply(UPDATE, json!({})).await;
+        let leases: Api<Lease> = Api::namespaced(cluster.client.clone(), "kube-system");
+        for _ in 0..4 {
+            cluster.pass(45).await;
+            cluster.ask(async || leases.delete("cupcake-operator", &DeleteParams::default()).await.map(drop)).await;
+        }
+        let (phase, message) = cluster.at_rest(UPDATE).await;
+        assert_eq!(phase, Phase::Succeeded, "{message}");
+        cluster.nothing_was_done_twice("with its lease deleted");
     });
 }
