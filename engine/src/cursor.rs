@@ -440,6 +440,7 @@ impl Cursor {
                 self.vertices.values_mut().for_each(|state| state.delay(paused));
             }
             Event::CancelRequested { .. } => self.cancelling = true,
+            Event::HeldBack { reason, .. } => self.reason = Some(cut(reason)),
             Event::Rested { reason, .. } => {
                 self.phase = RunPhase::RequiresAttention;
                 self.reason = Some(cut(reason));

@@ -3,7 +3,7 @@
 //! Concurrency, back-off, deadlines, pause, cancel and the failure budget live here and nowhere else.
 
 use crate::clock::{Timestamp, whole_seconds};
-use crate::cursor::{Cursor, RunPhase, VertexState};
+use crate::cursor::{Cursor, RunPhase, VertexState, cut};
 use crate::dag::{Dag, Requires};
 use crate::event::{AfterFailure, Event, FinalPhase};
 use crate::names::{Reason, RunName, VertexName};
@@ -13,6 +13,9 @@ use std::collections::BTreeSet;
 
 /// How soon a run is looked at again whose slots are all held by lanes that became unavailable, in seconds.
 const HELD_BACK_AGAIN_SECONDS: i64 = 30;
+
+/// How many lost lanes a reason names; the rest are counted.
+const LANES_NAMED_MAX: usize = 5;
 
 /// The bounds of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -436,7 +439,21 @@ fn conclude(
     }
     let held_back = view.outlooks.iter().any(|outlook| matches!(outlook, Outlook::Ready | Outlook::NotYet));
     if held_back && !cursor.is_cancelling() && !view.budget_used_up(limits) {
-        if !lost_lanes(dag, observed).is_empty() {
+        let lost = lost_lanes(dag, observed);
+        if !lost.is_empty() {
+            let names = lost.iter().take(LANES_NAMED_MAX).copied().collect::<Vec<_>>().join(", ");
+            let more = match lost.len().saturating_sub(LANES_NAMED_MAX) {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            let message = format!(
+                "{names}{more} became unavailable and take up the concurrency of {}: the rest goes on when they are back",
+                limits.concurrency.max(1)
+            );
+            let reason = Reason::new("NodesUnavailable", message);
+            if cursor.reason() != Some(&cut(&reason)) {
+                push(cursor, decision, Event::HeldBack { reason, at: now });
+            }
             // Lanes that became unavailable hold every slot: the run is not over, it looks again when they may be back.
             wake(decision, now + TimeDelta::seconds(HELD_BACK_AGAIN_SECONDS));
         } else if cursor.phase() != RunPhase::RequiresAttention {

@@ -119,6 +119,13 @@ pub enum Event {
         /// When.
         at: Timestamp,
     },
+    /// Nothing is under way and nothing new starts for now: why, until something starts again.
+    HeldBack {
+        /// What holds the run back.
+        reason: Reason,
+        /// When.
+        at: Timestamp,
+    },
     /// Nothing more can happen until a person acts.
     Rested {
         /// What is wrong, and what to do.
@@ -154,6 +161,7 @@ impl Event {
             | Self::Paused { at, .. }
             | Self::Resumed { at }
             | Self::CancelRequested { at }
+            | Self::HeldBack { at, .. }
             | Self::Rested { at, .. }
             | Self::Finished { at, .. } => Some(*at),
             Self::Unknown => None,
@@ -173,6 +181,7 @@ impl Event {
             Self::Paused { .. }
             | Self::Resumed { .. }
             | Self::CancelRequested { .. }
+            | Self::HeldBack { .. }
             | Self::Rested { .. }
             | Self::Finished { .. }
             | Self::Unknown => None,
@@ -196,6 +205,7 @@ impl Event {
             Self::Paused { reason, .. } => format!("paused: {reason}"),
             Self::Resumed { .. } => "resumed".to_owned(),
             Self::CancelRequested { .. } => "cancel requested".to_owned(),
+            Self::HeldBack { reason, .. } => format!("held back: {reason}"),
             Self::Rested { reason, .. } => format!("needs a person: {reason}"),
             Self::Finished { phase, reason, .. } => format!("finished {phase:?}: {reason}"),
             Self::Unknown => "event of a newer release".to_owned(),

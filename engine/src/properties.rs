@@ -173,7 +173,7 @@ proptest! {
 
     #[test]
     fn any_sequence_of_events_is_taken_or_refused_but_never_corrupts(
-        dag in graphs(), picks in prop::collection::vec((0..14_usize, 0..10_u8, 1..3_u32), 0..60)
+        dag in graphs(), picks in prop::collection::vec((0..14_usize, 0..11_u8, 1..3_u32), 0..60)
     ) {
         let mut cursor = Cursor::new("digest", &dag, start());
         for (index, what, attempt) in picks {
@@ -189,6 +189,7 @@ proptest! {
                 5 => result_of(Fate::Skip, &vertex, attempt, at),
                 6 => Event::Reset { vertex, at },
                 7 => Event::Rested { reason, at },
+                9 => Event::HeldBack { reason, at },
                 8 => result_of(Fate::Continue, &vertex, attempt, at),
                 _ => Event::Unknown,
             };
@@ -367,7 +368,7 @@ fn a_cancel_ends_a_step_that_only_waits_to_act_and_a_pause_under_it() {
 }
 
 #[test]
-fn a_run_whose_every_slot_is_held_by_a_lost_lane_waits_and_does_not_call_itself_done() {
+fn a_run_whose_every_slot_is_held_by_a_lost_lane_waits_names_it_and_does_not_call_itself_done() {
     let mut builder = DagBuilder::new();
     for name in ["a", "b"] {
         let mut vertex = vertex(name, &[]);
@@ -381,7 +382,13 @@ fn a_run_whose_every_slot_is_held_by_a_lost_lane_waits_and_does_not_call_itself_
     cursor.apply(&result_of(Fate::Succeed, &a, 1, start())).unwrap();
     let lost = Observed { unavailable_lanes: BTreeSet::from(["lane-a".to_owned()]), ..Observed::default() };
     let held = decide(&dag, &cursor, &Intent::default(), &lost, &Limits::default(), start());
-    assert_eq!(held.events, [], "neither started nor finished");
+    let [Event::HeldBack { reason, .. }] = &held.events[..] else {
+        panic!("neither started nor finished, but told why: {:?}", held.events);
+    };
+    assert!(reason.message.contains("lane-a"), "{reason}");
+    cursor.fold(&held.events).unwrap();
+    let again = decide(&dag, &cursor, &Intent::default(), &lost, &Limits::default(), start());
+    assert_eq!(again.events, [], "told once");
     assert!(held.wake_at.is_some());
     let stranger = Observed { unavailable_lanes: BTreeSet::from(["elsewhere".to_owned()]), ..Observed::default() };
     let free = decide(&dag, &cursor, &Intent::default(), &stranger, &Limits::default(), start());

@@ -82,6 +82,7 @@ fn failure(cursor: &Cursor, dag: &Dag, events: &[Event]) -> (Option<VertexName>,
         | Event::Paused { .. }
         | Event::Resumed { .. }
         | Event::CancelRequested { .. }
+        | Event::HeldBack { .. }
         | Event::Rested { .. }
         | Event::Finished { .. }
         | Event::Unknown => None,

@@ -43,6 +43,7 @@ fn words(event: &RunEvent) -> Option<(&'static str, String, String)> {
         RunEvent::CancelRequested { .. } => {
             Some(("Normal", "Cancelling".into(), "ends as soon as it safely can".into()))
         }
+        RunEvent::HeldBack { reason, .. } => Some(("Warning", reason.code.clone(), reason.message.clone())),
         RunEvent::Rested { reason, .. } => Some(("Warning", "RequiresAttention".into(), reason.message.clone())),
         RunEvent::Finished { phase, reason, .. } => Some(("Normal", format!("{phase:?}"), reason.message.clone())),
         RunEvent::Reset { vertex, .. } => Some(("Normal", "Retrying".into(), format!("{vertex} runs again"))),

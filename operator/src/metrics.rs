@@ -88,6 +88,7 @@ impl Metrics {
                 | Event::Paused { .. }
                 | Event::Resumed { .. }
                 | Event::CancelRequested { .. }
+                | Event::HeldBack { .. }
                 | Event::Rested { .. }
                 | Event::Finished { .. }
                 | Event::Unknown => continue,

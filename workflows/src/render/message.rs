@@ -38,6 +38,8 @@ pub fn message(view: &View<'_>, names: &Names<'_>) -> String {
         }
         RunPhase::Pending => "nothing was started yet".to_owned(),
         RunPhase::InProgress if cursor.is_cancelling() => format!("cancelling: {}", under_way(view)),
+        // Nothing is under way: what holds it back says so.
+        RunPhase::InProgress if foremost(view).is_none() && !reason.is_empty() => reason,
         RunPhase::InProgress => under_way(view),
     };
     cut(&mut text, MESSAGE_CHARS_MAX);
