@@ -9,6 +9,7 @@
 use crate::Operator;
 use crate::adapters::views::has_stale_mark;
 use crate::controllers::{node, run, update};
+use crate::events;
 use crate::queue::{Key, Queue};
 use crate::watches::{Changed, Watches};
 use chrono::TimeDelta;
@@ -18,6 +19,7 @@ use cupcake_crds::values::{Concurrency, NodeRole, Strategy};
 use cupcake_engine::clock::Timestamp;
 use cupcake_engine::decide::{Intent, Observed};
 use cupcake_engine::names::{Epoch, Reason, RunName};
+use cupcake_engine::tick::TickReport;
 use cupcake_steps::cluster::{node_subject, run_subject, task_subject};
 use cupcake_steps::ports::cluster::Readiness;
 use cupcake_workflows::concurrency_of;
@@ -29,6 +31,8 @@ use tokio_util::sync::CancellationToken;
 
 /// How many reconciles are under way at once.
 const WIDTH_MAX: usize = 16;
+/// How many ticks' events are published at once; those of further ones are dropped: they are for people, the cursor is the truth.
+const PUBLISHING_MAX: usize = 64;
 /// How often everything is looked at again even if nothing changes, in seconds: a lost watch event costs at most this.
 const RESYNC_SECONDS: i64 = 300;
 /// How soon a failed reconcile is tried again, in seconds.
@@ -62,12 +66,14 @@ pub struct Outcome {
     pub next: Next,
     /// The run's last own commit, so that the echo of it in the watch causes no tick.
     pub committed: Option<CommitId>,
+    /// What people should hear of, published beside the next reconciles: no step waits for it.
+    pub news: Option<(RunName, TickReport)>,
 }
 
 impl Outcome {
     /// Nothing was committed.
     pub fn of(next: Next) -> Self {
-        Self { next, committed: None }
+        Self { next, committed: None, news: None }
     }
 }
 
@@ -110,6 +116,7 @@ pub async fn lead(operator: &Operator, epoch: Epoch, stop: CancellationToken) {
         unready: BTreeMap::new(),
     };
     let mut under_way: FuturesUnordered<BoxFuture<'_, (Key, Outcome)>> = FuturesUnordered::new();
+    let mut publishing: FuturesUnordered<BoxFuture<'_, ()>> = FuturesUnordered::new();
     loop {
         let now = operator.clock.now();
         while state.watches.is_synced() && under_way.len() < WIDTH_MAX {
@@ -122,7 +129,14 @@ pub async fn lead(operator: &Operator, epoch: Epoch, stop: CancellationToken) {
         tokio::select! {
             biased;
             () = stop.cancelled() => break,
-            Some((key, outcome)) = under_way.next(), if !under_way.is_empty() => state.finished(key, &outcome),
+            Some((key, mut outcome)) = under_way.next(), if !under_way.is_empty() => {
+                let news = outcome.news.take().filter(|_| publishing.len() < PUBLISHING_MAX);
+                if let Some((run, report)) = news {
+                    publishing.push(Box::pin(async move { events::publish(operator, &run, &report).await }));
+                }
+                state.finished(key, &outcome);
+            }
+            Some(()) = publishing.next(), if !publishing.is_empty() => {}
             changes = state.watches.next() => {
                 for change in changes {
                     state.changed(change);
@@ -133,7 +147,10 @@ pub async fn lead(operator: &Operator, epoch: Epoch, stop: CancellationToken) {
     }
     // What was begun is brought to its record: a commit that is under way when the process ends would leave its successor guessing.
     let until = operator.clock.now() + TimeDelta::seconds(STOP_SECONDS_MAX);
-    let drained = async { while under_way.next().await.is_some() {} };
+    let drained = async {
+        while under_way.next().await.is_some() {}
+        while publishing.next().await.is_some() {}
+    };
     tokio::select! {
         biased;
         () = drained => {}

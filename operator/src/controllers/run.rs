@@ -3,7 +3,7 @@
 //! RBAC: list on upgraderuns; patch on upgraderuns/status; and what `adapters::kube_store` needs.
 
 use crate::leader::{Next, Outcome};
-use crate::{Operator, error_chain, events};
+use crate::{Operator, error_chain};
 use chrono::TimeDelta;
 use cupcake_crds::UpgradeRun;
 use cupcake_crds::upgrade_run::CommitId;
@@ -48,8 +48,7 @@ pub async fn reconcile(
         Err(error) => return failed(operator, &name, &error).await,
     };
     operator.metrics.ticked(&report.events);
-    events::publish(operator, &name, &report).await;
-    outcome_of(&report)
+    outcome_of(name, report)
 }
 
 /// Whether a run has recorded anything, or is a child, whose parent has.
@@ -110,14 +109,16 @@ async fn say(operator: &Operator, name: &RunName, patch: &serde_json::Value) {
     }
 }
 
-fn outcome_of(report: &TickReport) -> Outcome {
+fn outcome_of(name: RunName, report: TickReport) -> Outcome {
     let next = match (report.end, report.wake_at) {
         (TickEnd::MoreToDo | TickEnd::Conflict, _) => Next::AtOnce,
         (TickEnd::Idle, Some(at)) => Next::At(at),
         (TickEnd::Idle, None) => Next::AwaitChange,
     };
     let commit = report.cursor.commit_id();
-    Outcome { next, committed: Some(CommitId { epoch: commit.epoch.0, sequence: commit.sequence }) }
+    let committed = Some(CommitId { epoch: commit.epoch.0, sequence: commit.sequence });
+    let news = (!report.events.is_empty()).then_some((name, report));
+    Outcome { next, committed, news }
 }
 
 async fn failed(operator: &Operator, name: &RunName, error: &TickError) -> Outcome {

@@ -91,8 +91,12 @@ async fn forward(State(api): State<RealApi>, request: Request) -> Response {
         return StatusCode::PAYLOAD_TOO_LARGE.into_response();
     };
     let request = http::Request::from_parts(parts, kube::client::Body::from(body.to_vec()));
-    match api.client.send(request).await {
-        Ok(response) => response.map(Body::new).into_response(),
+    // Sent from the requests' own runtime: a connection lives on the runtime that opened it, and one that lived on a thread where
+    // a machine waits for its answer would stand still with it.
+    let client = api.client.clone();
+    match api.runtime.spawn(async move { client.send(request).await }).await {
+        Ok(Ok(response)) => response.map(Body::new).into_response(),
+        Ok(Err(error)) => (StatusCode::BAD_GATEWAY, error.to_string()).into_response(),
         Err(error) => (StatusCode::BAD_GATEWAY, error.to_string()).into_response(),
     }
 }
