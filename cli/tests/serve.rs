@@ -50,8 +50,8 @@ impl Cluster {
             println!("\n=== SKIPPED: a real kubectl is built with Go ===\n");
             return None;
         }
-        let build = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/apiserver/build.sh");
-        let built = Command::new(build).output().unwrap();
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/apiserver/build.sh");
+        let built = Command::new(script).output().unwrap();
         assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
         let kubectl = PathBuf::from(String::from_utf8(built.stdout).unwrap().trim()).join("kubectl");
         let mut sandbox = Command::new(env!("CARGO_BIN_EXE_kubectl-cupcake"))

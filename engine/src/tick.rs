@@ -358,10 +358,11 @@ impl<D: Domain> Engine<D> {
         let on_cancel = if cancelled { step.on_cancel() } else { OnCancel::Finish };
         let probe = step.probe(context, &vertex.params).await?;
         let ends = match (&probe, on_cancel) {
-            (Probe::Satisfied(_), _) | (_, OnCancel::Finish) => false,
+            (Probe::Satisfied(_), _) | (_, OnCancel::Finish) | (Probe::Wait(_) | Probe::Unknown(_), OnCancel::Stop) => {
+                false
+            }
             (Probe::Unsatisfied, OnCancel::Stop | OnCancel::Leave)
             | (Probe::Wait(_) | Probe::Unknown(_), OnCancel::Leave) => true,
-            (Probe::Wait(_) | Probe::Unknown(_), OnCancel::Stop) => false,
         };
         if ends {
             return Ok(Seen::Skipped(Reason::new("Cancelled", "cancelled before its next effect")));

@@ -1,5 +1,5 @@
 //! Every scenario that spans crates, in one binary.
-#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "tests say what went wrong by panicking")]
+#![expect(clippy::unwrap_used, clippy::print_stdout, clippy::panic, reason = "tests say what went wrong by panicking")]
 
 mod api_server;
 mod control;

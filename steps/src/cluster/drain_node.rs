@@ -99,10 +99,9 @@ async fn node_of_plan(
 fn cordoned_at(ctx: &StepContext<'_, Cluster>, node: &NodeView) -> Option<Timestamp> {
     match &node.cordon {
         CordonOwner::Run { uid, at } if uid == ctx.run_uid() => Some(*at),
-        // Left by a run that could not lift it: what came since then has to go too, so it is taken over.
-        CordonOwner::Run { .. } => None,
         CordonOwner::Other => Some(ctx.started()),
-        CordonOwner::Nobody => None,
+        // One that another run left and could not lift is taken over: what came since then has to go too.
+        CordonOwner::Run { .. } | CordonOwner::Nobody => None,
     }
 }
 
