@@ -167,7 +167,8 @@ pub trait HostOps: Send + Sync {
     async fn images_missing(&self, version: &KubeVersion) -> Result<Vec<String>, HostError>;
     /// Pulls those images.
     async fn pull_images(&self, version: &KubeVersion) -> Result<(), HostError>;
-    /// Runs kubeadm's upgrade to its end, after putting back manifests that an interrupted one took away.
+    /// Runs kubeadm's upgrade to its end, after putting back manifests that an interrupted one took away or left empty. What
+    /// kubeadm wrote is durable when this returns.
     async fn kubeadm_upgrade(&self, how: KubeadmUpgrade, version: &KubeVersion) -> Result<(), HostError>;
     /// The static pods.
     async fn static_pods(&self) -> Result<StaticPods, HostError>;
