@@ -22,10 +22,15 @@ const FORMAT: &str = "-f=${db:Status-Want}\\t${db:Status-Eflag}\\t${db:Status-St
 /// Keeps changed configuration files (containerd's above all) and never asks.
 const KEEP_CONFIGURATION: [&str; 2] = ["--force-confdef", "--force-confold"];
 
+/// How dpkg and apt say that another process works on packages.
+const LOCKED: [&str; 3] =
+    ["locked by another process", "Could not get lock", "Unable to acquire the dpkg frontend lock"];
+
 /// What `apt-get install` means by its last lines.
-const INSTALL: [Meaning; 9] = [
-    Meaning { words: "Could not get lock", class: Class::Transient, code: "PackageLockHeld", advice: "" },
-    Meaning { words: "Unable to acquire the dpkg", class: Class::Transient, code: "PackageLockHeld", advice: "" },
+const INSTALL: [Meaning; 10] = [
+    Meaning { words: LOCKED[0], class: Class::Transient, code: "PackageLockHeld", advice: "" },
+    Meaning { words: LOCKED[1], class: Class::Transient, code: "PackageLockHeld", advice: "" },
+    Meaning { words: LOCKED[2], class: Class::Transient, code: "PackageLockHeld", advice: "" },
     Meaning {
         words: "No space left on device",
         class: Class::NeedsOperator,
@@ -82,6 +87,17 @@ pub(crate) fn dpkg_state(text: &str) -> Option<Dpkg> {
     let version = (installed && !version.is_empty()).then(|| (*version).to_owned());
     let state = PackageState { version, whole, held: *want == "hold" };
     Some(Dpkg { state, reinstall: *error == "reinstreq" })
+}
+
+/// Whether a program failed because another process holds dpkg's lock, and would not if it were run again later.
+fn is_locked(error: &ProgramError) -> bool {
+    match error {
+        ProgramError::Failed { last_lines, .. } => LOCKED.iter().any(|words| last_lines.contains(words)),
+        ProgramError::Missing { .. }
+        | ProgramError::System { .. }
+        | ProgramError::TimedOut { .. }
+        | ProgramError::TooMuchOutput { .. } => false,
+    }
 }
 
 /// Kubernetes versions that `apt-cache madison` lists with the whole version of their package, newest first.
@@ -212,35 +228,39 @@ impl RealHost {
         program.run().await.map(drop).map_err(|error| failure::program(&error, &INSTALL, "PackageHoldFailed"))
     }
 
-    /// Brings what an interrupted dpkg left to its end; waits for the lock itself, since dpkg does not.
+    /// Brings what an interrupted dpkg left to its end.
     async fn finish_interrupted(&self) -> Result<(), HostError> {
-        let mut waited = Duration::ZERO;
-        loop {
-            let arguments = KEEP_CONFIGURATION.into_iter().chain(["--configure", "-a"]);
-            let program = Program::doing("dpkg", CONFIGURE_LIMIT, arguments).with(&self.apt_environment());
-            let Err(error) = program.run().await else { return Ok(()) };
-            let locked = error.last_lines().contains("lock");
-            if locked && waited.as_secs() < LOCK_SECONDS_MAX {
-                tokio::time::sleep(LOCK_AGAIN).await;
-                waited += LOCK_AGAIN;
-                continue;
-            }
-            if locked {
-                return Err(transient("PackageLockHeld", failure::chain(&error)));
-            }
-            return Err(match error {
-                ProgramError::Failed { .. } => needs_operator(
-                    "PackagesBroken",
-                    format!(
-                        "an interrupted package operation cannot be finished, repair it with dpkg --configure -a: {}",
-                        failure::chain(&error)
-                    ),
+        let arguments = KEEP_CONFIGURATION.into_iter().chain(["--configure", "-a"]);
+        let program = Program::doing("dpkg", CONFIGURE_LIMIT, arguments).with(&self.apt_environment());
+        let Err(error) = past_lock(program).await else { return Ok(()) };
+        if is_locked(&error) {
+            return Err(transient("PackageLockHeld", failure::chain(&error)));
+        }
+        Err(match error {
+            ProgramError::Failed { .. } => needs_operator(
+                "PackagesBroken",
+                format!(
+                    "an interrupted package operation cannot be finished, repair it with dpkg --configure -a: {}",
+                    failure::chain(&error)
                 ),
-                ProgramError::Missing { .. }
-                | ProgramError::System { .. }
-                | ProgramError::TimedOut { .. }
-                | ProgramError::TooMuchOutput { .. } => failure::program(&error, &INSTALL, "PackageInstallFailed"),
-            });
+            ),
+            ProgramError::Missing { .. }
+            | ProgramError::System { .. }
+            | ProgramError::TimedOut { .. }
+            | ProgramError::TooMuchOutput { .. } => failure::program(&error, &INSTALL, "PackageInstallFailed"),
+        })
+    }
+}
+
+/// Runs it, again and again while another process holds dpkg's lock: only apt-get waits for that by itself.
+async fn past_lock(program: Program) -> Result<(), ProgramError> {
+    let since = tokio::time::Instant::now();
+    loop {
+        match program.clone().run().await {
+            Err(error) if is_locked(&error) && since.elapsed().as_secs() < LOCK_SECONDS_MAX => {
+                tokio::time::sleep(LOCK_AGAIN).await;
+            }
+            ended => return ended.map(drop),
         }
     }
 }
@@ -248,6 +268,33 @@ impl RealHost {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_dpkgs_and_apts_own_words_mean_that_another_process_works_on_packages() {
+        let failed = |last_lines: &str| ProgramError::Failed {
+            command: "dpkg --configure -a".to_owned(),
+            status: "exit status: 2".to_owned(),
+            code: Some(2),
+            last_lines: last_lines.to_owned(),
+            stdout: String::new(),
+        };
+        for held in [
+            "dpkg: error: dpkg frontend lock was locked by another process with pid 4711",
+            "dpkg: error: dpkg status database is locked by another process",
+            "E: Could not get lock /var/lib/dpkg/lock-frontend. It is held by process 4711 (unattended-upgr)",
+            "E: Unable to acquire the dpkg frontend lock (/var/lib/dpkg/lock-frontend), is another process using it?",
+        ] {
+            assert!(is_locked(&failed(held)), "{held}");
+            let meaning = failure::program(&failed(held), &INSTALL, "PackageInstallFailed");
+            assert!(matches!(&meaning, HostError::Transient(reason) if reason.code == "PackageLockHeld"), "{meaning}");
+        }
+        for other in ["insserv: script hwclock is broken", "No space left on block device", "blocked by policy-rc.d"] {
+            assert!(!is_locked(&failed(other)), "{other}");
+        }
+        let late = "dpkg status database is locked by another process".to_owned();
+        let late = ProgramError::TimedOut { command: "dpkg".to_owned(), limit_seconds: 600, last_lines: late };
+        assert!(!is_locked(&late), "what had its whole time is not run again");
+    }
 
     fn v(text: &str) -> KubeVersion {
         text.parse().expect("a version")
