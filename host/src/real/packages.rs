@@ -176,6 +176,15 @@ impl RealHost {
     }
 
     pub(super) async fn install_exact(&self, packages: &[Package], version: &KubeVersion) -> Result<(), HostError> {
+        let installed = self.install_wanting(packages, version).await;
+        // Whatever happened now, or to an earlier call that was cut short between unhold and hold: nothing else may move these
+        // packages. An install that failed is the more telling error.
+        let held = self.hold(packages).await;
+        installed.and(held)
+    }
+
+    /// Installs those of the packages that are not of that version, and releases their holds for it.
+    async fn install_wanting(&self, packages: &[Package], version: &KubeVersion) -> Result<(), HostError> {
         // An interrupted dpkg stops apt before it begins.
         self.finish_interrupted().await?;
         let mut wanted = Vec::new();
@@ -199,11 +208,23 @@ impl RealHost {
                 wanted.push(format!("{name}={}", self.exact(name, version).await?));
             }
         }
+        if wanted.is_empty() {
+            return Ok(());
+        }
         let names: Vec<&str> = packages.iter().map(|package| package.as_str()).collect();
-        let installed = if wanted.is_empty() { Ok(()) } else { self.apt_install(&names, &wanted, reinstall).await };
-        // Whatever happened: nothing else may move these packages. An install that failed is the more telling error.
-        let held = self.mark("hold", &names).await;
-        installed.and(held)
+        self.apt_install(&names, &wanted, reinstall).await
+    }
+
+    /// Holds those of the packages that are installed.
+    pub(super) async fn hold(&self, packages: &[Package]) -> Result<(), HostError> {
+        let mut loose = Vec::new();
+        for package in packages {
+            let PackageState { version, held, whole: _ } = self.dpkg(package.as_str()).await?.state;
+            if version.is_some() && !held {
+                loose.push(package.as_str());
+            }
+        }
+        if loose.is_empty() { Ok(()) } else { self.mark("hold", &loose).await }
     }
 
     async fn apt_install(&self, names: &[&str], wanted: &[String], reinstall: bool) -> Result<(), HostError> {
@@ -225,14 +246,14 @@ impl RealHost {
     async fn mark(&self, mark: &'static str, names: &[&str]) -> Result<(), HostError> {
         let arguments = std::iter::once(mark).chain(names.iter().copied());
         let program = Program::doing("apt-mark", MARK_LIMIT, arguments).with(&self.apt_environment());
-        program.run().await.map(drop).map_err(|error| failure::program(&error, &INSTALL, "PackageHoldFailed"))
+        past_lock(program, LOCK_AGAIN).await.map_err(|error| failure::program(&error, &INSTALL, "PackageHoldFailed"))
     }
 
     /// Brings what an interrupted dpkg left to its end.
     async fn finish_interrupted(&self) -> Result<(), HostError> {
         let arguments = KEEP_CONFIGURATION.into_iter().chain(["--configure", "-a"]);
         let program = Program::doing("dpkg", CONFIGURE_LIMIT, arguments).with(&self.apt_environment());
-        let Err(error) = past_lock(program).await else { return Ok(()) };
+        let Err(error) = past_lock(program, LOCK_AGAIN).await else { return Ok(()) };
         if is_locked(&error) {
             return Err(transient("PackageLockHeld", failure::chain(&error)));
         }
@@ -253,12 +274,12 @@ impl RealHost {
 }
 
 /// Runs it, again and again while another process holds dpkg's lock: only apt-get waits for that by itself.
-async fn past_lock(program: Program) -> Result<(), ProgramError> {
+async fn past_lock(program: Program, again: Duration) -> Result<(), ProgramError> {
     let since = tokio::time::Instant::now();
     loop {
         match program.clone().run().await {
             Err(error) if is_locked(&error) && since.elapsed().as_secs() < LOCK_SECONDS_MAX => {
-                tokio::time::sleep(LOCK_AGAIN).await;
+                tokio::time::sleep(again).await;
             }
             ended => return ended.map(drop),
         }
@@ -268,6 +289,68 @@ async fn past_lock(program: Program) -> Result<(), ProgramError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::real::test_folder::TestFolder;
+    use crate::real::tests::host_in;
+    use cupcake_crds::values::MinorVersion;
+
+    /// A machine whose three packages are of 1.33.13, held or not, and whose repository offers no 1.34.
+    fn machine(name: &str, want: &str) -> TestFolder {
+        let folder = TestFolder::new(name);
+        folder.write("/etc/apt/sources.list.d/kubernetes.list", "deb https://pkgs.k8s.io/core:/stable:/v1.33/deb/ /\n");
+        let query = format!("printf '{want}\\tok\\tinstalled\\t1.33.13-1.1\\n'");
+        folder.be_the_machine(&[
+            ("dpkg-query", &query),
+            ("dpkg", ""),
+            ("apt-get", ""),
+            ("apt-mark", ""),
+            ("apt-cache", "echo 'kubeadm | 1.33.13-1.1 | https://pkgs.k8s.io/core:/stable:/v1.33/deb  Packages'"),
+        ]);
+        folder
+    }
+
+    fn marks(folder: &TestFolder) -> Vec<String> {
+        folder.calls().into_iter().filter(|call| call.starts_with("apt-mark")).collect()
+    }
+
+    #[tokio::test]
+    async fn packages_that_an_interrupted_install_left_without_a_hold_are_held_however_the_next_one_ends() {
+        let folder = machine("hold-after", "install");
+        let host = host_in(&folder);
+        let error = host.install_exact(&[Package::Kubeadm], &v("1.34.4")).await.expect_err("not offered");
+        assert!(matches!(&error, HostError::NeedsOperator(reason) if reason.code == "VersionNotOffered"), "{error}");
+        assert_eq!(marks(&folder), ["apt-mark hold kubeadm"]);
+        folder.be_the_machine(&[("dpkg", "echo broken; exit 1")]);
+        host.install_exact(&[Package::Kubeadm], &v("1.33.13")).await.expect_err("dpkg is broken");
+        assert_eq!(marks(&folder), ["apt-mark hold kubeadm"]);
+        folder.be_the_machine(&[("dpkg", ""), ("apt-mark", "[ $1 = hold ] || exit 1")]);
+        let error = host.install_exact(&[Package::Kubeadm], &v("1.33.12")).await.expect_err("a newer one is there");
+        assert!(matches!(&error, HostError::Permanent(reason) if reason.code == "WouldDowngrade"), "{error}");
+        assert_eq!(marks(&folder), ["apt-mark hold kubeadm"]);
+    }
+
+    #[tokio::test]
+    async fn what_finds_dpkg_locked_is_run_again_until_the_lock_is_free() {
+        let folder = machine("hold-lock", "install");
+        let locked = "if [ -e $here/free ]; then exit 0; fi
+            : >$here/free; echo 'dpkg: error: dpkg status database is locked by another process'; exit 1";
+        folder.be_the_machine(&[("apt-mark", locked)]);
+        let hold = Program::asking("apt-mark", ["hold", "kubelet"]);
+        past_lock(hold, Duration::ZERO).await.expect("held in the end");
+        assert_eq!(marks(&folder), ["apt-mark hold kubelet", "apt-mark hold kubelet"]);
+    }
+
+    #[tokio::test]
+    async fn every_package_is_held_before_the_repository_offers_a_newer_one_and_none_twice() {
+        let folder = machine("hold-first", "install");
+        let minor = MinorVersion { major: 1, minor: 34 };
+        folder.be_the_machine(&[("apt-mark", "exit 1")]);
+        host_in(&folder).set_repository(minor).await.expect_err("they cannot be held");
+        assert!(folder.read("/etc/apt/sources.list.d/kubernetes.list").contains("v1.33"), "so it stays as it was");
+        assert_eq!(marks(&folder), ["apt-mark hold kubeadm kubelet kubectl"]);
+        let folder = machine("hold-first-held", "hold");
+        host_in(&folder).set_repository(minor).await.expect_err("the mirror has no 1.34");
+        assert!(marks(&folder).is_empty());
+    }
 
     #[test]
     fn only_dpkgs_and_apts_own_words_mean_that_another_process_works_on_packages() {

@@ -29,6 +29,15 @@ const END_SECONDS_MAX: u64 = 10;
 /// How long its streams may stay open after it ended: a daemon that it left behind may hold them for ever.
 const STREAMS_SECONDS_MAX: u64 = 2;
 
+/// Where programs are looked for; a test may put its own there.
+fn path() -> String {
+    #[cfg(test)]
+    if let Some(path) = super::test_folder::programs() {
+        return path;
+    }
+    PATH.to_owned()
+}
+
 /// A program about to be run: plain arguments, never a shell.
 #[derive(Debug, Clone)]
 pub struct Program {
@@ -209,7 +218,7 @@ impl Program {
         Command::new(self.name)
             .args(&self.arguments)
             .env_clear()
-            .env("PATH", PATH)
+            .env("PATH", path())
             .env("HOME", "/root")
             .env("LC_ALL", "C")
             .env("TZ", "UTC")

@@ -7,7 +7,7 @@ use super::packages::offered;
 use super::program::Program;
 use super::sources::{self, Form};
 use cupcake_crds::values::MinorVersion;
-use cupcake_steps::ports::host::HostError;
+use cupcake_steps::ports::host::{HostError, Package};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -123,6 +123,8 @@ impl RealHost {
 
     pub(super) async fn set_repository(&self, minor: MinorVersion) -> Result<(), HostError> {
         let files = self.known_source_files()?;
+        // From the next refresh on the machine's own upgrades would see the new minor.
+        self.hold(&Package::ALL).await?;
         for file in &files {
             let text = sources::set(file.form, &file.text, minor);
             if text != file.text {

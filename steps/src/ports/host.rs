@@ -65,6 +65,9 @@ pub enum Package {
 }
 
 impl Package {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Kubeadm, Self::Kubelet, Self::Kubectl];
+
     /// Its name in apt and yum repositories.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -157,7 +160,8 @@ pub trait HostOps: Send + Sync {
     /// The minor that the Kubernetes package repository is set to; `None` if there is none, or if its index was not
     /// refreshed to the end since it was set.
     async fn repository(&self) -> Result<Option<MinorVersion>, HostError>;
-    /// Sets the repository to that minor (host and key kept, a copy of the old file kept) and refreshes the index.
+    /// Holds all packages, sets the repository to that minor (host and key kept, a copy of the old file kept) and refreshes
+    /// the index.
     async fn switch_repository(&self, minor: MinorVersion) -> Result<(), HostError>;
     /// A package's state.
     async fn package(&self, package: Package) -> Result<PackageState, HostError>;
