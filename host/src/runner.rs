@@ -39,10 +39,10 @@ pub const LOCK: &str = "runner.lock";
 const CALL_SECONDS_MAX: u32 = 604_800;
 /// How long a step is at work before the answer names it, in seconds: short ones cost no write.
 const PROGRESS_SECONDS: i64 = 30;
-/// How soon a disk is tried again that failed, in seconds.
+/// How soon a disk is tried again that failed, in seconds; doubles with each further failure in a row.
 const DISK_AGAIN_SECONDS: i64 = 5;
-/// How soon a run is ticked again whose commit lost a race, in seconds. No other process writes, so it was the disk.
-const CONFLICT_AGAIN_SECONDS: i64 = 1;
+/// The longest such wait, in seconds.
+const DISK_AGAIN_SECONDS_MAX: i64 = 120;
 
 /// What a runner needs.
 pub struct RunnerConfig {
@@ -157,6 +157,14 @@ enum Turn {
     Again,
     /// Look again then, or when the mailbox changes.
     At(Option<Timestamp>),
+    /// A commit did not stand. No other process writes, so it was the disk: look again when it may work.
+    DiskFailed,
+}
+
+/// How long the disk is left alone that failed so often in a row.
+fn disk_again(failures: u32) -> TimeDelta {
+    let seconds = DISK_AGAIN_SECONDS << failures.saturating_sub(1).min(16);
+    TimeDelta::seconds(seconds.min(DISK_AGAIN_SECONDS_MAX))
 }
 
 impl Runner {
@@ -189,17 +197,30 @@ impl Runner {
     async fn work(&self) -> Result<RunnerEnd, RunnerError> {
         let mut seen = self.disk().changed(mailbox::FOLDER, 0).await;
         let mut changed = BTreeSet::new();
+        let mut failures = 0;
         loop {
-            let until = match self.turn(&std::mem::take(&mut changed)).await {
-                Ok(Turn::End(end)) => return Ok(end),
-                Ok(Turn::Again) => continue,
-                Ok(Turn::At(until)) => until,
+            let turn = match self.turn(&std::mem::take(&mut changed)).await {
                 Err(error) if error.may_pass() => {
                     tracing::warn!(error = &error as &dyn std::error::Error, "looks again in a moment");
-                    self.clock.sleep_until(self.clock.now() + TimeDelta::seconds(DISK_AGAIN_SECONDS)).await;
+                    Turn::DiskFailed
+                }
+                turn => turn?,
+            };
+            let until = match turn {
+                Turn::End(end) => return Ok(end),
+                Turn::Again => {
+                    failures = 0;
                     continue;
                 }
-                Err(error) => return Err(error),
+                Turn::At(until) => {
+                    failures = 0;
+                    until
+                }
+                Turn::DiskFailed => {
+                    failures += 1;
+                    self.clock.sleep_until(self.clock.now() + disk_again(failures)).await;
+                    continue;
+                }
             };
             let change = self.disk().changed(mailbox::FOLDER, seen);
             match until {
@@ -285,10 +306,7 @@ impl Runner {
         let now = self.clock.now();
         Ok(match report.end {
             TickEnd::MoreToDo => Turn::Again,
-            TickEnd::Conflict => {
-                self.clock.sleep_until(now + TimeDelta::seconds(CONFLICT_AGAIN_SECONDS)).await;
-                Turn::Again
-            }
+            TickEnd::Conflict => Turn::DiskFailed,
             TickEnd::Idle if ending.is_some() => Turn::At(report.wake_at),
             TickEnd::Idle => {
                 Turn::At(report.wake_at.into_iter().chain(overdue_at(cursor, order.deadline_seconds, now)).min())

@@ -356,6 +356,30 @@ async fn two_runners_never_work_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_disk_that_is_full_from_any_write_on_has_no_effect_done_again_and_again() {
+    let one_part = Order { finish: Vec::new(), ..order(1) };
+    let untouched = World::new(FakeHost::worker(OLD));
+    untouched.put(&one_part).await;
+    untouched.live().await.unwrap();
+    for write in 1..=untouched.disk.writes() {
+        let world = World::new(FakeHost::worker(OLD));
+        world.put(&one_part).await;
+        world.disk.fill_from(write);
+        let janitor = async {
+            tokio::time::sleep(std::time::Duration::from_secs(1_200)).await;
+            assert!(world.disk.writes() < write + 150, "{write}: {} writes", world.disk.writes());
+            world.disk.free();
+            std::future::pending::<()>().await;
+        };
+        let Either::Left((end, _)) = select(Box::pin(world.live()), Box::pin(janitor)).await else {
+            panic!("a pending future resolved")
+        };
+        assert_eq!(end.unwrap(), RunnerEnd::Answered(TaskState::Done), "{write}");
+        assert_eq!(world.host.done(), EFFECTS[..3], "{write}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_full_disk_is_waited_for() {
     let world = World::new(FakeHost::worker(OLD));
     world.put(&Order { finish: Vec::new(), ..order(1) }).await;
