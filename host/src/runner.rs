@@ -10,23 +10,24 @@ use crate::class::Classing;
 use crate::compile::{compile, refusal, step_of};
 use crate::memory::{Memory, MemoryError};
 use crate::store::FileStore;
-use crate::verdict::{Ending, final_verdict, is_prepared, outputs, overdue_at, under_way};
+use crate::verdict::{Ending, final_verdict, is_begun, is_prepared, outputs, overdue_at, under_way};
 use chrono::TimeDelta;
 use cupcake_crds::node_task::{ErrorClass, NodeInventory, TaskError, TaskState};
 use cupcake_crds::values::OrderKey;
-use cupcake_engine::clock::{Clock, Timestamp};
+use cupcake_engine::clock::{Clock, Timestamp, whole_seconds};
 use cupcake_engine::cursor::{Cursor, RunPhase};
 use cupcake_engine::decide::{Limits, Observed};
-use cupcake_engine::names::{Epoch, RunName};
+use cupcake_engine::event::Event;
+use cupcake_engine::names::{CommitId, Epoch, Reason, RunName};
 use cupcake_engine::registry::{RegistryError, StepRegistry};
-use cupcake_engine::store::{NewRun, RunStore, StoreError, StoredRun};
+use cupcake_engine::store::{Change, NewRun, RunStore, StoreError, StoredRun};
 use cupcake_engine::tick::{Engine, TickEnd, TickError};
 use cupcake_steps::host::await_proceed::MAILBOX_SUBJECT;
 use cupcake_steps::host::kubeadm_upgrade::RECORDS;
 use cupcake_steps::host::params::ORDER_KINDS;
 use cupcake_steps::mailbox::{self, Answer, MailOrder, Mailbox, MailboxError, Verdict, run_name};
 use cupcake_steps::ports::disk::{Disk, DiskError};
-use cupcake_steps::ports::host::{Machine, MachinePorts};
+use cupcake_steps::ports::host::{HostError, Machine, MachinePorts};
 use futures::future::{Either, join, select};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -261,7 +262,7 @@ impl Runner {
     /// Moves a run that was taken as far as it goes now, and answers where it stands.
     async fn advance(&self, mail: &MailOrder, run: StoredRun, changed: &BTreeSet<String>) -> Result<Turn, RunnerError> {
         let order = &mail.order;
-        let ending = self.ending(mail, &run.cursor).await?;
+        let ending = self.ending(mail, &run).await?;
         if let Some(ending) = ending {
             if is_prepared(&run.cursor, &run.dag) {
                 // Between the parts nothing is under way: this is the safe point.
@@ -297,6 +298,7 @@ impl Runner {
         let events = self.store.events(&run.name).await?;
         if let Some((verdict, vertex)) = final_verdict(cursor, dag, &events, ending, order.deadline_seconds) {
             let step = vertex.map(|vertex| (step_of(&vertex).to_owned(), None));
+            let verdict = if is_begun(cursor, dag) { self.heal(verdict).await } else { verdict };
             self.answer(mail, verdict, step, outputs(cursor, dag)).await?;
             return Ok(Turn::Again);
         }
@@ -309,18 +311,67 @@ impl Runner {
             TickEnd::Conflict => Turn::DiskFailed,
             TickEnd::Idle if ending.is_some() => Turn::At(report.wake_at),
             TickEnd::Idle => {
-                Turn::At(report.wake_at.into_iter().chain(overdue_at(cursor, order.deadline_seconds, now)).min())
+                Turn::At(report.wake_at.into_iter().chain(overdue_at(cursor, dag, order.deadline_seconds, now)).min())
             }
         })
     }
 
-    async fn ending(&self, mail: &MailOrder, cursor: &Cursor) -> Result<Option<Ending>, RunnerError> {
+    async fn ending(&self, mail: &MailOrder, run: &StoredRun) -> Result<Option<Ending>, RunnerError> {
         if mail.order.stop || self.mailbox().local_stop().await?.as_ref() == Some(&mail.order.key) {
             return Ok(Some(Ending::Stop));
         }
         let now = self.clock.now();
-        let overdue = overdue_at(cursor, mail.order.deadline_seconds, now).is_some_and(|at| at <= now);
-        Ok((overdue && !cursor.phase().is_final()).then_some(Ending::Overdue))
+        let overdue = overdue_at(&run.cursor, &run.dag, mail.order.deadline_seconds, now).is_some_and(|at| at <= now);
+        Ok((overdue && !run.cursor.phase().is_final()).then_some(Ending::Overdue))
+    }
+
+    /// Puts the machine right before an order is answered for good whose work did not come to its end, and tells what could not
+    /// be: once an order is answered nobody looks after what its steps took apart.
+    async fn heal(&self, verdict: Verdict) -> Verdict {
+        if verdict == Verdict::Done {
+            return verdict;
+        }
+        let Err(error) = self.ports.host.heal().await else {
+            return verdict;
+        };
+        tracing::warn!(%error, "what the order left could not be put right");
+        let message = format!("what it left on the machine could not be put right: {error}");
+        let (healing, reason) = match &error {
+            HostError::Transient(reason) => (ErrorClass::Transient, reason),
+            HostError::Permanent(reason) => (ErrorClass::Permanent, reason),
+            HostError::NeedsOperator(reason) => (ErrorClass::NeedsOperator, reason),
+        };
+        match verdict {
+            Verdict::Failed { error: TaskError { class, code, message: failed } } => {
+                let class = if healing == ErrorClass::NeedsOperator { healing } else { class };
+                Verdict::Failed { error: TaskError { class, code, message: format!("{failed}; {message}") } }
+            }
+            Verdict::Stopped => {
+                Verdict::Failed { error: TaskError { class: healing, code: reason.code.clone(), message } }
+            }
+            Verdict::Working | Verdict::Prepared | Verdict::Done | Verdict::Refused { .. } => verdict,
+        }
+    }
+
+    /// Gives back the time that the machine was off, in which nobody could work: from the last sign of life, a record or an
+    /// answer, until now. Kept in the journal as a pause, which moves the start of the step under way.
+    async fn give_back(&self, mail: &MailOrder, run: StoredRun) -> Result<StoredRun, RunnerError> {
+        let answered = self.answer_to(&mail.order.key).await?.map(|answer| whole_seconds(answer.at));
+        let off = answered.into_iter().fold(run.cursor.clock(), Timestamp::max);
+        let now = whole_seconds(self.clock.now());
+        if run.cursor.phase() != RunPhase::InProgress || now <= off {
+            return Ok(run);
+        }
+        let reason = Reason::new("MachineOff", "the machine was off");
+        let events = vec![Event::Paused { reason, at: off }, Event::Resumed { at: now }];
+        let mut cursor = run.cursor.clone();
+        if let Err(error) = cursor.fold(&events) {
+            tracing::warn!(%error, "the time that the machine was off counts");
+            return Ok(run);
+        }
+        cursor.stamp(CommitId { epoch: run.epoch, sequence: run.cursor.commit_id().sequence + 1 });
+        self.store.commit(&run.name, run.epoch, &run.version, &Change { events, cursor }).await?;
+        Ok(self.store.load(&run.name).await?)
     }
 
     /// The run of an order: the one in the journal, or a new one. The error within is why the order is refused.
@@ -335,10 +386,13 @@ impl Runner {
         let same_boot = memory.as_ref().is_some_and(|memory| memory.boot_id == self.boot_id);
         let stored = if known { self.find(&name).await? } else { None };
         if let Some(run) = stored {
-            if !same_boot {
-                tracing::info!(order = %key, "the machine was rebooted under this order; it goes on");
-                self.remember(mail, memory.as_ref()).await?;
+            if same_boot {
+                return Ok(Ok(run));
             }
+            tracing::info!(order = %key, "the machine was rebooted under this order; it goes on");
+            // Before the boot is remembered: killed in between, the next runner gives back what is left.
+            let run = self.give_back(mail, run).await?;
+            self.remember(mail, memory.as_ref()).await?;
             return Ok(Ok(run));
         }
         let plan = match compile(&mail.order) {
@@ -445,8 +499,9 @@ impl Runner {
 
     async fn damaged(&self, mail: &MailOrder, error: &StoreError) -> Result<Turn, RunnerError> {
         let source = std::error::Error::source(error).map_or_else(String::new, ToString::to_string);
-        let error = refusal("JournalDamaged", source);
-        self.answer(mail, Verdict::Failed { error }, None, BTreeMap::new()).await?;
+        // Nobody can tell what was begun.
+        let verdict = self.heal(Verdict::Failed { error: refusal("JournalDamaged", source) }).await;
+        self.answer(mail, verdict, None, BTreeMap::new()).await?;
         Ok(Turn::Again)
     }
 

@@ -14,7 +14,7 @@ use cupcake_steps::host::params;
 use cupcake_steps::mailbox::{Answer, FOLDER, Mailbox, Verdict, run_name};
 use cupcake_steps::ports::disk::Disk;
 use cupcake_steps::ports::fake_host::{FakeHost, Interruption};
-use cupcake_steps::ports::host::{HostError, MachinePorts};
+use cupcake_steps::ports::host::{HostError, HostOps, MachinePorts, Package};
 use cupcake_steps::ports::memory_disk::{Crash, MemoryDisk};
 use futures::future::{BoxFuture, Either, select};
 use std::sync::Arc;
@@ -166,6 +166,69 @@ async fn a_reboot_under_an_order_is_told_and_the_order_goes_on() {
     world.disk.restart();
     assert_eq!(world.live_through(&order(1)).await, RunnerEnd::Answered(TaskState::Done));
     assert_eq!(world.answer().await.unwrap().boot_id.as_deref(), Some("boot-2"));
+}
+
+impl World {
+    /// Lives until the effect of that number is cut short, loses its power for an hour, and boots.
+    async fn lose_power_in(&self, effect: usize) {
+        self.host.interrupt(effect, Interruption::Between);
+        let death =
+            select(Box::pin(self.host.until_interruption()), Box::pin(run(self.config(), CancellationToken::new())));
+        death.await;
+        tokio::time::sleep(std::time::Duration::from_secs(3_600)).await;
+        self.host.reboot();
+        self.disk.restart();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_time_that_a_machine_was_off_does_not_count_against_its_order() {
+    let short = Order { deadline_seconds: 60, finish: Vec::new(), ..order(1) };
+    let world = World::new(FakeHost::worker(OLD));
+    world.put(&short).await;
+    world.lose_power_in(2).await;
+    world.lose_power_in(1).await;
+    assert_eq!(world.live().await.unwrap(), RunnerEnd::Answered(TaskState::Done));
+    assert_eq!(world.host.done(), EFFECTS[..3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_order_that_fails_or_stops_leaves_no_machine_behind_that_its_steps_took_apart() {
+    for (stop, end) in [(false, TaskState::Failed), (true, TaskState::Stopped)] {
+        let world = World::new(FakeHost::control_plane(OLD));
+        world.put(&Order { finish: Vec::new(), ..order(1) }).await;
+        world.lose_power_in(3).await;
+        world.host.lose_manifest("kube-apiserver");
+        world.host.lose_hold(Package::Kubeadm);
+        world.put(&Order { finish: Vec::new(), stop, ..order(1) }).await;
+        world.host.fail("kubeadm upgrade", HostError::Permanent(Reason::new("KubeadmFailed", "it cannot be run")));
+        assert_eq!(world.live().await.unwrap(), RunnerEnd::Answered(end));
+        let manifests = world.host.static_pods().await.unwrap().manifests;
+        assert!(manifests.contains_key("kube-apiserver"), "{manifests:?}");
+        assert!(world.host.package(Package::Kubeadm).await.unwrap().held);
+        assert_eq!(world.host.done().last().map(String::as_str), Some("heal"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_machine_that_cannot_be_put_right_is_told_with_the_answer() {
+    let world = World::new(FakeHost::worker(OLD));
+    let one_part = Order { finish: Vec::new(), ..order(1) };
+    world.put(&one_part).await;
+    world.host.interrupt(2, Interruption::Between);
+    let death =
+        select(Box::pin(world.host.until_interruption()), Box::pin(run(world.config(), CancellationToken::new())));
+    death.await;
+    world.host.restart();
+    world.disk.restart();
+    world.host.lose_hold(Package::Kubectl);
+    world.host.fail("heal", HostError::NeedsOperator(Reason::new("PackagesBroken", "repair them")));
+    world.put(&Order { stop: true, ..one_part }).await;
+    // The fake fails its effects in order: the install under way comes first, and succeeds.
+    assert_eq!(world.live().await.unwrap(), RunnerEnd::Answered(TaskState::Failed));
+    let answer = world.answer().await.unwrap();
+    let error = answer.verdict.error().unwrap();
+    assert_eq!((error.code.as_str(), error.class), ("PackagesBroken", ErrorClass::NeedsOperator));
 }
 
 #[tokio::test(start_paused = true)]

@@ -169,7 +169,7 @@ impl RealHost {
     /// without kube-apiserver.yaml takes the machine for a worker and reports success. It does not fsync the new one either: a
     /// power cut may leave it in its place without content. The old manifest is always a right one there: the new component
     /// never ran, or its turn is repeated.
-    fn restore_manifests(&self) -> Result<(), HostError> {
+    pub(super) fn restore_manifests(&self) -> Result<(), HostError> {
         if self.files.role() == NodeRole::Worker {
             return Ok(());
         }
@@ -220,6 +220,7 @@ mod tests {
     use super::*;
     use crate::real::test_folder::TestFolder;
     use crate::real::tests::host_in;
+    use cupcake_steps::ports::host::HostOps;
 
     const BACKUP: &str = "/etc/kubernetes/tmp/kubeadm-backup-manifests-2026-11-22-17-29-23";
 
@@ -322,6 +323,20 @@ mod tests {
         folder.write(&format!("{MANIFESTS}/etcd.yaml"), "");
         let error = host_in(&folder).restore_manifests().expect_err("there is a member, and no copy of its manifest");
         assert!(matches!(&error, HostError::NeedsOperator(reason) if reason.code == "ManifestMissing"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_machine_is_healed_of_whatever_is_wrong_even_if_one_part_cannot_be() {
+        let folder = control_plane("heal-all");
+        fs::remove_file(folder.path(&format!("{MANIFESTS}/kube-scheduler.yaml"))).expect("there");
+        folder
+            .be_the_machine(&[("dpkg-query", "printf 'install\\tok\\tinstalled\\t1.33.13-1.1\\n'"), ("apt-mark", "")]);
+        let error = host_in(&folder).heal().await.expect_err("there is no copy of the manifest");
+        assert!(matches!(&error, HostError::NeedsOperator(reason) if reason.code == "ManifestMissing"), "{error}");
+        assert!(folder.calls().contains(&"apt-mark hold kubeadm kubelet kubectl".to_owned()));
+        folder.write(&format!("{BACKUP}/kube-scheduler.yaml"), manifest("kube-scheduler", "moved-away"));
+        host_in(&folder).heal().await.expect("healed");
+        assert!(folder.path(&format!("{MANIFESTS}/kube-scheduler.yaml")).exists());
     }
 
     #[tokio::test]

@@ -174,6 +174,9 @@ pub trait HostOps: Send + Sync {
     /// Runs kubeadm's upgrade to its end, after putting back manifests that an interrupted one took away or left empty. What
     /// kubeadm wrote is durable when this returns.
     async fn kubeadm_upgrade(&self, how: KubeadmUpgrade, version: &KubeVersion) -> Result<(), HostError>;
+    /// Puts right what an operation that was cut short may have taken apart, wherever it was: manifests are put back, packages
+    /// are held. Needs no cluster, and changes nothing on a machine that is as it should be.
+    async fn heal(&self) -> Result<(), HostError>;
     /// The static pods.
     async fn static_pods(&self) -> Result<StaticPods, HostError>;
     /// The kubelet.
