@@ -361,6 +361,31 @@ async fn an_order_beside_an_unfinished_one_is_refused_until_a_person_gives_that_
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_order_that_stopped_between_its_parts_stands_in_nobodys_way_even_after_a_refused_one() {
+    let world = World::new(FakeHost::worker(OLD));
+    world.put(&order(1)).await;
+    let operator = async {
+        let disk = world.disk.steady();
+        let mut seen = 0;
+        while world.answer().await.is_none() {
+            seen = disk.changed(FOLDER, seen).await;
+        }
+        world.put(&Order { stop: true, ..order(1) }).await;
+        std::future::pending::<()>().await;
+    };
+    let asked = tokio::time::Instant::now();
+    let Either::Left((end, _)) = select(Box::pin(world.live()), Box::pin(operator)).await else {
+        panic!("a pending future resolved")
+    };
+    assert_eq!(end.unwrap(), RunnerEnd::Answered(TaskState::Stopped));
+    assert!(asked.elapsed().as_secs() < 5, "a stop is heard at once");
+    world.put(&Order { prepare: Vec::new(), finish: Vec::new(), ..order(2) }).await;
+    assert_eq!(world.refused().await, "EmptyOrder");
+    world.put(&order(3)).await;
+    assert_eq!(world.live_through(&order(3)).await, RunnerEnd::Answered(TaskState::Done));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_damaged_journal_fails_the_order_with_the_file_named() {
     let world = World::new(FakeHost::worker(OLD));
     world.put(&order(1)).await;
