@@ -307,6 +307,18 @@ async fn a_failure_keeps_its_code_class_and_whole_message() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn kubeadm_runs_once_an_order_and_what_may_pass_is_for_the_next_order_while_an_install_is_tried_again() {
+    let world = World::new(FakeHost::worker(OLD));
+    world.put(&order(1)).await;
+    world.host.fail("install kubeadm", HostError::Transient(Reason::new("MirrorAway", "no answer")));
+    world.host.fail("kubeadm upgrade", HostError::Transient(Reason::new("StaticPodUnchanged", "went back")));
+    assert_eq!(world.live().await.unwrap(), RunnerEnd::Answered(TaskState::Failed));
+    assert_eq!(world.answer().await.unwrap().verdict.error().unwrap().class, ErrorClass::Transient);
+    let began = |effect: &str| world.host.begun().iter().filter(|begun| begun.starts_with(effect)).count();
+    assert_eq!((began("install kubeadm"), began("kubeadm upgrade")), (2, 1));
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_cannot_be_done_is_refused_whole_and_by_name() {
     let unknown = |kind: &str| Order { finish: vec![step("x", kind, &serde_json::json!({}))], ..order(1) };
     let cases = [

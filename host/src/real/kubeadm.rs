@@ -16,7 +16,9 @@ const UPGRADE_LIMIT: Duration = Duration::from_secs(30 * 60);
 /// How long the API server is waited for before kubeadm begins, and how often it is asked.
 const API_SERVER_LIMIT: Duration = Duration::from_secs(5 * 60);
 const API_SERVER_AGAIN: Duration = Duration::from_secs(3);
-/// Credentials that may ask for /readyz: kubeadm's own on a control plane, the kubelet's elsewhere.
+/// What it has to answer first: that it is ready, and what kubeadm asks for first.
+const QUESTIONS: [&str; 2] = ["/readyz", "/api/v1/namespaces/kube-system/configmaps/kubeadm-config"];
+/// Credentials that may ask that: kubeadm's own on a control plane, the kubelet's elsewhere.
 const KUBECONFIGS: [&str; 2] = ["/etc/kubernetes/admin.conf", "/etc/kubernetes/kubelet.conf"];
 /// Where kubeadm keeps the manifests that it replaces (cmd/kubeadm/app/constants: `TempDir`, `CreateTimestampDir`).
 const BACKUPS: &str = "/etc/kubernetes/tmp";
@@ -100,7 +102,7 @@ impl RealHost {
             ));
         }
         self.restore_manifests()?;
-        self.await_api_server().await?;
+        self.await_api_server(API_SERVER_AGAIN).await?;
         let version = version.with_v();
         let arguments = match how {
             KubeadmUpgrade::Apply => vec!["upgrade", "apply", version.as_str(), "--yes"],
@@ -131,35 +133,41 @@ impl RealHost {
         Ok(())
     }
 
-    /// Waits until the API server answers that it is ready, as this machine reaches it.
+    /// Waits until the API server is ready and gives kubeadm its configuration, as this machine reaches it.
     ///
-    /// After a boot, or when the manifest of a static pod was just put back, a single control plane needs up to two minutes.
-    /// kubeadm itself gives up after ten seconds, and each time costs an attempt.
-    async fn await_api_server(&self) -> Result<(), HostError> {
+    /// After a boot, or when the manifest of a static pod was just put back, a single control plane needs up to two minutes, and
+    /// its authorizers a moment more until they know anybody's rights. kubeadm itself gives up after ten seconds, and each time
+    /// costs an order.
+    async fn await_api_server(&self, again: Duration) -> Result<(), HostError> {
         let Some(kubeconfig) = KUBECONFIGS.into_iter().find(|kubeconfig| self.files.has(kubeconfig)) else {
             return Ok(());
         };
         let since = tokio::time::Instant::now();
-        loop {
-            let arguments = ["--kubeconfig", kubeconfig, "--request-timeout=5s", "get", "--raw", "/readyz"];
-            let error = match Program::asking("kubectl", arguments).run().await {
-                // Without kubectl the question cannot be asked; kubeadm will see.
-                Ok(_) | Err(ProgramError::Missing { .. }) => return Ok(()),
-                Err(error) => error,
-            };
-            if since.elapsed() >= API_SERVER_LIMIT {
-                return Err(transient(
-                    "ApiServerAway",
-                    format!(
-                        "the API server was not ready within {} s: {}",
-                        API_SERVER_LIMIT.as_secs(),
-                        failure::chain(&error)
-                    ),
-                ));
+        for question in QUESTIONS {
+            loop {
+                let arguments = ["--kubeconfig", kubeconfig, "--request-timeout=5s", "get", "--raw", question];
+                let error = match Program::asking("kubectl", arguments).run().await {
+                    // Without kubectl the question cannot be asked; kubeadm will see.
+                    Ok(_) | Err(ProgramError::Missing { .. }) => break,
+                    // An answer, too: kubeadm says better than we what is wrong with the cluster.
+                    Err(error) if error.last_lines().contains("(NotFound)") => break,
+                    Err(error) => error,
+                };
+                if since.elapsed() >= API_SERVER_LIMIT {
+                    return Err(transient(
+                        "ApiServerAway",
+                        format!(
+                            "the API server was not ready within {} s: {}",
+                            API_SERVER_LIMIT.as_secs(),
+                            failure::chain(&error)
+                        ),
+                    ));
+                }
+                tracing::info!("waits for the API server: {}", failure::chain(&error));
+                tokio::time::sleep(again).await;
             }
-            tracing::info!("waits for the API server: {}", failure::chain(&error));
-            tokio::time::sleep(API_SERVER_AGAIN).await;
         }
+        Ok(())
     }
 
     /// Puts back manifests that an interrupted upgrade left absent or empty.
@@ -353,6 +361,23 @@ mod tests {
         fs::remove_file(folder.path(&format!("{MANIFESTS}/kube-scheduler.yaml"))).expect("there");
         let error = host_in(&folder).restore_manifests().expect_err("it is missing");
         assert!(matches!(&error, HostError::NeedsOperator(reason) if reason.code == "ManifestMissing"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn kubeadm_waits_for_an_api_server_that_is_away_or_does_not_know_anybodys_rights_yet() {
+        let folder = TestFolder::new("await-api");
+        folder.write("/etc/kubernetes/kubelet.conf", "");
+        // The first two questions find nobody; the third one is answered, the fourth is forbidden, the fifth is answered.
+        let kubectl = "echo x >>$here/asked; set -- $(/bin/cat $here/asked)
+            case $# in
+            1|2) echo 'connection refused'; exit 1;;
+            4) echo 'Error from server (Forbidden): configmaps \"kubeadm-config\" is forbidden'; exit 1;;
+            esac";
+        folder.be_the_machine(&[("kubectl", kubectl)]);
+        host_in(&folder).await_api_server(Duration::ZERO).await.expect("it came back");
+        let asked = folder.calls();
+        assert_eq!(asked.len(), 5, "{asked:?}");
+        assert!(asked[4].ends_with("/configmaps/kubeadm-config"), "{asked:?}");
     }
 
     #[test]
