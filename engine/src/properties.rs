@@ -342,6 +342,22 @@ fn what_was_done_while_nobody_looked_is_seen_before_its_deadline_fails_it() {
 }
 
 #[test]
+fn a_clock_that_went_back_keeps_nobody_from_looking() {
+    let (new, registry) = three_goals();
+    let store = Arc::new(MemoryStore::new());
+    let clock = Arc::new(SimClock::starting_at(start()));
+    block_on(store.create(&new)).unwrap();
+    let world = World::default();
+    world.never.lock().unwrap().insert("b".into());
+    let engine = Engine::new(registry, store, clock.clone());
+    let tick = || block_on(engine.tick(&run_name(), Epoch(1), &world, &Observed::default(), &BTreeSet::new())).unwrap();
+    assert_eq!(tick().cursor.phase(), RunPhase::InProgress);
+    clock.advance(TimeDelta::days(-1));
+    world.never.lock().unwrap().clear();
+    assert_eq!(tick().cursor.phase(), RunPhase::Succeeded, "b is not looked at only in a day");
+}
+
+#[test]
 fn a_cancel_ends_a_step_that_only_waits_to_act_and_a_pause_under_it() {
     let (new, registry) = three_goals();
     let store = Arc::new(MemoryStore::new());

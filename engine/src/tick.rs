@@ -308,7 +308,9 @@ impl<D: Domain> Engine<D> {
             return true;
         };
         let attempt = run.cursor.state(vertex).map_or(0, |state| state.attempts());
+        // A clock behind the run's own says nothing about times that were set before it went back: days may be between them.
         pause.attempt != attempt
+            || now < run.cursor.clock()
             || pause.wait.until <= now
             || pause.wait.on.iter().any(|subject| changed.contains(subject))
     }

@@ -40,6 +40,9 @@ pub const LOCK: &str = "runner.lock";
 const CALL_SECONDS_MAX: u32 = 604_800;
 /// How long a step is at work before the answer names it, in seconds: short ones cost no write.
 const PROGRESS_SECONDS: i64 = 30;
+/// How long the runner sleeps at most, in seconds: a clock that is set right meanwhile (machines boot with wrong ones) wakes
+/// nobody whose sleep was measured before.
+const SLEEP_SECONDS_MAX: i64 = 30;
 /// How soon a disk is tried again that failed, in seconds; doubles with each further failure in a row.
 const DISK_AGAIN_SECONDS: i64 = 5;
 /// The longest such wait, in seconds.
@@ -223,15 +226,13 @@ impl Runner {
                     continue;
                 }
             };
+            let latest = self.clock.now() + TimeDelta::seconds(SLEEP_SECONDS_MAX);
+            let until = until.map_or(latest, |until| until.min(latest));
             let change = self.disk().changed(mailbox::FOLDER, seen);
-            match until {
-                Some(until) => match select(change, self.clock.sleep_until(until)).await {
-                    Either::Left((count, _)) => seen = count,
-                    Either::Right(((), _)) => continue,
-                },
-                None => seen = change.await,
+            if let Either::Left((count, _)) = select(change, self.clock.sleep_until(until)).await {
+                seen = count;
+                changed.insert(MAILBOX_SUBJECT.to_owned());
             }
-            changed.insert(MAILBOX_SUBJECT.to_owned());
         }
     }
 
@@ -381,7 +382,8 @@ impl Runner {
         let same_boot = memory.as_ref().is_some_and(|memory| memory.boot_id == self.boot_id);
         let stored = if known { self.find(&name).await? } else { None };
         if let Some(run) = stored {
-            if same_boot {
+            // By a clock behind the journal nobody can tell how long the machine was off: once it is set right.
+            if same_boot || whole_seconds(self.clock.now()) < run.cursor.clock() {
                 return Ok(Ok(run));
             }
             tracing::info!(order = %key, "the machine was rebooted under this order; it goes on");

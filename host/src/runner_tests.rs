@@ -17,19 +17,25 @@ use cupcake_steps::ports::fake_host::{FakeHost, Interruption};
 use cupcake_steps::ports::host::{HostError, HostOps, MachinePorts, Package};
 use cupcake_steps::ports::memory_disk::{Crash, MemoryDisk};
 use futures::future::{BoxFuture, Either, select};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// Paused tokio time as a clock: it passes when everybody waits.
+/// Paused tokio time as a clock: it passes when everybody waits, and may be set, which wakes nobody.
 struct PausedClock {
-    base: Timestamp,
+    base: Mutex<Timestamp>,
     start: Instant,
+}
+
+impl PausedClock {
+    fn set(&self, by: TimeDelta) {
+        *self.base.lock().unwrap() += by;
+    }
 }
 
 impl Clock for PausedClock {
     fn now(&self) -> Timestamp {
-        self.base + TimeDelta::from_std(self.start.elapsed()).unwrap()
+        *self.base.lock().unwrap() + TimeDelta::from_std(self.start.elapsed()).unwrap()
     }
 
     fn sleep_until(&self, until: Timestamp) -> BoxFuture<'static, ()> {
@@ -48,7 +54,11 @@ struct World {
 impl World {
     fn new(host: FakeHost) -> Self {
         let base = DateTime::from_timestamp(1_790_000_000, 0).unwrap();
-        Self { host, disk: MemoryDisk::new(), clock: Arc::new(PausedClock { base, start: Instant::now() }) }
+        Self {
+            host,
+            disk: MemoryDisk::new(),
+            clock: Arc::new(PausedClock { base: Mutex::new(base), start: Instant::now() }),
+        }
     }
 
     fn config(&self) -> RunnerConfig {
@@ -190,6 +200,26 @@ async fn the_time_that_a_machine_was_off_does_not_count_against_its_order() {
     world.lose_power_in(1).await;
     assert_eq!(world.live().await.unwrap(), RunnerEnd::Answered(TaskState::Done));
     assert_eq!(world.host.done(), EFFECTS[..3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_boots_a_day_behind_holds_nobody_up_once_it_is_set_right() {
+    let world = World::new(FakeHost::worker(OLD));
+    world.put(&Order { finish: Vec::new(), ..order(1) }).await;
+    world.lose_power_in(2).await;
+    world.clock.set(TimeDelta::days(-1));
+    world.host.fail("install kubeadm", HostError::Transient(Reason::new("MirrorAway", "no answer")));
+    let booted = Instant::now();
+    let time_server = async {
+        tokio::time::sleep(std::time::Duration::from_secs(100)).await;
+        world.clock.set(TimeDelta::days(1));
+        std::future::pending::<()>().await;
+    };
+    let Either::Left((end, _)) = select(Box::pin(world.live()), Box::pin(time_server)).await else {
+        panic!("a pending future resolved")
+    };
+    assert_eq!(end.unwrap(), RunnerEnd::Answered(TaskState::Done));
+    assert!(booted.elapsed().as_secs() < 200, "{:?}", booted.elapsed());
 }
 
 #[tokio::test(start_paused = true)]
