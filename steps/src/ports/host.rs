@@ -145,6 +145,9 @@ pub struct SnapshotInfo {
     pub taken_at: Timestamp,
 }
 
+/// The longest name of a snapshot, in characters: a file name (255 bytes) with room for what is put before and behind it.
+pub const SNAPSHOT_NAME_CHARS_MAX: usize = 200;
+
 /// What a host step can do.
 ///
 /// # Guarantees
