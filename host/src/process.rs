@@ -2,6 +2,7 @@
 
 use crate::memory::Memory;
 use crate::real::{RealHost, Settings, probe_machine};
+use crate::runner::LOCK;
 use crate::store::FileStore;
 use crate::unit::UnitFile;
 use crate::verdict::under_way;
@@ -97,7 +98,11 @@ async fn work(folder: &Folder, node_name: Option<String>) -> anyhow::Result<Exit
         }
     }
     let end = crate::run(RunnerConfig { ports, clock, node_name }, shutdown).await?;
-    tracing::info!(?end, "ends");
+    if end == RunnerEnd::AnotherRuns {
+        tracing::warn!("another process holds {}/{LOCK}: this runner does nothing", folder.dir.display());
+    } else {
+        tracing::info!(?end, "ends");
+    }
     match (end, &unit) {
         (RunnerEnd::Idle | RunnerEnd::Answered(_), Some(unit)) => unit.remove().await?,
         (RunnerEnd::Idle | RunnerEnd::Answered(_), None) | (RunnerEnd::AnotherRuns | RunnerEnd::Shutdown, _) => {}

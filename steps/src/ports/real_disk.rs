@@ -7,9 +7,9 @@ use async_trait::async_trait;
 use rustix::fs::{FlockOperation, flock, inotify};
 use rustix::io::Errno;
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -187,9 +187,13 @@ fn list(folder: &Path) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
+/// Whoever can open a file can lock it, so neither it nor its folder may be anybody's but root's: the kubelet makes the folder
+/// for all to see when a pod asks for it first, and earlier releases made the file so.
 fn lock(path: &Path) -> io::Result<Option<DiskLock>> {
     make_folder(folder_of(path))?;
-    let file = OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
+    fs::set_permissions(folder_of(path), Permissions::from_mode(0o700))?;
+    let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
+    file.set_permissions(Permissions::from_mode(0o600))?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(Some(DiskLock::new(file))),
         Err(Errno::AGAIN) => Ok(None),
@@ -292,6 +296,20 @@ mod tests {
         assert!(other.lock("runner.lock").await.unwrap().is_none());
         drop(held);
         assert!(other.lock("runner.lock").await.unwrap().is_some());
+        fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_lock_and_its_folder_are_closed_to_others_however_they_came_into_being() {
+        let folder = folder("lock-mode");
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let disk = RealDisk::below(&folder);
+        disk.lock("runner.lock").await.unwrap().expect("it is free");
+        assert_eq!((mode(&folder), mode(&folder.join("runner.lock"))), (0o700, 0o600));
+        fs::set_permissions(&folder, Permissions::from_mode(0o755)).unwrap();
+        fs::set_permissions(folder.join("runner.lock"), Permissions::from_mode(0o644)).unwrap();
+        disk.lock("runner.lock").await.unwrap().expect("it is free");
+        assert_eq!((mode(&folder), mode(&folder.join("runner.lock"))), (0o700, 0o600));
         fs::remove_dir_all(&folder).unwrap();
     }
 }
