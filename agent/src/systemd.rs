@@ -172,8 +172,8 @@ fn install(source: &Path, folder: &Path) -> std::io::Result<PathBuf> {
         return Ok(target);
     }
     fs::create_dir_all(folder)?;
-    let temporary = folder.join(format!("cupcake-host-{digest:016x}.tmp"));
-    let mut file = File::create(&temporary)?;
+    clear(folder)?;
+    let (temporary, mut file) = temporary(&target)?;
     file.write_all(&bytes)?;
     file.set_permissions(Permissions::from_mode(0o755))?;
     file.sync_all()?;
@@ -181,6 +181,32 @@ fn install(source: &Path, folder: &Path) -> std::io::Result<PathBuf> {
     fs::rename(&temporary, &target)?;
     File::open(folder)?.sync_all()?;
     Ok(target)
+}
+
+/// Removes what a crash left half written. If another agent writes it just now, that one's rename fails, and it tries again.
+fn clear(folder: &Path) -> std::io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|ending| ending == "tmp") {
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+                Ok(()) | Err(_) => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A new file beside the target that no other agent of this node writes: each may be process 1 of its pod.
+fn temporary(target: &Path) -> std::io::Result<(PathBuf, File)> {
+    let mut number = 0_u32;
+    loop {
+        let name = target.with_extension(format!("{}-{number}.tmp", std::process::id()));
+        match File::create_new(&name) {
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => number += 1,
+            opened => return Ok((name, opened?)),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -291,6 +317,21 @@ mod tests {
         assert_eq!(installed.len(), 1);
         assert!(calls.contains(&installed[0].display().to_string()), "{calls}");
         assert_eq!(fs::metadata(&installed[0]).unwrap().permissions().mode() & 0o777, 0o755);
+        fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn two_agents_that_install_one_program_never_write_one_file() {
+        let folder = folder("install");
+        fs::write(folder.join("program"), b"#!/bin/true").unwrap();
+        let target = folder.join("bin").join("cupcake-host-00");
+        fs::create_dir_all(folder.join("bin")).unwrap();
+        let (first, _own) = temporary(&target).unwrap();
+        let (second, _other) = temporary(&target).unwrap();
+        assert_ne!(first, second);
+        let installed = install(&folder.join("program"), &folder.join("bin")).unwrap();
+        assert_eq!(fs::read(&installed).unwrap(), b"#!/bin/true");
+        assert_eq!(fs::read_dir(folder.join("bin")).unwrap().count(), 1, "what was left half written is gone");
         fs::remove_dir_all(&folder).unwrap();
     }
 
