@@ -1,5 +1,6 @@
 //! The edge between the runner and its process: arguments, signals, the real machine. Used by `main` only.
 
+use crate::boot::BootUnit;
 use crate::memory::Memory;
 use crate::real::{RealHost, Settings, probe_machine};
 use crate::runner::LOCK;
@@ -87,25 +88,13 @@ async fn work(folder: &Folder, node_name: Option<String>) -> anyhow::Result<Exit
     let settings = Settings { state: folder.dir.clone(), ..Settings::of_this_machine(clock.clone()) };
     let ports = MachinePorts { host: Arc::new(RealHost::new(settings)), disk: folder.disk() };
     let shutdown = shutdown_on_signals()?;
-    let unit = UnitFile::of_this_machine();
-    if let Some(unit) = &unit {
-        let kept = unit.keep(&std::env::current_exe()?, &folder.dir, node_name.as_deref()).await;
-        if let Err(error) = kept {
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "a reboot in the middle would not be gone on from"
-            );
-        }
-    }
-    let end = crate::run(RunnerConfig { ports, clock, node_name }, shutdown).await?;
+    let unit = UnitFile::of_this_machine(&std::env::current_exe()?, &folder.dir, node_name.as_deref());
+    let boot = unit.map(|unit| Arc::new(unit) as Arc<dyn BootUnit>);
+    let end = crate::run(RunnerConfig { ports, clock, node_name, boot }, shutdown).await?;
     if end == RunnerEnd::AnotherRuns {
         tracing::warn!("another process holds {}/{LOCK}: this runner does nothing", folder.dir.display());
     } else {
         tracing::info!(?end, "ends");
-    }
-    match (end, &unit) {
-        (RunnerEnd::Idle | RunnerEnd::Answered(_), Some(unit)) => unit.remove().await?,
-        (RunnerEnd::Idle | RunnerEnd::Answered(_), None) | (RunnerEnd::AnotherRuns | RunnerEnd::Shutdown, _) => {}
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -6,6 +6,7 @@
 //!                        └──── wait: a change of the mailbox, the engine's time ◄─┘
 //! ```
 
+use crate::boot::{BootUnit, BootUnitError};
 use crate::class::Classing;
 use crate::compile::{compile, refusal, step_of};
 use crate::memory::{Memory, MemoryError};
@@ -56,6 +57,8 @@ pub struct RunnerConfig {
     pub clock: Arc<dyn Clock>,
     /// The node that this machine is; orders for another one are refused. `None`: the node of its first order.
     pub node_name: Option<String>,
+    /// How a boot starts the runner again while it has work. `None`: somebody else sees to that.
+    pub boot: Option<Arc<dyn BootUnit>>,
 }
 
 /// Why a runner ended that did not fail.
@@ -86,6 +89,9 @@ pub enum RunnerError {
     /// The lock or a file cannot be reached.
     #[error("the runner's folder cannot be used")]
     Disk(#[from] DiskError),
+    /// A boot would not start the runner again.
+    #[error("a boot would not start the runner again")]
+    Boot(#[from] BootUnitError),
     /// Two steps of one kind: a mistake in this release.
     #[error("host steps cannot be registered")]
     Registry(#[from] RegistryError),
@@ -98,6 +104,7 @@ impl RunnerError {
             Self::Mailbox(MailboxError::Disk(_))
             | Self::Memory(MemoryError::Disk(_))
             | Self::Disk(_)
+            | Self::Boot(BootUnitError::Unwritable(_))
             | Self::Store(StoreError::Unavailable { .. } | StoreError::Conflict(_)) => true,
             Self::Mailbox(
                 MailboxError::Malformed { .. }
@@ -110,6 +117,7 @@ impl RunnerError {
                 | MailboxError::Answered(_),
             )
             | Self::Memory(MemoryError::Damaged(_))
+            | Self::Boot(BootUnitError::OtherFolder { .. })
             | Self::Store(
                 StoreError::NotFound(_)
                 | StoreError::Fenced { .. }
@@ -125,7 +133,8 @@ impl RunnerError {
 ///
 /// # Guarantees
 /// No effect before it is journalled; none whose completion was recorded again, whatever crashed in between. The work of one
-/// order never overlaps with another's: a lock is held, and an order is refused while an earlier one has no end.
+/// order never overlaps with another's: a lock is held, and an order is refused while an earlier one has no end. No effect
+/// before a boot would start the runner again; that is let go of once nothing is open.
 ///
 /// # Assumptions
 /// Dropping it is like a crash: dropped operations end with it, and the next runner goes on from the journal.
@@ -137,16 +146,22 @@ pub async fn run(config: RunnerConfig, shutdown: CancellationToken) -> Result<Ru
         return Ok(RunnerEnd::AnotherRuns);
     };
     let runner = Runner::new(config).await?;
-    match select(Box::pin(shutdown.cancelled()), Box::pin(runner.work())).await {
-        Either::Left(((), _)) => Ok(RunnerEnd::Shutdown),
-        Either::Right((end, _)) => end,
+    let end = match select(Box::pin(shutdown.cancelled()), Box::pin(runner.work())).await {
+        Either::Left(((), _)) => return Ok(RunnerEnd::Shutdown),
+        Either::Right((end, _)) => end?,
+    };
+    if let Some(boot) = &runner.boot {
+        // Nothing is open any more. Under the lock still: the next runner may keep it a moment later.
+        boot.remove().await?;
     }
+    Ok(end)
 }
 
 struct Runner {
     ports: MachinePorts,
     clock: Arc<dyn Clock>,
     node_name: Option<String>,
+    boot: Option<Arc<dyn BootUnit>>,
     boot_id: Option<String>,
     registry: Arc<StepRegistry<Machine>>,
     store: Arc<FileStore>,
@@ -173,7 +188,7 @@ fn disk_again(failures: u32) -> TimeDelta {
 
 impl Runner {
     async fn new(config: RunnerConfig) -> Result<Self, RunnerError> {
-        let RunnerConfig { ports, clock, node_name } = config;
+        let RunnerConfig { ports, clock, node_name, boot } = config;
         let mut registry = Classing(StepRegistry::new());
         cupcake_steps::host::register(&mut registry)?;
         let registry = Arc::new(registry.0);
@@ -187,7 +202,7 @@ impl Runner {
                 None
             }
         };
-        Ok(Self { ports, clock, node_name, boot_id, registry, store, engine })
+        Ok(Self { ports, clock, node_name, boot, boot_id, registry, store, engine })
     }
 
     fn disk(&self) -> &dyn Disk {
@@ -267,6 +282,10 @@ impl Runner {
         if ending.is_some() {
             // The journal says that it ended before the answer does: the next order asks the journal.
             self.store.cancel(&run.name);
+        } else if let Some(boot) = &self.boot {
+            // Before the first effect: on a single control plane nobody else could start the runner after a boot, since the API
+            // may be away because of what the runner was doing.
+            boot.keep().await?;
         }
         let epoch = Epoch(order.epoch).max(run.epoch);
         let observed = Observed::default();

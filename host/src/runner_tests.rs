@@ -4,8 +4,10 @@
     reason = "these tests run on tokio's paused time, which is made of its clock and sleeps"
 )]
 
-use crate::runner::{RunnerConfig, RunnerEnd, RunnerError, run};
+use crate::boot::{BootUnit, BootUnitError};
+use crate::runner::{LOCK, RunnerConfig, RunnerEnd, RunnerError, run};
 use crate::samples::{EFFECTS, NEW, OLD, mail, order, step};
+use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta};
 use cupcake_crds::node_task::{ErrorClass, Order, TaskState};
 use cupcake_engine::clock::{Clock, Timestamp};
@@ -44,6 +46,42 @@ impl Clock for PausedClock {
     }
 }
 
+/// A unit that cannot be kept a few times; says whether the lock was held whenever it was called.
+struct Unit {
+    disk: MemoryDisk,
+    fails: Mutex<u32>,
+    calls: Mutex<Vec<(&'static str, bool)>>,
+}
+
+impl Unit {
+    fn failing(world: &World, times: u32) -> Arc<Self> {
+        Arc::new(Self { disk: world.disk.clone(), fails: Mutex::new(times), calls: Mutex::default() })
+    }
+
+    async fn called(&self, what: &'static str) {
+        let locked = self.disk.lock(LOCK).await.unwrap().is_none();
+        self.calls.lock().unwrap().push((what, locked));
+    }
+}
+
+#[async_trait]
+impl BootUnit for Unit {
+    async fn keep(&self) -> Result<(), BootUnitError> {
+        self.called("keep").await;
+        let mut fails = self.fails.lock().unwrap();
+        if *fails > 0 {
+            *fails -= 1;
+            return Err(BootUnitError::Unwritable("read-only".into()));
+        }
+        Ok(())
+    }
+
+    async fn remove(&self) -> Result<(), BootUnitError> {
+        self.called("remove").await;
+        Ok(())
+    }
+}
+
 /// A machine with its disk, and whoever stands at the other end of the mailbox.
 struct World {
     host: FakeHost,
@@ -63,7 +101,7 @@ impl World {
 
     fn config(&self) -> RunnerConfig {
         let ports = MachinePorts { host: Arc::new(self.host.clone()), disk: Arc::new(self.disk.clone()) };
-        RunnerConfig { ports, clock: self.clock.clone(), node_name: None }
+        RunnerConfig { ports, clock: self.clock.clone(), node_name: None, boot: None }
     }
 
     async fn put(&self, order: &Order) {
@@ -470,6 +508,34 @@ async fn inventories_are_answered_idle_and_while_an_order_is_worked_on() {
         }
     };
     assert!(matches!(select(Box::pin(world.live()), Box::pin(asks)).await, Either::Right(_)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_begun_before_a_boot_would_go_on_with_it_and_that_ends_with_the_work() {
+    let world = World::new(FakeHost::worker(OLD));
+    let unit = Unit::failing(&world, 3);
+    let config = || RunnerConfig { boot: Some(unit.clone()), ..world.config() };
+    world.put(&Order { finish: Vec::new(), ..order(1) }).await;
+    let runner = Box::pin(run(config(), CancellationToken::new()));
+    let early = Box::pin(tokio::time::sleep(std::time::Duration::from_secs(14)));
+    let Either::Right(((), runner)) = select(runner, early).await else { panic!("it cannot have ended") };
+    assert!(world.host.begun().is_empty(), "{:?}", world.host.begun());
+    assert_eq!(run(config(), CancellationToken::new()).await.unwrap(), RunnerEnd::AnotherRuns);
+    assert_eq!(runner.await.unwrap(), RunnerEnd::Answered(TaskState::Done));
+    let calls = unit.calls.lock().unwrap().clone();
+    assert!(calls.iter().all(|(_, locked)| *locked), "{calls:?}");
+    let removed = calls.iter().filter(|(what, _)| *what == "remove").count();
+    assert_eq!((removed, calls.last().map(|(what, _)| *what)), (1, Some("remove")), "{calls:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_order_that_cannot_be_begun_in_its_time_is_answered_and_did_nothing() {
+    let world = World::new(FakeHost::worker(OLD));
+    world.put(&order(1)).await;
+    let config = RunnerConfig { boot: Some(Unit::failing(&world, u32::MAX)), ..world.config() };
+    assert_eq!(run(config, CancellationToken::new()).await.unwrap(), RunnerEnd::Answered(TaskState::Failed));
+    assert_eq!(world.answer().await.unwrap().verdict.error().unwrap().code, "DeadlineExceeded");
+    assert!(world.host.begun().is_empty());
 }
 
 #[tokio::test(start_paused = true)]
