@@ -11,6 +11,7 @@
 
 pub mod boot;
 pub mod compile;
+pub mod forget;
 pub mod memory;
 pub mod runner;
 pub mod store;

@@ -45,6 +45,8 @@ enum Command {
     Status(Folder),
     /// Asks the order under way to stop at its next safe point.
     Stop(Folder),
+    /// Forgets the cluster that this machine was part of, for one that was reset and joins another cluster.
+    Forget(Folder),
     /// Prints what the machine is and carries, as JSON.
     ProbeMachine,
 }
@@ -74,6 +76,11 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Run { folder, node_name } => work(&folder, node_name).await,
         Command::Status(folder) => status(&folder).await,
         Command::Stop(folder) => stop(&folder).await,
+        Command::Forget(folder) => {
+            crate::forget::forget(&folder.disk()).await?;
+            writeln!(std::io::stdout(), "forgot the last order and its cluster; a new one may give orders here")?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::ProbeMachine => {
             let host = RealHost::new(Settings::of_this_machine(Arc::new(RealClock)));
             let probed = probe_machine(&host).await;

@@ -465,8 +465,11 @@ impl Runner {
             return Ok(Ok(()));
         };
         if mail.order.epoch < memory.epoch {
-            let message =
-                format!("the order has epoch {}, this machine has worked for epoch {}", mail.order.epoch, memory.epoch);
+            let message = format!(
+                "the order has epoch {}, this machine has worked for epoch {}; if that was another cluster's, \
+                 `cupcake-host forget` on the machine lets go of it",
+                mail.order.epoch, memory.epoch
+            );
             return Ok(Err(TaskError { class: ErrorClass::Transient, code: "StaleEpoch".to_owned(), message }));
         }
         if self.is_open(&memory.key).await? {

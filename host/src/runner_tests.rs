@@ -5,6 +5,7 @@
 )]
 
 use crate::boot::{BootUnit, BootUnitError};
+use crate::forget::{ForgetError, forget};
 use crate::runner::{LOCK, RunnerConfig, RunnerEnd, RunnerError, run};
 use crate::samples::{EFFECTS, NEW, OLD, mail, order, step};
 use async_trait::async_trait;
@@ -13,8 +14,8 @@ use cupcake_crds::node_task::{ErrorClass, Order, TaskState};
 use cupcake_engine::clock::{Clock, Timestamp};
 use cupcake_engine::names::Reason;
 use cupcake_steps::host::params;
-use cupcake_steps::mailbox::{Answer, FOLDER, Mailbox, Verdict, run_name};
-use cupcake_steps::ports::disk::Disk;
+use cupcake_steps::mailbox::{Answer, FOLDER, Mailbox, MailboxError, Verdict, run_name};
+use cupcake_steps::ports::disk::{Disk, SharedDisk};
 use cupcake_steps::ports::fake_host::{FakeHost, Interruption};
 use cupcake_steps::ports::host::{HostError, HostOps, MachinePorts, Package};
 use cupcake_steps::ports::memory_disk::{Crash, MemoryDisk};
@@ -417,6 +418,27 @@ async fn an_order_of_an_older_epoch_or_another_node_is_refused_after_one_was_tak
         world.disk.put("mailbox/order.json", file.to_string().as_bytes());
         assert_eq!(world.refused().await, code);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_machine_takes_orders_of_a_new_cluster_once_it_forgot_the_old_one_and_forgets_none_that_is_open() {
+    let one_part = |attempt, epoch| Order { finish: Vec::new(), epoch, ..order(attempt) };
+    let world = World::new(FakeHost::worker(OLD));
+    let disk: SharedDisk = Arc::new(world.disk.clone());
+    world.put(&one_part(1, 7)).await;
+    let open = forget(&disk).await.unwrap_err();
+    assert!(matches!(&open, ForgetError::Open(key) if *key == order(1).key), "{open}");
+    assert_eq!(world.live().await.unwrap(), RunnerEnd::Answered(TaskState::Done));
+    let refused = Mailbox::on(&*disk).put_order(&mail(one_part(2, 1))).await.unwrap_err();
+    assert!(matches!(refused, MailboxError::EpochBack { .. }), "{refused}");
+    let held = disk.lock(LOCK).await.unwrap();
+    assert!(matches!(forget(&disk).await, Err(ForgetError::AtWork)));
+    drop(held);
+    for _ in 0..2 {
+        forget(&disk).await.unwrap();
+    }
+    world.put(&one_part(2, 1)).await;
+    assert_eq!(world.live().await.unwrap(), RunnerEnd::Answered(TaskState::Done));
 }
 
 #[tokio::test(start_paused = true)]
