@@ -6,7 +6,7 @@
 use crate::backoff::Backoff;
 use crate::patch::to_status;
 use crate::relay::{Action, Mail, Relay, relay};
-use crate::runner_unit::RunnerUnit;
+use crate::runner_unit::{RunnerUnit, see_that_it_runs};
 use chrono::TimeDelta;
 use cupcake_crds::{NodeTask, NodeTaskStatus};
 use cupcake_engine::clock::{Clock, Timestamp};
@@ -188,12 +188,7 @@ impl Agent {
     }
 
     async fn start_runner(&self) {
-        let started = match self.runner.is_active().await {
-            Ok(true) => Ok(()),
-            Ok(false) => self.runner.ensure_started().await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = started {
+        if let Err(error) = see_that_it_runs(&*self.runner, &*self.clock).await {
             tracing::warn!(node = %self.node_name, %error, "the runner cannot be started");
         }
     }

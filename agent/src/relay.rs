@@ -244,7 +244,11 @@ fn unfit(task: &NodeTask, order: &Order, mail: &Mail) -> Option<(ErrorClass, &'s
     let lying = mail.order.as_ref().map(|lying| lying.order.epoch);
     let seen = answered.into_iter().chain(lying).fold(task.spec.epoch, u64::max);
     if order.epoch < seen {
-        let message = format!("the order has epoch {}, this node has seen epoch {seen}", order.epoch);
+        let message = format!(
+            "the order has epoch {}, this node has seen epoch {seen}; if that was another cluster's, \
+             `cupcake-host forget` on the machine lets go of it",
+            order.epoch
+        );
         return Some((ErrorClass::Transient, "StaleEpoch", message));
     }
     let unknown = order.prepare.iter().chain(&order.finish).find(|step| !ORDER_KINDS.contains(&step.kind.as_str()))?;

@@ -23,6 +23,9 @@ pub const UNIT: &str = "cupcake-host.service";
 const SYSTEMD: &str = "org.freedesktop.systemd1";
 const MANAGER_PATH: &str = "/org/freedesktop/systemd1";
 const MANAGER: &str = "org.freedesktop.systemd1.Manager";
+const UNIT_INTERFACE: &str = "org.freedesktop.systemd1.Unit";
+/// Where systemd keeps the files of transient units.
+const TRANSIENT_UNITS: &str = "/run/systemd/transient/";
 /// How long systemd may take to answer, in seconds.
 const ANSWER_SECONDS_MAX: u64 = 10;
 /// How soon systemd starts a runner again that died, in microseconds.
@@ -76,15 +79,44 @@ impl SystemdRunner {
         UnitError::new(format!("{what}: {error}"))
     }
 
-    async fn property(&self, unit: &OwnedObjectPath, interface: &str, name: &str) -> Result<String, UnitError> {
+    async fn property<T>(&self, unit: &OwnedObjectPath, name: &str) -> Result<T, UnitError>
+    where
+        T: TryFrom<OwnedVariant>,
+        T::Error: std::fmt::Display,
+    {
         let connection = self.connection().await?;
         let properties = Some("org.freedesktop.DBus.Properties");
-        let reply = connection.call_method(Some(SYSTEMD), unit, properties, "Get", &(interface, name)).await;
+        let reply = connection.call_method(Some(SYSTEMD), unit, properties, "Get", &(UNIT_INTERFACE, name)).await;
         let value = reply.and_then(|message| message.body().deserialize::<OwnedVariant>());
-        match value.map(String::try_from) {
-            Ok(Ok(text)) => Ok(text),
+        match value.map(T::try_from) {
+            Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => Err(UnitError::new(format!("{name} of {UNIT}: {error}"))),
             Err(error) => Err(self.failed(name, &error).await),
+        }
+    }
+
+    /// Whether systemd has a unit file that a runner left which had work when it died.
+    ///
+    /// A unit stays loaded as it was when its file was removed or written anew (systemd says `NeedDaemonReload`): started so, the
+    /// program of an earlier release would go on being started for ever.
+    async fn has_own_file(&self) -> Result<bool, UnitError> {
+        let mut unit = self.load().await?;
+        if self.property::<bool>(&unit, "NeedDaemonReload").await? {
+            self.reload().await?;
+            unit = self.load().await?;
+        }
+        let loaded = self.property::<String>(&unit, "LoadState").await? == "loaded";
+        let file = self.property::<String>(&unit, "FragmentPath").await?;
+        // A transient unit that is over is this agent's or an earlier one's, and goes away by itself (`CollectMode`).
+        Ok(loaded && !file.starts_with(TRANSIENT_UNITS))
+    }
+
+    /// `systemctl daemon-reload`.
+    async fn reload(&self) -> Result<(), UnitError> {
+        let connection = self.connection().await?;
+        match connection.call_method(Some(SYSTEMD), MANAGER_PATH, Some(MANAGER), "Reload", &()).await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(self.failed("Reload", &error).await),
         }
     }
 
@@ -142,14 +174,13 @@ impl SystemdRunner {
 impl RunnerUnit for SystemdRunner {
     async fn is_active(&self) -> Result<bool, UnitError> {
         let unit = self.load().await?;
-        let state = self.property(&unit, "org.freedesktop.systemd1.Unit", "ActiveState").await?;
+        let state: String = self.property(&unit, "ActiveState").await?;
         Ok(matches!(state.as_str(), "active" | "activating" | "reloading"))
     }
 
     async fn ensure_started(&self) -> Result<(), UnitError> {
-        let unit = self.load().await?;
-        // The unit file of a runner that had work when it died: that one goes on with what it began.
-        if self.property(&unit, "org.freedesktop.systemd1.Unit", "LoadState").await? == "loaded" {
+        if self.has_own_file().await? {
+            // That one goes on with what it began.
             return self.start_known().await;
         }
         let (source, folder) = (self.settings.program.clone(), self.settings.folder.join("bin"));
@@ -172,8 +203,8 @@ fn install(source: &Path, folder: &Path) -> std::io::Result<PathBuf> {
         return Ok(target);
     }
     fs::create_dir_all(folder)?;
-    let temporary = folder.join(format!("cupcake-host-{digest:016x}.tmp"));
-    let mut file = File::create(&temporary)?;
+    clear(folder)?;
+    let (temporary, mut file) = temporary(&target)?;
     file.write_all(&bytes)?;
     file.set_permissions(Permissions::from_mode(0o755))?;
     file.sync_all()?;
@@ -181,6 +212,32 @@ fn install(source: &Path, folder: &Path) -> std::io::Result<PathBuf> {
     fs::rename(&temporary, &target)?;
     File::open(folder)?.sync_all()?;
     Ok(target)
+}
+
+/// Removes what a crash left half written. If another agent writes it just now, that one's rename fails, and it tries again.
+fn clear(folder: &Path) -> std::io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|ending| ending == "tmp") {
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+                Ok(()) | Err(_) => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A new file beside the target that no other agent of this node writes: each may be process 1 of its pod.
+fn temporary(target: &Path) -> std::io::Result<(PathBuf, File)> {
+    let mut number = 0_u32;
+    loop {
+        let name = target.with_extension(format!("{}-{number}.tmp", std::process::id()));
+        match File::create_new(&name) {
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => number += 1,
+            opened => return Ok((name, opened?)),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -193,11 +250,30 @@ mod tests {
 
     type Properties = Vec<(String, OwnedVariant)>;
 
+    /// What systemd has loaded of the unit, and what a reload would find.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    enum File {
+        /// Nothing.
+        None,
+        /// A file that a runner left.
+        Own,
+        /// What it had loaded of a file that is gone since.
+        Gone,
+        /// A transient unit that is over.
+        Transient,
+    }
+
     /// A systemd that knows one unit.
-    #[derive(Default, Clone)]
+    #[derive(Clone)]
     struct Systemd {
-        has_unit_file: bool,
+        file: Arc<Mutex<File>>,
         calls: Arc<Mutex<Vec<String>>>,
+    }
+
+    impl Systemd {
+        fn with(file: File) -> Self {
+            Self { file: Arc::new(Mutex::new(file)), calls: Arc::default() }
+        }
     }
 
     #[interface(name = "org.freedesktop.systemd1.Manager")]
@@ -206,6 +282,15 @@ mod tests {
         fn load_unit(&self, name: &str) -> fdo::Result<OwnedObjectPath> {
             assert_eq!(name, UNIT);
             OwnedObjectPath::try_from("/unit").map_err(|error| fdo::Error::Failed(error.to_string()))
+        }
+
+        #[zbus(name = "Reload")]
+        fn reload(&self) {
+            self.calls.lock().unwrap().push("Reload".to_owned());
+            let mut file = self.file.lock().unwrap();
+            if *file == File::Gone {
+                *file = File::None;
+            }
         }
 
         #[zbus(name = "StartUnit")]
@@ -233,7 +318,7 @@ mod tests {
 
     struct Unit {
         active: &'static str,
-        load: &'static str,
+        file: Arc<Mutex<File>>,
     }
 
     #[interface(name = "org.freedesktop.systemd1.Unit")]
@@ -244,7 +329,19 @@ mod tests {
         }
         #[zbus(property)]
         fn load_state(&self) -> &str {
-            self.load
+            if *self.file.lock().unwrap() == File::None { "not-found" } else { "loaded" }
+        }
+        #[zbus(property)]
+        fn fragment_path(&self) -> &str {
+            match *self.file.lock().unwrap() {
+                File::None => "",
+                File::Own | File::Gone => "/etc/systemd/system/cupcake-host.service",
+                File::Transient => "/run/systemd/transient/cupcake-host.service",
+            }
+        }
+        #[zbus(property)]
+        fn need_daemon_reload(&self) -> bool {
+            *self.file.lock().unwrap() == File::Gone
         }
     }
 
@@ -257,14 +354,13 @@ mod tests {
 
     /// The runner's unit over a connection to that systemd.
     async fn runner(systemd: &Systemd, active: &'static str, folder: &Path) -> (SystemdRunner, Connection) {
-        let load = if systemd.has_unit_file { "loaded" } else { "not-found" };
         let (own, other) = UnixStream::pair().unwrap();
         let guid = zbus::Guid::generate();
         let server = Builder::unix_stream(other)
             .server(guid)
             .p2p()
             .serve_at(MANAGER_PATH, systemd.clone())
-            .serve_at("/unit", Unit { active, load });
+            .serve_at("/unit", Unit { active, file: Arc::clone(&systemd.file) });
         let (server, client) = tokio::join!(server.build(), Builder::unix_stream(own).p2p().build());
         let program = folder.join("program");
         fs::write(&program, b"#!/bin/true").unwrap();
@@ -277,7 +373,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_first_start_installs_the_program_and_is_a_transient_unit_that_dies_as_a_whole() {
-        let (folder, systemd) = (folder("transient"), Systemd::default());
+        let (folder, systemd) = (folder("transient"), Systemd::with(File::None));
         let (runner, _server) = runner(&systemd, "inactive", &folder).await;
         assert!(!runner.is_active().await.unwrap());
         runner.ensure_started().await.unwrap();
@@ -294,9 +390,24 @@ mod tests {
         fs::remove_dir_all(&folder).unwrap();
     }
 
+    #[test]
+    fn two_agents_that_install_one_program_never_write_one_file() {
+        let folder = folder("install");
+        fs::write(folder.join("program"), b"#!/bin/true").unwrap();
+        let target = folder.join("bin").join("cupcake-host-00");
+        fs::create_dir_all(folder.join("bin")).unwrap();
+        let (first, _own) = temporary(&target).unwrap();
+        let (second, _other) = temporary(&target).unwrap();
+        assert_ne!(first, second);
+        let installed = install(&folder.join("program"), &folder.join("bin")).unwrap();
+        assert_eq!(fs::read(&installed).unwrap(), b"#!/bin/true");
+        assert_eq!(fs::read_dir(folder.join("bin")).unwrap().count(), 1, "what was left half written is gone");
+        fs::remove_dir_all(&folder).unwrap();
+    }
+
     #[tokio::test]
     async fn a_runner_that_left_its_unit_file_is_started_by_that() {
-        let (folder, systemd) = (folder("file"), Systemd { has_unit_file: true, ..Systemd::default() });
+        let (folder, systemd) = (folder("file"), Systemd::with(File::Own));
         let (runner, _server) = runner(&systemd, "failed", &folder).await;
         assert!(!runner.is_active().await.unwrap());
         runner.ensure_started().await.unwrap();
@@ -306,10 +417,27 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_systemd_still_has_of_a_runner_that_is_done_is_not_started_again() {
+        for (file, reloads) in [(File::Gone, true), (File::Transient, false)] {
+            let (folder, systemd) = (folder("gone"), Systemd::with(file));
+            let (runner, _server) = runner(&systemd, "inactive", &folder).await;
+            runner.ensure_started().await.unwrap();
+            let calls = systemd.calls.lock().unwrap().clone();
+            assert_eq!(calls.first().is_some_and(|call| call == "Reload"), reloads, "{calls:?}");
+            let start = calls.last().unwrap();
+            assert!(
+                start.starts_with("StartTransientUnit") && start.contains("/bin/cupcake-host-"),
+                "{file:?}: {start}"
+            );
+            fs::remove_dir_all(&folder).unwrap();
+        }
+    }
+
+    #[tokio::test]
     async fn a_runner_about_to_start_again_counts_as_running() {
         let folder = folder("active");
         for (state, is_active) in [("active", true), ("activating", true), ("deactivating", false)] {
-            let (runner, _server) = runner(&Systemd::default(), state, &folder).await;
+            let (runner, _server) = runner(&Systemd::with(File::None), state, &folder).await;
             assert_eq!(runner.is_active().await.unwrap(), is_active, "{state}");
         }
         fs::remove_dir_all(&folder).unwrap();

@@ -11,7 +11,7 @@ use crate::names::{Epoch, Reason, RunName, StepKind, VertexName};
 use crate::plan::{Plan, VertexTemplate};
 use crate::registry::StepRegistry;
 use crate::step::{Domain, OnCancel, Probe, Step, StepContext, StepError, StepOutcome, Wait};
-use crate::store::{MemoryStore, NewRun, RunStore};
+use crate::store::{Change, MemoryStore, NewRun, RunStore, StoreError, StoredRun, Version};
 use crate::testing::vertex;
 use crate::tick::{Engine, TickEnd};
 use async_trait::async_trait;
@@ -343,6 +343,22 @@ fn what_was_done_while_nobody_looked_is_seen_before_its_deadline_fails_it() {
 }
 
 #[test]
+fn a_clock_that_went_back_keeps_nobody_from_looking() {
+    let (new, registry) = three_goals();
+    let store = Arc::new(MemoryStore::new());
+    let clock = Arc::new(SimClock::starting_at(start()));
+    block_on(store.create(&new)).unwrap();
+    let world = World::default();
+    world.never.lock().unwrap().insert("b".into());
+    let engine = Engine::new(registry, store, clock.clone());
+    let tick = || block_on(engine.tick(&run_name(), Epoch(1), &world, &Observed::default(), &BTreeSet::new())).unwrap();
+    assert_eq!(tick().cursor.phase(), RunPhase::InProgress);
+    clock.advance(TimeDelta::days(-1));
+    world.never.lock().unwrap().clear();
+    assert_eq!(tick().cursor.phase(), RunPhase::Succeeded, "b is not looked at only in a day");
+}
+
+#[test]
 fn a_cancel_ends_a_step_that_only_waits_to_act_and_a_pause_under_it() {
     let (new, registry) = three_goals();
     let store = Arc::new(MemoryStore::new());
@@ -460,6 +476,83 @@ fn a_paused_run_looks_but_does_not_act() {
     assert!(world.effects.lock().unwrap().is_empty());
     store.set_intent(&run_name(), Intent::default());
     assert_eq!(tick().cursor.phase(), RunPhase::Succeeded);
+}
+
+/// A store that takes no result while it is full; what it holds can be read, and starts can be recorded.
+#[derive(Default)]
+struct FullStore {
+    inner: MemoryStore,
+    full: Mutex<bool>,
+}
+
+#[async_trait]
+impl RunStore for FullStore {
+    async fn create(&self, run: &NewRun) -> Result<(), StoreError> {
+        self.inner.create(run).await
+    }
+    async fn load(&self, run: &RunName) -> Result<StoredRun, StoreError> {
+        self.inner.load(run).await
+    }
+    async fn commit(
+        &self,
+        run: &RunName,
+        epoch: Epoch,
+        expected: &Version,
+        change: &Change,
+    ) -> Result<Version, StoreError> {
+        let starts_only = change.events.iter().all(|event| matches!(event, Event::Started { .. }));
+        if *self.full.lock().unwrap() && !starts_only {
+            return Err(StoreError::Unavailable { run: run.clone(), source: "no space left".into() });
+        }
+        self.inner.commit(run, epoch, expected, change).await
+    }
+    async fn list(&self) -> Result<Vec<RunName>, StoreError> {
+        self.inner.list().await
+    }
+}
+
+#[test]
+fn a_result_that_could_not_be_recorded_is_recorded_later_and_its_effect_not_done_again() {
+    let (new, registry) = three_goals();
+    let store = Arc::new(FullStore::default());
+    let clock = Arc::new(SimClock::starting_at(start()));
+    block_on(store.create(&new)).unwrap();
+    let world = World::default();
+    // It fails after its effect: only the result says so, no probe does.
+    world.fail_first.lock().unwrap().insert("a".into());
+    let engine = Engine::new(registry.clone(), store.clone() as Arc<dyn RunStore>, clock.clone());
+    let tick = |engine: &Engine<TestDomain>, epoch| {
+        block_on(engine.tick(&run_name(), epoch, &world, &Observed::default(), &BTreeSet::new())).unwrap()
+    };
+    let effects = || world.effects.lock().unwrap().get("a").copied();
+    *store.full.lock().unwrap() = true;
+    for _ in 0..10 {
+        assert_eq!(tick(&engine, Epoch(1)).end, TickEnd::Conflict);
+        assert_eq!(effects(), Some(1));
+    }
+    *store.full.lock().unwrap() = false;
+    let report = tick(&engine, Epoch(1));
+    let a = VertexName::new("a").unwrap();
+    assert!(matches!(report.cursor.state(&a), Some(VertexState::BackingOff { attempt: 1, .. })), "{:?}", report.events);
+    assert_eq!(tick_until_rest(&engine, &clock, &world, Epoch(1)), RunPhase::Succeeded);
+    assert_eq!(effects(), Some(2));
+}
+
+#[test]
+fn a_result_from_before_somebody_else_led_is_forgotten() {
+    let (new, registry) = three_goals();
+    let store = Arc::new(FullStore::default());
+    let clock = Arc::new(SimClock::starting_at(start()));
+    block_on(store.create(&new)).unwrap();
+    let world = World::default();
+    world.fail_first.lock().unwrap().insert("a".into());
+    let engine = Engine::new(registry, store.clone() as Arc<dyn RunStore>, clock);
+    let tick =
+        |epoch| block_on(engine.tick(&run_name(), epoch, &world, &Observed::default(), &BTreeSet::new())).unwrap();
+    *store.full.lock().unwrap() = true;
+    assert_eq!(tick(Epoch(1)).end, TickEnd::Conflict);
+    *store.full.lock().unwrap() = false;
+    assert_eq!(tick(Epoch(3)).cursor.phase(), RunPhase::Succeeded, "a is looked at anew, and does not fail");
 }
 
 #[test]

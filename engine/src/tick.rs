@@ -90,6 +90,16 @@ pub struct Engine<D: Domain> {
     waits: Mutex<BTreeMap<(RunName, VertexName), Pause>>,
     /// When each vertex under way was looked at last. Lost with the process: then nothing was.
     looks: Mutex<BTreeMap<(RunName, VertexName), Timestamp>>,
+    /// Results that could not be recorded: they are before their vertex is called again, so that a disk that is full for an
+    /// hour does not have one effect done all that hour. Lost with the process: then the vertex is looked at again.
+    unrecorded: Mutex<BTreeMap<RunName, Unrecorded>>,
+}
+
+/// Results of one epoch, each with the attempt that it is of: one that was over meanwhile may have been another's to record.
+#[derive(Debug)]
+struct Unrecorded {
+    epoch: Epoch,
+    results: Vec<(u32, Event)>,
 }
 
 #[derive(Debug, Clone)]
@@ -108,6 +118,7 @@ impl<D: Domain> Engine<D> {
             call_seconds_max: STEP_CALL_SECONDS_MAX,
             waits: Mutex::default(),
             looks: Mutex::default(),
+            unrecorded: Mutex::default(),
         }
     }
 
@@ -130,7 +141,8 @@ impl<D: Domain> Engine<D> {
     /// and whose time has not come are left alone.
     ///
     /// # Guarantees
-    /// No effect of a vertex begins before its `Started` is committed under `epoch`. Bounded: at most [`ROUNDS_MAX`] rounds
+    /// No effect of a vertex begins before its `Started` is committed under `epoch`, and a result that could not be recorded is
+    /// recorded before its vertex is called again by this engine. Bounded: at most [`ROUNDS_MAX`] rounds
     /// of calls of at most [`STEP_CALL_SECONDS_MAX`] each, or what [`Engine::with_call_seconds_max`] says.
     ///
     /// # Errors
@@ -159,7 +171,7 @@ impl<D: Domain> Engine<D> {
             wake_at: None,
             end: TickEnd::MoreToDo,
         };
-        let mut results: Vec<Event> = Vec::new();
+        let mut results = self.unrecorded(&run, epoch);
         let mut changed = changed.clone();
         for _ in 0..ROUNDS_MAX {
             let mut cursor = run.cursor.clone();
@@ -175,6 +187,7 @@ impl<D: Domain> Engine<D> {
             if !events.is_empty() {
                 match self.commit(&mut run, epoch, cursor, &events).await {
                     Ok(()) => {
+                        self.keep(&run, epoch, &[]);
                         report.events.extend(events);
                         report.cursor = run.cursor.clone();
                     }
@@ -193,6 +206,7 @@ impl<D: Domain> Engine<D> {
                 return Ok(report);
             }
             results = self.act(&run, epoch, ports, &decision, &changed, &observed.overdue_unseen).await;
+            self.keep(&run, epoch, &results);
             changed.clear();
             // What was overdue and unseen has been looked at: the next round may fail it.
             if results.is_empty() && !decision_wakes_now(&decision, now) && observed.overdue_unseen.is_empty() {
@@ -204,7 +218,7 @@ impl<D: Domain> Engine<D> {
                 return Ok(report);
             }
         }
-        // Results of the last round are not lost: the vertices are looked at again by the next tick.
+        // Results of the last round are not lost: the next tick records them first.
         report.wake_at = Some(self.clock.now());
         Ok(report)
     }
@@ -294,7 +308,9 @@ impl<D: Domain> Engine<D> {
             return true;
         };
         let attempt = run.cursor.state(vertex).map_or(0, |state| state.attempts());
+        // A clock behind the run's own says nothing about times that were set before it went back: days may be between them.
         pause.attempt != attempt
+            || now < run.cursor.clock()
             || pause.wait.until <= now
             || pause.wait.on.iter().any(|subject| changed.contains(subject))
     }
@@ -468,7 +484,40 @@ impl<D: Domain> Engine<D> {
         of_run.map(|(_, pause)| pause.wait.until).chain(decided).min()
     }
 
+    /// Keeps results until they are recorded.
+    fn keep(&self, run: &StoredRun, epoch: Epoch, results: &[Event]) {
+        let attempt = |event: &Event| event.vertex().and_then(|vertex| run.cursor.state(vertex)).map(|s| s.attempts());
+        let results = results.iter().filter_map(|event| Some((attempt(event)?, event.clone()))).collect();
+        let mut unrecorded = self.unrecorded.lock().unwrap_or_else(PoisonError::into_inner);
+        unrecorded.insert(run.name.clone(), Unrecorded { epoch, results });
+    }
+
+    /// What was kept of a run and still fits: its attempt is under way, and nobody else led meanwhile.
+    fn unrecorded(&self, run: &StoredRun, epoch: Epoch) -> Vec<Event> {
+        let is_under_way = |(attempt, event): &&(u32, Event)| {
+            let state = event.vertex().and_then(|vertex| run.cursor.state(vertex));
+            match state {
+                Some(VertexState::Started { attempt: own, .. } | VertexState::Waiting { attempt: own, .. }) => {
+                    own == *attempt
+                }
+                Some(
+                    VertexState::Pending { .. }
+                    | VertexState::BackingOff { .. }
+                    | VertexState::Succeeded { .. }
+                    | VertexState::Skipped { .. }
+                    | VertexState::Failed { .. },
+                )
+                | None => false,
+            }
+        };
+        let unrecorded = self.unrecorded.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = unrecorded.get(&run.name).filter(|kept| kept.epoch == epoch);
+        let results = kept.map_or(&[][..], |kept| &kept.results);
+        results.iter().filter(is_under_way).map(|(_, event)| event.clone()).collect()
+    }
+
     fn forget(&self, run: &RunName) {
+        self.unrecorded.lock().unwrap_or_else(PoisonError::into_inner).remove(run);
         self.lock().retain(|(name, _), _| name != run);
         self.looks.lock().unwrap_or_else(PoisonError::into_inner).retain(|(name, _), _| name != run);
     }

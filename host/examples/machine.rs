@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 
 const USAGE: &str = "machine probe | repository | switch MINOR.0 | package NAME | install VERSION NAME... | missing VERSION | pull VERSION | \
-                     apply VERSION | node VERSION | pods | kubelet | restart-kubelet | snapshot NAME | take-snapshot NAME";
+                     apply VERSION | node VERSION | heal | pods | kubelet | restart-kubelet | snapshot NAME | take-snapshot NAME";
 
 fn package(name: &str) -> anyhow::Result<Package> {
     let packages = [Package::Kubeadm, Package::Kubelet, Package::Kubectl];
@@ -38,6 +38,7 @@ async fn main() -> anyhow::Result<()> {
         ["pull", of] => json!(host.pull_images(&version(of)?).await?),
         ["apply", to] => json!(host.kubeadm_upgrade(KubeadmUpgrade::Apply, &version(to)?).await?),
         ["node", to] => json!(host.kubeadm_upgrade(KubeadmUpgrade::Node, &version(to)?).await?),
+        ["heal"] => json!(host.heal().await?),
         ["pods"] => json!(format!("{:?}", host.static_pods().await?)),
         ["kubelet"] => json!(format!("{:?}", host.kubelet().await?)),
         ["restart-kubelet"] => json!(host.restart_kubelet().await?),

@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use cupcake_crds::node_task::{ErrorClass, TaskError};
 use cupcake_engine::names::Reason;
 use cupcake_engine::registry::{RegistryError, StepRegistry};
-use cupcake_engine::step::{Probe, Step, StepContext, StepError, StepOutcome};
+use cupcake_engine::step::{OnCancel, Probe, Step, StepContext, StepError, StepOutcome};
 use cupcake_steps::host::Register;
 use cupcake_steps::ports::host::Machine;
 
@@ -25,6 +25,7 @@ impl<S: Step<Machine>> Step<Machine> for Classed<S> {
     const KIND: &'static str = S::KIND;
     type Params = S::Params;
     type Output = S::Output;
+    const ON_CANCEL: OnCancel = S::ON_CANCEL;
 
     async fn probe(
         &self,

@@ -8,7 +8,7 @@ use cupcake_crds::node_task::{ErrorClass, Order, TaskError};
 use cupcake_crds::values::HostStep;
 use cupcake_engine::names::{StepKind, VertexName};
 use cupcake_engine::plan::{Plan, VertexTemplate};
-use cupcake_steps::host::params::{AWAIT_PROCEED, ORDER_KINDS};
+use cupcake_steps::host::params::{AWAIT_PROCEED, KUBEADM_UPGRADE, ORDER_KINDS};
 use serde_json::{Value, json};
 
 /// The name of the vertex that waits between the two parts.
@@ -72,14 +72,17 @@ fn vertex_of(part: &str, step: &HostStep, deadline_seconds: u32) -> Result<Verte
     }
     let kind = StepKind::new(step.kind.clone()).map_err(|error| refusal("UnknownStepKind", error.to_string()))?;
     let params = Value::Object(step.params.clone());
-    Ok(VertexTemplate::new(name, kind, params, &[]).deadline_seconds(deadline_seconds))
+    let vertex = VertexTemplate::new(name, kind, params, &[]).deadline_seconds(deadline_seconds);
+    // Who ordered it decides whether kubeadm runs again, and orders anew: each run waits for minutes and copies etcd's data.
+    // What passes by itself is waited for before kubeadm begins.
+    Ok(if step.kind == KUBEADM_UPGRADE { VertexTemplate { attempts_max: 1, ..vertex } } else { vertex })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::samples::{NEW, order, step};
-    use cupcake_steps::host::params::{self, KUBEADM_UPGRADE, PULL_IMAGES, RESTART_KUBELET};
+    use cupcake_steps::host::params::{self, PULL_IMAGES, RESTART_KUBELET};
 
     fn names(order: &Order) -> Vec<String> {
         let dag = compile(order).unwrap().expand().unwrap();

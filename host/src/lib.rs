@@ -9,7 +9,9 @@
 //! from wherever the journal says it stands; [`memory::Memory`] is what it keeps from order to order. It needs no cluster,
 //! no network and no credentials. Called by its binary under systemd, and by the sandbox on simulated machines.
 
+pub mod boot;
 pub mod compile;
+pub mod forget;
 pub mod memory;
 pub mod runner;
 pub mod store;

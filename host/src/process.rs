@@ -1,7 +1,9 @@
 //! The edge between the runner and its process: arguments, signals, the real machine. Used by `main` only.
 
+use crate::boot::BootUnit;
 use crate::memory::Memory;
 use crate::real::{RealHost, Settings, probe_machine};
+use crate::runner::LOCK;
 use crate::store::FileStore;
 use crate::unit::UnitFile;
 use crate::verdict::under_way;
@@ -43,6 +45,8 @@ enum Command {
     Status(Folder),
     /// Asks the order under way to stop at its next safe point.
     Stop(Folder),
+    /// Forgets the cluster that this machine was part of, for one that was reset and joins another cluster.
+    Forget(Folder),
     /// Prints what the machine is and carries, as JSON.
     ProbeMachine,
 }
@@ -72,6 +76,11 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Run { folder, node_name } => work(&folder, node_name).await,
         Command::Status(folder) => status(&folder).await,
         Command::Stop(folder) => stop(&folder).await,
+        Command::Forget(folder) => {
+            crate::forget::forget(&folder.disk()).await?;
+            writeln!(std::io::stdout(), "forgot the last order and its cluster; a new one may give orders here")?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::ProbeMachine => {
             let host = RealHost::new(Settings::of_this_machine(Arc::new(RealClock)));
             let probed = probe_machine(&host).await;
@@ -86,21 +95,13 @@ async fn work(folder: &Folder, node_name: Option<String>) -> anyhow::Result<Exit
     let settings = Settings { state: folder.dir.clone(), ..Settings::of_this_machine(clock.clone()) };
     let ports = MachinePorts { host: Arc::new(RealHost::new(settings)), disk: folder.disk() };
     let shutdown = shutdown_on_signals()?;
-    let unit = UnitFile::of_this_machine();
-    if let Some(unit) = &unit {
-        let kept = unit.keep(&std::env::current_exe()?, &folder.dir, node_name.as_deref()).await;
-        if let Err(error) = kept {
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "a reboot in the middle would not be gone on from"
-            );
-        }
-    }
-    let end = crate::run(RunnerConfig { ports, clock, node_name }, shutdown).await?;
-    tracing::info!(?end, "ends");
-    match (end, &unit) {
-        (RunnerEnd::Idle | RunnerEnd::Answered(_), Some(unit)) => unit.remove().await?,
-        (RunnerEnd::Idle | RunnerEnd::Answered(_), None) | (RunnerEnd::AnotherRuns | RunnerEnd::Shutdown, _) => {}
+    let unit = UnitFile::of_this_machine(&std::env::current_exe()?, &folder.dir, node_name.as_deref());
+    let boot = unit.map(|unit| Arc::new(unit) as Arc<dyn BootUnit>);
+    let end = crate::run(RunnerConfig { ports, clock, node_name, boot }, shutdown).await?;
+    if end == RunnerEnd::AnotherRuns {
+        tracing::warn!("another process holds {}/{LOCK}: this runner does nothing", folder.dir.display());
+    } else {
+        tracing::info!(?end, "ends");
     }
     Ok(ExitCode::SUCCESS)
 }

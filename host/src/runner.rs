@@ -6,27 +6,29 @@
 //!                        └──── wait: a change of the mailbox, the engine's time ◄─┘
 //! ```
 
+use crate::boot::{BootUnit, BootUnitError};
 use crate::class::Classing;
 use crate::compile::{compile, refusal, step_of};
 use crate::memory::{Memory, MemoryError};
 use crate::store::FileStore;
-use crate::verdict::{Ending, final_verdict, is_prepared, outputs, overdue_at, under_way};
+use crate::verdict::{Ending, final_verdict, is_begun, is_prepared, outputs, overdue_at, under_way};
 use chrono::TimeDelta;
 use cupcake_crds::node_task::{ErrorClass, NodeInventory, TaskError, TaskState};
 use cupcake_crds::values::OrderKey;
-use cupcake_engine::clock::{Clock, Timestamp};
+use cupcake_engine::clock::{Clock, Timestamp, whole_seconds};
 use cupcake_engine::cursor::{Cursor, RunPhase};
 use cupcake_engine::decide::{Limits, Observed};
-use cupcake_engine::names::{Epoch, RunName};
+use cupcake_engine::event::Event;
+use cupcake_engine::names::{CommitId, Epoch, Reason, RunName};
 use cupcake_engine::registry::{RegistryError, StepRegistry};
-use cupcake_engine::store::{NewRun, RunStore, StoreError, StoredRun};
+use cupcake_engine::store::{Change, NewRun, RunStore, StoreError, StoredRun};
 use cupcake_engine::tick::{Engine, TickEnd, TickError};
 use cupcake_steps::host::await_proceed::MAILBOX_SUBJECT;
 use cupcake_steps::host::kubeadm_upgrade::RECORDS;
 use cupcake_steps::host::params::ORDER_KINDS;
 use cupcake_steps::mailbox::{self, Answer, MailOrder, Mailbox, MailboxError, Verdict, run_name};
 use cupcake_steps::ports::disk::{Disk, DiskError};
-use cupcake_steps::ports::host::{Machine, MachinePorts};
+use cupcake_steps::ports::host::{HostError, Machine, MachinePorts};
 use futures::future::{Either, join, select};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -39,10 +41,13 @@ pub const LOCK: &str = "runner.lock";
 const CALL_SECONDS_MAX: u32 = 604_800;
 /// How long a step is at work before the answer names it, in seconds: short ones cost no write.
 const PROGRESS_SECONDS: i64 = 30;
-/// How soon a disk is tried again that failed, in seconds.
+/// How long the runner sleeps at most, in seconds: a clock that is set right meanwhile (machines boot with wrong ones) wakes
+/// nobody whose sleep was measured before.
+const SLEEP_SECONDS_MAX: i64 = 30;
+/// How soon a disk is tried again that failed, in seconds; doubles with each further failure in a row.
 const DISK_AGAIN_SECONDS: i64 = 5;
-/// How soon a run is ticked again whose commit lost a race, in seconds. No other process writes, so it was the disk.
-const CONFLICT_AGAIN_SECONDS: i64 = 1;
+/// The longest such wait, in seconds.
+const DISK_AGAIN_SECONDS_MAX: i64 = 120;
 
 /// What a runner needs.
 pub struct RunnerConfig {
@@ -52,6 +57,8 @@ pub struct RunnerConfig {
     pub clock: Arc<dyn Clock>,
     /// The node that this machine is; orders for another one are refused. `None`: the node of its first order.
     pub node_name: Option<String>,
+    /// How a boot starts the runner again while it has work. `None`: somebody else sees to that.
+    pub boot: Option<Arc<dyn BootUnit>>,
 }
 
 /// Why a runner ended that did not fail.
@@ -82,6 +89,9 @@ pub enum RunnerError {
     /// The lock or a file cannot be reached.
     #[error("the runner's folder cannot be used")]
     Disk(#[from] DiskError),
+    /// A boot would not start the runner again.
+    #[error("a boot would not start the runner again")]
+    Boot(#[from] BootUnitError),
     /// Two steps of one kind: a mistake in this release.
     #[error("host steps cannot be registered")]
     Registry(#[from] RegistryError),
@@ -94,6 +104,7 @@ impl RunnerError {
             Self::Mailbox(MailboxError::Disk(_))
             | Self::Memory(MemoryError::Disk(_))
             | Self::Disk(_)
+            | Self::Boot(BootUnitError::Unwritable(_))
             | Self::Store(StoreError::Unavailable { .. } | StoreError::Conflict(_)) => true,
             Self::Mailbox(
                 MailboxError::Malformed { .. }
@@ -106,6 +117,7 @@ impl RunnerError {
                 | MailboxError::Answered(_),
             )
             | Self::Memory(MemoryError::Damaged(_))
+            | Self::Boot(BootUnitError::OtherFolder { .. })
             | Self::Store(
                 StoreError::NotFound(_)
                 | StoreError::Fenced { .. }
@@ -121,7 +133,8 @@ impl RunnerError {
 ///
 /// # Guarantees
 /// No effect before it is journalled; none whose completion was recorded again, whatever crashed in between. The work of one
-/// order never overlaps with another's: a lock is held, and an order is refused while an earlier one has no end.
+/// order never overlaps with another's: a lock is held, and an order is refused while an earlier one has no end. No effect
+/// before a boot would start the runner again; that is let go of once nothing is open.
 ///
 /// # Assumptions
 /// Dropping it is like a crash: dropped operations end with it, and the next runner goes on from the journal.
@@ -133,16 +146,22 @@ pub async fn run(config: RunnerConfig, shutdown: CancellationToken) -> Result<Ru
         return Ok(RunnerEnd::AnotherRuns);
     };
     let runner = Runner::new(config).await?;
-    match select(Box::pin(shutdown.cancelled()), Box::pin(runner.work())).await {
-        Either::Left(((), _)) => Ok(RunnerEnd::Shutdown),
-        Either::Right((end, _)) => end,
+    let end = match select(Box::pin(shutdown.cancelled()), Box::pin(runner.work())).await {
+        Either::Left(((), _)) => return Ok(RunnerEnd::Shutdown),
+        Either::Right((end, _)) => end?,
+    };
+    if let Some(boot) = &runner.boot {
+        // Nothing is open any more. Under the lock still: the next runner may keep it a moment later.
+        boot.remove().await?;
     }
+    Ok(end)
 }
 
 struct Runner {
     ports: MachinePorts,
     clock: Arc<dyn Clock>,
     node_name: Option<String>,
+    boot: Option<Arc<dyn BootUnit>>,
     boot_id: Option<String>,
     registry: Arc<StepRegistry<Machine>>,
     store: Arc<FileStore>,
@@ -157,11 +176,19 @@ enum Turn {
     Again,
     /// Look again then, or when the mailbox changes.
     At(Option<Timestamp>),
+    /// A commit did not stand. No other process writes, so it was the disk: look again when it may work.
+    DiskFailed,
+}
+
+/// How long the disk is left alone that failed so often in a row.
+fn disk_again(failures: u32) -> TimeDelta {
+    let seconds = DISK_AGAIN_SECONDS << failures.saturating_sub(1).min(16);
+    TimeDelta::seconds(seconds.min(DISK_AGAIN_SECONDS_MAX))
 }
 
 impl Runner {
     async fn new(config: RunnerConfig) -> Result<Self, RunnerError> {
-        let RunnerConfig { ports, clock, node_name } = config;
+        let RunnerConfig { ports, clock, node_name, boot } = config;
         let mut registry = Classing(StepRegistry::new());
         cupcake_steps::host::register(&mut registry)?;
         let registry = Arc::new(registry.0);
@@ -175,7 +202,7 @@ impl Runner {
                 None
             }
         };
-        Ok(Self { ports, clock, node_name, boot_id, registry, store, engine })
+        Ok(Self { ports, clock, node_name, boot, boot_id, registry, store, engine })
     }
 
     fn disk(&self) -> &dyn Disk {
@@ -189,27 +216,38 @@ impl Runner {
     async fn work(&self) -> Result<RunnerEnd, RunnerError> {
         let mut seen = self.disk().changed(mailbox::FOLDER, 0).await;
         let mut changed = BTreeSet::new();
+        let mut failures = 0;
         loop {
-            let until = match self.turn(&std::mem::take(&mut changed)).await {
-                Ok(Turn::End(end)) => return Ok(end),
-                Ok(Turn::Again) => continue,
-                Ok(Turn::At(until)) => until,
+            let turn = match self.turn(&std::mem::take(&mut changed)).await {
                 Err(error) if error.may_pass() => {
                     tracing::warn!(error = &error as &dyn std::error::Error, "looks again in a moment");
-                    self.clock.sleep_until(self.clock.now() + TimeDelta::seconds(DISK_AGAIN_SECONDS)).await;
+                    Turn::DiskFailed
+                }
+                turn => turn?,
+            };
+            let until = match turn {
+                Turn::End(end) => return Ok(end),
+                Turn::Again => {
+                    failures = 0;
                     continue;
                 }
-                Err(error) => return Err(error),
+                Turn::At(until) => {
+                    failures = 0;
+                    until
+                }
+                Turn::DiskFailed => {
+                    failures += 1;
+                    self.clock.sleep_until(self.clock.now() + disk_again(failures)).await;
+                    continue;
+                }
             };
+            let latest = self.clock.now() + TimeDelta::seconds(SLEEP_SECONDS_MAX);
+            let until = until.map_or(latest, |until| until.min(latest));
             let change = self.disk().changed(mailbox::FOLDER, seen);
-            match until {
-                Some(until) => match select(change, self.clock.sleep_until(until)).await {
-                    Either::Left((count, _)) => seen = count,
-                    Either::Right(((), _)) => continue,
-                },
-                None => seen = change.await,
+            if let Either::Left((count, _)) = select(change, self.clock.sleep_until(until)).await {
+                seen = count;
+                changed.insert(MAILBOX_SUBJECT.to_owned());
             }
-            changed.insert(MAILBOX_SUBJECT.to_owned());
         }
     }
 
@@ -240,15 +278,14 @@ impl Runner {
     /// Moves a run that was taken as far as it goes now, and answers where it stands.
     async fn advance(&self, mail: &MailOrder, run: StoredRun, changed: &BTreeSet<String>) -> Result<Turn, RunnerError> {
         let order = &mail.order;
-        let ending = self.ending(mail, &run.cursor).await?;
-        if let Some(ending) = ending {
-            if is_prepared(&run.cursor, &run.dag) {
-                // Between the parts nothing is under way: this is the safe point.
-                let verdict = ending.verdict(order.deadline_seconds);
-                self.answer(mail, verdict, None, outputs(&run.cursor, &run.dag)).await?;
-                return Ok(Turn::Again);
-            }
+        let ending = self.ending(mail, &run).await?;
+        if ending.is_some() {
+            // The journal says that it ended before the answer does: the next order asks the journal.
             self.store.cancel(&run.name);
+        } else if let Some(boot) = &self.boot {
+            // Before the first effect: on a single control plane nobody else could start the runner after a boot, since the API
+            // may be away because of what the runner was doing.
+            boot.keep().await?;
         }
         let epoch = Epoch(order.epoch).max(run.epoch);
         let observed = Observed::default();
@@ -276,6 +313,7 @@ impl Runner {
         let events = self.store.events(&run.name).await?;
         if let Some((verdict, vertex)) = final_verdict(cursor, dag, &events, ending, order.deadline_seconds) {
             let step = vertex.map(|vertex| (step_of(&vertex).to_owned(), None));
+            let verdict = if is_begun(cursor, dag) { self.heal(verdict).await } else { verdict };
             self.answer(mail, verdict, step, outputs(cursor, dag)).await?;
             return Ok(Turn::Again);
         }
@@ -285,24 +323,70 @@ impl Runner {
         let now = self.clock.now();
         Ok(match report.end {
             TickEnd::MoreToDo => Turn::Again,
-            TickEnd::Conflict => {
-                self.clock.sleep_until(now + TimeDelta::seconds(CONFLICT_AGAIN_SECONDS)).await;
-                Turn::Again
-            }
+            TickEnd::Conflict => Turn::DiskFailed,
             TickEnd::Idle if ending.is_some() => Turn::At(report.wake_at),
             TickEnd::Idle => {
-                Turn::At(report.wake_at.into_iter().chain(overdue_at(cursor, order.deadline_seconds, now)).min())
+                Turn::At(report.wake_at.into_iter().chain(overdue_at(cursor, dag, order.deadline_seconds, now)).min())
             }
         })
     }
 
-    async fn ending(&self, mail: &MailOrder, cursor: &Cursor) -> Result<Option<Ending>, RunnerError> {
+    async fn ending(&self, mail: &MailOrder, run: &StoredRun) -> Result<Option<Ending>, RunnerError> {
         if mail.order.stop || self.mailbox().local_stop().await?.as_ref() == Some(&mail.order.key) {
             return Ok(Some(Ending::Stop));
         }
         let now = self.clock.now();
-        let overdue = overdue_at(cursor, mail.order.deadline_seconds, now).is_some_and(|at| at <= now);
-        Ok((overdue && !cursor.phase().is_final()).then_some(Ending::Overdue))
+        let overdue = overdue_at(&run.cursor, &run.dag, mail.order.deadline_seconds, now).is_some_and(|at| at <= now);
+        Ok((overdue && !run.cursor.phase().is_final()).then_some(Ending::Overdue))
+    }
+
+    /// Puts the machine right before an order is answered for good whose work did not come to its end, and tells what could not
+    /// be: once an order is answered nobody looks after what its steps took apart.
+    async fn heal(&self, verdict: Verdict) -> Verdict {
+        if verdict == Verdict::Done {
+            return verdict;
+        }
+        let Err(error) = self.ports.host.heal().await else {
+            return verdict;
+        };
+        tracing::warn!(%error, "what the order left could not be put right");
+        let message = format!("what it left on the machine could not be put right: {error}");
+        let (healing, reason) = match &error {
+            HostError::Transient(reason) => (ErrorClass::Transient, reason),
+            HostError::Permanent(reason) => (ErrorClass::Permanent, reason),
+            HostError::NeedsOperator(reason) => (ErrorClass::NeedsOperator, reason),
+        };
+        match verdict {
+            Verdict::Failed { error: TaskError { class, code, message: failed } } => {
+                let class = if healing == ErrorClass::NeedsOperator { healing } else { class };
+                Verdict::Failed { error: TaskError { class, code, message: format!("{failed}; {message}") } }
+            }
+            Verdict::Stopped => {
+                Verdict::Failed { error: TaskError { class: healing, code: reason.code.clone(), message } }
+            }
+            Verdict::Working | Verdict::Prepared | Verdict::Done | Verdict::Refused { .. } => verdict,
+        }
+    }
+
+    /// Gives back the time that the machine was off, in which nobody could work: from the last sign of life, a record or an
+    /// answer, until now. Kept in the journal as a pause, which moves the start of the step under way.
+    async fn give_back(&self, mail: &MailOrder, run: StoredRun) -> Result<StoredRun, RunnerError> {
+        let answered = self.answer_to(&mail.order.key).await?.map(|answer| whole_seconds(answer.at));
+        let off = answered.into_iter().fold(run.cursor.clock(), Timestamp::max);
+        let now = whole_seconds(self.clock.now());
+        if run.cursor.phase() != RunPhase::InProgress || now <= off {
+            return Ok(run);
+        }
+        let reason = Reason::new("MachineOff", "the machine was off");
+        let events = vec![Event::Paused { reason, at: off }, Event::Resumed { at: now }];
+        let mut cursor = run.cursor.clone();
+        if let Err(error) = cursor.fold(&events) {
+            tracing::warn!(%error, "the time that the machine was off counts");
+            return Ok(run);
+        }
+        cursor.stamp(CommitId { epoch: run.epoch, sequence: run.cursor.commit_id().sequence + 1 });
+        self.store.commit(&run.name, run.epoch, &run.version, &Change { events, cursor }).await?;
+        Ok(self.store.load(&run.name).await?)
     }
 
     /// The run of an order: the one in the journal, or a new one. The error within is why the order is refused.
@@ -317,10 +401,14 @@ impl Runner {
         let same_boot = memory.as_ref().is_some_and(|memory| memory.boot_id == self.boot_id);
         let stored = if known { self.find(&name).await? } else { None };
         if let Some(run) = stored {
-            if !same_boot {
-                tracing::info!(order = %key, "the machine was rebooted under this order; it goes on");
-                self.remember(mail, memory.as_ref()).await?;
+            // By a clock behind the journal nobody can tell how long the machine was off: once it is set right.
+            if same_boot || whole_seconds(self.clock.now()) < run.cursor.clock() {
+                return Ok(Ok(run));
             }
+            tracing::info!(order = %key, "the machine was rebooted under this order; it goes on");
+            // Before the boot is remembered: killed in between, the next runner gives back what is left.
+            let run = self.give_back(mail, run).await?;
+            self.remember(mail, memory.as_ref()).await?;
             return Ok(Ok(run));
         }
         let plan = match compile(&mail.order) {
@@ -377,8 +465,11 @@ impl Runner {
             return Ok(Ok(()));
         };
         if mail.order.epoch < memory.epoch {
-            let message =
-                format!("the order has epoch {}, this machine has worked for epoch {}", mail.order.epoch, memory.epoch);
+            let message = format!(
+                "the order has epoch {}, this machine has worked for epoch {}; if that was another cluster's, \
+                 `cupcake-host forget` on the machine lets go of it",
+                mail.order.epoch, memory.epoch
+            );
             return Ok(Err(TaskError { class: ErrorClass::Transient, code: "StaleEpoch".to_owned(), message }));
         }
         if self.is_open(&memory.key).await? {
@@ -427,8 +518,9 @@ impl Runner {
 
     async fn damaged(&self, mail: &MailOrder, error: &StoreError) -> Result<Turn, RunnerError> {
         let source = std::error::Error::source(error).map_or_else(String::new, ToString::to_string);
-        let error = refusal("JournalDamaged", source);
-        self.answer(mail, Verdict::Failed { error }, None, BTreeMap::new()).await?;
+        // Nobody can tell what was begun.
+        let verdict = self.heal(Verdict::Failed { error: refusal("JournalDamaged", source) }).await;
+        self.answer(mail, verdict, None, BTreeMap::new()).await?;
         Ok(Turn::Again)
     }
 

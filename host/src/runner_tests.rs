@@ -4,37 +4,82 @@
     reason = "these tests run on tokio's paused time, which is made of its clock and sleeps"
 )]
 
-use crate::runner::{RunnerConfig, RunnerEnd, RunnerError, run};
+use crate::boot::{BootUnit, BootUnitError};
+use crate::forget::{ForgetError, forget};
+use crate::runner::{LOCK, RunnerConfig, RunnerEnd, RunnerError, run};
 use crate::samples::{EFFECTS, NEW, OLD, mail, order, step};
+use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta};
 use cupcake_crds::node_task::{ErrorClass, Order, TaskState};
 use cupcake_engine::clock::{Clock, Timestamp};
 use cupcake_engine::names::Reason;
 use cupcake_steps::host::params;
-use cupcake_steps::mailbox::{Answer, FOLDER, Mailbox, Verdict, run_name};
-use cupcake_steps::ports::disk::Disk;
+use cupcake_steps::mailbox::{Answer, FOLDER, Mailbox, MailboxError, Verdict, run_name};
+use cupcake_steps::ports::disk::{Disk, SharedDisk};
 use cupcake_steps::ports::fake_host::{FakeHost, Interruption};
-use cupcake_steps::ports::host::{HostError, MachinePorts};
+use cupcake_steps::ports::host::{HostError, HostOps, MachinePorts, Package};
 use cupcake_steps::ports::memory_disk::{Crash, MemoryDisk};
 use futures::future::{BoxFuture, Either, select};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// Paused tokio time as a clock: it passes when everybody waits.
+/// Paused tokio time as a clock: it passes when everybody waits, and may be set, which wakes nobody.
 struct PausedClock {
-    base: Timestamp,
+    base: Mutex<Timestamp>,
     start: Instant,
+}
+
+impl PausedClock {
+    fn set(&self, by: TimeDelta) {
+        *self.base.lock().unwrap() += by;
+    }
 }
 
 impl Clock for PausedClock {
     fn now(&self) -> Timestamp {
-        self.base + TimeDelta::from_std(self.start.elapsed()).unwrap()
+        *self.base.lock().unwrap() + TimeDelta::from_std(self.start.elapsed()).unwrap()
     }
 
     fn sleep_until(&self, until: Timestamp) -> BoxFuture<'static, ()> {
         let left = (until - self.now()).to_std().unwrap_or_default();
         Box::pin(tokio::time::sleep(left))
+    }
+}
+
+/// A unit that cannot be kept a few times; says whether the lock was held whenever it was called.
+struct Unit {
+    disk: MemoryDisk,
+    fails: Mutex<u32>,
+    calls: Mutex<Vec<(&'static str, bool)>>,
+}
+
+impl Unit {
+    fn failing(world: &World, times: u32) -> Arc<Self> {
+        Arc::new(Self { disk: world.disk.clone(), fails: Mutex::new(times), calls: Mutex::default() })
+    }
+
+    async fn called(&self, what: &'static str) {
+        let locked = self.disk.lock(LOCK).await.unwrap().is_none();
+        self.calls.lock().unwrap().push((what, locked));
+    }
+}
+
+#[async_trait]
+impl BootUnit for Unit {
+    async fn keep(&self) -> Result<(), BootUnitError> {
+        self.called("keep").await;
+        let mut fails = self.fails.lock().unwrap();
+        if *fails > 0 {
+            *fails -= 1;
+            return Err(BootUnitError::Unwritable("read-only".into()));
+        }
+        Ok(())
+    }
+
+    async fn remove(&self) -> Result<(), BootUnitError> {
+        self.called("remove").await;
+        Ok(())
     }
 }
 
@@ -48,12 +93,16 @@ struct World {
 impl World {
     fn new(host: FakeHost) -> Self {
         let base = DateTime::from_timestamp(1_790_000_000, 0).unwrap();
-        Self { host, disk: MemoryDisk::new(), clock: Arc::new(PausedClock { base, start: Instant::now() }) }
+        Self {
+            host,
+            disk: MemoryDisk::new(),
+            clock: Arc::new(PausedClock { base: Mutex::new(base), start: Instant::now() }),
+        }
     }
 
     fn config(&self) -> RunnerConfig {
         let ports = MachinePorts { host: Arc::new(self.host.clone()), disk: Arc::new(self.disk.clone()) };
-        RunnerConfig { ports, clock: self.clock.clone(), node_name: None }
+        RunnerConfig { ports, clock: self.clock.clone(), node_name: None, boot: None }
     }
 
     async fn put(&self, order: &Order) {
@@ -168,6 +217,89 @@ async fn a_reboot_under_an_order_is_told_and_the_order_goes_on() {
     assert_eq!(world.answer().await.unwrap().boot_id.as_deref(), Some("boot-2"));
 }
 
+impl World {
+    /// Lives until the effect of that number is cut short, loses its power for an hour, and boots.
+    async fn lose_power_in(&self, effect: usize) {
+        self.host.interrupt(effect, Interruption::Between);
+        let death =
+            select(Box::pin(self.host.until_interruption()), Box::pin(run(self.config(), CancellationToken::new())));
+        death.await;
+        tokio::time::sleep(std::time::Duration::from_secs(3_600)).await;
+        self.host.reboot();
+        self.disk.restart();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_time_that_a_machine_was_off_does_not_count_against_its_order() {
+    let short = Order { deadline_seconds: 60, finish: Vec::new(), ..order(1) };
+    let world = World::new(FakeHost::worker(OLD));
+    world.put(&short).await;
+    world.lose_power_in(2).await;
+    world.lose_power_in(1).await;
+    assert_eq!(world.live().await.unwrap(), RunnerEnd::Answered(TaskState::Done));
+    assert_eq!(world.host.done(), EFFECTS[..3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_boots_a_day_behind_holds_nobody_up_once_it_is_set_right() {
+    let world = World::new(FakeHost::worker(OLD));
+    world.put(&Order { finish: Vec::new(), ..order(1) }).await;
+    world.lose_power_in(2).await;
+    world.clock.set(TimeDelta::days(-1));
+    world.host.fail("install kubeadm", HostError::Transient(Reason::new("MirrorAway", "no answer")));
+    let booted = Instant::now();
+    let time_server = async {
+        tokio::time::sleep(std::time::Duration::from_secs(100)).await;
+        world.clock.set(TimeDelta::days(1));
+        std::future::pending::<()>().await;
+    };
+    let Either::Left((end, _)) = select(Box::pin(world.live()), Box::pin(time_server)).await else {
+        panic!("a pending future resolved")
+    };
+    assert_eq!(end.unwrap(), RunnerEnd::Answered(TaskState::Done));
+    assert!(booted.elapsed().as_secs() < 200, "{:?}", booted.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_order_that_fails_or_stops_leaves_no_machine_behind_that_its_steps_took_apart() {
+    for (stop, end) in [(false, TaskState::Failed), (true, TaskState::Stopped)] {
+        let world = World::new(FakeHost::control_plane(OLD));
+        world.put(&Order { finish: Vec::new(), ..order(1) }).await;
+        world.lose_power_in(3).await;
+        world.host.lose_manifest("kube-apiserver");
+        world.host.lose_hold(Package::Kubeadm);
+        world.put(&Order { finish: Vec::new(), stop, ..order(1) }).await;
+        world.host.fail("kubeadm upgrade", HostError::Permanent(Reason::new("KubeadmFailed", "it cannot be run")));
+        assert_eq!(world.live().await.unwrap(), RunnerEnd::Answered(end));
+        let manifests = world.host.static_pods().await.unwrap().manifests;
+        assert!(manifests.contains_key("kube-apiserver"), "{manifests:?}");
+        assert!(world.host.package(Package::Kubeadm).await.unwrap().held);
+        assert_eq!(world.host.done().last().map(String::as_str), Some("heal"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_machine_that_cannot_be_put_right_is_told_with_the_answer() {
+    let world = World::new(FakeHost::worker(OLD));
+    let one_part = Order { finish: Vec::new(), ..order(1) };
+    world.put(&one_part).await;
+    world.host.interrupt(2, Interruption::Between);
+    let death =
+        select(Box::pin(world.host.until_interruption()), Box::pin(run(world.config(), CancellationToken::new())));
+    death.await;
+    world.host.restart();
+    world.disk.restart();
+    world.host.lose_hold(Package::Kubectl);
+    world.host.fail("heal", HostError::NeedsOperator(Reason::new("PackagesBroken", "repair them")));
+    world.put(&Order { stop: true, ..one_part }).await;
+    // The fake fails its effects in order: the install under way comes first, and succeeds.
+    assert_eq!(world.live().await.unwrap(), RunnerEnd::Answered(TaskState::Failed));
+    let answer = world.answer().await.unwrap();
+    let error = answer.verdict.error().unwrap();
+    assert_eq!((error.code.as_str(), error.class), ("PackagesBroken", ErrorClass::NeedsOperator));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_stop_lets_the_step_under_way_come_to_its_end_and_starts_none_after_it() {
     // Asked for before anything began, while it waits between the parts, and by a person on the machine.
@@ -244,6 +376,18 @@ async fn a_failure_keeps_its_code_class_and_whole_message() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn kubeadm_runs_once_an_order_and_what_may_pass_is_for_the_next_order_while_an_install_is_tried_again() {
+    let world = World::new(FakeHost::worker(OLD));
+    world.put(&order(1)).await;
+    world.host.fail("install kubeadm", HostError::Transient(Reason::new("MirrorAway", "no answer")));
+    world.host.fail("kubeadm upgrade", HostError::Transient(Reason::new("StaticPodUnchanged", "went back")));
+    assert_eq!(world.live().await.unwrap(), RunnerEnd::Answered(TaskState::Failed));
+    assert_eq!(world.answer().await.unwrap().verdict.error().unwrap().class, ErrorClass::Transient);
+    let began = |effect: &str| world.host.begun().iter().filter(|begun| begun.starts_with(effect)).count();
+    assert_eq!((began("install kubeadm"), began("kubeadm upgrade")), (2, 1));
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_cannot_be_done_is_refused_whole_and_by_name() {
     let unknown = |kind: &str| Order { finish: vec![step("x", kind, &serde_json::json!({}))], ..order(1) };
     let cases = [
@@ -277,6 +421,27 @@ async fn an_order_of_an_older_epoch_or_another_node_is_refused_after_one_was_tak
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_machine_takes_orders_of_a_new_cluster_once_it_forgot_the_old_one_and_forgets_none_that_is_open() {
+    let one_part = |attempt, epoch| Order { finish: Vec::new(), epoch, ..order(attempt) };
+    let world = World::new(FakeHost::worker(OLD));
+    let disk: SharedDisk = Arc::new(world.disk.clone());
+    world.put(&one_part(1, 7)).await;
+    let open = forget(&disk).await.unwrap_err();
+    assert!(matches!(&open, ForgetError::Open(key) if *key == order(1).key), "{open}");
+    assert_eq!(world.live().await.unwrap(), RunnerEnd::Answered(TaskState::Done));
+    let refused = Mailbox::on(&*disk).put_order(&mail(one_part(2, 1))).await.unwrap_err();
+    assert!(matches!(refused, MailboxError::EpochBack { .. }), "{refused}");
+    let held = disk.lock(LOCK).await.unwrap();
+    assert!(matches!(forget(&disk).await, Err(ForgetError::AtWork)));
+    drop(held);
+    for _ in 0..2 {
+        forget(&disk).await.unwrap();
+    }
+    world.put(&one_part(2, 1)).await;
+    assert_eq!(world.live().await.unwrap(), RunnerEnd::Answered(TaskState::Done));
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_order_beside_an_unfinished_one_is_refused_until_a_person_gives_that_up() {
     let world = World::new(FakeHost::worker(OLD));
     world.put(&order(1)).await;
@@ -294,6 +459,31 @@ async fn an_order_beside_an_unfinished_one_is_refused_until_a_person_gives_that_
     assert_eq!(world.refused().await, "Unanswered");
     Mailbox::on(&world.disk.steady()).put_local_stop(&order(1).key).await.unwrap();
     put(3);
+    assert_eq!(world.live_through(&order(3)).await, RunnerEnd::Answered(TaskState::Done));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_order_that_stopped_between_its_parts_stands_in_nobodys_way_even_after_a_refused_one() {
+    let world = World::new(FakeHost::worker(OLD));
+    world.put(&order(1)).await;
+    let operator = async {
+        let disk = world.disk.steady();
+        let mut seen = 0;
+        while world.answer().await.is_none() {
+            seen = disk.changed(FOLDER, seen).await;
+        }
+        world.put(&Order { stop: true, ..order(1) }).await;
+        std::future::pending::<()>().await;
+    };
+    let asked = tokio::time::Instant::now();
+    let Either::Left((end, _)) = select(Box::pin(world.live()), Box::pin(operator)).await else {
+        panic!("a pending future resolved")
+    };
+    assert_eq!(end.unwrap(), RunnerEnd::Answered(TaskState::Stopped));
+    assert!(asked.elapsed().as_secs() < 5, "a stop is heard at once");
+    world.put(&Order { prepare: Vec::new(), finish: Vec::new(), ..order(2) }).await;
+    assert_eq!(world.refused().await, "EmptyOrder");
+    world.put(&order(3)).await;
     assert_eq!(world.live_through(&order(3)).await, RunnerEnd::Answered(TaskState::Done));
 }
 
@@ -343,6 +533,34 @@ async fn inventories_are_answered_idle_and_while_an_order_is_worked_on() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn nothing_is_begun_before_a_boot_would_go_on_with_it_and_that_ends_with_the_work() {
+    let world = World::new(FakeHost::worker(OLD));
+    let unit = Unit::failing(&world, 3);
+    let config = || RunnerConfig { boot: Some(unit.clone()), ..world.config() };
+    world.put(&Order { finish: Vec::new(), ..order(1) }).await;
+    let runner = Box::pin(run(config(), CancellationToken::new()));
+    let early = Box::pin(tokio::time::sleep(std::time::Duration::from_secs(14)));
+    let Either::Right(((), runner)) = select(runner, early).await else { panic!("it cannot have ended") };
+    assert!(world.host.begun().is_empty(), "{:?}", world.host.begun());
+    assert_eq!(run(config(), CancellationToken::new()).await.unwrap(), RunnerEnd::AnotherRuns);
+    assert_eq!(runner.await.unwrap(), RunnerEnd::Answered(TaskState::Done));
+    let calls = unit.calls.lock().unwrap().clone();
+    assert!(calls.iter().all(|(_, locked)| *locked), "{calls:?}");
+    let removed = calls.iter().filter(|(what, _)| *what == "remove").count();
+    assert_eq!((removed, calls.last().map(|(what, _)| *what)), (1, Some("remove")), "{calls:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_order_that_cannot_be_begun_in_its_time_is_answered_and_did_nothing() {
+    let world = World::new(FakeHost::worker(OLD));
+    world.put(&order(1)).await;
+    let config = RunnerConfig { boot: Some(Unit::failing(&world, u32::MAX)), ..world.config() };
+    assert_eq!(run(config, CancellationToken::new()).await.unwrap(), RunnerEnd::Answered(TaskState::Failed));
+    assert_eq!(world.answer().await.unwrap().verdict.error().unwrap().code, "DeadlineExceeded");
+    assert!(world.host.begun().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
 async fn two_runners_never_work_at_once() {
     let world = World::new(FakeHost::worker(OLD));
     world.put(&order(1)).await;
@@ -353,6 +571,30 @@ async fn two_runners_never_work_at_once() {
     });
     let Either::Right((end, _)) = select(first, second).await else { panic!("the first one waits for proceed") };
     assert_eq!(end.unwrap(), RunnerEnd::AnotherRuns);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_is_full_from_any_write_on_has_no_effect_done_again_and_again() {
+    let one_part = Order { finish: Vec::new(), ..order(1) };
+    let untouched = World::new(FakeHost::worker(OLD));
+    untouched.put(&one_part).await;
+    untouched.live().await.unwrap();
+    for write in 1..=untouched.disk.writes() {
+        let world = World::new(FakeHost::worker(OLD));
+        world.put(&one_part).await;
+        world.disk.fill_from(write);
+        let janitor = async {
+            tokio::time::sleep(std::time::Duration::from_secs(1_200)).await;
+            assert!(world.disk.writes() < write + 150, "{write}: {} writes", world.disk.writes());
+            world.disk.free();
+            std::future::pending::<()>().await;
+        };
+        let Either::Left((end, _)) = select(Box::pin(world.live()), Box::pin(janitor)).await else {
+            panic!("a pending future resolved")
+        };
+        assert_eq!(end.unwrap(), RunnerEnd::Answered(TaskState::Done), "{write}");
+        assert_eq!(world.host.done(), EFFECTS[..3], "{write}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

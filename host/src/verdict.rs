@@ -128,38 +128,41 @@ pub fn is_prepared(cursor: &Cursor, dag: &Dag) -> bool {
     under_way(cursor, dag).is_some_and(|(vertex, _)| vertex.as_str() == AWAIT)
 }
 
-/// When the order's deadline passes, its waiting for proceed not counted; `None` while it waits.
-pub fn overdue_at(cursor: &Cursor, deadline_seconds: u32, now: Timestamp) -> Option<Timestamp> {
-    let wait = VertexName::new(AWAIT).expect("plain words make a vertex name");
-    let waited = match cursor.state(&wait) {
-        Some(VertexState::Started { .. } | VertexState::Waiting { .. }) => {
-            let (first, now) = (first_of(cursor.state(&wait))?, now.max(cursor.clock()));
-            // Overdue before it began to wait: that does not heal.
-            let worked = first - cursor.created();
-            let limit = TimeDelta::seconds(i64::from(deadline_seconds));
-            return (worked > limit).then_some(now);
+/// When the order's deadline passes; `None` while it waits for proceed.
+///
+/// Only the time of steps counts: neither the wait between the parts nor time that was given back because the machine was
+/// off, which moved the start of the step under way.
+pub fn overdue_at(cursor: &Cursor, dag: &Dag, deadline_seconds: u32, now: Timestamp) -> Option<Timestamp> {
+    let now = now.max(cursor.clock());
+    let mut left = TimeDelta::seconds(i64::from(deadline_seconds));
+    let mut since = None;
+    for vertex in dag.vertices() {
+        let waits_for_proceed = vertex.name.as_str() == AWAIT;
+        match cursor.state(&vertex.name) {
+            Some(VertexState::Started { .. } | VertexState::Waiting { .. }) if waits_for_proceed => {
+                // Overdue before it began to wait: that does not heal.
+                return (left < TimeDelta::zero()).then_some(now);
+            }
+            Some(
+                VertexState::Started { first, .. }
+                | VertexState::Waiting { first, .. }
+                | VertexState::BackingOff { first, .. },
+            ) => since = Some(first),
+            Some(VertexState::Succeeded { first, ended, .. } | VertexState::Failed { first, ended, .. }) => {
+                if !waits_for_proceed {
+                    left -= ended - first;
+                }
+                since = Some(now);
+            }
+            Some(VertexState::Pending { .. } | VertexState::Skipped { .. }) | None => {}
         }
-        Some(VertexState::Succeeded { first, ended, .. }) => ended - first,
-        Some(
-            VertexState::Pending { .. }
-            | VertexState::BackingOff { .. }
-            | VertexState::Skipped { .. }
-            | VertexState::Failed { .. },
-        )
-        | None => TimeDelta::zero(),
-    };
-    Some(cursor.created() + TimeDelta::seconds(i64::from(deadline_seconds)) + waited)
+    }
+    Some(since.unwrap_or(cursor.created()) + left)
 }
 
-fn first_of(state: Option<VertexState>) -> Option<Timestamp> {
-    match state? {
-        VertexState::Started { first, .. } | VertexState::Waiting { first, .. } => Some(first),
-        VertexState::Pending { .. }
-        | VertexState::BackingOff { .. }
-        | VertexState::Succeeded { .. }
-        | VertexState::Skipped { .. }
-        | VertexState::Failed { .. } => None,
-    }
+/// Whether a step was begun, so that the machine may not be as the order found it.
+pub fn is_begun(cursor: &Cursor, dag: &Dag) -> bool {
+    dag.vertices().iter().any(|vertex| cursor.state(&vertex.name).is_some_and(|state| state.attempts() > 0))
 }
 
 /// What the steps found out, as `<step>.<field>` to text, up to [`OUTPUT_BYTES_MAX`].
@@ -220,7 +223,10 @@ mod tests {
 
     #[test]
     fn a_deadline_counts_work_and_not_the_wait_between_the_parts() {
-        let at = |seconds: &[i64], now| overdue_at(&cursor(seconds, &Value::Null).0, 100, second(now));
+        let at = |seconds: &[i64], now| {
+            let (cursor, dag) = cursor(seconds, &Value::Null);
+            overdue_at(&cursor, &dag, 100, second(now))
+        };
         assert_eq!(at(&[10], 20), Some(second(100)), "in the first part");
         assert_eq!(at(&[10, 10, 10], 5_000), None, "while it waits");
         assert_eq!(at(&[10, 10, 90], 5_000), Some(second(5_000)), "overdue before it waited");

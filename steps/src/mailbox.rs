@@ -285,6 +285,14 @@ impl<'d> Mailbox<'d> {
         self.write(STOP, OTHER_BYTES_MAX, key).await
     }
 
+    /// Takes everything out of it. The order goes first: one without its answer would be worked on anew.
+    pub async fn clear(&self) -> Result<(), MailboxError> {
+        for path in [ORDER, ANSWER, STOP, INVENTORY_REQUEST, INVENTORY] {
+            self.disk.remove(path).await?;
+        }
+        Ok(())
+    }
+
     async fn read<T: DeserializeOwned>(&self, path: &'static str, bytes_max: usize) -> Result<Option<T>, MailboxError> {
         let Some(bytes) = self.disk.read(path, bytes_max).await? else {
             return Ok(None);

@@ -4,7 +4,7 @@ use super::RealHost;
 use super::failure::{self, Class, Meaning, needs_operator, permanent, transient};
 use super::os::write_whole;
 use super::program::{Program, ProgramError};
-use super::runtime::{COMPONENTS, MANIFESTS};
+use super::runtime::{COMPONENTS, MANIFESTS, is_manifest_of};
 use cupcake_crds::values::{KubeVersion, NodeRole};
 use cupcake_steps::ports::host::{HostError, KubeadmUpgrade};
 use std::fs;
@@ -16,11 +16,15 @@ const UPGRADE_LIMIT: Duration = Duration::from_secs(30 * 60);
 /// How long the API server is waited for before kubeadm begins, and how often it is asked.
 const API_SERVER_LIMIT: Duration = Duration::from_secs(5 * 60);
 const API_SERVER_AGAIN: Duration = Duration::from_secs(3);
-/// Credentials that may ask for /readyz: kubeadm's own on a control plane, the kubelet's elsewhere.
+/// What it has to answer first: that it is ready, and what kubeadm asks for first.
+const QUESTIONS: [&str; 2] = ["/readyz", "/api/v1/namespaces/kube-system/configmaps/kubeadm-config"];
+/// Credentials that may ask that: kubeadm's own on a control plane, the kubelet's elsewhere.
 const KUBECONFIGS: [&str; 2] = ["/etc/kubernetes/admin.conf", "/etc/kubernetes/kubelet.conf"];
 /// Where kubeadm keeps the manifests that it replaces (cmd/kubeadm/app/constants: `TempDir`, `CreateTimestampDir`).
 const BACKUPS: &str = "/etc/kubernetes/tmp";
 const BACKUP_PREFIX: &str = "kubeadm-backup-manifests";
+/// Folders that kubeadm writes to: manifests, kubeconfigs and certificates in one, the kubelet's configuration in the other.
+const WRITTEN: [&str; 2] = ["/etc/kubernetes", "/var/lib/kubelet"];
 
 /// What `kubeadm upgrade` means by its last lines; the first fitting line counts.
 const UPGRADE: [Meaning; 13] = [
@@ -98,7 +102,7 @@ impl RealHost {
             ));
         }
         self.restore_manifests()?;
-        self.await_api_server().await?;
+        self.await_api_server(API_SERVER_AGAIN).await?;
         let version = version.with_v();
         let arguments = match how {
             KubeadmUpgrade::Apply => vec!["upgrade", "apply", version.as_str(), "--yes"],
@@ -106,69 +110,95 @@ impl RealHost {
         };
         // Proxies are not among kubeadm's variables: it would write them into the manifests of the static pods.
         let upgrade = Program::doing("kubeadm", UPGRADE_LIMIT, arguments);
-        upgrade.run().await.map(drop).map_err(|error| failure::program(&error, &UPGRADE, "KubeadmFailed"))
+        upgrade.run().await.map_err(|error| failure::program(&error, &UPGRADE, "KubeadmFailed"))?;
+        self.make_durable().await
     }
 
-    /// Waits until the API server answers that it is ready, as this machine reaches it.
+    /// Brings what kubeadm wrote to the disk: it does not fsync its files (os.WriteFile), and a success that is recorded before
+    /// they are there would survive a power cut that leaves them empty. File system by file system, and not all of them at once
+    /// as sync(2) does: a network file system that is away would hold that for ever.
+    async fn make_durable(&self) -> Result<(), HostError> {
+        for folder in WRITTEN {
+            let path = self.files.path(folder);
+            if !path.is_dir() {
+                continue;
+            }
+            let shown = path.clone();
+            let synced = tokio::task::spawn_blocking(move || {
+                rustix::fs::syncfs(fs::File::open(&path)?).map_err(std::io::Error::from)
+            });
+            let synced = synced.await.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+            synced.map_err(|error| failure::file("syncing the file system of", &shown, &error))?;
+        }
+        Ok(())
+    }
+
+    /// Waits until the API server is ready and gives kubeadm its configuration, as this machine reaches it.
     ///
-    /// After a boot, or when the manifest of a static pod was just put back, a single control plane needs up to two minutes.
-    /// kubeadm itself gives up after ten seconds, and each time costs an attempt.
-    async fn await_api_server(&self) -> Result<(), HostError> {
+    /// After a boot, or when the manifest of a static pod was just put back, a single control plane needs up to two minutes, and
+    /// its authorizers a moment more until they know anybody's rights. kubeadm itself gives up after ten seconds, and each time
+    /// costs an order.
+    async fn await_api_server(&self, again: Duration) -> Result<(), HostError> {
         let Some(kubeconfig) = KUBECONFIGS.into_iter().find(|kubeconfig| self.files.has(kubeconfig)) else {
             return Ok(());
         };
         let since = tokio::time::Instant::now();
-        loop {
-            let arguments = ["--kubeconfig", kubeconfig, "--request-timeout=5s", "get", "--raw", "/readyz"];
-            let error = match Program::asking("kubectl", arguments).run().await {
-                // Without kubectl the question cannot be asked; kubeadm will see.
-                Ok(_) | Err(ProgramError::Missing { .. }) => return Ok(()),
-                Err(error) => error,
-            };
-            if since.elapsed() >= API_SERVER_LIMIT {
-                return Err(transient(
-                    "ApiServerAway",
-                    format!(
-                        "the API server was not ready within {} s: {}",
-                        API_SERVER_LIMIT.as_secs(),
-                        failure::chain(&error)
-                    ),
-                ));
+        for question in QUESTIONS {
+            loop {
+                let arguments = ["--kubeconfig", kubeconfig, "--request-timeout=5s", "get", "--raw", question];
+                let error = match Program::asking("kubectl", arguments).run().await {
+                    // Without kubectl the question cannot be asked; kubeadm will see.
+                    Ok(_) | Err(ProgramError::Missing { .. }) => break,
+                    // An answer, too: kubeadm says better than we what is wrong with the cluster.
+                    Err(error) if error.last_lines().contains("(NotFound)") => break,
+                    Err(error) => error,
+                };
+                if since.elapsed() >= API_SERVER_LIMIT {
+                    return Err(transient(
+                        "ApiServerAway",
+                        format!(
+                            "the API server was not ready within {} s: {}",
+                            API_SERVER_LIMIT.as_secs(),
+                            failure::chain(&error)
+                        ),
+                    ));
+                }
+                tracing::info!("waits for the API server: {}", failure::chain(&error));
+                tokio::time::sleep(again).await;
             }
-            tracing::info!("waits for the API server: {}", failure::chain(&error));
-            tokio::time::sleep(API_SERVER_AGAIN).await;
         }
+        Ok(())
     }
 
-    /// Puts back manifests that an interrupted upgrade left absent.
+    /// Puts back manifests that an interrupted upgrade left absent or empty.
     ///
     /// kubeadm moves the old manifest away before it moves the new one in (cmd/kubeadm/app/phases/upgrade/staticpods.go,
     /// `upgradeComponent`). Killed between the two, the component stays stopped, the next `apply` refuses, and `upgrade node`
-    /// without kube-apiserver.yaml takes the machine for a worker and reports success. The old manifest is always a right one
-    /// there: the new component never ran.
-    fn restore_manifests(&self) -> Result<(), HostError> {
+    /// without kube-apiserver.yaml takes the machine for a worker and reports success. It does not fsync the new one either: a
+    /// power cut may leave it in its place without content. The old manifest is always a right one there: the new component
+    /// never ran, or its turn is repeated.
+    pub(super) fn restore_manifests(&self) -> Result<(), HostError> {
         if self.files.role() == NodeRole::Worker {
             return Ok(());
         }
         for component in COMPONENTS {
             let name = format!("{component}.yaml");
             let manifest = self.files.path(&format!("{MANIFESTS}/{name}"));
-            if manifest.exists() {
+            if fs::read_to_string(&manifest).is_ok_and(|text| is_manifest_of(component, &text)) {
                 continue;
             }
-            match self.newest_backup(&name) {
-                Some(backup) => {
-                    let text = fs::read(&backup).map_err(|error| failure::file("reading", &backup, &error))?;
-                    write_whole(&manifest, &text, 0o600)?;
+            match self.newest_backup(component) {
+                Some((backup, text)) => {
+                    write_whole(&manifest, text.as_bytes(), 0o600)?;
                     tracing::warn!(manifest = %manifest.display(), backup = %backup.display(), "a missing manifest was put back");
                 }
-                // Without a copy of its own, etcd runs elsewhere.
-                None if component == "etcd" => {}
+                // Without a manifest and a copy of its own, etcd runs elsewhere.
+                None if component == "etcd" && !manifest.exists() => {}
                 None => {
                     return Err(needs_operator(
                         "ManifestMissing",
                         format!(
-                            "{} is missing and {BACKUPS} holds no copy of it: put it back, then retry",
+                            "{} is missing or damaged and {BACKUPS} holds no whole copy of it: put it back, then retry",
                             manifest.display()
                         ),
                     ));
@@ -178,15 +208,18 @@ impl RealHost {
         Ok(())
     }
 
-    fn newest_backup(&self, name: &str) -> Option<PathBuf> {
+    /// The newest whole copy of a component's manifest that kubeadm put aside, and where it lies.
+    fn newest_backup(&self, component: &str) -> Option<(PathBuf, String)> {
         let folders = self.files.entries(BACKUPS).into_iter().filter(|folder| {
             folder.file_name().is_some_and(|folder| folder.to_string_lossy().starts_with(BACKUP_PREFIX))
         });
-        let copies = folders.map(|folder| folder.join(name)).filter_map(|copy| {
-            let folder = copy.parent()?.metadata().ok()?.modified().ok()?;
-            copy.is_file().then_some((folder, copy))
+        let copies = folders.filter_map(|folder| {
+            let copy = folder.join(format!("{component}.yaml"));
+            let text = fs::read_to_string(&copy).ok().filter(|text| is_manifest_of(component, text))?;
+            Some((folder.metadata().ok()?.modified().ok()?, copy, text))
         });
-        copies.max_by_key(|(modified, _): &(SystemTime, PathBuf)| *modified).map(|(_, copy)| copy)
+        let newest = copies.max_by_key(|(modified, _, _): &(SystemTime, PathBuf, String)| *modified);
+        newest.map(|(_, copy, text)| (copy, text))
     }
 }
 
@@ -195,6 +228,9 @@ mod tests {
     use super::*;
     use crate::real::test_folder::TestFolder;
     use crate::real::tests::host_in;
+    use cupcake_steps::ports::host::HostOps;
+
+    const BACKUP: &str = "/etc/kubernetes/tmp/kubeadm-backup-manifests-2026-11-22-17-29-23";
 
     fn failed(last_lines: &str) -> HostError {
         let error = ProgramError::Failed {
@@ -257,23 +293,64 @@ mod tests {
         let folder = TestFolder::new(name);
         folder.write("/etc/kubernetes/admin.conf", "");
         for component in COMPONENTS {
-            folder.write(&format!("{MANIFESTS}/{component}.yaml"), format!("old {component}"));
+            folder.write(&format!("{MANIFESTS}/{component}.yaml"), manifest(component, "old"));
         }
         folder
+    }
+
+    fn manifest(component: &str, tag: &str) -> String {
+        format!(
+            "kind: Pod\nspec:\n  containers:\n  - name: {component}\n    image: registry.k8s.io/{component}:{tag}\n"
+        )
     }
 
     #[test]
     fn a_manifest_that_an_interrupted_upgrade_took_away_is_put_back() {
         let folder = control_plane("heal");
-        let manifest = format!("{MANIFESTS}/kube-apiserver.yaml");
-        fs::remove_file(folder.path(&manifest)).expect("there");
-        folder.write(
-            "/etc/kubernetes/tmp/kubeadm-backup-manifests-2026-11-22-17-29-23/kube-apiserver.yaml",
-            "moved away",
-        );
+        let path = format!("{MANIFESTS}/kube-apiserver.yaml");
+        fs::remove_file(folder.path(&path)).expect("there");
+        folder.write(&format!("{BACKUP}/kube-apiserver.yaml"), manifest("kube-apiserver", "moved-away"));
         host_in(&folder).restore_manifests().expect("put back");
-        assert_eq!(folder.read(&manifest), "moved away");
-        assert_eq!(folder.read(&format!("{MANIFESTS}/etcd.yaml")), "old etcd", "what is there stays");
+        assert_eq!(folder.read(&path), manifest("kube-apiserver", "moved-away"));
+        assert_eq!(folder.read(&format!("{MANIFESTS}/etcd.yaml")), manifest("etcd", "old"), "what is there stays");
+    }
+
+    #[test]
+    fn a_manifest_that_a_power_cut_left_without_its_content_is_put_back_from_a_whole_copy() {
+        for damaged in ["", "\0\0\0\0", "kind: Pod\nspec:\n"] {
+            let folder = control_plane("heal-empty");
+            let path = format!("{MANIFESTS}/etcd.yaml");
+            folder.write(&path, damaged);
+            folder.write(&format!("{BACKUP}/etcd.yaml"), manifest("etcd", "moved-away"));
+            // A later folder in which the same power cut left nothing.
+            folder.write("/etc/kubernetes/tmp/kubeadm-backup-manifests-2026-11-23-17-29-23/etcd.yaml", "");
+            host_in(&folder).restore_manifests().expect("put back");
+            assert_eq!(folder.read(&path), manifest("etcd", "moved-away"), "{damaged:?}");
+        }
+        let folder = control_plane("heal-empty-none");
+        folder.write(&format!("{MANIFESTS}/etcd.yaml"), "");
+        let error = host_in(&folder).restore_manifests().expect_err("there is a member, and no copy of its manifest");
+        assert!(matches!(&error, HostError::NeedsOperator(reason) if reason.code == "ManifestMissing"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_machine_is_healed_of_whatever_is_wrong_even_if_one_part_cannot_be() {
+        let folder = control_plane("heal-all");
+        fs::remove_file(folder.path(&format!("{MANIFESTS}/kube-scheduler.yaml"))).expect("there");
+        folder
+            .be_the_machine(&[("dpkg-query", "printf 'install\\tok\\tinstalled\\t1.33.13-1.1\\n'"), ("apt-mark", "")]);
+        let error = host_in(&folder).heal().await.expect_err("there is no copy of the manifest");
+        assert!(matches!(&error, HostError::NeedsOperator(reason) if reason.code == "ManifestMissing"), "{error}");
+        assert!(folder.calls().contains(&"apt-mark hold kubeadm kubelet kubectl".to_owned()));
+        folder.write(&format!("{BACKUP}/kube-scheduler.yaml"), manifest("kube-scheduler", "moved-away"));
+        host_in(&folder).heal().await.expect("healed");
+        assert!(folder.path(&format!("{MANIFESTS}/kube-scheduler.yaml")).exists());
+    }
+
+    #[tokio::test]
+    async fn what_kubeadm_wrote_can_be_made_durable_whether_or_not_all_its_folders_are_there() {
+        host_in(&control_plane("durable")).make_durable().await.expect("synced");
+        host_in(&TestFolder::new("durable-none")).make_durable().await.expect("there is nothing to sync");
     }
 
     #[test]
@@ -284,6 +361,23 @@ mod tests {
         fs::remove_file(folder.path(&format!("{MANIFESTS}/kube-scheduler.yaml"))).expect("there");
         let error = host_in(&folder).restore_manifests().expect_err("it is missing");
         assert!(matches!(&error, HostError::NeedsOperator(reason) if reason.code == "ManifestMissing"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn kubeadm_waits_for_an_api_server_that_is_away_or_does_not_know_anybodys_rights_yet() {
+        let folder = TestFolder::new("await-api");
+        folder.write("/etc/kubernetes/kubelet.conf", "");
+        // The first two questions find nobody; the third one is answered, the fourth is forbidden, the fifth is answered.
+        let kubectl = "echo x >>$here/asked; set -- $(/bin/cat $here/asked)
+            case $# in
+            1|2) echo 'connection refused'; exit 1;;
+            4) echo 'Error from server (Forbidden): configmaps \"kubeadm-config\" is forbidden'; exit 1;;
+            esac";
+        folder.be_the_machine(&[("kubectl", kubectl)]);
+        host_in(&folder).await_api_server(Duration::ZERO).await.expect("it came back");
+        let asked = folder.calls();
+        assert_eq!(asked.len(), 5, "{asked:?}");
+        assert!(asked[4].ends_with("/configmaps/kubeadm-config"), "{asked:?}");
     }
 
     #[test]

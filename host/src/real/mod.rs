@@ -136,6 +136,13 @@ impl HostOps for RealHost {
         self.upgrade_by_kubeadm(how, version).await
     }
 
+    async fn heal(&self) -> Result<(), HostError> {
+        let restored = self.restore_manifests();
+        // Whatever came of that: either may be all that is wrong.
+        let held = self.hold(&Package::ALL).await;
+        restored.and(held)
+    }
+
     async fn static_pods(&self) -> Result<StaticPods, HostError> {
         self.static_pods_now().await
     }

@@ -22,10 +22,15 @@ const FORMAT: &str = "-f=${db:Status-Want}\\t${db:Status-Eflag}\\t${db:Status-St
 /// Keeps changed configuration files (containerd's above all) and never asks.
 const KEEP_CONFIGURATION: [&str; 2] = ["--force-confdef", "--force-confold"];
 
+/// How dpkg and apt say that another process works on packages.
+const LOCKED: [&str; 3] =
+    ["locked by another process", "Could not get lock", "Unable to acquire the dpkg frontend lock"];
+
 /// What `apt-get install` means by its last lines.
-const INSTALL: [Meaning; 9] = [
-    Meaning { words: "Could not get lock", class: Class::Transient, code: "PackageLockHeld", advice: "" },
-    Meaning { words: "Unable to acquire the dpkg", class: Class::Transient, code: "PackageLockHeld", advice: "" },
+const INSTALL: [Meaning; 10] = [
+    Meaning { words: LOCKED[0], class: Class::Transient, code: "PackageLockHeld", advice: "" },
+    Meaning { words: LOCKED[1], class: Class::Transient, code: "PackageLockHeld", advice: "" },
+    Meaning { words: LOCKED[2], class: Class::Transient, code: "PackageLockHeld", advice: "" },
     Meaning {
         words: "No space left on device",
         class: Class::NeedsOperator,
@@ -82,6 +87,17 @@ pub(crate) fn dpkg_state(text: &str) -> Option<Dpkg> {
     let version = (installed && !version.is_empty()).then(|| (*version).to_owned());
     let state = PackageState { version, whole, held: *want == "hold" };
     Some(Dpkg { state, reinstall: *error == "reinstreq" })
+}
+
+/// Whether a program failed because another process holds dpkg's lock, and would not if it were run again later.
+fn is_locked(error: &ProgramError) -> bool {
+    match error {
+        ProgramError::Failed { last_lines, .. } => LOCKED.iter().any(|words| last_lines.contains(words)),
+        ProgramError::Missing { .. }
+        | ProgramError::System { .. }
+        | ProgramError::TimedOut { .. }
+        | ProgramError::TooMuchOutput { .. } => false,
+    }
 }
 
 /// Kubernetes versions that `apt-cache madison` lists with the whole version of their package, newest first.
@@ -160,6 +176,15 @@ impl RealHost {
     }
 
     pub(super) async fn install_exact(&self, packages: &[Package], version: &KubeVersion) -> Result<(), HostError> {
+        let installed = self.install_wanting(packages, version).await;
+        // Whatever happened now, or to an earlier call that was cut short between unhold and hold: nothing else may move these
+        // packages. An install that failed is the more telling error.
+        let held = self.hold(packages).await;
+        installed.and(held)
+    }
+
+    /// Installs those of the packages that are not of that version, and releases their holds for it.
+    async fn install_wanting(&self, packages: &[Package], version: &KubeVersion) -> Result<(), HostError> {
         // An interrupted dpkg stops apt before it begins.
         self.finish_interrupted().await?;
         let mut wanted = Vec::new();
@@ -183,11 +208,23 @@ impl RealHost {
                 wanted.push(format!("{name}={}", self.exact(name, version).await?));
             }
         }
+        if wanted.is_empty() {
+            return Ok(());
+        }
         let names: Vec<&str> = packages.iter().map(|package| package.as_str()).collect();
-        let installed = if wanted.is_empty() { Ok(()) } else { self.apt_install(&names, &wanted, reinstall).await };
-        // Whatever happened: nothing else may move these packages. An install that failed is the more telling error.
-        let held = self.mark("hold", &names).await;
-        installed.and(held)
+        self.apt_install(&names, &wanted, reinstall).await
+    }
+
+    /// Holds those of the packages that are installed.
+    pub(super) async fn hold(&self, packages: &[Package]) -> Result<(), HostError> {
+        let mut loose = Vec::new();
+        for package in packages {
+            let PackageState { version, held, whole: _ } = self.dpkg(package.as_str()).await?.state;
+            if version.is_some() && !held {
+                loose.push(package.as_str());
+            }
+        }
+        if loose.is_empty() { Ok(()) } else { self.mark("hold", &loose).await }
     }
 
     async fn apt_install(&self, names: &[&str], wanted: &[String], reinstall: bool) -> Result<(), HostError> {
@@ -209,38 +246,42 @@ impl RealHost {
     async fn mark(&self, mark: &'static str, names: &[&str]) -> Result<(), HostError> {
         let arguments = std::iter::once(mark).chain(names.iter().copied());
         let program = Program::doing("apt-mark", MARK_LIMIT, arguments).with(&self.apt_environment());
-        program.run().await.map(drop).map_err(|error| failure::program(&error, &INSTALL, "PackageHoldFailed"))
+        past_lock(program, LOCK_AGAIN).await.map_err(|error| failure::program(&error, &INSTALL, "PackageHoldFailed"))
     }
 
-    /// Brings what an interrupted dpkg left to its end; waits for the lock itself, since dpkg does not.
+    /// Brings what an interrupted dpkg left to its end.
     async fn finish_interrupted(&self) -> Result<(), HostError> {
-        let mut waited = Duration::ZERO;
-        loop {
-            let arguments = KEEP_CONFIGURATION.into_iter().chain(["--configure", "-a"]);
-            let program = Program::doing("dpkg", CONFIGURE_LIMIT, arguments).with(&self.apt_environment());
-            let Err(error) = program.run().await else { return Ok(()) };
-            let locked = error.last_lines().contains("lock");
-            if locked && waited.as_secs() < LOCK_SECONDS_MAX {
-                tokio::time::sleep(LOCK_AGAIN).await;
-                waited += LOCK_AGAIN;
-                continue;
-            }
-            if locked {
-                return Err(transient("PackageLockHeld", failure::chain(&error)));
-            }
-            return Err(match error {
-                ProgramError::Failed { .. } => needs_operator(
-                    "PackagesBroken",
-                    format!(
-                        "an interrupted package operation cannot be finished, repair it with dpkg --configure -a: {}",
-                        failure::chain(&error)
-                    ),
+        let arguments = KEEP_CONFIGURATION.into_iter().chain(["--configure", "-a"]);
+        let program = Program::doing("dpkg", CONFIGURE_LIMIT, arguments).with(&self.apt_environment());
+        let Err(error) = past_lock(program, LOCK_AGAIN).await else { return Ok(()) };
+        if is_locked(&error) {
+            return Err(transient("PackageLockHeld", failure::chain(&error)));
+        }
+        Err(match error {
+            ProgramError::Failed { .. } => needs_operator(
+                "PackagesBroken",
+                format!(
+                    "an interrupted package operation cannot be finished, repair it with dpkg --configure -a: {}",
+                    failure::chain(&error)
                 ),
-                ProgramError::Missing { .. }
-                | ProgramError::System { .. }
-                | ProgramError::TimedOut { .. }
-                | ProgramError::TooMuchOutput { .. } => failure::program(&error, &INSTALL, "PackageInstallFailed"),
-            });
+            ),
+            ProgramError::Missing { .. }
+            | ProgramError::System { .. }
+            | ProgramError::TimedOut { .. }
+            | ProgramError::TooMuchOutput { .. } => failure::program(&error, &INSTALL, "PackageInstallFailed"),
+        })
+    }
+}
+
+/// Runs it, again and again while another process holds dpkg's lock: only apt-get waits for that by itself.
+async fn past_lock(program: Program, again: Duration) -> Result<(), ProgramError> {
+    let since = tokio::time::Instant::now();
+    loop {
+        match program.clone().run().await {
+            Err(error) if is_locked(&error) && since.elapsed().as_secs() < LOCK_SECONDS_MAX => {
+                tokio::time::sleep(again).await;
+            }
+            ended => return ended.map(drop),
         }
     }
 }
@@ -248,6 +289,95 @@ impl RealHost {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::real::test_folder::TestFolder;
+    use crate::real::tests::host_in;
+    use cupcake_crds::values::MinorVersion;
+
+    /// A machine whose three packages are of 1.33.13, held or not, and whose repository offers no 1.34.
+    fn machine(name: &str, want: &str) -> TestFolder {
+        let folder = TestFolder::new(name);
+        folder.write("/etc/apt/sources.list.d/kubernetes.list", "deb https://pkgs.k8s.io/core:/stable:/v1.33/deb/ /\n");
+        let query = format!("printf '{want}\\tok\\tinstalled\\t1.33.13-1.1\\n'");
+        folder.be_the_machine(&[
+            ("dpkg-query", &query),
+            ("dpkg", ""),
+            ("apt-get", ""),
+            ("apt-mark", ""),
+            ("apt-cache", "echo 'kubeadm | 1.33.13-1.1 | https://pkgs.k8s.io/core:/stable:/v1.33/deb  Packages'"),
+        ]);
+        folder
+    }
+
+    fn marks(folder: &TestFolder) -> Vec<String> {
+        folder.calls().into_iter().filter(|call| call.starts_with("apt-mark")).collect()
+    }
+
+    #[tokio::test]
+    async fn packages_that_an_interrupted_install_left_without_a_hold_are_held_however_the_next_one_ends() {
+        let folder = machine("hold-after", "install");
+        let host = host_in(&folder);
+        let error = host.install_exact(&[Package::Kubeadm], &v("1.34.4")).await.expect_err("not offered");
+        assert!(matches!(&error, HostError::NeedsOperator(reason) if reason.code == "VersionNotOffered"), "{error}");
+        assert_eq!(marks(&folder), ["apt-mark hold kubeadm"]);
+        folder.be_the_machine(&[("dpkg", "echo broken; exit 1")]);
+        host.install_exact(&[Package::Kubeadm], &v("1.33.13")).await.expect_err("dpkg is broken");
+        assert_eq!(marks(&folder), ["apt-mark hold kubeadm"]);
+        folder.be_the_machine(&[("dpkg", ""), ("apt-mark", "[ $1 = hold ] || exit 1")]);
+        let error = host.install_exact(&[Package::Kubeadm], &v("1.33.12")).await.expect_err("a newer one is there");
+        assert!(matches!(&error, HostError::Permanent(reason) if reason.code == "WouldDowngrade"), "{error}");
+        assert_eq!(marks(&folder), ["apt-mark hold kubeadm"]);
+    }
+
+    #[tokio::test]
+    async fn what_finds_dpkg_locked_is_run_again_until_the_lock_is_free() {
+        let folder = machine("hold-lock", "install");
+        let locked = "if [ -e $here/free ]; then exit 0; fi
+            : >$here/free; echo 'dpkg: error: dpkg status database is locked by another process'; exit 1";
+        folder.be_the_machine(&[("apt-mark", locked)]);
+        let hold = Program::asking("apt-mark", ["hold", "kubelet"]);
+        past_lock(hold, Duration::ZERO).await.expect("held in the end");
+        assert_eq!(marks(&folder), ["apt-mark hold kubelet", "apt-mark hold kubelet"]);
+    }
+
+    #[tokio::test]
+    async fn every_package_is_held_before_the_repository_offers_a_newer_one_and_none_twice() {
+        let folder = machine("hold-first", "install");
+        let minor = MinorVersion { major: 1, minor: 34 };
+        folder.be_the_machine(&[("apt-mark", "exit 1")]);
+        host_in(&folder).set_repository(minor).await.expect_err("they cannot be held");
+        assert!(folder.read("/etc/apt/sources.list.d/kubernetes.list").contains("v1.33"), "so it stays as it was");
+        assert_eq!(marks(&folder), ["apt-mark hold kubeadm kubelet kubectl"]);
+        let folder = machine("hold-first-held", "hold");
+        host_in(&folder).set_repository(minor).await.expect_err("the mirror has no 1.34");
+        assert!(marks(&folder).is_empty());
+    }
+
+    #[test]
+    fn only_dpkgs_and_apts_own_words_mean_that_another_process_works_on_packages() {
+        let failed = |last_lines: &str| ProgramError::Failed {
+            command: "dpkg --configure -a".to_owned(),
+            status: "exit status: 2".to_owned(),
+            code: Some(2),
+            last_lines: last_lines.to_owned(),
+            stdout: String::new(),
+        };
+        for held in [
+            "dpkg: error: dpkg frontend lock was locked by another process with pid 4711",
+            "dpkg: error: dpkg status database is locked by another process",
+            "E: Could not get lock /var/lib/dpkg/lock-frontend. It is held by process 4711 (unattended-upgr)",
+            "E: Unable to acquire the dpkg frontend lock (/var/lib/dpkg/lock-frontend), is another process using it?",
+        ] {
+            assert!(is_locked(&failed(held)), "{held}");
+            let meaning = failure::program(&failed(held), &INSTALL, "PackageInstallFailed");
+            assert!(matches!(&meaning, HostError::Transient(reason) if reason.code == "PackageLockHeld"), "{meaning}");
+        }
+        for other in ["insserv: script hwclock is broken", "No space left on block device", "blocked by policy-rc.d"] {
+            assert!(!is_locked(&failed(other)), "{other}");
+        }
+        let late = "dpkg status database is locked by another process".to_owned();
+        let late = ProgramError::TimedOut { command: "dpkg".to_owned(), limit_seconds: 600, last_lines: late };
+        assert!(!is_locked(&late), "what had its whole time is not run again");
+    }
 
     fn v(text: &str) -> KubeVersion {
         text.parse().expect("a version")

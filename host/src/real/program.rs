@@ -29,6 +29,15 @@ const END_SECONDS_MAX: u64 = 10;
 /// How long its streams may stay open after it ended: a daemon that it left behind may hold them for ever.
 const STREAMS_SECONDS_MAX: u64 = 2;
 
+/// Where programs are looked for; a test may put its own there.
+fn path() -> String {
+    #[cfg(test)]
+    if let Some(path) = super::test_folder::programs() {
+        return path;
+    }
+    PATH.to_owned()
+}
+
 /// A program about to be run: plain arguments, never a shell.
 #[derive(Debug, Clone)]
 pub struct Program {
@@ -141,7 +150,7 @@ impl Program {
     ///
     /// # Guarantees
     /// The child sees PATH, HOME, LC_ALL=C, TZ=UTC and what was given, nothing else, and has no input. When its time is over
-    /// its process group gets SIGTERM, and SIGKILL ten seconds later. Dropping the future kills the group at once.
+    /// its process group gets SIGTERM, and SIGKILL once it ended or ten seconds later. Dropping the future kills the group at once.
     pub async fn run(self) -> Result<Finished, ProgramError> {
         if !self.told {
             return self.run_to_end().await;
@@ -192,7 +201,11 @@ impl Program {
         };
         let Ok(status) = ended else {
             group.signal(Signal::TERM);
-            if timeout(Duration::from_secs(END_SECONDS_MAX), child.wait()).await.is_ok() {
+            let ended = timeout(Duration::from_secs(END_SECONDS_MAX), child.wait()).await.is_ok();
+            // Whoever of its group is left ignores SIGTERM, and would work on beside the next attempt. The number is still the
+            // group's while one of them lives, and nobody's if none does.
+            group.signal(Signal::KILL);
+            if ended {
                 group.ended();
             }
             return Err(ProgramError::TimedOut {
@@ -209,7 +222,7 @@ impl Program {
         Command::new(self.name)
             .args(&self.arguments)
             .env_clear()
-            .env("PATH", PATH)
+            .env("PATH", path())
             .env("HOME", "/root")
             .env("LC_ALL", "C")
             .env("TZ", "UTC")
@@ -397,6 +410,21 @@ mod tests {
             panic!("another error");
         };
         assert_eq!(last_lines, "begun");
+    }
+
+    #[tokio::test]
+    async fn a_child_that_ignores_the_end_of_its_parent_is_killed_when_the_time_is_over() {
+        let folder = TestFolder::new("late-child");
+        let fifo = folder.path("alive");
+        let status = std::process::Command::new("mkfifo").arg(&fifo).status().expect("mkfifo is there");
+        assert!(status.success());
+        // The grandchild holds the fifo open for writing: its reader sees the end when the grandchild is gone.
+        let script = format!("(trap '' TERM; exec sleep 1000) >{} & wait", fifo.display());
+        let run = Program::doing("sh", Duration::from_secs(1), ["-c".to_owned(), script]).run();
+        let (error, reader) = tokio::join!(run, tokio::fs::File::open(&fifo));
+        assert!(matches!(error, Err(ProgramError::TimedOut { .. })), "{error:?}");
+        let (mut reader, mut rest) = (reader.expect("the grandchild opened it"), Vec::new());
+        timeout(Duration::from_secs(10), reader.read_to_end(&mut rest)).await.expect("it is gone").expect("read");
     }
 
     #[tokio::test]

@@ -7,13 +7,13 @@ use super::packages::offered;
 use super::program::Program;
 use super::sources::{self, Form};
 use cupcake_crds::values::MinorVersion;
-use cupcake_steps::ports::host::HostError;
+use cupcake_steps::ports::host::{HostError, Package};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 const MAIN: &str = "/etc/apt/sources.list";
@@ -84,6 +84,33 @@ impl Refreshed {
     }
 }
 
+/// A change of the repository that is not known to work yet, as source files by path. Kept until it is or is taken back.
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct RepositoryChange {
+    files: BTreeMap<String, SetFile>,
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct SetFile {
+    /// What stood there before the first attempt.
+    before: String,
+    /// What the last attempt wrote; anything else there is somebody else's.
+    after: String,
+}
+
+fn write_json(path: &Path, content: &impl Serialize) -> Result<(), HostError> {
+    let json = serde_json::to_vec(content)
+        .map_err(|error| transient("FileError", format!("{} cannot be written: {error}", path.display())))?;
+    write_whole(path, &json, 0o600)
+}
+
+fn remove_file(path: &Path) -> Result<(), HostError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(failure::file("removing", path, &error)),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
 fn digest(text: &str) -> String {
     use std::fmt::Write;
     Sha256::digest(text).iter().fold(String::new(), |mut hex, byte| {
@@ -123,6 +150,11 @@ impl RealHost {
 
     pub(super) async fn set_repository(&self, minor: MinorVersion) -> Result<(), HostError> {
         let files = self.known_source_files()?;
+        // From the next refresh on the machine's own upgrades would see the new minor.
+        self.hold(&Package::ALL).await?;
+        let change = self.change_under_way(&files, minor);
+        // Before the first file is rewritten: an attempt after this one, or after a crash, finds the new text already there.
+        write_json(&self.change_file(), &change)?;
         for file in &files {
             let text = sources::set(file.form, &file.text, minor);
             if text != file.text {
@@ -132,13 +164,40 @@ impl RealHost {
             }
         }
         let refreshed = self.refresh_and_check(minor).await;
-        if let Err(HostError::NeedsOperator(_)) = &refreshed {
-            // Left there, a repository that does not exist would fail every later apt-get update of the machine.
-            for file in &files {
-                file.replace(&file.text)?;
+        match &refreshed {
+            // It may work another time: the next attempt still has to know what stood there first.
+            Err(HostError::Transient(_) | HostError::Permanent(_)) => return refreshed,
+            Err(HostError::NeedsOperator(_)) => {
+                // Left there, a repository that does not exist would fail every later apt-get update of the machine.
+                for file in self.source_files() {
+                    let set = change.files.get(&file.path.display().to_string());
+                    if let Some(set) = set.filter(|set| set.after == file.text) {
+                        file.replace(&set.before)?;
+                    }
+                }
             }
+            Ok(()) => {}
         }
+        remove_file(&self.change_file())?;
         refreshed
+    }
+
+    fn change_file(&self) -> PathBuf {
+        self.settings.state.join("repository-change.json")
+    }
+
+    /// What is about to change. A file that an earlier attempt set, and nobody else since, stood as that attempt found it.
+    fn change_under_way(&self, files: &[SourceFile], minor: MinorVersion) -> RepositoryChange {
+        let earlier = fs::read(self.change_file()).ok();
+        let earlier: Option<RepositoryChange> = earlier.and_then(|text| serde_json::from_slice(&text).ok());
+        let mut earlier = earlier.unwrap_or_default().files;
+        let change = |file: &SourceFile| {
+            let path = file.path.display().to_string();
+            let before = earlier.remove(&path).filter(|set| set.after == file.text).map(|set| set.before);
+            let before = before.unwrap_or_else(|| file.text.clone());
+            (path, SetFile { before, after: sources::set(file.form, &file.text, minor) })
+        };
+        RepositoryChange { files: files.iter().map(change).collect() }
     }
 
     async fn refresh_and_check(&self, minor: MinorVersion) -> Result<(), HostError> {
@@ -152,9 +211,7 @@ impl RealHost {
                 ),
             ));
         }
-        let marker = serde_json::to_vec(&Refreshed::of(&self.source_files()))
-            .map_err(|error| transient("FileError", format!("the repository's marker cannot be written: {error}")))?;
-        write_whole(&self.refreshed_marker(), &marker, 0o644)
+        write_json(&self.refreshed_marker(), &Refreshed::of(&self.source_files()))
     }
 
     fn known_source_files(&self) -> Result<Vec<SourceFile>, HostError> {
@@ -246,6 +303,58 @@ mod tests {
         assert_eq!(copies.len(), 1);
         let copy = copies.into_iter().next().expect("one").expect("readable").path();
         assert_eq!(fs::read_to_string(copy).expect("readable"), LINE);
+    }
+
+    const SOURCE: &str = "/etc/apt/sources.list.d/kubernetes.list";
+
+    /// A machine whose packages are held, and what its apt-get update does.
+    fn machine(name: &str, update: &str) -> TestFolder {
+        let folder = TestFolder::new(name);
+        folder.write(SOURCE, LINE);
+        folder.be_the_machine(&[
+            ("dpkg-query", "printf 'hold\\tok\\tinstalled\\t1.33.13-1.1\\n'"),
+            ("apt-cache", "echo 'kubeadm | 1.34.4-1.1 | https://pkgs.k8s.io/core:/stable:/v1.34/deb  Packages'"),
+            ("apt-get", update),
+        ]);
+        folder
+    }
+
+    const AWAY: &str = "echo 'E: Failed to fetch'; exit 100";
+    const NONE: &str = "echo \"E: The repository does not have a Release file.\"; exit 100";
+
+    #[tokio::test]
+    async fn a_repository_that_does_not_exist_is_taken_back_to_what_stood_there_before_the_first_attempt() {
+        let folder = machine("repository-back", AWAY);
+        let host = host_in(&folder);
+        let error = host.set_repository(MinorVersion { major: 1, minor: 34 }).await.expect_err("away");
+        assert!(matches!(error, HostError::Transient(_)), "{error}");
+        assert_eq!(folder.read(SOURCE), LINE.replace("33", "34"), "the next attempt may find the mirror");
+        folder.be_the_machine(&[("apt-get", NONE)]);
+        let error = host.set_repository(MinorVersion { major: 1, minor: 34 }).await.expect_err("it does not exist");
+        assert!(matches!(&error, HostError::NeedsOperator(reason) if reason.code == "RepositoryMissing"), "{error}");
+        assert_eq!(folder.read(SOURCE), LINE);
+        assert!(!host.change_file().exists());
+    }
+
+    #[tokio::test]
+    async fn what_somebody_else_wrote_after_a_failed_attempt_is_what_stood_there() {
+        let folder = machine("repository-other", AWAY);
+        let host = host_in(&folder);
+        host.set_repository(MinorVersion { major: 1, minor: 34 }).await.expect_err("away");
+        let other = "deb https://mirror.example/core:/stable:/v1.33/deb/ /\n";
+        folder.write(SOURCE, other);
+        folder.be_the_machine(&[("apt-get", NONE)]);
+        host.set_repository(MinorVersion { major: 1, minor: 34 }).await.expect_err("it does not exist");
+        assert_eq!(folder.read(SOURCE), other);
+    }
+
+    #[tokio::test]
+    async fn a_repository_that_was_refreshed_is_not_taken_back_later() {
+        let folder = machine("repository-done", "");
+        let host = host_in(&folder);
+        host.set_repository(MinorVersion { major: 1, minor: 34 }).await.expect("it is there");
+        assert_eq!(host.repository_now(), Some(MinorVersion { major: 1, minor: 34 }));
+        assert!(!host.change_file().exists());
     }
 
     #[tokio::test]

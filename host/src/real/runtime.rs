@@ -97,6 +97,17 @@ struct ManifestContainer {
     command: Vec<String>,
 }
 
+/// The component's container in the text of its manifest; `None` where a crash left no whole manifest.
+fn container_of(component: &str, manifest: &str) -> Option<ManifestContainer> {
+    let manifest: Manifest = serde_saphyr::from_str(manifest).ok()?;
+    manifest.spec.containers.into_iter().find(|container| container.name == component)
+}
+
+/// Whether the text is a manifest of that component that the kubelet can run.
+pub(super) fn is_manifest_of(component: &str, text: &str) -> bool {
+    container_of(component, text).is_some()
+}
+
 /// The tag of a reference; `None` for one by digest only.
 fn tag(reference: &str) -> Option<&str> {
     let reference = reference.split('@').next().unwrap_or(reference);
@@ -238,9 +249,7 @@ impl RealHost {
     }
 
     fn manifest(&self, component: &str) -> Option<ManifestContainer> {
-        let text = self.files.text(&format!("{MANIFESTS}/{component}.yaml"))?;
-        let manifest: Manifest = serde_saphyr::from_str(&text).ok()?;
-        manifest.spec.containers.into_iter().find(|container| container.name == component)
+        container_of(component, &self.files.text(&format!("{MANIFESTS}/{component}.yaml"))?)
     }
 
     /// The value of one argument of the local etcd member, such as `--data-dir=`.

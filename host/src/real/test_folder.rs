@@ -1,6 +1,17 @@
-//! A folder of one test, gone with it.
+//! A folder of one test, gone with it; and programs that stand for the machine's.
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
+
+thread_local! {
+    /// Where programs of this thread's test are looked for, instead of on the machine.
+    static PROGRAMS: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// The PATH that the test of this thread set.
+pub(crate) fn programs() -> Option<String> {
+    PROGRAMS.with_borrow(Clone::clone)
+}
 
 pub(crate) struct TestFolder(PathBuf);
 
@@ -25,6 +36,28 @@ impl TestFolder {
         std::fs::write(path, content).expect("a file can be written");
     }
 
+    /// Lets these programs be the only ones there are, on this thread, as long as the folder lives. Each writes down how it was
+    /// called and then does what its shell script says. The scripts are read by a program that is never written: a file that
+    /// is being written while another thread starts a program cannot be executed ("text file busy").
+    pub(crate) fn be_the_machine(&self, programs: &[(&str, &str)]) {
+        for (name, script) in programs {
+            self.write(&format!("does/{name}"), script);
+            let bin = self.path("bin");
+            std::fs::create_dir_all(&bin).expect("a folder can be made");
+            let program = concat!(env!("CARGO_MANIFEST_DIR"), "/src/real/fixtures/program.sh");
+            let _ = std::fs::remove_file(bin.join(name));
+            std::os::unix::fs::symlink(program, bin.join(name)).expect("a link can be made");
+        }
+        PROGRAMS.set(Some(self.path("bin").display().to_string()));
+    }
+
+    /// How the programs were called since the last time this was asked, in order.
+    pub(crate) fn calls(&self) -> Vec<String> {
+        let calls = std::fs::read_to_string(self.path("calls")).unwrap_or_default();
+        let _ = std::fs::remove_file(self.path("calls"));
+        calls.lines().map(ToOwned::to_owned).collect()
+    }
+
     pub(crate) fn read(&self, path: &str) -> String {
         std::fs::read_to_string(self.path(path)).expect("the file is there")
     }
@@ -32,6 +65,7 @@ impl TestFolder {
 
 impl Drop for TestFolder {
     fn drop(&mut self) {
+        PROGRAMS.set(None);
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }

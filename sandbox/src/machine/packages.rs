@@ -37,7 +37,14 @@ impl SimMachine {
         (state.source == state.index).then_some(state.source)
     }
 
-    /// Rewrites the source file, then reads the index.
+    /// Holds what is installed.
+    pub(super) fn hold_packages(&self) {
+        for package in self.state().packages.values_mut().filter(|package| package.version.is_some()) {
+            package.held = true;
+        }
+    }
+
+    /// Holds every package, rewrites the source file, then reads the index.
     pub(super) async fn set_repository(&self, minor: MinorVersion) -> Result<(), HostError> {
         if !self.site.repositories.has(minor) {
             return Err(HostError::Permanent(Reason::new(
@@ -46,6 +53,7 @@ impl SimMachine {
             )));
         }
         let _lock = self.lock_packages()?;
+        self.hold_packages();
         self.state().source = minor;
         self.take(Act::RefreshIndex).await;
         self.state().index = minor;

@@ -148,6 +148,8 @@ impl Components {
             },
             clock: Arc::clone(&self.site.clock),
             node_name: Some(machine.name().to_owned()),
+            // The machine's unit is enabled as long as it did not finish.
+            boot: None,
         };
         let end = match Self::live(&life, cupcake_host::run(config, CancellationToken::new())).await {
             None => UnitEnd::Crashed,

@@ -6,7 +6,7 @@ use crate::ports::host::Machine;
 use async_trait::async_trait;
 use chrono::TimeDelta;
 use cupcake_engine::names::Reason;
-use cupcake_engine::step::{Probe, Step, StepContext, StepError, StepOutcome, Wait};
+use cupcake_engine::step::{OnCancel, Probe, Step, StepContext, StepError, StepOutcome, Wait};
 
 /// The subject that changes with the mailbox.
 pub const MAILBOX_SUBJECT: &str = "mailbox";
@@ -21,6 +21,8 @@ impl Step<Machine> for AwaitProceed {
     const KIND: &'static str = params::AWAIT_PROCEED;
     type Params = params::AwaitProceed;
     type Output = ();
+    /// Nothing is under way between the parts: this is the safe point.
+    const ON_CANCEL: OnCancel = OnCancel::Leave;
 
     async fn probe(&self, ctx: &StepContext<'_, Machine>, _: &Self::Params) -> Result<Probe<()>, StepError> {
         let unreadable = |error| StepError::Transient(Reason::new("MailboxUnreadable", format!("{error}")));

@@ -1,13 +1,10 @@
 //! `etcd-snapshot/v1`: a verified snapshot of the local etcd member lies on the machine under its name.
 
 use super::{outcome_of, params};
-use crate::ports::host::{Machine, SnapshotInfo};
+use crate::ports::host::{Machine, SNAPSHOT_NAME_CHARS_MAX, SnapshotInfo};
 use async_trait::async_trait;
 use cupcake_engine::names::Reason;
 use cupcake_engine::step::{Probe, Step, StepContext, StepError, StepOutcome};
-
-/// The longest name of a snapshot, in characters: a file name with room for a suffix.
-const NAME_CHARS_MAX: usize = 200;
 
 /// Takes the snapshot.
 pub struct EtcdSnapshot;
@@ -42,10 +39,10 @@ impl Step<Machine> for EtcdSnapshot {
 fn check_name(name: &str) -> Result<(), StepError> {
     let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-');
     let plain = name.chars().all(legal) && name.chars().next().is_some_and(|first| first.is_ascii_alphanumeric());
-    if plain && name.len() <= NAME_CHARS_MAX {
+    if plain && name.len() <= SNAPSHOT_NAME_CHARS_MAX {
         return Ok(());
     }
-    let message = format!("snapshot name {name:?} needs 1 to {NAME_CHARS_MAX} letters, digits, '.' and '-'");
+    let message = format!("snapshot name {name:?} needs 1 to {SNAPSHOT_NAME_CHARS_MAX} letters, digits, '.' and '-'");
     Err(StepError::Permanent(Reason::new("BadParameters", message)))
 }
 

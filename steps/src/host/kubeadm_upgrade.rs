@@ -2,7 +2,8 @@
 //!
 //! The only proof that kubeadm came to its end is its own exit status: it writes kubelet configuration, tokens and addons
 //! after the last manifest, and on a worker there is no manifest at all. So a success is recorded on the disk, under the
-//! order's run and the step, before the step says Done: a recorded success is never repeated, an interrupted kubeadm is.
+//! order's run and the step, before the step says Done: a recorded success is never repeated, an interrupted kubeadm is. A disk
+//! that does not take the record is waited for, since running kubeadm again would copy etcd's data onto it once more.
 //! On a control plane the manifests and the running static pods must agree besides.
 //!
 //! kubeadm tells a control plane by the presence of kube-apiserver.yaml, and while it exchanges a manifest that file is
@@ -11,14 +12,18 @@
 //! manifest of a control plane says the version. Source: kubernetes/kubernetes, cmd/kubeadm/app/cmd/upgrade/node.go and
 //! phases/upgrade/staticpods.go (1.31 to 1.34).
 
-use super::{moment, outcome_of, params};
+use super::{UNKNOWN_AGAIN_SECONDS, moment, outcome_of, params};
+use crate::ports::disk::DiskError;
 use crate::ports::host::{KubeadmUpgrade as How, Machine, StaticPods};
 use async_trait::async_trait;
+use chrono::TimeDelta;
 use cupcake_crds::values::KubeVersion;
 use cupcake_engine::clock::Timestamp;
-use cupcake_engine::names::{Reason, RunName};
-use cupcake_engine::step::{Probe, Step, StepContext, StepError, StepOutcome};
+use cupcake_engine::names::{Reason, RunName, VertexName};
+use cupcake_engine::step::{Probe, Step, StepContext, StepError, StepOutcome, Wait};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The folder of recorded successes, on the runner's disk.
 pub const RECORDS: &str = "done";
@@ -28,7 +33,19 @@ const RECORD_BYTES_MAX: usize = 4_096;
 const COMPONENTS: [&str; 3] = ["kube-apiserver", "kube-controller-manager", "kube-scheduler"];
 
 /// Runs kubeadm to its end, once.
-pub struct KubeadmUpgrade;
+#[derive(Default)]
+pub struct KubeadmUpgrade {
+    /// Attempts whose kubeadm ended well and whose success could not be recorded yet: they record it, and do not run kubeadm
+    /// again. Lost with the process.
+    ended: Mutex<BTreeSet<(RunName, VertexName, u32)>>,
+}
+
+impl KubeadmUpgrade {
+    fn ended(&self) -> MutexGuard<'_, BTreeSet<(RunName, VertexName, u32)>> {
+        // Single insertions and removals: a panic of another holder leaves the set whole.
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 #[async_trait]
 impl Step<Machine> for KubeadmUpgrade {
@@ -55,21 +72,36 @@ impl Step<Machine> for KubeadmUpgrade {
     }
 
     async fn apply(&self, ctx: &StepContext<'_, Machine>, params: &Self::Params) -> Result<StepOutcome<()>, StepError> {
-        let role = role_of(&ctx.ports().host.static_pods().await?, params.how)?;
-        ctx.ports().host.kubeadm_upgrade(params.how, &params.version).await?;
-        if role == Role::ControlPlane {
-            let pods = ctx.ports().host.static_pods().await?;
-            if let Some(difference) = difference(&pods, &params.version) {
-                let message = format!(
-                    "kubeadm reported success, yet {difference}: it took this control plane for a worker; look at \
-                     /etc/kubernetes/manifests, then retry"
-                );
-                return Err(StepError::NeedsOperator(Reason::new("NotUpgraded", message)));
-            }
+        let attempt = (ctx.run().clone(), ctx.vertex().clone(), ctx.attempt());
+        if !self.ended().contains(&attempt) {
+            upgrade(ctx, params).await?;
+            self.ended().insert(attempt.clone());
         }
-        record(ctx, params).await?;
+        if let Err(error) = record(ctx, params).await {
+            let message = format!("kubeadm ended well, which cannot be recorded: {error}; free some space");
+            let again = ctx.now() + TimeDelta::seconds(UNKNOWN_AGAIN_SECONDS);
+            return Ok(StepOutcome::Wait(Wait::quiet(again, Reason::new("RecordUnwritten", message))));
+        }
+        self.ended().remove(&attempt);
         outcome_of(ctx, self.probe(ctx, params).await?, "kubeadm having upgraded the machine")
     }
+}
+
+/// Runs kubeadm, and on a control plane sees that it did not take it for a worker.
+async fn upgrade(ctx: &StepContext<'_, Machine>, params: &params::UpgradeByKubeadm) -> Result<(), StepError> {
+    let role = role_of(&ctx.ports().host.static_pods().await?, params.how)?;
+    ctx.ports().host.kubeadm_upgrade(params.how, &params.version).await?;
+    if role == Role::ControlPlane {
+        let pods = ctx.ports().host.static_pods().await?;
+        if let Some(difference) = difference(&pods, &params.version) {
+            let message = format!(
+                "kubeadm reported success, yet {difference}: it took this control plane for a worker; look at \
+                 /etc/kubernetes/manifests, then retry"
+            );
+            return Err(StepError::NeedsOperator(Reason::new("NotUpgraded", message)));
+        }
+    }
+    Ok(())
 }
 
 /// Where the success of a step of a run is recorded.
@@ -145,12 +177,11 @@ async fn is_recorded(ctx: &StepContext<'_, Machine>, params: &params::UpgradeByK
     }
 }
 
-async fn record(ctx: &StepContext<'_, Machine>, params: &params::UpgradeByKubeadm) -> Result<(), StepError> {
+async fn record(ctx: &StepContext<'_, Machine>, params: &params::UpgradeByKubeadm) -> Result<(), DiskError> {
     let record = Record { how: params.how, version: params.version, at: ctx.now() };
     let bytes = serde_json::to_vec(&record).expect("a record has string keys and plain values only");
     let path = record_path(ctx.run(), ctx.vertex().as_str());
-    let unwritten = |error| StepError::Transient(Reason::new("RecordUnwritten", format!("{error}")));
-    ctx.ports().disk.replace(&path, &bytes).await.map_err(unwritten)
+    ctx.ports().disk.replace(&path, &bytes).await
 }
 
 #[cfg(test)]

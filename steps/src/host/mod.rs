@@ -40,7 +40,7 @@ pub fn register(registry: &mut impl Register) -> Result<(), RegistryError> {
     registry.step(await_proceed::AwaitProceed)?;
     registry.step(etcd_snapshot::EtcdSnapshot)?;
     registry.step(install_packages::InstallPackages)?;
-    registry.step(kubeadm_upgrade::KubeadmUpgrade)?;
+    registry.step(kubeadm_upgrade::KubeadmUpgrade::default())?;
     registry.step(pull_images::PullImages)?;
     registry.step(restart_kubelet::RestartKubelet)?;
     registry.step(switch_repository::SwitchRepository)

@@ -43,7 +43,8 @@ pub trait Disk: Send + Sync {
     /// own count, so no caller misses what another one saw. Spurious wake-ups are allowed; the count starts anew with the
     /// process.
     async fn changed(&self, folder: &str, seen: u64) -> u64;
-    /// Takes the lock of that name, or `None` at once if somebody holds it. Gone with its holder, however that ends.
+    /// Takes the lock of that name, or `None` at once if somebody holds it. Gone with its holder, however that ends. Nobody but
+    /// the disk's owner can hold it.
     async fn lock(&self, path: &str) -> Result<Option<DiskLock>, DiskError>;
 }
 

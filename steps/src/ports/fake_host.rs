@@ -37,6 +37,8 @@ struct Inner {
     packages: BTreeMap<Package, PackageState>,
     images: BTreeSet<KubeVersion>,
     pods: StaticPods,
+    /// Manifests that kubeadm took away and has copies of.
+    lost: BTreeMap<String, String>,
     kubelet: KubeVersion,
     snapshots: BTreeMap<String, SnapshotInfo>,
     begun: Vec<String>,
@@ -59,6 +61,7 @@ impl FakeHost {
             packages: [Package::Kubeadm, Package::Kubelet, Package::Kubectl].map(package).into(),
             images: BTreeSet::from([version]),
             pods: StaticPods::default(),
+            lost: BTreeMap::new(),
             kubelet: version,
             snapshots: BTreeMap::new(),
             begun: Vec::new(),
@@ -128,9 +131,19 @@ impl FakeHost {
         self.inner().failures.push_back((effect.to_owned(), error));
     }
 
-    /// Takes a manifest away, as kubeadm does for a moment while it exchanges it.
+    /// Takes a manifest away, as kubeadm does for a moment while it exchanges it: a copy of it is kept.
     pub fn lose_manifest(&self, component: &str) {
-        self.inner().pods.manifests.remove(component);
+        let mut inner = self.inner();
+        if let Some(tag) = inner.pods.manifests.remove(component) {
+            inner.lost.insert(component.to_owned(), tag);
+        }
+    }
+
+    /// Releases a package's hold, as an install does for a moment.
+    pub fn lose_hold(&self, package: Package) {
+        if let Some(state) = self.inner().packages.get_mut(&package) {
+            state.held = false;
+        }
     }
 
     /// Lets kubeadm take a control plane for a worker and report success, as it does without kube-apiserver.yaml.
@@ -207,6 +220,16 @@ impl Inner {
         self.packages.get(&package)?.version.as_deref()?.parse().ok()
     }
 
+    fn is_whole(&self) -> bool {
+        self.lost.is_empty() && self.packages.values().all(|package| package.held || package.version.is_none())
+    }
+
+    fn hold_packages(&mut self) {
+        for package in self.packages.values_mut().filter(|package| package.version.is_some()) {
+            package.held = true;
+        }
+    }
+
     fn set_pods(&mut self, version: KubeVersion) {
         for component in ["kube-apiserver", "kube-controller-manager", "kube-scheduler"] {
             self.pods.manifests.insert(component.to_owned(), version.with_v());
@@ -234,7 +257,11 @@ impl HostOps for FakeHost {
     }
 
     async fn switch_repository(&self, minor: MinorVersion) -> Result<(), HostError> {
-        self.effect(format!("switch repository to {minor}"), |inner| inner.repository = Some(minor)).await
+        self.effect(format!("switch repository to {minor}"), |inner| {
+            inner.hold_packages();
+            inner.repository = Some(minor);
+        })
+        .await
     }
 
     async fn package(&self, package: Package) -> Result<PackageState, HostError> {
@@ -274,8 +301,21 @@ impl HostOps for FakeHost {
         };
         self.effect(format!("kubeadm upgrade {how} {version}"), |inner| {
             if !inner.pods.manifests.is_empty() && !inner.blind {
+                inner.lost.clear();
                 inner.set_pods(*version);
             }
+        })
+        .await
+    }
+
+    async fn heal(&self) -> Result<(), HostError> {
+        self.alive().await;
+        if self.inner().is_whole() {
+            return Ok(());
+        }
+        self.effect("heal".to_owned(), |inner| {
+            inner.pods.manifests.append(&mut inner.lost);
+            inner.hold_packages();
         })
         .await
     }

@@ -65,6 +65,9 @@ pub enum Package {
 }
 
 impl Package {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Kubeadm, Self::Kubelet, Self::Kubectl];
+
     /// Its name in apt and yum repositories.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -142,6 +145,9 @@ pub struct SnapshotInfo {
     pub taken_at: Timestamp,
 }
 
+/// The longest name of a snapshot, in characters: a file name (255 bytes) with room for what is put before and behind it.
+pub const SNAPSHOT_NAME_CHARS_MAX: usize = 200;
+
 /// What a host step can do.
 ///
 /// # Guarantees
@@ -157,7 +163,8 @@ pub trait HostOps: Send + Sync {
     /// The minor that the Kubernetes package repository is set to; `None` if there is none, or if its index was not
     /// refreshed to the end since it was set.
     async fn repository(&self) -> Result<Option<MinorVersion>, HostError>;
-    /// Sets the repository to that minor (host and key kept, a copy of the old file kept) and refreshes the index.
+    /// Holds all packages, sets the repository to that minor (host and key kept, a copy of the old file kept) and refreshes
+    /// the index.
     async fn switch_repository(&self, minor: MinorVersion) -> Result<(), HostError>;
     /// A package's state.
     async fn package(&self, package: Package) -> Result<PackageState, HostError>;
@@ -167,8 +174,12 @@ pub trait HostOps: Send + Sync {
     async fn images_missing(&self, version: &KubeVersion) -> Result<Vec<String>, HostError>;
     /// Pulls those images.
     async fn pull_images(&self, version: &KubeVersion) -> Result<(), HostError>;
-    /// Runs kubeadm's upgrade to its end, after putting back manifests that an interrupted one took away.
+    /// Runs kubeadm's upgrade to its end, after putting back manifests that an interrupted one took away or left empty. What
+    /// kubeadm wrote is durable when this returns.
     async fn kubeadm_upgrade(&self, how: KubeadmUpgrade, version: &KubeVersion) -> Result<(), HostError>;
+    /// Puts right what an operation that was cut short may have taken apart, wherever it was: manifests are put back, packages
+    /// are held. Needs no cluster, and changes nothing on a machine that is as it should be.
+    async fn heal(&self) -> Result<(), HostError>;
     /// The static pods.
     async fn static_pods(&self) -> Result<StaticPods, HostError>;
     /// The kubelet.

@@ -40,6 +40,7 @@ struct Inner {
     crash: Option<(u64, Crash)>,
     crashed: bool,
     full: bool,
+    full_from: Option<u64>,
 }
 
 impl Inner {
@@ -109,9 +110,15 @@ impl MemoryDisk {
         self.lock_inner().full = true;
     }
 
+    /// As [`MemoryDisk::fill`], from write number `write` on, counted from 1 since the disk was made.
+    pub fn fill_from(&self, write: u64) {
+        self.lock_inner().full_from = Some(write);
+    }
+
     /// Ends what [`MemoryDisk::fill`] began.
     pub fn free(&self) {
-        self.lock_inner().full = false;
+        let mut inner = self.lock_inner();
+        (inner.full, inner.full_from) = (false, None);
     }
 
     /// The content of a file, past all crashes.
@@ -143,6 +150,7 @@ impl MemoryDisk {
                 return Ok(());
             }
             inner.writes += 1;
+            inner.full |= inner.full_from.is_some_and(|from| from <= inner.writes);
             let crash = inner.crash.filter(|(write, _)| *write == inner.writes).map(|(_, how)| how);
             match crash {
                 None if inner.full => {
@@ -233,9 +241,13 @@ impl Disk for MemoryDisk {
             }
         };
         // A full disk still lets files be cut.
-        let full = std::mem::take(&mut self.lock_inner().full);
+        let (full, full_from) = {
+            let mut inner = self.lock_inner();
+            (std::mem::take(&mut inner.full), inner.full_from.take())
+        };
         let result = self.write("truncate", path, |_| {}, cut).await;
-        self.lock_inner().full = full;
+        let mut inner = self.lock_inner();
+        (inner.full, inner.full_from) = (full, full_from);
         result
     }
 

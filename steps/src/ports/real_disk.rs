@@ -7,16 +7,21 @@ use async_trait::async_trait;
 use rustix::fs::{FlockOperation, flock, inotify};
 use rustix::io::Errno;
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::net::unix::pipe::Receiver;
 
-/// What a temporary file of [`Disk::replace`] ends in; leftovers of a crash are overwritten by the next replace.
+/// What a temporary file of [`Disk::replace`] ends in; leftovers of a crash are removed by the next who takes a lock.
 const TEMPORARY: &str = ".tmp";
+/// How often a replace begins anew whose temporary file was taken for a leftover.
+const REPLACES_MAX: usize = 3;
+/// Numbers this process's temporary files.
+static TEMPORARIES: AtomicU64 = AtomicU64::new(0);
 /// How often a folder is looked at that cannot be watched, in seconds.
 const POLL_SECONDS: u64 = 1;
 
@@ -127,15 +132,56 @@ fn folder_of(path: &Path) -> &Path {
     path.parent().unwrap_or(path)
 }
 
+/// A new file beside `path` that no other process writes: two agents of one node may both be process 1 of their pods.
+fn temporary(path: &Path) -> io::Result<(PathBuf, File)> {
+    loop {
+        let number = TEMPORARIES.fetch_add(1, Ordering::Relaxed);
+        let mut name = path.as_os_str().to_owned();
+        name.push(format!(".{}-{number}{TEMPORARY}", std::process::id()));
+        let name = PathBuf::from(name);
+        match OpenOptions::new().write(true).create_new(true).open(&name) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            opened => return Ok((name, opened?)),
+        }
+    }
+}
+
 fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     make_folder(folder_of(path))?;
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(TEMPORARY);
-    let mut file = File::create(&temporary)?;
-    file.write_all(content)?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)?;
-    sync_folder(folder_of(path))
+    let mut tries = 1;
+    loop {
+        let (name, mut file) = temporary(path)?;
+        let written = file.write_all(content).and_then(|()| file.sync_all()).and_then(|()| fs::rename(&name, path));
+        match written {
+            Ok(()) => return sync_folder(folder_of(path)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && tries < REPLACES_MAX => tries += 1,
+            Err(error) => {
+                // On a full disk its bytes are wanted elsewhere.
+                let _ = fs::remove_file(&name);
+                return Err(error);
+            }
+        }
+    }
+}
+
+/// Removes temporary files in a folder and in those directly below it.
+fn clear(folder: &Path) -> io::Result<()> {
+    let mut folders = vec![folder.to_owned()];
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            folders.push(entry.path());
+        }
+    }
+    for folder in folders {
+        for entry in fs::read_dir(folder)? {
+            let path = entry?.path();
+            if path.to_string_lossy().ends_with(TEMPORARY) && path.is_file() {
+                remove(&path)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 fn append(path: &Path, content: &[u8]) -> io::Result<()> {
@@ -187,11 +233,18 @@ fn list(folder: &Path) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
+/// Whoever can open a file can lock it, so neither it nor its folder may be anybody's but root's: the kubelet makes the folder
+/// for all to see when a pod asks for it first, and earlier releases made the file so.
 fn lock(path: &Path) -> io::Result<Option<DiskLock>> {
     make_folder(folder_of(path))?;
-    let file = OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
+    fs::set_permissions(folder_of(path), Permissions::from_mode(0o700))?;
+    let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
+    file.set_permissions(Permissions::from_mode(0o600))?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(Some(DiskLock::new(file))),
+        Ok(()) => {
+            clear(folder_of(path))?;
+            Ok(Some(DiskLock::new(file)))
+        }
         Err(Errno::AGAIN) => Ok(None),
         Err(error) => Err(error.into()),
     }
@@ -272,6 +325,50 @@ mod tests {
         fs::remove_dir_all(&folder).unwrap();
     }
 
+    #[test]
+    fn two_who_replace_one_file_at_once_write_two_temporary_files() {
+        let folder = folder("temporary");
+        make_folder(&folder).unwrap();
+        let path = folder.join("order.json");
+        // What another process of the same number left or is about to write.
+        let next = TEMPORARIES.load(Ordering::Relaxed);
+        for number in next..next + 20 {
+            let name = format!("order.json.{}-{number}{TEMPORARY}", std::process::id());
+            fs::write(folder.join(name), b"theirs").unwrap();
+        }
+        let (first, _own) = temporary(&path).unwrap();
+        let (second, _other) = temporary(&path).unwrap();
+        assert_ne!(first, second);
+        replace(&path, b"ours").unwrap();
+        let theirs = fs::read_dir(&folder).unwrap().filter(|entry| {
+            let path = entry.as_ref().unwrap().path();
+            fs::read(path).unwrap() == b"theirs"
+        });
+        assert_eq!(theirs.count(), 20);
+        assert_eq!(fs::read(&path).unwrap(), b"ours");
+        fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_a_crash_left_is_gone_once_the_lock_is_taken_and_whole_files_stay() {
+        let folder = folder("leftovers");
+        let disk = RealDisk::below(&folder);
+        disk.replace("mailbox/order.json", b"{}").await.unwrap();
+        for left in ["runner.json.1-0.tmp", "mailbox/order.json.tmp", "mailbox/order.json.1-7.tmp"] {
+            fs::write(folder.join(left), b"half").unwrap();
+        }
+        disk.lock("runner.lock").await.unwrap().expect("it is free");
+        let names = |folder: &Path| {
+            let entries = fs::read_dir(folder).unwrap();
+            let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+            names.sort();
+            names
+        };
+        assert_eq!(names(&folder), ["mailbox", "runner.lock"]);
+        assert_eq!(names(&folder.join("mailbox")), ["order.json"]);
+        fs::remove_dir_all(&folder).unwrap();
+    }
+
     #[tokio::test]
     async fn a_change_by_another_process_wakes_whoever_watches() {
         let folder = folder("watch");
@@ -292,6 +389,20 @@ mod tests {
         assert!(other.lock("runner.lock").await.unwrap().is_none());
         drop(held);
         assert!(other.lock("runner.lock").await.unwrap().is_some());
+        fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_lock_and_its_folder_are_closed_to_others_however_they_came_into_being() {
+        let folder = folder("lock-mode");
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let disk = RealDisk::below(&folder);
+        disk.lock("runner.lock").await.unwrap().expect("it is free");
+        assert_eq!((mode(&folder), mode(&folder.join("runner.lock"))), (0o700, 0o600));
+        fs::set_permissions(&folder, Permissions::from_mode(0o755)).unwrap();
+        fs::set_permissions(folder.join("runner.lock"), Permissions::from_mode(0o644)).unwrap();
+        disk.lock("runner.lock").await.unwrap().expect("it is free");
+        assert_eq!((mode(&folder), mode(&folder.join("runner.lock"))), (0o700, 0o600));
         fs::remove_dir_all(&folder).unwrap();
     }
 }

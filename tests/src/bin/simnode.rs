@@ -134,7 +134,7 @@ async fn main() -> anyhow::Result<()> {
             let machine = RemoteHost::at(socket);
             let disk = TellingDisk { disk: RealDisk::below(dir), machine: machine.clone() };
             let ports = MachinePorts { host: Arc::new(machine), disk: Arc::new(disk) };
-            let config = RunnerConfig { ports, clock, node_name: Some(node) };
+            let config = RunnerConfig { ports, clock, node_name: Some(node), boot: None };
             cupcake_host::run(config, shutdown).await?;
             Ok(())
         }

@@ -37,6 +37,8 @@ pub enum Call {
     PullImages(KubeVersion),
     /// [`HostOps::kubeadm_upgrade`]
     KubeadmUpgrade(KubeadmUpgrade, KubeVersion),
+    /// [`HostOps::heal`]
+    Heal,
     /// [`HostOps::static_pods`]
     StaticPods,
     /// [`HostOps::kubelet`]
@@ -112,6 +114,9 @@ impl HostOps for RemoteHost {
     async fn kubeadm_upgrade(&self, how: KubeadmUpgrade, version: &KubeVersion) -> Result<(), HostError> {
         self.call(&Call::KubeadmUpgrade(how, *version)).await
     }
+    async fn heal(&self) -> Result<(), HostError> {
+        self.call(&Call::Heal).await
+    }
     async fn static_pods(&self) -> Result<StaticPods, HostError> {
         self.call(&Call::StaticPods).await
     }
@@ -147,6 +152,7 @@ pub async fn answer(host: &dyn HostOps, call: Call) -> Result<Value, HostError> 
         Call::ImagesMissing(version) => json(host.images_missing(&version).await?),
         Call::PullImages(version) => json(host.pull_images(&version).await?),
         Call::KubeadmUpgrade(how, version) => json(host.kubeadm_upgrade(how, &version).await?),
+        Call::Heal => json(host.heal().await?),
         Call::StaticPods => json(host.static_pods().await?),
         Call::Kubelet => json(host.kubelet().await?),
         Call::RestartKubelet => json(host.restart_kubelet().await?),

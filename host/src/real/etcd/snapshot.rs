@@ -5,7 +5,7 @@ use super::messages::{SnapshotResponse, StatusResponse};
 use crate::real::RealHost;
 use crate::real::failure::{self, needs_operator, permanent, transient};
 use crate::real::os::{sync_folder, write_whole};
-use cupcake_steps::ports::host::{HostError, SnapshotInfo};
+use cupcake_steps::ports::host::{HostError, SNAPSHOT_NAME_CHARS_MAX, SnapshotInfo};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::fmt::Write as _;
@@ -22,8 +22,6 @@ const SNAPSHOT_LIMIT: Duration = Duration::from_secs(10 * 60);
 const RESERVE_BYTES: u64 = 64 * 1024 * 1024;
 /// Bytes of the SHA-256 that etcd puts behind the database.
 const DIGEST_BYTES: usize = 32;
-/// The longest name.
-const NAME_CHARS_MAX: usize = 128;
 
 /// What lies beside a finished snapshot.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -88,12 +86,12 @@ async fn looked_through(path: PathBuf) -> Result<Seen, HostError> {
 
 fn check_name(name: &str) -> Result<(), HostError> {
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '.' || c == '-';
-    if !name.is_empty() && name.len() <= NAME_CHARS_MAX && !name.starts_with('.') && name.chars().all(plain) {
+    if !name.is_empty() && name.len() <= SNAPSHOT_NAME_CHARS_MAX && !name.starts_with('.') && name.chars().all(plain) {
         return Ok(());
     }
     Err(permanent(
         "BadSnapshotName",
-        format!("snapshot {name:?}: a name has letters, digits, '.' and '-' only, at most {NAME_CHARS_MAX}"),
+        format!("snapshot {name:?}: a name has letters, digits, '.' and '-' only, at most {SNAPSHOT_NAME_CHARS_MAX}"),
     ))
 }
 
@@ -163,6 +161,7 @@ impl RealHost {
         let folder = self.snapshot_folder();
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder);
         made.map_err(|error| failure::file("making", &folder, &error))?;
+        remove_parts(&folder)?;
         Self::check_room(&folder, u64::try_from(status.db_size).unwrap_or(0))?;
 
         let (part, file) = (self.snapshot_file(name, "db.part"), self.snapshot_file(name, "db"));
@@ -222,6 +221,18 @@ impl RealHost {
             .find(|url| url.contains("//127.0.0.1:") || url.contains("//[::1]:") || url.contains("//localhost:"));
         local.or_else(|| urls.split(',').next()).map(ToOwned::to_owned)
     }
+}
+
+/// Removes what snapshots left that were cut short, of whatever name: each may be as large as the one that needs the room.
+fn remove_parts(folder: &Path) -> Result<(), HostError> {
+    let failed = |error: std::io::Error| failure::file("clearing", folder, &error);
+    for entry in fs::read_dir(folder).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        if path.extension().is_some_and(|ending| ending == "part") {
+            fs::remove_file(&path).map_err(|error| failure::file("removing", &path, &error))?;
+        }
+    }
+    Ok(())
 }
 
 async fn write_parts(path: &Path, mut parts: Streaming<SnapshotResponse>) -> Result<(), HostError> {
@@ -302,6 +313,29 @@ mod tests {
         assert!(matches!(check_member(&learner), Err(HostError::NeedsOperator(_))));
         let corrupt = StatusResponse { errors: vec!["memberID:1 alarm:CORRUPT".to_owned()], ..good };
         assert!(matches!(check_member(&corrupt), Err(HostError::NeedsOperator(_))));
+    }
+
+    #[test]
+    fn what_cut_short_snapshots_left_goes_before_another_needs_the_room_and_whole_ones_stay() {
+        let folder = TestFolder::new("snapshot-parts");
+        for name in ["old.db.part", "older.db.part", ".old.json.part", "whole.db", "whole.json"] {
+            folder.write(&format!("snapshots/{name}"), "x");
+        }
+        remove_parts(&folder.path("snapshots")).expect("cleared");
+        let left =
+            fs::read_dir(folder.path("snapshots")).expect("there").map(|entry| entry.expect("readable").file_name());
+        let mut left: Vec<_> = left.collect();
+        left.sort();
+        assert_eq!(left, ["whole.db", "whole.json"]);
+    }
+
+    #[test]
+    fn every_name_that_the_step_takes_is_a_file_name_here() {
+        let name = "a".repeat(SNAPSHOT_NAME_CHARS_MAX);
+        assert_eq!(check_name(&name), Ok(()));
+        let folder = TestFolder::new("snapshot-name");
+        let file = host_in(&folder).snapshot_file(&name, "json");
+        write_whole(&file, b"{}", 0o600).expect("its temporary name fits, too");
     }
 
     #[tokio::test]
