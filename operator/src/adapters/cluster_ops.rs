@@ -109,7 +109,7 @@ fn image_of(template: Option<&PodTemplateSpec>) -> String {
     first.and_then(|container| container.image.clone()).unwrap_or_default()
 }
 
-/// `away`: how many nodes are not Ready; what should run there cannot be available, whoever rolls it out.
+/// `away`: how many nodes are not Ready; what should run there can be neither replaced nor available.
 fn daemon_set_view(set: &DaemonSet, away: i32) -> AddonView {
     let status = set.status.as_ref();
     let wanted = status.map_or(0, |status| status.desired_number_scheduled);
@@ -119,7 +119,9 @@ fn daemon_set_view(set: &DaemonSet, away: i32) -> AddonView {
     AddonView {
         name: set.metadata.name.clone().unwrap_or_default(),
         image: image_of(set.spec.as_ref().map(|spec| &spec.template)),
-        rolled_out: seen >= set.metadata.generation.unwrap_or(0) && updated >= wanted && available >= wanted - away,
+        rolled_out: seen >= set.metadata.generation.unwrap_or(0)
+            && updated >= wanted - away
+            && available >= wanted - away,
     }
 }
 
@@ -262,5 +264,26 @@ impl ClusterOps for KubeClusterOps {
             ),
             progress: status.progress.unwrap_or_default(),
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_daemon_set_is_rolled_out_when_all_but_the_nodes_that_are_away_run_it() {
+        let set = |updated, available| -> DaemonSet {
+            let status = serde_json::json!({
+                "desiredNumberScheduled": 5, "updatedNumberScheduled": updated, "numberAvailable": available,
+                "currentNumberScheduled": 5, "numberMisscheduled": 0, "numberReady": available, "observedGeneration": 2,
+            });
+            serde_json::from_value(serde_json::json!({"metadata": {"generation": 2}, "status": status})).unwrap()
+        };
+        assert!(daemon_set_view(&set(5, 5), 0).rolled_out);
+        assert!(!daemon_set_view(&set(4, 4), 0).rolled_out, "a node that is there lacks it");
+        assert!(daemon_set_view(&set(4, 4), 1).rolled_out, "a node that is away can neither get it nor run it");
+        assert!(!daemon_set_view(&set(3, 4), 1).rolled_out);
+        assert!(!daemon_set_view(&set(4, 3), 1).rolled_out);
     }
 }

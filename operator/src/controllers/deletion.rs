@@ -2,7 +2,7 @@
 //!
 //! The finalizer is put on before the update owns the cluster, and taken off when none of its runs can act any more. An operator
 //! that is not there, or a run that cannot end, keeps the object for [`DELETION_SECONDS_MAX`] at most; who cannot wait takes the
-//! finalizer off by hand (docs/architecture.md, "When an update is deleted").
+//! finalizer off by hand (docs/architecture.md, "When an update is cancelled or deleted").
 //!
 //! RBAC: patch on directupdates; list on upgraderuns.
 
