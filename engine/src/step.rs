@@ -220,9 +220,13 @@ impl<S> Erased<S> {
     }
 }
 
+/// What a step leaves, as the cursor keeps it; an empty map leaves nothing: a batch of hundreds of nodes would fill the cursor with it.
 fn output_of<T: Serialize>(output: &T, kind: &str) -> Result<Value, StepError> {
     let bad = |why: String| StepError::Permanent(Reason::new("BadOutput", format!("output of {kind} {why}")));
     let value = serde_json::to_value(output).map_err(|error| bad(format!("is no JSON: {error}")))?;
+    if value.as_object().is_some_and(serde_json::Map::is_empty) {
+        return Ok(Value::Null);
+    }
     let bytes = value.to_string().len();
     if bytes > crate::cursor::OUTPUT_BYTES_MAX {
         return Err(bad(format!("has {bytes} bytes, {} are allowed", crate::cursor::OUTPUT_BYTES_MAX)));
