@@ -154,7 +154,7 @@ pub fn decide(
                 wake_by_deadline(&mut decision, &cursor, first, vertex.deadline_seconds);
             }
             Some(VertexState::BackingOff { until, .. }) => {
-                if !cursor.is_paused() && !cursor.is_cancelling() {
+                if !cursor.is_paused() && (!cursor.is_cancelling() || vertex.guard.is_some()) {
                     wake(&mut decision, until);
                 }
             }
@@ -210,7 +210,8 @@ fn fail_overdue(cursor: &mut Cursor, dag: &Dag, observed: &Observed, now: Timest
     for vertex in dag.vertices() {
         let (attempt, first) = match cursor.state(&vertex.name) {
             Some(VertexState::BackingOff { attempt, first, until }) => {
-                if until < first + deadline(vertex.deadline_seconds) && !cursor.is_cancelling() {
+                let goes_on = !cursor.is_cancelling() || vertex.guard.is_some();
+                if until < first + deadline(vertex.deadline_seconds) && goes_on {
                     // Its next attempt was due in time and nobody made it: it is made now.
                     continue;
                 }
@@ -367,7 +368,10 @@ fn start_ready(
         // What was begun goes on to its end; only what is new asks for a slot and a whole failure budget.
         let (ready, begun) = match cursor.state(&vertex.name) {
             Some(VertexState::Pending { .. }) => (view.outlooks[position] == Outlook::Ready, vertex.guard.is_some()),
-            Some(VertexState::BackingOff { until, .. }) => (until <= now && !cancelling, true),
+            // What must run whatever happened is tried again after a cancel, too.
+            Some(VertexState::BackingOff { until, .. }) => {
+                (until <= now && (!cancelling || vertex.guard.is_some()), true)
+            }
             Some(
                 VertexState::Started { .. }
                 | VertexState::Waiting { .. }
@@ -425,15 +429,20 @@ fn conclude(
     if (0..dag.len()).any(|position| backing_off(&position)) {
         if cursor.is_cancelling() {
             // A back-off is no commit point: nothing runs, so the run may end. Its vertex is recorded as skipped.
+            let mut skipped = false;
             for vertex in dag.vertices() {
-                if matches!(cursor.state(&vertex.name), Some(VertexState::BackingOff { .. })) {
+                let must_run = vertex.guard.is_some();
+                if !must_run && matches!(cursor.state(&vertex.name), Some(VertexState::BackingOff { .. })) {
                     let reason = Reason::new("Cancelled", "cancelled before its next attempt");
                     let vertex = vertex.name.clone();
                     push(cursor, decision, Event::Skipped { vertex, reason, at: now });
+                    skipped = true;
                 }
             }
-            // What its lane must still do is decided in the next round, from the new state.
-            wake(decision, now);
+            if skipped {
+                // What its lane must still do is decided in the next round, from the new state.
+                wake(decision, now);
+            }
         }
         return;
     }
