@@ -154,6 +154,7 @@ pub(super) fn answer(
         }
     };
     let class = status.error.as_ref().map_or(ErrorClass::Transient, |error| error.class);
+    let refused = status.error.as_ref().map_or(ErrorClass::NeedsOperator, |error| error.class);
     match task.answer() {
         None => {
             let heard = last_heard(ctx.started(), status.updated_at);
@@ -171,8 +172,9 @@ pub(super) fn answer(
         Some(TaskState::Prepared) => wait(Reason::new("HostPrepared", format!("{name} waits to proceed"))),
         Some(TaskState::Done) => Ok(Probe::Satisfied(params::HostOutputs(status.outputs))),
         Some(TaskState::Failed) => Err(failure(class, "HostWorkFailed")),
-        Some(TaskState::Stopped) => Err(failure(ErrorClass::Transient, "HostWorkStopped")),
-        Some(TaskState::Refused) => Err(failure(ErrorClass::NeedsOperator, "OrderRefused")),
+        // Whoever stopped it wants it stopped: another attempt would begin the work anew.
+        Some(TaskState::Stopped) => Err(failure(ErrorClass::NeedsOperator, "HostWorkStopped")),
+        Some(TaskState::Refused) => Err(failure(refused, "OrderRefused")),
     }
 }
 
