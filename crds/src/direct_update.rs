@@ -189,7 +189,7 @@ pub struct DirectUpdateStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = limits::MESSAGE_CHARS_MAX))]
     pub message: Option<String>,
-    /// Nodes in flight and nodes that failed, by name; at most 64. All others are counted in summary, so that this object does not grow with the cluster.
+    /// Nodes that failed or are in flight, by name, at most 64; filled up with others to 30. All are counted in summary, so that this object does not grow with the cluster.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = limits::NODES_MAX, "x-kubernetes-map-type" = "atomic"))]
     pub nodes: BTreeMap<String, NodeProgress>,

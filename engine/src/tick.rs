@@ -68,6 +68,8 @@ pub enum TickEnd {
 /// What a tick did.
 #[derive(Debug, Clone)]
 pub struct TickReport {
+    /// Tells the run from others that had its name.
+    pub uid: String,
     /// What was recorded, in order.
     pub events: Vec<Event>,
     /// The state after it.
@@ -165,6 +167,7 @@ impl<D: Domain> Engine<D> {
         self.registry.check(&run.dag).map_err(|source| TickError::Registry { run: name.clone(), source })?;
         let dag = Arc::clone(&run.dag);
         let mut report = TickReport {
+            uid: run.uid.clone(),
             events: Vec::new(),
             cursor: run.cursor.clone(),
             dag: Arc::clone(&dag),
@@ -516,7 +519,8 @@ impl<D: Domain> Engine<D> {
         results.iter().filter(is_under_way).map(|(_, event)| event.clone()).collect()
     }
 
-    fn forget(&self, run: &RunName) {
+    /// Forgets what is kept of a run that is over or gone.
+    pub fn forget(&self, run: &RunName) {
         self.unrecorded.lock().unwrap_or_else(PoisonError::into_inner).remove(run);
         self.lock().retain(|(name, _), _| name != run);
         self.looks.lock().unwrap_or_else(PoisonError::into_inner).retain(|(name, _), _| name != run);

@@ -6,10 +6,13 @@ use crate::Operator;
 use cupcake_crds::node_task::TaskState;
 use cupcake_crds::values::Phase;
 use cupcake_crds::{NodeTask, UpgradeRun};
-use cupcake_engine::names::Epoch;
+use cupcake_engine::cursor::VertexState;
+use cupcake_engine::names::{Epoch, RunName};
+use cupcake_engine::store::{RunStore as _, StoredRun};
 use kube::api::{Api, ListParams, Patch, PatchParams};
 use kube::core::DeserializeGuard;
 use serde_json::json;
+use std::collections::BTreeSet;
 
 /// The highest epoch that any run or task carries; 0 where none does.
 pub async fn highest(client: &kube::Client) -> Result<Epoch, kube::Error> {
@@ -23,8 +26,10 @@ pub async fn highest(client: &kube::Client) -> Result<Epoch, kube::Error> {
     Ok(Epoch(of_runs.max(of_tasks).unwrap_or(0)))
 }
 
-/// Stamps `epoch` into every unfinished run, and into the task of every node with an order under way.
+/// Stamps `epoch` into every unfinished run, into the task of every node with an order under way, and into that of every node to
+/// which a vertex under way may still give one: a leader that was stopped on its way there finds the task changed.
 pub async fn stamp(operator: &Operator, epoch: Epoch) -> Result<(), kube::Error> {
+    let mut meant = BTreeSet::new();
     let runs: Api<DeserializeGuard<UpgradeRun>> = Api::all(operator.client.clone());
     for run in runs.list(&ListParams::default()).await?.items.into_iter().filter_map(|run| run.0.ok()) {
         let status = run.status.unwrap_or_default();
@@ -35,19 +40,45 @@ pub async fn stamp(operator: &Operator, epoch: Epoch) -> Result<(), kube::Error>
         let patch = Patch::Merge(json!({"status": {"epoch": epoch.0}}));
         let api: Api<UpgradeRun> = Api::all(operator.client.clone());
         note(&name, api.patch_status(&name, &PatchParams::default(), &patch).await);
+        if let Ok(name) = RunName::new(name)
+            && let Ok(run) = operator.store.load(&name).await
+        {
+            meant.extend(nodes_under_way(&run));
+        }
     }
     let tasks: Api<DeserializeGuard<NodeTask>> = Api::all(operator.client.clone());
     for task in tasks.list(&ListParams::default()).await?.items.into_iter().filter_map(|task| task.0.ok()) {
         let open = task.spec.order.is_some() && !task.answer().is_some_and(TaskState::is_final);
-        if !open || task.spec.epoch >= epoch.0 {
+        if !(open || meant.contains(&task.spec.node_name)) || task.spec.epoch >= epoch.0 {
             continue;
         }
         // The order's own epoch moves with it: an agent refuses an order of an older epoch than its task's.
-        let patch = Patch::Merge(json!({"spec": {"epoch": epoch.0, "order": {"epoch": epoch.0}}}));
+        let order = open.then(|| json!({"epoch": epoch.0}));
+        let mut patch = json!({"spec": {"epoch": epoch.0}});
+        if let Some(order) = order {
+            patch["spec"]["order"] = order;
+        }
+        let patch = Patch::Merge(patch);
         let api: Api<NodeTask> = Api::all(operator.client.clone());
         note(&task.spec.node_name, api.patch(&task.spec.node_name, &PatchParams::default(), &patch).await);
     }
     Ok(())
+}
+
+/// The nodes of the vertices under way.
+fn nodes_under_way(run: &StoredRun) -> impl Iterator<Item = String> {
+    let under_way = run.dag.vertices().iter().filter(|vertex| match run.cursor.state(&vertex.name) {
+        Some(VertexState::Started { .. } | VertexState::Waiting { .. }) => true,
+        Some(
+            VertexState::Pending { .. }
+            | VertexState::BackingOff { .. }
+            | VertexState::Succeeded { .. }
+            | VertexState::Skipped { .. }
+            | VertexState::Failed { .. },
+        )
+        | None => false,
+    });
+    under_way.filter_map(|vertex| Some(vertex.params.get("node")?.get("name")?.as_str()?.to_owned()))
 }
 
 /// One object that cannot be stamped (deleted a moment ago, or malformed) keeps the others from nothing.

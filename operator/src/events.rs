@@ -60,7 +60,9 @@ pub async fn publish(operator: &Operator, run: &RunName, report: &TickReport) {
         // The name says which commit it belongs to: an event published twice is one event.
         let head: String = run.as_str().chars().take(200).collect();
         let name = format!("{head}.{}.{}.{index}", commit.epoch, commit.sequence);
-        let object = event_object(operator, name, reference("UpgradeRun", run.as_str()), kind, reason, &note);
+        // kubectl describe finds events by the object's UID.
+        let regarding = ObjectReference { uid: Some(report.uid.clone()), ..reference("UpgradeRun", run.as_str()) };
+        let object = event_object(operator, name, regarding, kind, reason, &note);
         if let Err(error) = api.create(&PostParams::default(), &object).await {
             tracing::debug!(run = %run, error = error_chain(&error), "event not published");
         }

@@ -188,7 +188,7 @@ impl<'o> Loop<'o> {
                     return Box::pin(async move { (key, node::unmark(operator, &node).await) });
                 }
                 let held = node.as_ref().map(|node| node::runs_of(node, task.as_ref())).unwrap_or_default();
-                if held.iter().any(|uid| !self.run_exists(uid)) {
+                if held.iter().any(|(uid, hold)| !self.run_holds(uid, *hold)) {
                     let name = name.clone();
                     return Box::pin(async move { (key, node::give_back(operator, epoch, &name).await) });
                 }
@@ -292,6 +292,10 @@ impl<'o> Loop<'o> {
     fn run_changed(&mut self, name: &str, now: Timestamp) {
         let Some(run) = self.watches.runs.get(name) else {
             self.phases.remove(name);
+            if let Ok(name) = RunName::new(name) {
+                self.committed.remove(&name);
+                self.operator.engine.forget(&name);
+            }
             self.hint(&run_subject(name), now);
             self.look_at_held_nodes(now);
             return;
@@ -366,7 +370,7 @@ impl<'o> Loop<'o> {
     /// A run is gone: nodes that it had in its hands are looked at.
     fn look_at_held_nodes(&mut self, now: Timestamp) {
         let held = self.watches.nodes.iter().filter(|(name, node)| {
-            node::runs_of(node, self.watches.tasks.get(name)).iter().any(|uid| !self.run_exists(uid))
+            node::runs_of(node, self.watches.tasks.get(name)).iter().any(|(uid, hold)| !self.run_holds(uid, *hold))
         });
         let held: Vec<String> = held.map(|(name, _)| name.clone()).collect();
         for name in held {
@@ -374,17 +378,28 @@ impl<'o> Loop<'o> {
         }
     }
 
-    fn run_exists(&self, uid: &str) -> bool {
-        self.watches.runs.iter().any(|(_, run)| run.metadata.uid.as_deref() == Some(uid))
+    /// Whether that run may hold a node by that. One that cannot be read may.
+    fn run_holds(&self, uid: &str, hold: node::Hold) -> bool {
+        let run = self.watches.runs.iter().map(|(_, run)| run).find(|run| run.metadata.uid.as_deref() == Some(uid));
+        run.is_some_and(|run| match hold {
+            node::Hold::Cordon => true,
+            node::Hold::Order => !is_final(run),
+        })
     }
 
     fn runs_of<'a>(&'a self, update: &'a str) -> impl Iterator<Item = &'a UpgradeRun> {
         self.watches.runs.iter().map(|(_, run)| run).filter(move |run| run.spec.direct_update.name == update)
     }
 
-    /// Nodes that became unavailable since the run began.
+    /// Nodes that became unavailable since the upgrade began: since the creation of the run's root, so that a node that an earlier
+    /// batch lost counts in later ones.
     fn unavailable(&self, run: &RunName) -> BTreeSet<String> {
-        let created = self.watches.runs.get(run.as_str()).and_then(|run| run.metadata.creation_timestamp.as_ref());
+        let run = self.watches.runs.get(run.as_str());
+        let root = run.and_then(|run| run.metadata.labels.as_ref()?.get(cupcake_crds::RUN_LABEL));
+        let root = root.and_then(|uid| {
+            self.watches.runs.iter().map(|(_, run)| run).find(|run| run.metadata.uid.as_deref() == Some(uid))
+        });
+        let created = root.or(run).and_then(|run| run.metadata.creation_timestamp.as_ref());
         let Some(created) = created.and_then(crate::adapters::views::timestamp) else {
             return BTreeSet::new();
         };
@@ -393,7 +408,8 @@ impl<'o> Loop<'o> {
     }
 }
 
-fn is_final(run: &UpgradeRun) -> bool {
+/// Whether a run is over.
+pub(crate) fn is_final(run: &UpgradeRun) -> bool {
     run.status.as_ref().and_then(|status| status.phase).is_some_and(cupcake_crds::values::Phase::is_final)
 }
 

@@ -5,7 +5,7 @@
 
 use super::kube_store::{KubeStore, RunMeta};
 use super::views::node_view;
-use super::{is_already_exists, ops_error, snapshot};
+use super::{ops_error, snapshot};
 use crate::error_chain;
 use async_trait::async_trait;
 use cupcake_crds::upgrade_run::ParentRef;
@@ -19,6 +19,8 @@ use cupcake_steps::ports::cluster::{AddonView, ChildSource, ChildView, ClusterOp
 use cupcake_workflows::{Compilation, Request, compile_wave, concurrency_of};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::core::v1::{Node, PodTemplateSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::ResourceExt;
 use kube::api::{Api, ListParams};
 use kube::core::DeserializeGuard;
 use std::sync::Arc;
@@ -83,11 +85,21 @@ impl KubeClusterOps {
             Compilation::NothingToDo(nothing) => return Ok(nothing.plan),
             Compilation::Plan(wave) => wave,
         };
+        // The batches' own parent, the wave's run, does not exist yet.
+        let owner = plan_owner(parent);
         for batch in &wave.batches {
-            self.store.create_plan(&batch.run, &batch.plan).await.map_err(|error| store_error(&error))?;
+            self.store
+                .create_plan(&batch.run, &batch.plan, owner.clone())
+                .await
+                .map_err(|error| store_error(&error))?;
         }
         Ok(wave.plan)
     }
+}
+
+/// Plans of the runs below `parent` go with it.
+fn plan_owner(parent: &UpgradeRun) -> Option<OwnerReference> {
+    RunMeta::owned_by("UpgradeRun", &parent.name_any(), parent.metadata.uid.as_deref().unwrap_or_default())
 }
 
 fn store_error(error: &StoreError) -> OpsError {
@@ -218,7 +230,10 @@ impl ClusterOps for KubeClusterOps {
         let plan_digest = match source {
             ChildSource::Wave { target_version } => {
                 let plan = self.open_wave(&parent_run, child, *target_version).await?;
-                self.store.create_plan(child, &plan).await.map_err(|error| store_error(&error))?
+                self.store
+                    .create_plan(child, &plan, plan_owner(&parent_run))
+                    .await
+                    .map_err(|error| store_error(&error))?
             }
             ChildSource::Plan { digest } => digest.clone(),
         };
@@ -245,8 +260,7 @@ impl ClusterOps for KubeClusterOps {
         };
         match self.store.create_run(child, &plan_digest, &meta, self.clock.now()).await {
             Ok(()) => Ok(()),
-            // Somebody created it since we looked: the next look adopts it, or says whose it is.
-            Err(error) if is_already_exists(&error) => Err(ops_error(&format!("create UpgradeRun {child}"), &error)),
+            // Also where somebody created it since we looked: the next look adopts it, or says whose it is.
             Err(error) => Err(ops_error(&format!("create UpgradeRun {child}"), &error)),
         }
     }

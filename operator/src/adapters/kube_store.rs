@@ -117,8 +117,13 @@ impl KubeStore {
         self.lock().concurrency.insert(direct_update.to_owned(), concurrency) != Some(concurrency)
     }
 
-    /// Makes the plan object exist; gives the plan's digest. Repeating it changes nothing.
-    pub async fn create_plan(&self, run: &RunName, plan: &Plan) -> Result<String, StoreError> {
+    /// Makes the plan object exist, garbage-collected with `owner`; gives the plan's digest. Repeating it changes nothing.
+    pub async fn create_plan(
+        &self,
+        run: &RunName,
+        plan: &Plan,
+        owner: Option<OwnerReference>,
+    ) -> Result<String, StoreError> {
         let digest = plan.digest();
         let json = serde_json::to_value(plan).map_err(|error| corrupt(run, error))?;
         let bytes = json.to_string().len();
@@ -132,7 +137,8 @@ impl KubeStore {
             plan: json,
             run: run.as_str().to_owned(),
         };
-        let object = UpgradePlan::new(&plan_name(run, &digest), spec);
+        let mut object = UpgradePlan::new(&plan_name(run, &digest), spec);
+        object.metadata.owner_references = owner.map(|owner| vec![owner]);
         let api: Api<UpgradePlan> = Api::all(self.client.clone());
         match api.create(&PostParams::default(), &object).await {
             Ok(_) => Ok(digest),
@@ -249,7 +255,7 @@ pub fn cursor_of(run: &UpgradeRun, dag: &Dag) -> Result<Cursor, codec::DecodeErr
 #[async_trait]
 impl RunStore for KubeStore {
     async fn create(&self, run: &NewRun) -> Result<(), StoreError> {
-        let digest = self.create_plan(&run.name, &run.plan).await?;
+        let digest = self.create_plan(&run.name, &run.plan, None).await?;
         let meta = RunMeta {
             direct_update: ObjectRef { name: run.name.as_str().to_owned(), uid: format!("uid-of-{}", run.name) },
             operation_id: run.name.as_str().to_owned(),

@@ -6,6 +6,7 @@ use crate::run_status::condition_states;
 use crate::watches::Watches;
 use cupcake_crds::conditions::{self, Condition};
 use cupcake_crds::direct_update::{NodePhase, NodeProgress, Summary};
+use cupcake_crds::limits;
 use cupcake_crds::node_task::TaskState;
 use cupcake_crds::upgrade_run::ChildRun;
 use cupcake_crds::values::{KubeVersion, NodeRole, Phase};
@@ -14,8 +15,8 @@ use cupcake_engine::clock::Timestamp;
 use cupcake_steps::ports::cluster::{CordonOwner, Readiness};
 use kube::ResourceExt;
 
-/// How many nodes `status.nodes` holds: those in flight and those that failed, before any others.
-const NODES_SHOWN_MAX: usize = 30;
+/// Up to how many nodes `status.nodes` is filled up with those that are neither in flight nor failed.
+const NODES_FILLED_MAX: usize = 30;
 
 /// One node of the update, as the watches show it now.
 #[derive(Debug, Clone)]
@@ -148,14 +149,19 @@ pub fn status_of(view: &View, root: &UpgradeRun, now: Timestamp) -> DirectUpdate
     };
     let mut shown: Vec<&NodeNow> = nodes.iter().collect();
     shown.sort_by_key(order);
+    let urgent = shown.iter().filter(|node| order(node) < 2).count();
     status.nodes = shown
         .into_iter()
-        .take(NODES_SHOWN_MAX)
+        .take(urgent.clamp(NODES_FILLED_MAX, limits::NODES_MAX))
         .map(|node| {
             let before = status.nodes.get(&node.name);
+            // One that was at the target before was never seen at work.
+            let seen_at_work = before.and_then(|before| before.started_at);
             let progress = NodeProgress {
                 completed_at: match node.phase {
-                    NodePhase::Completed => before.and_then(|before| before.completed_at).or(Some(now)),
+                    NodePhase::Completed => {
+                        before.and_then(|before| before.completed_at).or(seen_at_work.and(Some(now)))
+                    }
                     _ => None,
                 },
                 error: node.error.clone(),
@@ -164,7 +170,8 @@ pub fn status_of(view: &View, root: &UpgradeRun, now: Timestamp) -> DirectUpdate
                 phase: node.phase,
                 started_at: match node.phase {
                     NodePhase::Pending => None,
-                    _ => before.and_then(|before| before.started_at).or(Some(now)),
+                    NodePhase::Completed => seen_at_work,
+                    _ => seen_at_work.or(Some(now)),
                 },
             };
             (node.name.clone(), progress)

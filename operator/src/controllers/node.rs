@@ -14,6 +14,7 @@ use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::core::DeserializeGuard;
 use serde_json::json;
 use std::collections::BTreeSet;
 
@@ -63,13 +64,24 @@ pub async fn unmark(operator: &Operator, node: &Node) -> Outcome {
     }
 }
 
-/// UIDs of the runs that have the node in their hands: by its cordon, or by an order without an end.
-pub fn runs_of(node: &Node, task: Option<&NodeTask>) -> BTreeSet<String> {
+/// What of a run holds a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Hold {
+    /// Its cordon: one that has failed may leave it, for a person to look at.
+    Cordon,
+    /// An order without an end: a run that is over gives none. A leader that was stopped before it placed one may do so when it
+    /// wakes up and its run has ended meanwhile.
+    Order,
+}
+
+/// UIDs of the runs that have the node in their hands, and by what.
+pub fn runs_of(node: &Node, task: Option<&NodeTask>) -> BTreeSet<(String, Hold)> {
     let cordon = match node_view(node).cordon {
-        CordonOwner::Run { uid, .. } => Some(uid),
+        CordonOwner::Run { uid, .. } => Some((uid, Hold::Cordon)),
         CordonOwner::Other | CordonOwner::Nobody => None,
     };
-    cordon.into_iter().chain(task.and_then(open_order).map(|order| order.key.run_uid.clone())).collect()
+    let order = task.and_then(open_order).map(|order| (order.key.run_uid.clone(), Hold::Order));
+    cordon.into_iter().chain(order).collect()
 }
 
 /// The order that could still be worked on.
@@ -101,16 +113,23 @@ async fn given_back(operator: &Operator, epoch: Epoch, name: &str) -> Result<Nex
     let (Some(node), task) = (nodes.node(name).await?, nodes.task(name).await?) else {
         return Ok(Next::AwaitChange);
     };
-    let runs: Api<UpgradeRun> = Api::all(operator.client.clone());
-    let runs = runs.list_metadata(&ListParams::default()).await;
-    let runs = runs.map_err(|error| ops_error("list upgraderuns", &error))?;
-    let present: BTreeSet<String> = runs.items.iter().filter_map(ResourceExt::uid).collect();
+    let runs: Api<DeserializeGuard<UpgradeRun>> = Api::all(operator.client.clone());
+    let runs = runs.list(&ListParams::default()).await;
+    let runs = runs.map_err(|error| ops_error("list upgraderuns", &error))?.items;
+    let uid_of = |run: &DeserializeGuard<UpgradeRun>| match &run.0 {
+        Ok(run) => run.uid(),
+        Err(invalid) => invalid.metadata.uid.clone(),
+    };
+    let is_open =
+        |run: &&DeserializeGuard<UpgradeRun>| run.0.as_ref().map_or(true, |run| !crate::leader::is_final(run));
+    let present: BTreeSet<String> = runs.iter().filter_map(uid_of).collect();
+    let open: BTreeSet<String> = runs.iter().filter(is_open).filter_map(uid_of).collect();
     if let Some(task) = &task
         && let Some(order) = open_order(task)
-        && !present.contains(&order.key.run_uid)
+        && !open.contains(&order.key.run_uid)
     {
         if !order.stop {
-            tracing::warn!(node = name, order = %order.key, "asks an order to stop whose run is gone");
+            tracing::warn!(node = name, order = %order.key, "asks an order to stop whose run is gone or over");
             nodes.stop(task, epoch).await?;
         }
         return Ok(Next::AwaitChange);

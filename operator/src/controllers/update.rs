@@ -27,6 +27,7 @@ use cupcake_crds::{DirectUpdate, DirectUpdateStatus, UpgradePlan, UpgradeRun};
 use cupcake_engine::clock::Timestamp;
 use cupcake_engine::cursor::RunPhase;
 use cupcake_engine::names::{Reason, RunName};
+use cupcake_engine::store::StoreError;
 use cupcake_workflows::{Compilation, Compiled, Request, compile, plan_name};
 use kube::ResourceExt;
 use kube::api::{Api, ListParams, PostParams};
@@ -203,7 +204,16 @@ async fn start(
     run: &RunName,
     compiled: &Compiled,
 ) -> Result<Next, kube::Error> {
-    if let Err(error) = operator.store.create_plan(run, &compiled.plan).await {
+    let owner = RunMeta::owned_by("DirectUpdate", &update.name_any(), &update.uid().unwrap_or_default());
+    if let Err(error) = operator.store.create_plan(run, &compiled.plan, owner).await {
+        if let StoreError::Unavailable { .. } = error {
+            tracing::warn!(
+                directupdate = update.name_any(),
+                error = error_chain(&error),
+                "plan not stored; trying again"
+            );
+            return Ok(Next::Failed);
+        }
         write(operator, update, Stand::stalled("PlanRefused", error_chain(&error))).await?;
         return Ok(Next::Failed);
     }
