@@ -17,9 +17,9 @@ use cupcake_engine::step::{OnCancel, Probe, Step, StepContext, StepError, StepOu
 const LEAVING_AGAIN_SECONDS: i64 = 2;
 /// How soon a refused eviction is asked for again, in seconds.
 const BLOCKED_AGAIN_SECONDS: i64 = 5;
-/// Pods that were created this many seconds after the cordon still count as there before it: clocks differ, and a
-/// scheduler may act on what it saw a moment ago.
-const CORDON_RACE_SECONDS: i64 = 5;
+/// Pods that were created this many seconds after the cordon still count as there before it: the cordon carries this replica's
+/// time, a pod the API server's, and clocks differ; and a scheduler may act on what it saw a moment ago.
+const CORDON_RACE_SECONDS: i64 = 120;
 
 /// Empties a node.
 pub struct DrainNode;

@@ -46,7 +46,7 @@ pub struct HostOutputs(pub BTreeMap<String, String>);
 pub struct DrainNode {
     /// The node.
     pub node: NodeRef,
-    /// How long the whole drain may take; past it the vertex fails and names what blocks.
+    /// How long the whole drain may take, as people asked. The vertex's own deadline, a little later, ends it and names what blocks.
     pub timeout_seconds: u32,
 }
 
