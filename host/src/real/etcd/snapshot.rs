@@ -18,8 +18,11 @@ use tonic::Streaming;
 
 /// How long the whole snapshot may take: 8 GiB, the largest database etcd recommends, at 15 MB/s.
 const SNAPSHOT_LIMIT: Duration = Duration::from_secs(10 * 60);
-/// Bytes that must stay free on the disk beside the snapshot.
+/// Bytes that must stay free on the disk beside the snapshot, at least.
 const RESERVE_BYTES: u64 = 64 * 1024 * 1024;
+/// Share of the disk that must stay free beside it, in percent: below 10 % the kubelet evicts pods (`nodefs.available`, its
+/// default in v1.34), and kubeadm copies etcd's data once more.
+const RESERVE_PERCENT: u64 = 12;
 /// Bytes of the SHA-256 that etcd puts behind the database.
 const DIGEST_BYTES: usize = 32;
 
@@ -200,7 +203,10 @@ impl RealHost {
     fn check_room(folder: &Path, db_bytes: u64) -> Result<(), HostError> {
         let Ok(stat) = rustix::fs::statvfs(folder) else { return Ok(()) };
         let free = stat.f_bavail.saturating_mul(stat.f_frsize);
-        let needed = db_bytes.saturating_add(RESERVE_BYTES);
+        let disk = stat.f_blocks.saturating_mul(stat.f_frsize);
+        let reserve = RESERVE_BYTES.max(disk / 100 * RESERVE_PERCENT);
+        // Once for the snapshot, once for the copy of etcd's folder that kubeadm makes of the same disk.
+        let needed = db_bytes.saturating_mul(2).saturating_add(reserve);
         if free >= needed {
             return Ok(());
         }
