@@ -129,6 +129,7 @@ fn an_administrator_does_with_kubectl_what_the_guide_says() {
     let told = cluster.until("describe upgraderun", "control-plane/cp-1");
     let graph: Vec<&str> = told.lines().skip_while(|line| !line.trim().starts_with("Graph:")).skip(1).take(3).collect();
     assert!(graph[0].contains("1.27.16") && graph[1].contains("├─") && graph[1].contains("preflight"), "{told}");
+    assert!(told.contains("Events:") && told.contains("StepSucceeded"), "the events of this run: {told}");
     let explained = cluster.says("explain directupdate.spec --recursive");
     assert!(explained.contains("targetVersion\t<string> -required-"), "{explained}");
 

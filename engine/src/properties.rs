@@ -384,6 +384,40 @@ fn a_cancel_ends_a_step_that_only_waits_to_act_and_a_pause_under_it() {
 }
 
 #[test]
+fn what_must_run_whatever_happened_is_tried_again_although_a_cancel_came_while_it_backed_off() {
+    let mut builder = DagBuilder::new();
+    builder.add(vertex("cordon", &[]));
+    let mut uncordon = vertex("uncordon", &["cordon"]);
+    uncordon.guard = Some(VertexName::new("cordon").unwrap());
+    builder.add(uncordon);
+    let dag = builder.build().unwrap();
+    let name = |text: &str| VertexName::new(text).unwrap();
+    let mut cursor = Cursor::new("digest", &dag, start());
+    let until = start() + TimeDelta::seconds(10);
+    for event in [
+        Event::Started { vertex: name("cordon"), attempt: 1, at: start() },
+        result_of(Fate::Succeed, &name("cordon"), 1, start()),
+        Event::Started { vertex: name("uncordon"), attempt: 1, at: start() },
+        Event::Failed {
+            vertex: name("uncordon"),
+            attempt: 1,
+            reason: Reason::new("ApiServerAway", "by a test"),
+            next: AfterFailure::Retry(until),
+            at: start(),
+        },
+    ] {
+        cursor.apply(&event).unwrap();
+    }
+    let cancel = Intent { cancel: true, ..Intent::default() };
+    let decide = |cursor: &Cursor, now| decide(&dag, cursor, &cancel, &Observed::default(), &Limits::default(), now);
+    let waits = decide(&cursor, start());
+    cursor.fold(&waits.events).unwrap();
+    assert!(matches!(cursor.state(&name("uncordon")), Some(VertexState::BackingOff { .. })), "{:?}", waits.events);
+    assert_eq!(waits.wake_at, Some(until), "and it wakes for it");
+    assert_eq!(decide(&cursor, until).start, [name("uncordon")]);
+}
+
+#[test]
 fn a_run_whose_every_slot_is_held_by_a_lost_lane_waits_names_it_and_does_not_call_itself_done() {
     let mut builder = DagBuilder::new();
     for name in ["a", "b"] {

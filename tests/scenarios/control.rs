@@ -110,6 +110,10 @@ impl Cluster {
         self.all::<DirectUpdate>(GROUP, "directupdates").into_iter().find(|update| update.name_any() == name)
     }
 
+    fn task(&self, node: &str) -> NodeTask {
+        self.all::<NodeTask>(GROUP, "nodetasks").into_iter().find(|task| task.name_any() == node).unwrap()
+    }
+
     fn phase(&self, name: &str) -> (Phase, String) {
         let status = self.update(name).unwrap().status.unwrap_or_default();
         (status.phase.unwrap_or(Phase::Pending), status.message.unwrap_or_default())
@@ -228,9 +232,38 @@ fn an_update_that_is_deleted_under_way_goes_after_its_nodes_are_given_back() {
             cluster
                 .eventually("its runs are gone", async || cluster.all::<UpgradeRun>(GROUP, "upgraderuns").is_empty())
                 .await;
+            let plans = cluster.all::<Value>(GROUP, "upgradeplans").len();
+            assert_eq!(plans, 0, "{when}: plans go with their runs");
             cluster.is_left_alone(&when).await;
         });
     }
+}
+
+#[test]
+fn an_order_that_a_leader_places_after_its_run_has_ended_is_stopped_before_anything_is_done() {
+    in_cluster(2, true, async |cluster| {
+        cluster.apply(UPDATE, json!({})).await;
+        cluster.eventually("w-1 has an order", async || cluster.task("w-1").spec.order.is_some()).await;
+        cluster.eventually("w-1 is done", async || cluster.task("w-1").answer() == Some(TaskState::Done)).await;
+        let mut late = cluster.task("w-1").spec.order.unwrap();
+        cluster.cancel().await;
+        cluster.at_rest(UPDATE).await;
+        cluster.pass(60).await;
+        let before = cluster.effects();
+        // As the old leader's request would have it, had nobody written the task in between.
+        late.key.attempt += 1;
+        late.proceed = true;
+        let tasks: Api<NodeTask> = Api::all(cluster.client.clone());
+        let patch = Patch::Merge(json!({"spec": {"order": late}}));
+        cluster.ask(async || tasks.patch("w-1", &PatchParams::default(), &patch).await).await;
+        cluster.is_left_alone("after a late order").await;
+        assert!(cluster.task("w-1").spec.order.unwrap().stop, "it was asked to stop");
+        let begun = cluster.effects() - before;
+        assert!(begun <= 1, "{begun} effects were begun by an order that nobody wants");
+        cluster.apply("again", json!({})).await;
+        let (phase, message) = cluster.at_rest("again").await;
+        assert_eq!(phase, Phase::Succeeded, "{message}");
+    });
 }
 
 #[test]
