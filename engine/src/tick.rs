@@ -132,11 +132,6 @@ impl<D: Domain> Engine<D> {
         self
     }
 
-    /// The store.
-    pub fn store(&self) -> &Arc<dyn RunStore> {
-        &self.store
-    }
-
     /// Moves a run as far as it goes now.
     ///
     /// `changed` names things that changed since the last tick (see [`Wait::on`]); vertices that wait for none of them

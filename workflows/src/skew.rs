@@ -101,16 +101,6 @@ pub fn kubeadm_accepts(kubelet: KubeVersion, target: KubeVersion) -> Result<(), 
     if behind > behind_max { Err(Skew::RefusedByKubeadm { behind, behind_max }) } else { Ok(()) }
 }
 
-/// Whether the API servers of one cluster may be of these versions at the same time (policy page, "kube-apiserver": within one minor).
-pub fn servers_fit(oldest: KubeVersion, newest: KubeVersion) -> bool {
-    oldest.minors_to(newest).is_some_and(|minors| (0..=1).contains(&minors))
-}
-
-/// Whether a kubectl fits an API server (policy page, "kubectl": one minor older or newer).
-pub fn kubectl_fits(kubectl: KubeVersion, server: KubeVersion) -> bool {
-    kubectl.minors_to(server).is_some_and(|minors| minors.abs() <= 1)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -168,13 +158,5 @@ mod tests {
         ] {
             assert_eq!(kubeadm_accepts(v(kubelet_version), v(target)), wanted, "{kubelet_version} under {target}");
         }
-    }
-
-    #[test]
-    fn servers_and_kubectl_stay_within_one_minor() {
-        assert!(servers_fit(v("1.33.0"), v("1.34.0")) && servers_fit(v("1.33.0"), v("1.33.9")));
-        assert!(!servers_fit(v("1.32.0"), v("1.34.0")) && !servers_fit(v("1.34.0"), v("1.33.0")));
-        assert!(kubectl_fits(v("1.35.0"), v("1.34.0")) && kubectl_fits(v("1.33.0"), v("1.34.0")));
-        assert!(!kubectl_fits(v("1.36.0"), v("1.34.0")));
     }
 }

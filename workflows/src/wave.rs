@@ -24,8 +24,6 @@ pub struct CompiledWave {
     pub limits: RunLimits,
     /// The batches in order; never empty.
     pub batches: Vec<CompiledBatch>,
-    /// How many workers are selected, moving or not: what a percentage of concurrency is a share of.
-    pub workers: u32,
     /// What people should know.
     pub report: Report,
 }
@@ -188,7 +186,7 @@ pub(crate) fn plans(
     }
     let report = findings.end()?;
     let digest = plan.digest();
-    Ok(Compilation::Plan(CompiledWave { plan, digest, limits: RunLimits::STRICT, batches, workers: selected, report }))
+    Ok(Compilation::Plan(CompiledWave { plan, digest, limits: RunLimits::STRICT, batches, report }))
 }
 
 fn refused(findings: Findings) -> Refusal {

@@ -16,7 +16,7 @@ use cupcake_engine::cursor::RunPhase;
 use cupcake_engine::names::{Reason, RunName, VertexName};
 use cupcake_engine::store::StoreError;
 use cupcake_steps::ports::cluster::{AddonView, ChildSource, ChildView, ClusterOps, NodeView, OpsError, Readiness};
-use cupcake_workflows::{Compilation, Request, compile_wave, concurrency_of};
+use cupcake_workflows::{BATCH_NODES_MAX, Compilation, Request, RunLimits, batch_limits, compile_wave};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::core::v1::{Node, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -48,14 +48,14 @@ impl KubeClusterOps {
     }
 
     /// How many workers may be in flight at once, and how many may fail, by the DirectUpdate as it is now.
-    async fn batch_limits(&self, run: &UpgradeRun) -> Result<(u32, u32), OpsError> {
+    async fn batch_limits(&self, run: &UpgradeRun) -> Result<RunLimits, OpsError> {
         let update = self.update_of(run).await?;
         let nodes = self.nodes().await?;
         let selected =
             |node: &&NodeView| update.spec.node_selector.iter().all(|(key, value)| node.labels.get(key) == Some(value));
         let workers = nodes.iter().filter(|node| node.role == NodeRole::Worker).filter(selected).count();
         let workers = u32::try_from(workers).unwrap_or(u32::MAX);
-        Ok((concurrency_of(&update.spec, workers), update.spec.max_failures.unwrap_or(1).max(1)))
+        Ok(batch_limits(&update.spec, workers, BATCH_NODES_MAX))
     }
 
     async fn update_of(&self, run: &UpgradeRun) -> Result<DirectUpdate, OpsError> {
@@ -226,7 +226,10 @@ impl ClusterOps for KubeClusterOps {
         else {
             return Err(OpsError::Changed(Reason::new("ParentGone", format!("UpgradeRun {parent} is gone"))));
         };
-        let (concurrency, failures_max) = self.batch_limits(&parent_run).await?;
+        let limits = match source {
+            ChildSource::Wave { .. } => RunLimits::STRICT,
+            ChildSource::Plan { .. } => self.batch_limits(&parent_run).await?,
+        };
         let plan_digest = match source {
             ChildSource::Wave { target_version } => {
                 let plan = self.open_wave(&parent_run, child, *target_version).await?;
@@ -248,14 +251,8 @@ impl ClusterOps for KubeClusterOps {
             root_uid: RunMeta::root_uid_of(&parent_run),
             target_version: parent_run.spec.target_version,
             hop: parent_run.spec.hop,
-            concurrency: match source {
-                ChildSource::Wave { .. } => 1,
-                ChildSource::Plan { .. } => concurrency,
-            },
-            failures_max: match source {
-                ChildSource::Wave { .. } => 1,
-                ChildSource::Plan { .. } => failures_max,
-            },
+            concurrency: limits.concurrency,
+            failures_max: limits.failures_max,
             owner: RunMeta::owned_by("UpgradeRun", parent.as_str(), parent_uid),
         };
         match self.store.create_run(child, &plan_digest, &meta, self.clock.now()).await {

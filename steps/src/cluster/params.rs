@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// `preflight/v1`: every node that is to move is Ready, has an agent that answered, and may move by the skew policy.
+/// `preflight/v1`: every node that is to move is Ready, has an agent that answered, and runs nothing newer than the target.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Preflight {

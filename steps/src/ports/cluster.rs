@@ -111,8 +111,6 @@ pub struct NodeView {
     pub readiness: Readiness,
     /// Since when readiness is what it is.
     pub readiness_since: Option<Timestamp>,
-    /// The last heartbeat of its kubelet in the Ready condition.
-    pub heartbeat: Option<Timestamp>,
     /// Who cordoned it.
     pub cordon: CordonOwner,
     /// Its labels.
