@@ -117,6 +117,18 @@ impl VertexState {
         }
     }
 
+    /// The attempt that is under way, whether or not it shows that it waits; `None` where none is.
+    pub fn under_way(&self) -> Option<u32> {
+        match *self {
+            Self::Started { attempt, .. } | Self::Waiting { attempt, .. } => Some(attempt),
+            Self::Pending { .. }
+            | Self::BackingOff { .. }
+            | Self::Succeeded { .. }
+            | Self::Skipped { .. }
+            | Self::Failed { .. } => None,
+        }
+    }
+
     /// Attempts made so far, the one under way included.
     pub fn attempts(&self) -> u32 {
         match *self {

@@ -464,20 +464,7 @@ impl<D: Domain> Engine<D> {
         }
         let waits = self.lock();
         let of_run = waits.iter().filter(|((name, vertex), pause)| {
-            let live = match cursor.state(vertex) {
-                Some(VertexState::Started { attempt, .. } | VertexState::Waiting { attempt, .. }) => {
-                    attempt == pause.attempt
-                }
-                Some(
-                    VertexState::Pending { .. }
-                    | VertexState::BackingOff { .. }
-                    | VertexState::Succeeded { .. }
-                    | VertexState::Skipped { .. }
-                    | VertexState::Failed { .. },
-                )
-                | None => false,
-            };
-            name == run && live
+            name == run && cursor.state(vertex).and_then(|state| state.under_way()) == Some(pause.attempt)
         });
         of_run.map(|(_, pause)| pause.wait.until).chain(decided).min()
     }
@@ -494,19 +481,7 @@ impl<D: Domain> Engine<D> {
     fn unrecorded(&self, run: &StoredRun, epoch: Epoch) -> Vec<Event> {
         let is_under_way = |(attempt, event): &&(u32, Event)| {
             let state = event.vertex().and_then(|vertex| run.cursor.state(vertex));
-            match state {
-                Some(VertexState::Started { attempt: own, .. } | VertexState::Waiting { attempt: own, .. }) => {
-                    own == *attempt
-                }
-                Some(
-                    VertexState::Pending { .. }
-                    | VertexState::BackingOff { .. }
-                    | VertexState::Succeeded { .. }
-                    | VertexState::Skipped { .. }
-                    | VertexState::Failed { .. },
-                )
-                | None => false,
-            }
+            state.and_then(|state| state.under_way()) == Some(*attempt)
         };
         let unrecorded = self.unrecorded.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = unrecorded.get(&run.name).filter(|kept| kept.epoch == epoch);

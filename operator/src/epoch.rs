@@ -6,7 +6,6 @@ use crate::Operator;
 use cupcake_crds::node_task::TaskState;
 use cupcake_crds::values::Phase;
 use cupcake_crds::{NodeTask, UpgradeRun};
-use cupcake_engine::cursor::VertexState;
 use cupcake_engine::names::{Epoch, RunName};
 use cupcake_engine::store::{RunStore as _, StoredRun};
 use kube::api::{Api, ListParams, Patch, PatchParams};
@@ -67,17 +66,9 @@ pub async fn stamp(operator: &Operator, epoch: Epoch) -> Result<(), kube::Error>
 
 /// The nodes of the vertices under way.
 fn nodes_under_way(run: &StoredRun) -> impl Iterator<Item = String> {
-    let under_way = run.dag.vertices().iter().filter(|vertex| match run.cursor.state(&vertex.name) {
-        Some(VertexState::Started { .. } | VertexState::Waiting { .. }) => true,
-        Some(
-            VertexState::Pending { .. }
-            | VertexState::BackingOff { .. }
-            | VertexState::Succeeded { .. }
-            | VertexState::Skipped { .. }
-            | VertexState::Failed { .. },
-        )
-        | None => false,
-    });
+    let vertices = run.dag.vertices().iter();
+    let under_way =
+        vertices.filter(|vertex| run.cursor.state(&vertex.name).and_then(|state| state.under_way()).is_some());
     under_way.filter_map(|vertex| Some(vertex.params.get("node")?.get("name")?.as_str()?.to_owned()))
 }
 
