@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 #[cfg(feature = "sandbox")]
 pub(crate) use crate::sandbox::args::{ClusterArgs, SandboxArgs};
+#[cfg(feature = "sandbox")]
+pub(crate) use crate::sandbox::simulate::SimulateArgs;
 
 /// Upgrades kubeadm clusters in place: what an upgrade will do, how far it is, and a cluster to try it on.
 #[derive(Debug, Parser)]
@@ -35,6 +37,10 @@ pub(crate) enum Command {
     #[cfg(feature = "sandbox")]
     #[command(after_help = crate::sandbox::args::EXAMPLES)]
     Sandbox(SandboxArgs),
+    /// Upgrade a simulated cluster again and again, each time with other faults, and look at what must hold in all of them
+    #[cfg(feature = "sandbox")]
+    #[command(after_help = crate::sandbox::simulate::EXAMPLES)]
+    Simulate(SimulateArgs),
     /// Show what a DirectUpdate would do: exits 2 if there is something to do, 0 if not, 3 if it is refused
     #[command(
         after_help = "Examples:\n  kubectl cupcake plan -f update.yaml\n  kubectl cupcake plan -f update.yaml -o json"

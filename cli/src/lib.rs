@@ -45,6 +45,8 @@ pub fn run(args: Args) -> ExitCode {
         Command::Watch(args) => on_runtime(watch::run(&connection, &args)),
         #[cfg(feature = "sandbox")]
         Command::Sandbox(args) => sandbox::run(&args),
+        #[cfg(feature = "sandbox")]
+        Command::Simulate(args) => sandbox::simulate::run(&args),
     };
     match result {
         Ok(exit) => exit.into(),

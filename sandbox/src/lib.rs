@@ -2,4 +2,5 @@
 
 pub mod api;
 pub mod machine;
+pub mod simulate;
 pub mod world;

@@ -3,7 +3,7 @@
 use crate::args::Format;
 use clap::Args as ClapArgs;
 use cupcake_crds::values::{Concurrency, KubeVersion};
-use cupcake_sandbox::machine::crash::Crash;
+use cupcake_sandbox::machine::fault::Fault;
 use cupcake_sandbox::world::{CONTROL_PLANES_MAX, WORKERS_MAX};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -48,7 +48,7 @@ pub(crate) struct SandboxArgs {
     pub(crate) speed: Option<u32>,
     /// Crash a component at its N-th write: operator@N, agent@N or runner@N, with :before, :after or :torn for what remains of the write.
     #[arg(long, value_name = "WHO@N")]
-    pub(crate) kill: Option<Crash>,
+    pub(crate) kill: Option<Fault>,
     /// Crash each component at each of its writes, one run a crash, and print the table.
     #[arg(long, conflicts_with_all = ["kill", "serve", "speed"])]
     pub(crate) kill_sweep: bool,

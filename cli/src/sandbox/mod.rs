@@ -3,6 +3,7 @@
 pub(crate) mod args;
 mod report;
 mod serve;
+pub(crate) mod simulate;
 mod sweep;
 
 use crate::args::Format;
@@ -162,7 +163,7 @@ fn config(args: &SandboxArgs, speed: Speed) -> WorldConfig {
         // All workers at once leave no node for what is evicted: a budget would block them for ever.
         budget: args.concurrency.of(args.cluster.workers) < args.cluster.workers,
         extra_versions: args.to.into_iter().collect(),
-        crash: args.kill,
+        faults: args.kill.into_iter().collect(),
         keep_lines: args.transcript.is_some(),
         ..world_config(&args.cluster, speed)
     }

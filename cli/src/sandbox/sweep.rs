@@ -5,7 +5,7 @@ use super::{config, failed, target, upgrade, wall};
 use crate::args::Format;
 use crate::exit::{Exit, Failure};
 use crate::out;
-use cupcake_sandbox::machine::crash::{Component, Crash, Moment};
+use cupcake_sandbox::machine::fault::{Component, Fault, Wrong};
 use cupcake_sandbox::world::{self, Outcome, Speed, WorldConfig};
 use serde::Serialize;
 use std::num::NonZero;
@@ -22,7 +22,7 @@ const WRITES_MAX: u64 = 100_000;
 #[serde(rename_all = "camelCase")]
 struct Row {
     component: Component,
-    moment: Moment,
+    moment: Wrong,
     runs: u64,
     succeeded: u64,
     duplicated_effects: u64,
@@ -38,7 +38,7 @@ struct Row {
 }
 
 impl Row {
-    fn new(component: Component, moment: Moment) -> Self {
+    fn new(component: Component, moment: Wrong) -> Self {
         Self {
             component,
             moment,
@@ -53,7 +53,7 @@ impl Row {
         }
     }
 
-    fn enter(&mut self, crash: Crash, outcome: &Outcome) {
+    fn enter(&mut self, crash: Fault, outcome: &Outcome) {
         if outcome.killed.is_none() {
             self.end = Some(self.end.map_or(crash.write, |end| end.min(crash.write)));
             return;
@@ -77,11 +77,11 @@ struct Sweep {
 
 impl Sweep {
     /// The next crash to be tried; row by row, so that a row's end is known soon.
-    fn next(&mut self) -> Option<(usize, Crash)> {
+    fn next(&mut self) -> Option<(usize, Fault)> {
         let open = |row: &Row| row.end.is_none() && row.next <= WRITES_MAX;
         let index = self.rows.iter().position(open).filter(|_| self.failure.is_none())?;
         let row = &mut self.rows[index];
-        let crash = Crash { component: row.component, write: row.next, moment: row.moment };
+        let crash = Fault { component: row.component, write: row.next, wrong: row.moment };
         row.next += 1;
         Some((index, crash))
     }
@@ -91,8 +91,8 @@ impl Sweep {
 pub(super) fn run(args: &SandboxArgs) -> Result<Exit, Failure> {
     let begun = wall();
     let moments = |component| match component {
-        Component::Operator | Component::Agent => vec![Moment::Before, Moment::After],
-        Component::Runner => vec![Moment::Before, Moment::After, Moment::Torn],
+        Component::Operator | Component::Agent => vec![Wrong::Before, Wrong::After],
+        Component::Runner => vec![Wrong::Before, Wrong::After, Wrong::Torn],
     };
     let rows = Component::ALL
         .into_iter()
@@ -133,7 +133,7 @@ fn work(args: &SandboxArgs, sweep: &Mutex<Sweep>) {
         // Bound by itself, so that the lock is not held while the run runs.
         let next = lock(sweep).next();
         let Some((index, crash)) = next else { return };
-        let config = WorldConfig { crash: Some(crash), ..config(args, Speed::Fastest) };
+        let config = WorldConfig { faults: vec![crash], ..config(args, Speed::Fastest) };
         let outcome = world::run(config, &upgrade);
         let mut sweep = lock(sweep);
         match outcome {

@@ -13,7 +13,7 @@ use cupcake_crds::values::{KubeVersion, NodeRole, Phase};
 use cupcake_crds::{DirectUpdate, NodeTask, UpgradeRun};
 use cupcake_engine::clock::Clock;
 use cupcake_engine::cursor::RunPhase;
-use cupcake_engine::names::{Reason, RunName, VertexName};
+use cupcake_engine::names::{Epoch, Reason, RunName, VertexName};
 use cupcake_engine::store::StoreError;
 use cupcake_steps::ports::cluster::{AddonView, ChildSource, ChildView, ClusterOps, NodeView, OpsError, Readiness};
 use cupcake_workflows::{BATCH_NODES_MAX, Compilation, Request, RunLimits, batch_limits, compile_wave};
@@ -260,6 +260,19 @@ impl ClusterOps for KubeClusterOps {
             // Also where somebody created it since we looked: the next look adopts it, or says whose it is.
             Err(error) => Err(ops_error(&format!("create UpgradeRun {child}"), &error)),
         }
+    }
+
+    async fn still_leads(&self, run: &RunName, uid: &str, epoch: Epoch) -> Result<(), OpsError> {
+        let present = self.run(run).await?.filter(|present| present.metadata.uid.as_deref() == Some(uid));
+        let Some(present) = present else {
+            return Err(OpsError::Changed(Reason::new("RunGone", format!("UpgradeRun {run} is gone"))));
+        };
+        let current = Epoch(present.status.and_then(|status| status.epoch).unwrap_or(0));
+        if current > epoch {
+            let message = format!("UpgradeRun {run} is led under epoch {current}, this replica led under {epoch}");
+            return Err(OpsError::Changed(Reason::new("Fenced", message)));
+        }
+        Ok(())
     }
 
     async fn child(&self, child: &RunName) -> Result<Option<ChildView>, OpsError> {

@@ -41,7 +41,7 @@ pub(super) fn hexadecimal(bytes: &[u8]) -> String {
 
 /// Sees every answered request, in order.
 pub trait Observer: Send + Sync {
-    /// Called once a request, after its effect; must not call the server.
+    /// Called once a request, after its effect; may look at the server's objects, must not send it requests.
     fn request(&self, record: &RequestRecord<'_>);
 }
 
@@ -61,7 +61,7 @@ pub enum Fault {
 }
 
 /// What happens to an answer on its way back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum ReplyFault {
     /// It arrives.
     None,
@@ -69,6 +69,8 @@ pub enum ReplyFault {
     Drop,
     /// It never arrives (a client that dies just after its write).
     Hang,
+    /// This arrives instead: what was stored stays stored.
+    Reject(Failure),
 }
 
 /// Decides faults; consulted before and after each request that comes through a service or a socket.

@@ -286,6 +286,7 @@ impl Server {
             ReplyFault::None => Ok(answer.into_response()),
             ReplyFault::Drop => Err(Disconnected),
             ReplyFault::Hang => std::future::pending().await,
+            ReplyFault::Reject(failure) => Ok(Answer::failure(&failure).into_response()),
         }
     }
 
@@ -313,6 +314,11 @@ impl Server {
     /// Sets the fault port.
     pub fn inject(&self, faults: Arc<dyn Faults>) {
         self.hooks_mut(|hooks| hooks.faults = Some(faults));
+    }
+
+    /// Lets observer, faults and admission go.
+    pub fn let_go(&self) {
+        self.hooks_mut(|hooks| *hooks = Hooks::default());
     }
 
     /// Sets the admission policy.

@@ -52,6 +52,12 @@ impl Agenda {
         self.inner.added.notify_one();
     }
 
+    /// Takes out all that is entered.
+    pub fn clear(&self) {
+        let due = std::mem::take(&mut self.lock().due);
+        drop(due);
+    }
+
     /// Does what is entered, when its time has come; never ends.
     pub async fn run(&self, clock: Arc<dyn Clock>) {
         loop {

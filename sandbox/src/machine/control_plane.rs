@@ -3,6 +3,7 @@
 use cupcake_crds::values::KubeVersion;
 use cupcake_engine::clock::Timestamp;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// A part of the control plane whose absence others feel.
@@ -29,6 +30,8 @@ struct Member {
 pub struct ControlPlane {
     /// Guards how each node stands.
     members: Mutex<BTreeMap<String, Member>>,
+    /// Whether nobody reaches it, however it stands.
+    cut_off: AtomicBool,
 }
 
 impl ControlPlane {
@@ -70,8 +73,16 @@ impl ControlPlane {
         }
     }
 
-    /// Whether some API server answers and etcd has its quorum.
+    /// Nobody reaches it any more, or everybody does again.
+    pub fn cut_off(&self, cut_off: bool) {
+        self.cut_off.store(cut_off, Ordering::Relaxed);
+    }
+
+    /// Whether some API server answers, can be reached, and etcd has its quorum.
     pub fn is_available(&self) -> bool {
+        if self.cut_off.load(Ordering::Relaxed) {
+            return false;
+        }
         let members = self.lock();
         let serving = members.values().filter(|member| member.etcd).count();
         serving * 2 > members.len() && members.values().any(|member| member.api_server)

@@ -1,8 +1,9 @@
 //! A machine's disk: small files in memory that keep what a crash left of them.
 
-use super::crash::{Component, Crashes, Life, Verdict};
+use super::fault::{Component, Faults, Life, STOPPED_SECONDS, Wrong};
 use super::ledger::Ledger;
 use async_trait::async_trait;
+use chrono::TimeDelta;
 use cupcake_steps::ports::disk::{Disk, DiskError, DiskLock, check_path};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -73,7 +74,7 @@ fn error(operation: &'static str, path: &str, why: &str) -> DiskError {
 pub struct SimDisk {
     store: Arc<DiskStore>,
     life: Life,
-    crashes: Crashes,
+    faults: Faults,
     ledger: Ledger,
     node: String,
     mailbox: &'static str,
@@ -97,11 +98,11 @@ impl SimDisk {
         node: &str,
         store: Arc<DiskStore>,
         life: Life,
-        crashes: Crashes,
+        faults: Faults,
         ledger: Ledger,
         mailbox: &'static str,
     ) -> Self {
-        Self { store, life, crashes, ledger, node: node.to_owned(), mailbox }
+        Self { store, life, faults, ledger, node: node.to_owned(), mailbox }
     }
 
     /// The dead neither read nor write.
@@ -120,21 +121,44 @@ impl SimDisk {
         torn: impl FnOnce(&mut Files) + Send,
     ) -> Result<(), DiskError> {
         check_path(operation, path)?;
-        match self.crashes.count(&self.life) {
-            Verdict::Goes => {
+        self.alive().await;
+        match self.faults.count(&self.life) {
+            Some(Wrong::Before) => self.die().await,
+            Some(Wrong::After) => {
+                self.store.change(path, operation, whole)?;
+                self.landed(path);
+                self.die().await
+            }
+            Some(Wrong::Torn) => {
+                self.store.change(path, operation, torn)?;
+                self.die().await
+            }
+            // The power goes with the write: a part of it may stand.
+            Some(Wrong::PowerCut) => {
+                self.store.change(path, operation, torn)?;
+                std::future::pending().await
+            }
+            Some(Wrong::Stopped) => {
+                self.life.stop_until(self.ledger.now() + TimeDelta::seconds(STOPPED_SECONDS));
+                // The stop takes hold when this future rests; it is polled again when it is over.
+                tokio::task::yield_now().await;
                 self.store.change(path, operation, whole)?;
                 self.landed(path);
                 Ok(())
             }
-            Verdict::DiesBefore => self.die().await,
-            Verdict::DiesAfter => {
+            Some(
+                Wrong::ReplyLost
+                | Wrong::Refused
+                | Wrong::Busy
+                | Wrong::TimedOut
+                | Wrong::ApiAway
+                | Wrong::WatchesLost
+                | Wrong::DiskFull,
+            )
+            | None => {
                 self.store.change(path, operation, whole)?;
                 self.landed(path);
-                self.die().await
-            }
-            Verdict::DiesTorn => {
-                self.store.change(path, operation, torn)?;
-                self.die().await
+                Ok(())
             }
         }
     }
@@ -242,19 +266,19 @@ mod tests {
 
     struct Fixture {
         store: Arc<DiskStore>,
-        crashes: Crashes,
+        faults: Faults,
     }
 
     impl Fixture {
         fn crashing(crash: &str) -> Self {
-            Self { store: Arc::default(), crashes: Crashes::planned(crash.parse().ok()) }
+            Self { store: Arc::default(), faults: Faults::planned(&crash.parse().into_iter().collect::<Vec<_>>()) }
         }
 
         fn disk(&self) -> SimDisk {
             let clock = Arc::new(SimClock::starting_at(Timestamp::UNIX_EPOCH));
             let ledger = Ledger::new(clock, Transcript::default());
             let life = Life::new(Component::Runner, "w-1");
-            SimDisk::new("w-1", Arc::clone(&self.store), life, self.crashes.clone(), ledger, "mailbox")
+            SimDisk::new("w-1", Arc::clone(&self.store), life, self.faults.clone(), ledger, "mailbox")
         }
     }
 

@@ -1,6 +1,6 @@
 //! The machine behind the runner's port.
 
-use super::crash::Life;
+use super::fault::Life;
 use super::state::SimMachine;
 use super::timing::Act;
 use async_trait::async_trait;

@@ -118,7 +118,8 @@ impl Ledger {
         self.transcript.write(self.now(), &words, &[]);
     }
 
-    fn now(&self) -> Timestamp {
+    /// The time now.
+    pub fn now(&self) -> Timestamp {
         self.clock.now()
     }
 

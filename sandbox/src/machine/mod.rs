@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   runner ──► SimHost ──► SimMachine ──► packages, kubeadm, kubelet, etcd, systemd      every effect ──► Ledger ──► Transcript
-//!          └─► SimDisk ──► DiskStore                                                     every write  ──► Crashes
+//!          └─► SimDisk ──► DiskStore                                                     every write  ──► Faults
 //!                             SimMachine ──► Site (API, clock, agenda, control plane), shared by the machines of one cluster
 //! ```
 //! Machines are modelled on what a real kubeadm cluster was seen to do; every act takes the time it took there, spread a
@@ -10,9 +10,9 @@
 
 pub mod agenda;
 pub mod control_plane;
-pub mod crash;
 pub mod disk;
 mod etcd;
+pub mod fault;
 pub mod host_ops;
 pub mod kube;
 pub mod kubeadm;

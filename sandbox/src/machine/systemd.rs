@@ -1,7 +1,7 @@
 //! systemd: the runner's unit, which outlives the agent and, enabled, a reboot; and the machine's power.
 
 use super::control_plane::Part;
-use super::crash::{Component, Life};
+use super::fault::{Component, Life};
 use super::releases::STATIC_PODS;
 use super::state::SimMachine;
 use super::timing::Act;
@@ -50,6 +50,12 @@ impl SimMachine {
     /// Installs the runner's program.
     pub fn install_program(&self, program: Program) {
         self.unit().program = Some(program);
+    }
+
+    /// Removes it again.
+    pub fn remove_program(&self) {
+        let program = self.unit().program.take();
+        drop(program);
     }
 
     /// `systemctl enable --now`: starts the unit unless it is active or about to be.

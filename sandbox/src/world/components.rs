@@ -4,8 +4,8 @@ use super::drains::Drains;
 use super::wire::{Gate, client_name};
 use super::workloads::Workloads;
 use crate::api::Server;
-use crate::machine::crash::{Component, Crashes, Life};
 use crate::machine::disk::SimDisk;
+use crate::machine::fault::{Component, Faults, Life};
 use crate::machine::systemd::{Program, UnitEnd};
 use crate::machine::timing::derive;
 use crate::machine::{SimHost, SimMachine, Site};
@@ -19,7 +19,9 @@ use cupcake_operator::lease::Timing;
 use cupcake_steps::mailbox;
 use cupcake_steps::ports::disk::SharedDisk;
 use cupcake_steps::ports::host::MachinePorts;
+use futures::future::BoxFuture;
 use std::sync::Arc;
+use std::task::Poll;
 use tokio_util::sync::CancellationToken;
 
 /// Where the operator runs.
@@ -36,18 +38,36 @@ pub(super) struct Components {
     pub(super) site: Arc<Site>,
     pub(super) server: Server,
     pub(super) gate: Arc<Gate>,
-    pub(super) crashes: Crashes,
+    pub(super) faults: Faults,
     pub(super) drains: Arc<Drains>,
     pub(super) workloads: Arc<Workloads>,
 }
 
 impl Components {
-    /// One life: polls the component until it ends or its life does, and drops it at once then.
-    async fn live<T>(life: &Life, component: impl Future<Output = T>) -> Option<T> {
+    /// One life: polls the component until it ends or its life does, and drops it at once then. While it is stopped it is
+    /// not polled.
+    async fn live<T>(&self, life: &Life, component: impl Future<Output = T>) -> Option<T> {
+        let mut component = std::pin::pin!(component);
+        let mut stopped: Option<BoxFuture<'static, ()>> = None;
+        let stoppable = std::future::poll_fn(|context| {
+            loop {
+                if let Some(sleep) = &mut stopped {
+                    if sleep.as_mut().poll(context).is_pending() {
+                        return Poll::Pending;
+                    }
+                    stopped = None;
+                }
+                let until = life.stopped_until().filter(|until| *until > self.site.now());
+                let Some(until) = until else {
+                    return component.as_mut().poll(context);
+                };
+                stopped = Some(self.site.clock.sleep_until(until));
+            }
+        });
         tokio::select! {
             biased;
             () = life.over() => None,
-            end = component => Some(end),
+            end = stoppable => Some(end),
         }
     }
 
@@ -59,36 +79,36 @@ impl Components {
 
     /// What a pod is called: sometimes the container is started again in it, sometimes it is replaced, and its successor
     /// has to wait until the lease expires.
-    fn identity(&self, number: u64) -> String {
+    fn identity(&self, replica: &str, number: u64) -> String {
         let replaced =
             (2..=number).filter(|number| derive(self.site.seed, &["replaced", &number.to_string()]) % 2 == 1).count();
-        format!("cupcake-operator-{replaced}")
+        format!("cupcake-operator-{replica}{replaced}")
     }
 
-    /// Runs the operator, again and again; never ends.
-    pub(super) async fn operator(self: Arc<Self>) {
+    /// Runs a replica of the operator, again and again; never ends. The first one has no name.
+    pub(super) async fn operator(self: Arc<Self>, replica: &'static str) {
         for number in 1u64.. {
-            let life = Life::new(Component::Operator, "");
-            let client = client_name(Component::Operator, "", number);
+            let life = Life::new(Component::Operator, replica);
+            let client = client_name(Component::Operator, replica, number);
             self.gate.bind(&client, life.clone());
             match cupcake_operator::standard_registry() {
                 Ok(registry) => {
                     let config = OperatorConfig {
                         client: self.server.client(client.as_str()),
                         clock: Arc::clone(&self.site.clock),
-                        identity: self.identity(number),
+                        identity: self.identity(replica, number),
                         namespace: NAMESPACE.to_owned(),
                         timing: LEASE,
                         registry,
                         metrics: cupcake_operator::metrics::Metrics::default(),
                     };
-                    Self::live(&life, Box::pin(cupcake_operator::run(config, CancellationToken::new()))).await;
+                    self.live(&life, Box::pin(cupcake_operator::run(config, CancellationToken::new()))).await;
                 }
                 Err(error) => tracing::error!(%error, "operator cannot start"),
             }
             life.end();
             self.drains.operator_died(|node| self.workloads.has_evictable(node));
-            self.wait_for_restart("operator", number).await;
+            self.wait_for_restart(if replica.is_empty() { "operator" } else { replica }, number).await;
             self.gate.forget(&client);
         }
     }
@@ -107,7 +127,7 @@ impl Components {
                 clock: Arc::clone(&self.site.clock),
                 seed: derive(self.site.seed, &["agent", machine.name(), &number.to_string()]),
             };
-            if let Some(Err(error)) = Self::live(&life, cupcake_agent::run(config, CancellationToken::new())).await {
+            if let Some(Err(error)) = self.live(&life, cupcake_agent::run(config, CancellationToken::new())).await {
                 tracing::warn!(node = machine.name(), %error, "agent ended");
             }
             life.end();
@@ -122,7 +142,7 @@ impl Components {
             machine.name(),
             store,
             life,
-            self.crashes.clone(),
+            self.faults.clone(),
             self.site.ledger.clone(),
             mailbox::FOLDER,
         ))
@@ -151,7 +171,7 @@ impl Components {
             // The machine's unit is enabled as long as it did not finish.
             boot: None,
         };
-        let end = match Self::live(&life, cupcake_host::run(config, CancellationToken::new())).await {
+        let end = match self.live(&life, cupcake_host::run(config, CancellationToken::new())).await {
             None => UnitEnd::Crashed,
             Some(Ok(RunnerEnd::Idle | RunnerEnd::Answered(_) | RunnerEnd::AnotherRuns | RunnerEnd::Shutdown)) => {
                 UnitEnd::Finished

@@ -1,6 +1,6 @@
 //! What a sandbox is made of.
 
-use crate::machine::crash::Crash;
+use crate::machine::fault::Fault;
 use cupcake_crds::values::{Concurrency, KubeVersion};
 use cupcake_engine::clock::Timestamp;
 
@@ -21,6 +21,9 @@ pub const CONTROL_PLANES_MAX: u32 = 9;
 /// As [`CONTROL_PLANES_MAX`].
 pub const WORKERS_MAX: u32 = 20_000;
 
+/// As [`CONTROL_PLANES_MAX`], of replicas of the operator.
+pub const OPERATORS_MAX: u32 = 3;
+
 /// Settings of a simulated cluster.
 #[derive(Debug, Clone)]
 pub struct WorldConfig {
@@ -40,8 +43,10 @@ pub struct WorldConfig {
     pub start: Timestamp,
     /// Whether a PodDisruptionBudget guards the workload. With fewer than two workers there is none: nothing could be drained.
     pub budget: bool,
-    /// At which write a component crashes, if one does.
-    pub crash: Option<Crash>,
+    /// Replicas of the operator; 1 to [`OPERATORS_MAX`].
+    pub operators: u32,
+    /// What goes wrong, and when.
+    pub faults: Vec<Fault>,
     /// Whether the transcript keeps its lines for reading.
     pub keep_lines: bool,
 }
@@ -58,7 +63,8 @@ impl WorldConfig {
             speed: Speed::Fastest,
             start,
             budget: true,
-            crash: None,
+            operators: 1,
+            faults: Vec::new(),
             keep_lines: false,
         }
     }

@@ -7,7 +7,7 @@
 //!     └── Components: operator, an agent per node, runners under systemd: the same code as in production
 //! ```
 //! Five nouns: a [`WorldConfig`] says what is made; a [`World`] is it; an [`Upgrade`] is what it is asked for; a
-//! [`Crash`](crate::machine::crash::Crash) is what goes wrong on purpose; an [`Outcome`] is what remains. Everything runs on
+//! [`Fault`](crate::machine::fault::Fault) is what goes wrong on purpose; an [`Outcome`] is what remains. Everything runs on
 //! one thread; on paused time the same configuration gives the same transcript, to the byte.
 
 pub mod birth;
@@ -15,19 +15,21 @@ mod clock;
 mod components;
 mod config;
 mod drains;
+mod invariants;
 mod outcome;
 mod pods;
 mod wire;
 mod workloads;
 
 pub use clock::VirtualClock;
-pub use config::{CONTROL_PLANES_MAX, SPEED_WATCHED, Speed, Upgrade, WORKERS_MAX, WorldConfig};
+pub use config::{CONTROL_PLANES_MAX, OPERATORS_MAX, SPEED_WATCHED, Speed, Upgrade, WORKERS_MAX, WorldConfig};
+pub use invariants::Violation;
 pub use outcome::{NodeOutcome, Outcome, Writes};
 
 use crate::api::{Options, Server};
 use crate::machine::agenda::Agenda;
 use crate::machine::control_plane::ControlPlane;
-use crate::machine::crash::{Component, Crashes};
+use crate::machine::fault::{AWAY_SECONDS, Component, DISK_FULL_SECONDS, Faults, Wrong};
 use crate::machine::kube::Refused;
 use crate::machine::ledger::{EffectRecord, Ledger};
 use crate::machine::releases::Repositories;
@@ -40,9 +42,10 @@ use cupcake_crds::values::{KubeVersion, NodeRole};
 use cupcake_crds::{GROUP, VERSION};
 use cupcake_engine::clock::{Clock, Timestamp};
 use drains::Drains;
+use invariants::Invariants;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use wire::{Door, Ear, EngineWrites, Gate};
@@ -50,6 +53,9 @@ use workloads::Workloads;
 
 /// Virtual time after which a run that has not ended is given up.
 const VIRTUAL_DAYS_MAX: i64 = 7;
+
+/// Names of the operator's replicas: the only one of most worlds has none.
+const REPLICAS: [&str; OPERATORS_MAX as usize] = ["", "b", "c"];
 
 /// How long a finished world goes on, so that what was about to be written is written.
 const AFTERGLOW: TimeDelta = TimeDelta::milliseconds(10);
@@ -60,7 +66,7 @@ pub struct World {
     server: Server,
     site: Arc<Site>,
     machines: BTreeMap<String, Arc<SimMachine>>,
-    crashes: Crashes,
+    faults: Faults,
     transcript: Transcript,
     ear: Arc<Ear>,
     components: Arc<Components>,
@@ -119,24 +125,28 @@ impl World {
             drains: Arc::clone(&drains),
             progress: Arc::new(Notify::new()),
             workloads: RwLock::default(),
+            invariants: OnceLock::new(),
         });
         server.observe(Arc::new(Arc::clone(&ear)));
         let machines = machines(&config, &site);
+        let roles = machines.iter().map(|(name, machine)| (name.clone(), machine.role())).collect();
+        let _ = ear.invariants.set(Invariants::new(Arc::clone(&site), server.clone(), roles));
         let workloads = Workloads::new(Arc::clone(&site), server.clone(), machines.clone());
         *ear.workloads.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&workloads));
         populate(&config, &site, &machines)?;
-        let crashes = Crashes::planned(config.crash);
-        let gate = Arc::new(Gate { site: Arc::clone(&site), crashes: crashes.clone(), clients: Mutex::default() });
+        let faults = Faults::planned(&config.faults);
+        faults.on_world(on_world(&site, &server, &machines));
+        let gate = Arc::new(Gate { site: Arc::clone(&site), faults: faults.clone(), clients: Mutex::default() });
         server.inject(Arc::clone(&gate) as Arc<dyn crate::api::Faults>);
         let components = Arc::new(Components {
             site: Arc::clone(&site),
             server: server.clone(),
             gate,
-            crashes: crashes.clone(),
+            faults: faults.clone(),
             drains,
             workloads,
         });
-        Ok(Self { config, server, site, machines, crashes, transcript, ear, components, tasks: Arc::default() })
+        Ok(Self { config, server, site, machines, faults, transcript, ear, components, tasks: Arc::default() })
     }
 
     /// Starts the cluster, the operator and the agents.
@@ -153,7 +163,9 @@ impl World {
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         let (agenda, clock) = (self.site.agenda.clone(), Arc::clone(&self.site.clock));
         tasks.spawn(async move { agenda.run(clock).await });
-        tasks.spawn(Arc::clone(&self.components).operator());
+        for replica in REPLICAS.into_iter().take(usize::try_from(self.config.operators).unwrap_or(1)) {
+            tasks.spawn(Arc::clone(&self.components).operator(replica));
+        }
         for machine in self.machines.values() {
             machine.install_program(Arc::clone(&program));
             tasks.spawn(Arc::clone(&self.components).agent(Arc::clone(machine)));
@@ -171,6 +183,9 @@ impl World {
             "spec": {"targetVersion": upgrade.to.to_string(), "concurrency": upgrade.concurrency},
         });
         let begun = self.now();
+        if let Some(invariants) = self.ear.invariants.get() {
+            invariants.allow(upgrade.concurrency.of(self.config.workers));
+        }
         self.site.kube("user").create(&format!("/apis/{GROUP}/{VERSION}/directupdates"), &update)?;
         self.until_at_rest(&upgrade.name).await;
         let ended = self.now();
@@ -234,13 +249,31 @@ impl World {
             largest_object_bytes: size("UpgradeRun").max(size("NodeTask")).max(size("DirectUpdate")),
             largest_plan_bytes: size("UpgradePlan"),
             writes: Writes {
-                operator: self.crashes.writes(Component::Operator),
-                agent: self.crashes.writes(Component::Agent),
-                runner: self.crashes.writes(Component::Runner),
+                operator: self.faults.writes(Component::Operator),
+                agent: self.faults.writes(Component::Agent),
+                runner: self.faults.writes(Component::Runner),
             },
-            killed: self.crashes.happened(),
+            killed: self.faults.told(),
             nodes,
         }
+    }
+
+    /// Looks at what must hold once an update has ended in that phase.
+    pub fn judge(&self, phase: &str) {
+        let at_rest = matches!(phase, "Succeeded" | "Failed" | "Cancelled" | "RequiresAttention");
+        if let Some(invariants) = self.ear.invariants.get() {
+            invariants.ended(phase, at_rest);
+        }
+    }
+
+    /// What must never be, and was.
+    pub fn violations(&self) -> Vec<Violation> {
+        self.ear.invariants.get().map_or_else(Vec::new, Invariants::violations)
+    }
+
+    /// The faults that came to pass so far.
+    pub fn faults_happened(&self) -> Vec<crate::machine::fault::Fault> {
+        self.faults.happened()
     }
 
     /// The virtual time now.
@@ -284,6 +317,19 @@ impl World {
     }
 }
 
+/// The API server knows its observers and the machines their programs, and these know the world: it would outlive itself.
+impl Drop for World {
+    fn drop(&mut self) {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
+        self.server.let_go();
+        self.site.agenda.clear();
+        for machine in self.machines.values() {
+            machine.remove_program();
+        }
+        self.ear.workloads.write().unwrap_or_else(PoisonError::into_inner).take();
+    }
+}
+
 fn check(config: &WorldConfig) -> Result<(), WorldError> {
     if !(1..=CONTROL_PLANES_MAX).contains(&config.control_planes) {
         return Err(WorldError::Config(format!("a cluster has 1 to {CONTROL_PLANES_MAX} control-plane nodes")));
@@ -291,7 +337,55 @@ fn check(config: &WorldConfig) -> Result<(), WorldError> {
     if config.workers > WORKERS_MAX {
         return Err(WorldError::Config(format!("a sandbox has at most {WORKERS_MAX} workers")));
     }
+    if !(1..=OPERATORS_MAX).contains(&config.operators) {
+        return Err(WorldError::Config(format!("a sandbox has 1 to {OPERATORS_MAX} operators")));
+    }
     Ok(())
+}
+
+/// Carries out what goes wrong with more than one component, right after the write that it falls on.
+fn on_world(
+    site: &Arc<Site>,
+    server: &Server,
+    machines: &BTreeMap<String, Arc<SimMachine>>,
+) -> impl Fn(Wrong, &str) + Send + Sync + 'static {
+    let (weak, server, machines) = (Arc::downgrade(site), server.clone(), machines.clone());
+    move |wrong, place| {
+        let Some(site) = weak.upgrade() else { return };
+        let (now, machine) = (site.now(), machines.get(place).cloned());
+        let (server, later) = (server.clone(), Arc::clone(&site));
+        match wrong {
+            Wrong::ApiAway => site.agenda.at(now, move || {
+                later.control_plane.cut_off(true);
+                server.close_watches();
+                let back = Arc::clone(&later);
+                later.after(TimeDelta::seconds(AWAY_SECONDS), move || back.control_plane.cut_off(false));
+            }),
+            Wrong::WatchesLost => site.agenda.at(now, move || {
+                server.compact();
+                server.close_watches();
+            }),
+            Wrong::PowerCut => {
+                if let Some(machine) = machine {
+                    site.agenda.at(now, move || machine.power_cycle());
+                }
+            }
+            Wrong::DiskFull => {
+                if let Some(machine) = machine {
+                    machine.disk().fill(true);
+                    site.after(TimeDelta::seconds(DISK_FULL_SECONDS), move || machine.disk().fill(false));
+                }
+            }
+            Wrong::Before
+            | Wrong::After
+            | Wrong::Torn
+            | Wrong::ReplyLost
+            | Wrong::Refused
+            | Wrong::Busy
+            | Wrong::TimedOut
+            | Wrong::Stopped => {}
+        }
+    }
 }
 
 /// Whether nothing more will happen to a DirectUpdate until a person acts.

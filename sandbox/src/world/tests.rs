@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::machine::SimHost;
-use crate::machine::crash::Life;
+use crate::machine::fault::Life;
 use cupcake_steps::ports::host::HostOps as _;
 use cupcake_steps::ports::host::{KubeadmUpgrade, Package};
 
@@ -206,7 +206,7 @@ async fn the_disk_keeps_what_every_disk_promises() {
     let machine = world.machine("cp-1").unwrap();
     let store = Arc::clone(machine.disk());
     let ledger = world.site.ledger.clone();
-    let disk = crate::machine::disk::SimDisk::new("cp-1", store, life, Crashes::default(), ledger, "mailbox");
+    let disk = crate::machine::disk::SimDisk::new("cp-1", store, life, Faults::default(), ledger, "mailbox");
     cupcake_steps::ports::disk_suite::suite(&disk).await;
 }
 

@@ -1,19 +1,23 @@
 //! The sandbox's ears and hands at the API: what is counted, what is written down, who is cut off.
 
 use super::drains::Drains;
+use super::invariants::Invariants;
 use super::workloads::{Workloads, node_of};
-use crate::api::{Body, Fault, Faults, Observer, ReplyFault, RequestInfo, RequestRecord, Server, Target, Verb};
+use crate::api::{
+    Body, Failure, Fault, Faults, Observer, ReplyFault, RequestInfo, RequestRecord, Server, Target, Verb,
+};
 use crate::machine::Site;
 use crate::machine::control_plane::ControlPlane;
-use crate::machine::crash::{Component, Crashes, Life, Verdict};
+use crate::machine::fault::{Component, Faults as FaultPlan, Life, STOPPED_SECONDS, Wrong};
 use crate::machine::kube::KubeApi;
 use crate::machine::kubeadm::{KUBEADM_CONFIG, configured_version};
 use crate::machine::transcript::Transcript;
 use bytes::Bytes;
+use chrono::TimeDelta;
 use cupcake_crds::values::KubeVersion;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use tokio::sync::Notify;
 
 /// Clients of people, who come over HTTP: they are let through even while the simulated API is away.
@@ -59,7 +63,7 @@ fn is_of(client: &str, component: Component) -> bool {
 /// Decides which requests still come through: not those of the dead, none while the API is away.
 pub(super) struct Gate {
     pub(super) site: Arc<Site>,
-    pub(super) crashes: Crashes,
+    pub(super) faults: FaultPlan,
     /// Guards who lives, by name of the client, and whose next answer is never heard.
     pub(super) clients: Mutex<Clients>,
 }
@@ -68,6 +72,8 @@ pub(super) struct Gate {
 pub(super) struct Clients {
     lives: BTreeMap<String, Life>,
     dying: BTreeSet<String>,
+    /// Whose next answer meets what.
+    unheard: BTreeMap<String, ReplyFault>,
 }
 
 impl Gate {
@@ -88,6 +94,17 @@ impl Gate {
     fn control_plane(&self) -> &ControlPlane {
         &self.site.control_plane
     }
+}
+
+fn too_many_requests() -> Failure {
+    let message = "The apiserver is currently overloaded, please try again later.";
+    Failure::new(http::StatusCode::TOO_MANY_REQUESTS, "TooManyRequests", message)
+}
+
+/// What etcd's leader change leaves: the write may stand or not, and here it does.
+fn timed_out() -> Failure {
+    let message = "etcdserver: request timed out, possibly due to previous leader failure";
+    Failure::new(http::StatusCode::GATEWAY_TIMEOUT, "Timeout", message)
 }
 
 /// Whether a write counts as one of its component's: Leases and Events do not.
@@ -113,21 +130,40 @@ impl Faults for Gate {
         let Some(life) = life.filter(|_| counts(request)) else {
             return Fault::None;
         };
-        match self.crashes.count(&life) {
-            Verdict::Goes => Fault::None,
-            Verdict::DiesBefore => {
+        let client = || request.client.clone();
+        match self.faults.count(&life) {
+            Some(Wrong::Before) => {
                 life.end();
                 Fault::Hang
             }
-            Verdict::DiesAfter | Verdict::DiesTorn => {
-                self.lock().dying.insert(request.client.clone());
+            Some(Wrong::After | Wrong::Torn) => {
+                self.lock().dying.insert(client());
                 Fault::None
             }
+            Some(Wrong::ReplyLost) => {
+                self.lock().unheard.insert(client(), ReplyFault::Drop);
+                Fault::None
+            }
+            Some(Wrong::TimedOut) => {
+                self.lock().unheard.insert(client(), ReplyFault::Reject(timed_out()));
+                Fault::None
+            }
+            Some(Wrong::Refused) => Fault::Refuse,
+            Some(Wrong::Busy) => Fault::Reject(too_many_requests()),
+            Some(Wrong::Stopped) => {
+                life.stop_until(self.site.now() + TimeDelta::seconds(STOPPED_SECONDS));
+                // On its way: it arrives when its sender is looked at again.
+                Fault::Delay(std::time::Duration::from_millis(1))
+            }
+            Some(Wrong::ApiAway | Wrong::WatchesLost | Wrong::PowerCut | Wrong::DiskFull) | None => Fault::None,
         }
     }
 
     fn after(&self, record: &RequestRecord<'_>) -> ReplyFault {
         let mut clients = self.lock();
+        if let Some(fault) = clients.unheard.remove(&record.request.client) {
+            return fault;
+        }
         if !clients.dying.remove(&record.request.client) {
             return ReplyFault::None;
         }
@@ -163,6 +199,8 @@ pub(super) struct Ear {
     pub(super) progress: Arc<Notify>,
     /// The controllers, once they are there.
     pub(super) workloads: RwLock<Option<Arc<Workloads>>>,
+    /// What must hold at every write.
+    pub(super) invariants: OnceLock<Invariants>,
 }
 
 impl Observer for Arc<Ear> {
@@ -178,6 +216,9 @@ impl Observer for Arc<Ear> {
 
 impl Ear {
     fn accepted(self: &Arc<Self>, request: &RequestInfo, target: &Target) {
+        if let Some(invariants) = self.invariants.get() {
+            invariants.written(&target.resource, &object_name(request, target));
+        }
         match (target.group.as_str(), target.resource.as_str(), target.subresource.as_str()) {
             ("cupcake.ricardomolendijk.com", resource, subresource) => {
                 self.ours(request, target, resource, subresource);

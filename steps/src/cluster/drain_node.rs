@@ -5,7 +5,7 @@
 //!
 //! Source: kubernetes.io, "Safely Drain a Node" (v1.34), and "API-initiated Eviction" (v1.34).
 
-use super::{again, look, node_subject, params, read};
+use super::{again, look, node_subject, params, read, still_leads};
 use crate::ports::cluster::{Cluster, CordonOwner, Eviction, NodeView, OpsError, PodKind, PodView};
 use async_trait::async_trait;
 use chrono::TimeDelta;
@@ -47,17 +47,21 @@ impl Step<Cluster> for DrainNode {
         let Some(node) = read!(ctx, node_of_plan(ctx, params)) else {
             return Ok(StepOutcome::Skipped(Reason::new("NodeGone", format!("node {name} of this plan is gone"))));
         };
-        let cordoned = match cordoned_at(ctx, &node) {
-            Some(at) => at,
-            None => match ctx.ports().nodes.cordon(&node, ctx.run_uid(), ctx.now()).await {
+        let cordoned = if let Some(at) = cordoned_at(ctx, &node) {
+            at
+        } else {
+            read!(ctx, still_leads(ctx));
+            match ctx.ports().nodes.cordon(&node, ctx.run_uid(), ctx.now()).await {
                 Ok(()) => ctx.now(),
                 Err(error) => return error.into_outcome(ctx.now()),
-            },
+            }
         };
         let left = must_go(read!(ctx, ctx.ports().nodes.pods(name)), cordoned);
         if left.is_empty() {
             return Ok(StepOutcome::Done(()));
         }
+        // These pods were there while this leader led: whatever lands late evicts none of their successors.
+        read!(ctx, still_leads(ctx));
         let mut blocked: Vec<(String, Reason)> = Vec::new();
         for pod in left.iter().filter(|pod| !pod.terminating) {
             match ctx.ports().nodes.evict(pod).await {

@@ -11,7 +11,7 @@ pub mod preflight;
 pub mod uncordon_node;
 pub mod verify_cluster;
 
-use crate::ports::cluster::{Cluster, NodeView};
+use crate::ports::cluster::{Cluster, NodeView, OpsError};
 use chrono::TimeDelta;
 use cupcake_engine::clock::Timestamp;
 use cupcake_engine::registry::{RegistryError, StepRegistry};
@@ -60,6 +60,11 @@ pub fn register(registry: &mut StepRegistry<Cluster>) -> Result<(), RegistryErro
 /// `seconds` from now: when to look again.
 fn again(ctx: &StepContext<'_, Cluster>, seconds: i64) -> Timestamp {
     ctx.now() + TimeDelta::seconds(seconds)
+}
+
+/// Whether this replica still leads the run; asked between reading a Node and writing it.
+async fn still_leads(ctx: &StepContext<'_, Cluster>) -> Result<(), OpsError> {
+    ctx.ports().cluster.still_leads(ctx.run(), ctx.run_uid(), ctx.epoch()).await
 }
 
 /// Whether a node has all the labels of a selector; an empty selector selects every node.

@@ -1,6 +1,6 @@
 //! `uncordon-node/v1`: what we cordoned is uncordoned; what somebody else cordoned stays.
 
-use super::{look, params, read};
+use super::{look, params, read, still_leads};
 use crate::ports::cluster::{Cluster, CordonOwner, OpsError};
 use async_trait::async_trait;
 use cupcake_engine::names::Reason;
@@ -29,6 +29,7 @@ impl Step<Cluster> for UncordonNode {
         let Some(node) = read!(ctx, ctx.ports().nodes.node(name)) else {
             return Ok(StepOutcome::Skipped(Reason::new("NodeGone", format!("node {name} of this plan is gone"))));
         };
+        read!(ctx, still_leads(ctx));
         match ctx.ports().nodes.uncordon(&node, ctx.run_uid()).await {
             Ok(()) => Ok(StepOutcome::Done(())),
             Err(error) => error.into_outcome(ctx.now()),

@@ -244,6 +244,11 @@ pub trait ClusterOps: Send + Sync {
         child: &RunName,
         source: &ChildSource,
     ) -> Result<(), OpsError>;
+    /// Whether the run is still this one and carries no newer epoch than `epoch`: else [`OpsError::Changed`].
+    ///
+    /// A Node carries no epoch. Whoever reads a Node, then asks this, then writes the Node under the version that was read, writes
+    /// nothing that a newer leader has not allowed: that one stamps the run before it changes any Node.
+    async fn still_leads(&self, run: &RunName, uid: &str, epoch: Epoch) -> Result<(), OpsError>;
     /// The child run; `None` if it does not exist.
     async fn child(&self, child: &RunName) -> Result<Option<ChildView>, OpsError>;
 }

@@ -12,7 +12,7 @@ use cupcake_engine::clock::Clock;
 use cupcake_operator::process::SystemClock;
 use cupcake_sandbox::machine::agenda::Agenda;
 use cupcake_sandbox::machine::control_plane::ControlPlane;
-use cupcake_sandbox::machine::crash::{Component, Life};
+use cupcake_sandbox::machine::fault::{Component, Life};
 use cupcake_sandbox::machine::ledger::Ledger;
 use cupcake_sandbox::machine::releases::Repositories;
 use cupcake_sandbox::machine::systemd::UnitEnd;

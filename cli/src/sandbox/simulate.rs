@@ -1,0 +1,304 @@
+//! `kubectl cupcake simulate`: many upgrades of a simulated cluster, each with other faults, and what must hold in all of them.
+
+use super::{failed, wall};
+use crate::args::Format;
+use crate::exit::{Exit, Failure};
+use crate::out;
+use chrono::TimeDelta;
+use clap::{Args as ClapArgs, ValueEnum};
+use cupcake_crds::values::KubeVersion;
+use cupcake_engine::clock::Timestamp;
+use cupcake_sandbox::machine::fault::Fault;
+use cupcake_sandbox::machine::releases::Repositories;
+use cupcake_sandbox::simulate::{self, Schedule, Settings, Verdict, Writes};
+use cupcake_sandbox::world::{CONTROL_PLANES_MAX, OPERATORS_MAX, WORKERS_MAX};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::num::NonZero;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Shown below the help.
+pub(crate) const EXAMPLES: &str = "Examples:
+  kubectl cupcake simulate --faults single
+  kubectl cupcake simulate --faults random --minutes 10 -o json
+  kubectl cupcake simulate --seed 7 --transcript
+  kubectl cupcake simulate --seed 7 --fault operator@12:stopped --fault agent@3:reply-lost --transcript";
+
+/// Threads at most: each holds a whole world.
+const THREADS_MAX: usize = 16;
+/// Violating schedules that are told; all are counted.
+const TOLD_MAX: usize = 20;
+
+/// Which schedules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Which {
+    /// Every fault at every write, one a schedule
+    Single,
+    /// Two faults a schedule, drawn by seed
+    Pairs,
+    /// One to four faults a schedule, drawn by seed
+    Random,
+}
+
+#[derive(Debug, Clone, ClapArgs)]
+pub(crate) struct SimulateArgs {
+    /// Which schedules to run; without it the one of --seed.
+    #[arg(long, value_name = "WHICH", conflicts_with = "fault")]
+    faults: Option<Which>,
+    /// How long schedules are begun for pairs and random, in minutes of a clock on the wall.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1_440))]
+    minutes: u64,
+    /// Seed of the first schedule, or of the only one.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// A fault of the one schedule, in place of those drawn by its seed; can be repeated.
+    #[arg(long, value_name = "WHO@N:WHAT")]
+    fault: Vec<Fault>,
+    /// Control-plane nodes.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=i64::from(CONTROL_PLANES_MAX)))]
+    control_planes: u32,
+    /// Workers.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(0..=i64::from(WORKERS_MAX)))]
+    workers: u32,
+    /// Replicas of the operator.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=i64::from(OPERATORS_MAX)))]
+    operators: u32,
+    /// The version that everything runs at first.
+    #[arg(long, default_value = "1.33.4", value_name = "VERSION")]
+    from: KubeVersion,
+    /// The version to upgrade to; the newest of the next minor if not named.
+    #[arg(long, value_name = "VERSION")]
+    to: Option<KubeVersion>,
+    /// Print the one schedule as a story: every request and every effect, in order.
+    #[arg(long, conflicts_with_all = ["faults", "output"])]
+    transcript: bool,
+    /// Print one JSON object.
+    #[arg(short, long, value_name = "FORMAT")]
+    output: Option<Format>,
+}
+
+impl SimulateArgs {
+    fn settings(&self) -> Settings {
+        let newest = Repositories::with([self.from]).newest(self.from.minor_version().next());
+        Settings {
+            control_planes: self.control_planes,
+            workers: self.workers,
+            from: self.from,
+            to: self.to.or(newest).unwrap_or(self.from),
+            start: Timestamp::UNIX_EPOCH + TimeDelta::seconds(super::FIXED_START_SECONDS),
+            operators: self.operators,
+        }
+    }
+
+    /// What repeats a schedule.
+    fn command(&self, settings: &Settings, schedule: &Schedule) -> String {
+        format!(
+            "kubectl-cupcake simulate --control-planes {} --workers {} --operators {} --from {} --to {} {schedule} --transcript",
+            self.control_planes, self.workers, self.operators, settings.from, settings.to
+        )
+    }
+}
+
+/// A violation and what shows it.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Told {
+    invariant: &'static str,
+    seed: u64,
+    what: String,
+    command: String,
+}
+
+/// What all schedules came to.
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Report {
+    schedules: u64,
+    seconds: f64,
+    schedules_per_minute: f64,
+    faults_injected: BTreeMap<String, u64>,
+    phases: BTreeMap<String, u64>,
+    reruns_after_interruption: u64,
+    virtual_seconds_max: f64,
+    violating_schedules: u64,
+    violations: Vec<Told>,
+}
+
+impl Report {
+    fn enter(&mut self, verdict: &Verdict) {
+        self.schedules += 1;
+        for fault in &verdict.happened {
+            *self.faults_injected.entry(fault.wrong.as_str().to_owned()).or_default() += 1;
+        }
+        *self.phases.entry(verdict.outcome.phase.clone()).or_default() += 1;
+        self.reruns_after_interruption += u64::from(verdict.outcome.reruns_after_interruption);
+        self.virtual_seconds_max = self.virtual_seconds_max.max(verdict.outcome.virtual_seconds);
+        self.violating_schedules += u64::from(!verdict.violations.is_empty());
+    }
+
+    fn finish(&mut self, took: Duration) {
+        let seconds = took.as_secs_f64().max(0.001);
+        self.seconds = (seconds * 10.0).round() / 10.0;
+        let schedules = f64::from(u32::try_from(self.schedules).unwrap_or(u32::MAX));
+        self.schedules_per_minute = (schedules * 60.0 / seconds).round();
+    }
+
+    fn lines(&self) -> Vec<String> {
+        let list = |counts: &BTreeMap<String, u64>| {
+            counts.iter().map(|(name, count)| format!("{name} {count}")).collect::<Vec<_>>().join(", ")
+        };
+        let mut lines = vec![
+            format!("{} schedules in {} s: {} a minute", self.schedules, self.seconds, self.schedules_per_minute),
+            format!("  ended:  {}; the longest after {:.0} virtual s", list(&self.phases), self.virtual_seconds_max),
+            format!("  faults: {}", list(&self.faults_injected)),
+            format!("  {} effects run again after an interruption", self.reruns_after_interruption),
+            format!("  {} schedules with a violation", self.violating_schedules),
+        ];
+        for told in &self.violations {
+            lines.push(format!("{}: {}\n  {}", told.invariant, told.what, told.command));
+        }
+        lines
+    }
+}
+
+/// What the threads share.
+struct Work {
+    /// Schedules that were handed out.
+    begun: u64,
+    report: Report,
+    failure: Option<Failure>,
+}
+
+/// Runs the command; fails if any invariant was violated.
+pub(crate) fn run(args: &SimulateArgs) -> Result<Exit, Failure> {
+    let settings = args.settings();
+    let begun = wall();
+    if args.transcript {
+        return story(args, &settings);
+    }
+    let calm = simulate::run(&settings, &Schedule { seed: args.seed, faults: Vec::new() });
+    let writes = Writes::of(&calm.map_err(|error| failed(&error))?.outcome);
+    let singles = simulate::singles(writes);
+    let until = begun + Duration::from_secs(60 * args.minutes);
+    let schedule = |index: u64| -> Option<Schedule> {
+        let seed = args.seed.wrapping_add(index);
+        match args.faults {
+            None if index > 0 => None,
+            None if args.fault.is_empty() => Some(simulate::random(seed, writes, None)),
+            None => Some(Schedule { seed, faults: args.fault.clone() }),
+            Some(Which::Single) => {
+                let fault = usize::try_from(index).ok().and_then(|index| singles.get(index))?;
+                Some(Schedule { seed: args.seed, faults: vec![*fault] })
+            }
+            Some(Which::Pairs | Which::Random) if wall() > until => None,
+            Some(Which::Pairs) => Some(simulate::random(seed, writes, Some(2))),
+            Some(Which::Random) => Some(simulate::random(seed, writes, None)),
+        }
+    };
+    let work = Mutex::new(Work { begun: 0, report: Report::default(), failure: None });
+    let threads = std::thread::available_parallelism().map_or(1, NonZero::get).min(THREADS_MAX);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| run_schedules(args, &settings, &schedule, &work));
+        }
+    });
+    let Work { mut report, failure, .. } = work.into_inner().unwrap_or_else(PoisonError::into_inner);
+    if let Some(failure) = failure {
+        return Err(failure);
+    }
+    report.finish(elapsed(begun));
+    // Threads end in any order.
+    report.violations.sort_by(|one, other| (one.seed, &one.command).cmp(&(other.seed, &other.command)));
+    if args.output == Some(Format::Json) {
+        out::json(&report);
+    } else {
+        report.lines().into_iter().for_each(out::line);
+    }
+    Ok(if report.violating_schedules == 0 { Exit::Done } else { Exit::Failed })
+}
+
+fn elapsed(since: Instant) -> Duration {
+    wall().duration_since(since)
+}
+
+fn lock(work: &Mutex<Work>) -> MutexGuard<'_, Work> {
+    work.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn run_schedules(
+    args: &SimulateArgs,
+    settings: &Settings,
+    schedule: &(dyn Fn(u64) -> Option<Schedule> + Sync),
+    work: &Mutex<Work>,
+) {
+    loop {
+        let index = {
+            let mut work = lock(work);
+            let index = work.begun;
+            work.begun += 1;
+            index
+        };
+        let Some(schedule) = schedule(index) else { return };
+        let told = simulate::run(settings, &schedule).and_then(|verdict| {
+            let told = tell(args, settings, &schedule, &verdict)?;
+            Ok((verdict, told))
+        });
+        let mut work = lock(work);
+        match told {
+            Ok((verdict, told)) => {
+                work.report.enter(&verdict);
+                if work.report.violations.len() < TOLD_MAX {
+                    work.report.violations.extend(told);
+                }
+            }
+            Err(error) => {
+                work.failure = Some(failed(&error));
+                return;
+            }
+        }
+    }
+}
+
+/// The violations of a schedule, each with the shortest schedule that shows it.
+fn tell(
+    args: &SimulateArgs,
+    settings: &Settings,
+    schedule: &Schedule,
+    verdict: &Verdict,
+) -> Result<Vec<Told>, cupcake_sandbox::world::WorldError> {
+    let mut told: Vec<Told> = Vec::new();
+    for violation in &verdict.violations {
+        if told.iter().any(|told| told.invariant == violation.invariant) {
+            continue;
+        }
+        let shortest = simulate::shrink(settings, schedule, violation.invariant)?;
+        told.push(Told {
+            invariant: violation.invariant,
+            seed: schedule.seed,
+            what: violation.what.clone(),
+            command: args.command(settings, &shortest),
+        });
+    }
+    Ok(told)
+}
+
+/// One schedule, told in full.
+fn story(args: &SimulateArgs, settings: &Settings) -> Result<Exit, Failure> {
+    let schedule = if args.fault.is_empty() {
+        let calm = simulate::run(settings, &Schedule { seed: args.seed, faults: Vec::new() });
+        simulate::random(args.seed, Writes::of(&calm.map_err(|error| failed(&error))?.outcome), None)
+    } else {
+        Schedule { seed: args.seed, faults: args.fault.clone() }
+    };
+    let (verdict, lines) = simulate::transcript(settings, &schedule).map_err(|error| failed(&error))?;
+    lines.into_iter().for_each(out::line);
+    let happened: Vec<String> = verdict.happened.iter().map(ToString::to_string).collect();
+    out::line(format!("planned: {schedule}; happened: {}", happened.join(", ")));
+    out::line(format!("{}: {}", verdict.outcome.phase, verdict.outcome.message));
+    out::line(format!("transcript {}", verdict.outcome.transcript_sha256));
+    for violation in &verdict.violations {
+        out::line(format!("violated at {}: {}: {}", violation.at, violation.invariant, violation.what));
+    }
+    Ok(if verdict.violations.is_empty() { Exit::Done } else { Exit::Failed })
+}

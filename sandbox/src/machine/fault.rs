@@ -1,0 +1,336 @@
+//! Faults on purpose: at which write of which component something goes wrong, and what.
+
+use cupcake_engine::clock::Timestamp;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use tokio_util::sync::CancellationToken;
+
+/// A component that may crash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Component {
+    /// The operator.
+    Operator,
+    /// All agents together.
+    Agent,
+    /// All runners together.
+    Runner,
+}
+
+impl Component {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Operator, Self::Agent, Self::Runner];
+
+    /// Its name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Operator => "operator",
+            Self::Agent => "agent",
+            Self::Runner => "runner",
+        }
+    }
+}
+
+impl fmt::Display for Component {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What goes wrong at a write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Wrong {
+    /// The component crashes, and nothing of the write remains.
+    Before,
+    /// The write stands, and the component crashes before it hears of it.
+    After,
+    /// The component crashes; of an append to a file only a part stands, other writes stand whole.
+    Torn,
+    /// The write stands, and its answer is lost; the component lives on.
+    ReplyLost,
+    /// The connection is refused; nothing stands.
+    Refused,
+    /// The API server answers 429; nothing stands.
+    Busy,
+    /// The write stands, and the API server answers 504.
+    TimedOut,
+    /// The component is stopped (SIGSTOP) with the request on its way, for [`STOPPED_SECONDS`]; it goes on as if nothing had been.
+    Stopped,
+    /// The write stands; then no request gets through for [`AWAY_SECONDS`].
+    ApiAway,
+    /// The write stands; then all watches end, and none can resume from where it was.
+    WatchesLost,
+    /// The machine of the component loses its power in the middle of the write and boots again.
+    PowerCut,
+    /// From this write on the machine's disk is full, for [`DISK_FULL_SECONDS`].
+    DiskFull,
+}
+
+/// How long a stopped component is stopped: longer than any lease.
+pub const STOPPED_SECONDS: i64 = 40;
+/// How long the API is away.
+pub const AWAY_SECONDS: i64 = 150;
+/// How long a full disk is full.
+pub const DISK_FULL_SECONDS: i64 = 90;
+
+impl Wrong {
+    /// All of it.
+    pub const ALL: [Self; 12] = [
+        Self::Before,
+        Self::After,
+        Self::Torn,
+        Self::ReplyLost,
+        Self::Refused,
+        Self::Busy,
+        Self::TimedOut,
+        Self::Stopped,
+        Self::ApiAway,
+        Self::WatchesLost,
+        Self::PowerCut,
+        Self::DiskFull,
+    ];
+
+    /// Its name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Before => "before",
+            Self::After => "after",
+            Self::Torn => "torn",
+            Self::ReplyLost => "reply-lost",
+            Self::Refused => "refused",
+            Self::Busy => "busy",
+            Self::TimedOut => "timed-out",
+            Self::Stopped => "stopped",
+            Self::ApiAway => "api-away",
+            Self::WatchesLost => "watches-lost",
+            Self::PowerCut => "power-cut",
+            Self::DiskFull => "disk-full",
+        }
+    }
+
+    /// Whether that component can meet it. Requests go to the API, a runner's writes to its disk.
+    pub const fn fits(self, component: Component) -> bool {
+        let is_runner = matches!(component, Component::Runner);
+        match self {
+            Self::Before | Self::After | Self::Stopped | Self::ApiAway | Self::WatchesLost => true,
+            Self::ReplyLost | Self::Refused | Self::Busy | Self::TimedOut => !is_runner,
+            Self::Torn | Self::PowerCut | Self::DiskFull => is_runner,
+        }
+    }
+}
+
+/// One fault: at the `write`-th write of a component, counted from 1 over all its places and lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Fault {
+    /// Whose write.
+    pub component: Component,
+    /// Which of its writes.
+    pub write: u64,
+    /// What goes wrong.
+    pub wrong: Wrong,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}:{}", self.component, self.write, self.wrong.as_str())
+    }
+}
+
+/// Why a text names no fault.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{0:?} names no fault; write operator@N, agent@N or runner@N with N >= 1, and what goes wrong: :before, :after (if none is named) or :torn for a crash, or a word of docs/sandbox.md that fits the component"
+)]
+pub struct InvalidFault(String);
+
+impl FromStr for Fault {
+    type Err = InvalidFault;
+
+    fn from_str(text: &str) -> Result<Self, InvalidFault> {
+        let invalid = || InvalidFault(text.chars().take(64).collect());
+        let (component, rest) = text.split_once('@').ok_or_else(invalid)?;
+        let (write, wrong) = rest.split_once(':').unwrap_or((rest, "after"));
+        let component = Component::ALL.into_iter().find(|known| known.as_str() == component).ok_or_else(invalid)?;
+        let wrong = Wrong::ALL.into_iter().find(|known| known.as_str() == wrong).ok_or_else(invalid)?;
+        let write = write.parse().ok().filter(|write| *write > 0).ok_or_else(invalid)?;
+        // A torn request is a whole one: kept for scripts that name it.
+        let fits = wrong.fits(component) || wrong == Wrong::Torn;
+        fits.then_some(Self { component, write, wrong }).ok_or_else(invalid)
+    }
+}
+
+/// One life of a component: from a start to the crash or the end.
+#[derive(Debug, Clone)]
+pub struct Life {
+    component: Component,
+    place: Arc<str>,
+    over: CancellationToken,
+    /// Guards until when it is stopped.
+    stopped_until: Arc<Mutex<Option<Timestamp>>>,
+}
+
+impl Life {
+    /// A new life of a component at a place (a node's name, or nothing for the operator).
+    pub fn new(component: Component, place: &str) -> Self {
+        Self { component, place: Arc::from(place), over: CancellationToken::new(), stopped_until: Arc::default() }
+    }
+
+    /// Whether it is over.
+    pub fn is_over(&self) -> bool {
+        self.over.is_cancelled()
+    }
+
+    /// Ends it: whoever lives it does nothing any more from this moment on.
+    pub fn end(&self) {
+        self.over.cancel();
+    }
+
+    /// Stops it, as SIGSTOP does, until then.
+    pub fn stop_until(&self, until: Timestamp) {
+        *self.stopped_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(until);
+    }
+
+    /// Until when it is stopped, if it ever was.
+    pub fn stopped_until(&self) -> Option<Timestamp> {
+        *self.stopped_until.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Resolves when it is over.
+    pub async fn over(&self) {
+        self.over.cancelled().await;
+    }
+
+    /// Whether both are the same life.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.place, &other.place)
+    }
+
+    /// Which component lives it.
+    pub fn component(&self) -> Component {
+        self.component
+    }
+}
+
+/// What a fault does to the whole world, told by the write that it falls on.
+pub type OnWorld = dyn Fn(Wrong, &str) + Send + Sync;
+
+/// Counts the writes of each component and says which of them meet a fault; clones share the counts.
+#[derive(Clone, Default)]
+pub struct Faults {
+    /// Guards the counts and what happened.
+    inner: Arc<Mutex<Counts>>,
+    planned: Arc<[Fault]>,
+    on_world: Arc<OnceLock<Box<OnWorld>>>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    writes: BTreeMap<Component, u64>,
+    happened: Vec<(Fault, Arc<str>)>,
+}
+
+impl fmt::Debug for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Faults").field("planned", &self.planned).finish_non_exhaustive()
+    }
+}
+
+impl Faults {
+    /// With those.
+    pub fn planned(faults: &[Fault]) -> Self {
+        Self { planned: faults.into(), ..Self::default() }
+    }
+
+    /// Who carries out what concerns more than one component. The first call counts.
+    pub fn on_world(&self, carry_out: impl Fn(Wrong, &str) + Send + Sync + 'static) {
+        let _ = self.on_world.set(Box::new(carry_out));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Counts> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts a write of a living component and says what goes wrong with it. What goes wrong with the world is carried out.
+    pub fn count(&self, life: &Life) -> Option<Wrong> {
+        let mut counts = self.lock();
+        let count = counts.writes.entry(life.component).or_default();
+        *count += 1;
+        let count = *count;
+        let fault = *self.planned.iter().find(|fault| fault.component == life.component && fault.write == count)?;
+        counts.happened.push((fault, Arc::clone(&life.place)));
+        drop(counts);
+        match fault.wrong {
+            Wrong::ApiAway | Wrong::WatchesLost | Wrong::PowerCut | Wrong::DiskFull => {
+                if let Some(carry_out) = self.on_world.get() {
+                    carry_out(fault.wrong, &life.place);
+                }
+            }
+            Wrong::Before
+            | Wrong::After
+            | Wrong::Torn
+            | Wrong::ReplyLost
+            | Wrong::Refused
+            | Wrong::Busy
+            | Wrong::TimedOut
+            | Wrong::Stopped => {}
+        }
+        Some(fault.wrong)
+    }
+
+    /// Writes of a component so far.
+    pub fn writes(&self, component: Component) -> u64 {
+        self.lock().writes.get(&component).copied().unwrap_or_default()
+    }
+
+    /// The faults that happened.
+    pub fn happened(&self) -> Vec<Fault> {
+        self.lock().happened.iter().map(|(fault, _)| *fault).collect()
+    }
+
+    /// The faults that happened, and where, for people; `None` as long as none did.
+    pub fn told(&self) -> Option<String> {
+        let counts = self.lock();
+        let told = counts.happened.iter().map(|(fault, place)| match &**place {
+            "" => fault.to_string(),
+            place => format!("{fault} on {place}"),
+        });
+        let told: Vec<String> = told.collect();
+        (!told.is_empty()).then(|| told.join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_is_written_as_component_at_write_and_what_goes_wrong() {
+        let fault = Fault { component: Component::Runner, write: 12, wrong: Wrong::Torn };
+        assert_eq!("runner@12:torn".parse(), Ok(fault));
+        assert_eq!("operator@3".parse::<Fault>().unwrap().wrong, Wrong::After);
+        for component in Component::ALL {
+            for wrong in Wrong::ALL.into_iter().filter(|wrong| wrong.fits(component)) {
+                let fault = Fault { component, write: 1, wrong };
+                assert_eq!(fault.to_string().parse(), Ok(fault));
+            }
+        }
+        for bad in ["operator", "operator@0", "kubelet@1", "agent@x", "agent@1:never", "runner@1:busy"] {
+            assert!(bad.parse::<Fault>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_chosen_write_is_counted_over_all_places() {
+        let faults = Faults::planned(&["agent@2".parse().unwrap()]);
+        let (first, second) = (Life::new(Component::Agent, "w-1"), Life::new(Component::Agent, "w-2"));
+        assert_eq!(faults.count(&first), None);
+        assert_eq!(faults.count(&second), Some(Wrong::After));
+        assert_eq!(faults.count(&second), None);
+        assert_eq!(faults.writes(Component::Agent), 3);
+        assert_eq!(faults.told().as_deref(), Some("agent@2:after on w-2"));
+    }
+}

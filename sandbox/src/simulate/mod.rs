@@ -1,0 +1,229 @@
+//! Deterministic simulation: one upgrade a schedule of faults, and what must hold whatever happens.
+//!
+//! ```text
+//!  Settings ──► an undisturbed run ──► how many writes each component has
+//!                                             │
+//!  single | random, by seed ──► Schedule ──► World (two operators) ──► Verdict ──► shrunk to its shortest list of faults
+//! ```
+//! A schedule is a seed and a list of faults; it always gives the same run. A violation is told with the schedule that shows it.
+
+use crate::machine::fault::{Component, Fault, Wrong};
+use crate::world::{self, Outcome, Speed, Upgrade, Violation, World, WorldConfig, WorldError};
+use chrono::TimeDelta;
+use cupcake_crds::values::{Concurrency, KubeVersion};
+use cupcake_engine::clock::Timestamp;
+use std::fmt;
+
+/// Faults of a random schedule, at most.
+const FAULTS_MAX: usize = 4;
+/// How long an update is watched after its end, in virtual seconds: for what somebody wakes up to do.
+const AFTERMATH_SECONDS: i64 = 120;
+
+/// The upgrade that is simulated.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Control-plane nodes.
+    pub control_planes: u32,
+    /// Workers.
+    pub workers: u32,
+    /// From that version.
+    pub from: KubeVersion,
+    /// To that one.
+    pub to: KubeVersion,
+    /// Where virtual time starts.
+    pub start: Timestamp,
+    /// Replicas of the operator.
+    pub operators: u32,
+}
+
+/// One run: what fixes its draws, and what goes wrong in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Schedule {
+    /// Fixes every draw of the world.
+    pub seed: u64,
+    /// What goes wrong.
+    pub faults: Vec<Fault>,
+}
+
+impl fmt::Display for Schedule {
+    /// As it can be typed.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "--seed {}", self.seed)?;
+        self.faults.iter().try_for_each(|fault| write!(f, " --fault {fault}"))
+    }
+}
+
+/// What a schedule came to.
+#[derive(Debug, Clone)]
+pub struct Verdict {
+    /// What remains.
+    pub outcome: Outcome,
+    /// The faults that came to pass: a run that ends early meets fewer than were planned.
+    pub happened: Vec<Fault>,
+    /// What must never be, and was.
+    pub violations: Vec<Violation>,
+}
+
+/// How often each component writes in a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Writes {
+    operator: u64,
+    agent: u64,
+    runner: u64,
+}
+
+impl Writes {
+    /// Of a run.
+    pub fn of(outcome: &Outcome) -> Self {
+        let writes = outcome.writes;
+        Self { operator: writes.operator, agent: writes.agent, runner: writes.runner }
+    }
+
+    /// Of one component.
+    pub fn by(&self, component: Component) -> u64 {
+        match component {
+            Component::Operator => self.operator,
+            Component::Agent => self.agent,
+            Component::Runner => self.runner,
+        }
+    }
+}
+
+/// Runs one schedule.
+///
+/// # Errors
+/// When there can be no such cluster.
+pub fn run(settings: &Settings, schedule: &Schedule) -> Result<Verdict, WorldError> {
+    world::runtime(Speed::Fastest)?.block_on(async {
+        let world = begin(settings, schedule, false)?;
+        let outcome = upgrade(&world, settings).await?;
+        Ok(Verdict { outcome, happened: world.faults_happened(), violations: world.violations() })
+    })
+}
+
+/// Runs one schedule and gives every request and effect of it, in order.
+///
+/// # Errors
+/// As [`run`].
+pub fn transcript(settings: &Settings, schedule: &Schedule) -> Result<(Verdict, Vec<String>), WorldError> {
+    world::runtime(Speed::Fastest)?.block_on(async {
+        let world = begin(settings, schedule, true)?;
+        let outcome = upgrade(&world, settings).await?;
+        let verdict = Verdict { outcome, happened: world.faults_happened(), violations: world.violations() };
+        Ok((verdict, world.transcript().lines()))
+    })
+}
+
+fn begin(settings: &Settings, schedule: &Schedule, keep_lines: bool) -> Result<World, WorldError> {
+    let config = WorldConfig {
+        control_planes: settings.control_planes,
+        workers: settings.workers,
+        seed: schedule.seed,
+        operators: settings.operators,
+        faults: schedule.faults.clone(),
+        keep_lines,
+        ..WorldConfig::new(settings.from, settings.start)
+    };
+    let world = World::new(config)?;
+    world.start();
+    Ok(world)
+}
+
+async fn upgrade(world: &World, settings: &Settings) -> Result<Outcome, WorldError> {
+    let upgrade = Upgrade { name: "upgrade".to_owned(), to: settings.to, concurrency: Concurrency::Nodes(1) };
+    let outcome = world.upgrade(&upgrade).await?;
+    let clock = world.clock();
+    clock.sleep_until(world.now() + TimeDelta::seconds(AFTERMATH_SECONDS)).await;
+    world.judge(&outcome.phase);
+    Ok(outcome)
+}
+
+/// Every fault that a run with so many writes can meet, in order.
+pub fn singles(writes: Writes) -> Vec<Fault> {
+    let of = |component: Component| {
+        let wrongs = Wrong::ALL.into_iter().filter(move |wrong| wrong.fits(component));
+        wrongs.flat_map(move |wrong| (1..=writes.by(component)).map(move |write| Fault { component, write, wrong }))
+    };
+    Component::ALL.into_iter().flat_map(of).collect()
+}
+
+/// The schedule of that seed: `count` faults, or one to [`FAULTS_MAX`] where none is asked for.
+pub fn random(seed: u64, writes: Writes, count: Option<usize>) -> Schedule {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let count = count.unwrap_or_else(|| rng.usize(1..=FAULTS_MAX));
+    let mut faults: Vec<Fault> = (0..count)
+        .filter_map(|_| {
+            let component = rng.choice(Component::ALL)?;
+            let wrong = rng.choice(Wrong::ALL.into_iter().filter(|wrong| wrong.fits(component)).collect::<Vec<_>>())?;
+            Some(Fault { component, write: rng.u64(1..=writes.by(component).max(1)), wrong })
+        })
+        .collect();
+    faults.sort_unstable();
+    faults.dedup_by_key(|fault| (fault.component, fault.write));
+    Schedule { seed, faults }
+}
+
+/// Leaves out one fault after the other as long as the same invariant is still violated.
+///
+/// # Errors
+/// As [`run`].
+pub fn shrink(settings: &Settings, schedule: &Schedule, invariant: &str) -> Result<Schedule, WorldError> {
+    let mut shortest = schedule.clone();
+    let mut index = 0;
+    while index < shortest.faults.len() {
+        let mut shorter = shortest.clone();
+        shorter.faults.remove(index);
+        let shows_it = run(settings, &shorter)?.violations.iter().any(|violation| violation.invariant == invariant);
+        if shows_it {
+            shortest = shorter;
+        } else {
+            index += 1;
+        }
+    }
+    Ok(shortest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings() -> Settings {
+        Settings {
+            control_planes: 1,
+            workers: 1,
+            from: KubeVersion::new(1, 33, 4),
+            to: KubeVersion::new(1, 34, 4),
+            start: Timestamp::from_timestamp(1_790_000_000, 0).unwrap(),
+            operators: 2,
+        }
+    }
+
+    #[test]
+    fn a_schedule_gives_the_same_run_twice_and_another_one_another() {
+        let schedule = |faults: &[&str]| {
+            let faults = faults.iter().map(|fault| fault.parse().unwrap()).collect();
+            run(&settings(), &Schedule { seed: 3, faults }).unwrap()
+        };
+        let stopped = ["operator@9:stopped", "runner@4:power-cut"];
+        let (first, second, calm) = (schedule(&stopped), schedule(&stopped), schedule(&[]));
+        assert_eq!(first.happened.len(), 2);
+        assert_eq!(first.outcome.transcript_sha256, second.outcome.transcript_sha256);
+        assert_ne!(first.outcome.transcript_sha256, calm.outcome.transcript_sha256);
+        assert!(calm.violations.is_empty() && first.violations.is_empty(), "{:?}", first.violations);
+        assert!(calm.outcome.succeeded() && first.outcome.succeeded(), "{}", first.outcome.message);
+    }
+
+    #[test]
+    fn a_schedule_is_drawn_from_its_seed_alone_and_names_faults_that_fit() {
+        let writes = Writes { operator: 10, agent: 5, runner: 7 };
+        for seed in 0..200 {
+            let schedule = random(seed, writes, None);
+            assert_eq!(schedule, random(seed, writes, None));
+            assert!((1..=FAULTS_MAX).contains(&schedule.faults.len()), "{schedule}");
+            for fault in &schedule.faults {
+                assert!(fault.wrong.fits(fault.component) && fault.write <= writes.by(fault.component), "{fault}");
+            }
+        }
+        assert_eq!(singles(writes).len(), 10 * 9 + 5 * 9 + 7 * 8);
+    }
+}

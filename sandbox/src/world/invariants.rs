@@ -1,0 +1,270 @@
+//! What must hold at every write, whatever goes wrong: looked at as soon as the write is stored.
+//!
+//! | | holds |
+//! |---|---|
+//! | I1, I5 | a cursor only goes forward: no attempt less, no result taken back, no commit number twice |
+//! | I3 | no more workers in flight (cordoned by a run, or with an open order) than the update allows |
+//! | I4 | at most one control-plane node with an open order |
+//! | I6 | epochs of a run and of a task never get smaller |
+//! | I7 | in the end no node is left cordoned by a run that Succeeded or was Cancelled |
+//! | I8 | no kubelet newer than an API server, or more than three minors older |
+//! | I9 | in bounded time the update is over or rests, and says so |
+//! | I10 | no effect overlaps with itself or is repeated after its completion was recorded |
+
+use crate::api::Server;
+use crate::machine::Site;
+use cupcake_crds::values::{KubeVersion, NodeRole};
+use cupcake_crds::{CORDONED_BY_ANNOTATION, GROUP, NodeTask, UpgradePlan, UpgradeRun};
+use cupcake_engine::clock::Timestamp;
+use cupcake_engine::cursor::{Cursor, VertexState};
+use cupcake_engine::dag::Dag;
+use cupcake_engine::plan::Plan;
+use cupcake_operator::adapters::kube_store::cursor_of;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Kubelets may be this many minors older than an API server (version skew policy, Kubernetes 1.28 and newer).
+const MINORS_BEHIND_MAX: i64 = 3;
+/// Violations of one world that are kept.
+const VIOLATIONS_MAX: usize = 20;
+
+/// Something that must never be, and was.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Violation {
+    /// Which invariant.
+    pub invariant: &'static str,
+    /// What was seen.
+    pub what: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// Looks at every write of one world.
+pub(super) struct Invariants {
+    site: Arc<Site>,
+    server: Server,
+    roles: BTreeMap<String, NodeRole>,
+    /// Guards what was seen so far.
+    seen: Mutex<Seen>,
+}
+
+#[derive(Default)]
+struct Seen {
+    /// How many workers may be in flight; nothing is said about it before an upgrade is asked for.
+    concurrency: Option<u32>,
+    dags: BTreeMap<String, Arc<Dag>>,
+    cursors: BTreeMap<String, Cursor>,
+    epochs: BTreeMap<String, u64>,
+    cordoned: BTreeMap<String, bool>,
+    ordered: BTreeMap<String, bool>,
+    violations: Vec<Violation>,
+}
+
+impl Invariants {
+    pub(super) fn new(site: Arc<Site>, server: Server, roles: BTreeMap<String, NodeRole>) -> Self {
+        Self { site, server, roles, seen: Mutex::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on no more workers than that may be in flight.
+    pub(super) fn allow(&self, concurrency: u32) {
+        self.lock().concurrency = Some(concurrency);
+    }
+
+    /// What was violated so far.
+    pub(super) fn violations(&self) -> Vec<Violation> {
+        self.lock().violations.clone()
+    }
+
+    /// An object was written.
+    pub(super) fn written(&self, resource: &str, name: &str) {
+        let found = match resource {
+            "upgraderuns" => self.run(name),
+            "nodetasks" => self.task(name),
+            "nodes" => self.node(name),
+            _ => Vec::new(),
+        };
+        self.report(found);
+    }
+
+    /// What must hold once the update has come to its end; `in_time` tells whether it did.
+    pub(super) fn ended(&self, phase: &str, in_time: bool) {
+        let mut found = Vec::new();
+        if !in_time {
+            found.push(("I9", format!("no end in bounded time: {phase}")));
+        }
+        let duplicated = self.site.ledger.records().into_iter().filter(|effect| effect.duplicated > 0);
+        found.extend(duplicated.map(|effect| ("I10", format!("done twice: {:?}", effect.name))));
+        if matches!(phase, "Succeeded" | "Cancelled") {
+            let seen = self.lock();
+            let left = seen.cordoned.iter().filter(|(_, cordoned)| **cordoned);
+            found.extend(left.map(|(node, _)| ("I7", format!("{node} is still cordoned, the update is {phase}"))));
+        }
+        self.report(found);
+    }
+
+    fn report(&self, found: Vec<(&'static str, String)>) {
+        let at = self.site.now();
+        let mut seen = self.lock();
+        for (invariant, what) in found {
+            if seen.violations.len() < VIOLATIONS_MAX {
+                seen.violations.push(Violation { invariant, what, at });
+            }
+        }
+    }
+
+    fn object<K: DeserializeOwned>(&self, plural: &str, name: &str) -> Option<K> {
+        K::deserialize(self.server.get(GROUP, plural, "", name)?.value()).ok()
+    }
+
+    fn run(&self, name: &str) -> Vec<(&'static str, String)> {
+        let Some(run) = self.object::<UpgradeRun>("upgraderuns", name) else {
+            return Vec::new();
+        };
+        let uid = run.metadata.uid.clone().unwrap_or_default();
+        let mut found = Vec::new();
+        let epoch = run.status.as_ref().and_then(|status| status.epoch).unwrap_or_default();
+        self.epoch(&mut found, name, &uid, epoch);
+        let Some(dag) = self.dag(&run.spec.plan.name) else {
+            return found;
+        };
+        let Ok(cursor) = cursor_of(&run, &dag) else {
+            found.push(("I5", format!("the cursor of {name} cannot be read")));
+            return found;
+        };
+        let before = self.lock().cursors.insert(uid, cursor.clone());
+        if let Some(before) = before {
+            found.extend(went_back(&dag, &before, &cursor).map(|what| ("I5", format!("{name}: {what}"))));
+        }
+        found
+    }
+
+    fn dag(&self, plan: &str) -> Option<Arc<Dag>> {
+        if let Some(dag) = self.lock().dags.get(plan) {
+            return Some(Arc::clone(dag));
+        }
+        let object: UpgradePlan = self.object("upgradeplans", plan)?;
+        let dag = Arc::new(serde_json::from_value::<Plan>(object.spec.plan).ok()?.expand().ok()?);
+        self.lock().dags.insert(plan.to_owned(), Arc::clone(&dag));
+        Some(dag)
+    }
+
+    fn epoch(&self, found: &mut Vec<(&'static str, String)>, name: &str, uid: &str, epoch: u64) {
+        let before = self.lock().epochs.insert(uid.to_owned(), epoch).unwrap_or_default();
+        if epoch < before {
+            found.push(("I6", format!("the epoch of {name} went from {before} back to {epoch}")));
+        }
+    }
+
+    fn task(&self, name: &str) -> Vec<(&'static str, String)> {
+        let task = self.object::<NodeTask>("nodetasks", name);
+        let mut found = Vec::new();
+        if let Some(task) = &task {
+            self.epoch(&mut found, name, task.metadata.uid.as_deref().unwrap_or_default(), task.spec.epoch);
+        }
+        self.lock().ordered.insert(name.to_owned(), task.as_ref().is_some_and(has_open_order));
+        found.extend(self.in_flight());
+        found
+    }
+
+    fn node(&self, name: &str) -> Vec<(&'static str, String)> {
+        let node = self.server.get("", "nodes", "", name);
+        let node = node.as_ref().map_or(&Value::Null, |node| node.value());
+        let ours = node["metadata"]["annotations"][CORDONED_BY_ANNOTATION].is_string();
+        let cordoned = ours && node["spec"]["unschedulable"] == Value::Bool(true);
+        self.lock().cordoned.insert(name.to_owned(), cordoned);
+        let mut found: Vec<_> = self.in_flight().collect();
+        let kubelet = node["status"]["nodeInfo"]["kubeletVersion"].as_str().and_then(|version| version.parse().ok());
+        if let (Some(kubelet), Some(oldest)) = (kubelet, self.site.control_plane.oldest()) {
+            found.extend(skewed(name, kubelet, oldest).map(|what| ("I8", what)));
+        }
+        found
+    }
+
+    fn in_flight(&self) -> impl Iterator<Item = (&'static str, String)> + use<> {
+        let seen = self.lock();
+        let role = |node: &String| self.roles.get(node).copied();
+        let open = |wanted: NodeRole| {
+            let nodes = self.roles.keys().filter(|node| role(node) == Some(wanted));
+            let held = |flags: &BTreeMap<String, bool>, node: &String| flags.get(node).copied().unwrap_or_default();
+            let cordon_counts = wanted == NodeRole::Worker;
+            nodes
+                .filter(|node| held(&seen.ordered, node) || (cordon_counts && held(&seen.cordoned, node)))
+                .cloned()
+                .collect::<Vec<String>>()
+        };
+        let (workers, control_planes) = (open(NodeRole::Worker), open(NodeRole::ControlPlane));
+        let too_many = seen.concurrency.is_some_and(|allowed| workers.len() > allowed as usize);
+        let workers = too_many.then(|| ("I3", format!("in flight at once: {}", workers.join(", "))));
+        let control_planes = (control_planes.len() > 1)
+            .then(|| ("I4", format!("control-plane nodes at work at once: {}", control_planes.join(", "))));
+        workers.into_iter().chain(control_planes)
+    }
+}
+
+/// Whether somebody may still be at work for it, or begin to.
+fn has_open_order(task: &NodeTask) -> bool {
+    task.spec.order.as_ref().is_some_and(|order| task.answer().map_or(!order.stop, |state| !state.is_final()))
+}
+
+/// What a cursor took back.
+fn went_back(dag: &Dag, before: &Cursor, after: &Cursor) -> Option<String> {
+    if after.commit_id() < before.commit_id() || (after.commit_id() == before.commit_id() && after != before) {
+        return Some(format!("commit {:?} after {:?}", after.commit_id(), before.commit_id()));
+    }
+    dag.vertices().iter().find_map(|vertex| {
+        let (was, is) = (before.state(&vertex.name)?, after.state(&vertex.name)?);
+        let undone = matches!(was, VertexState::Succeeded { .. }) && is != was;
+        (undone || is.attempts() < was.attempts()).then(|| format!("{} went from {was:?} to {is:?}", vertex.name))
+    })
+}
+
+fn skewed(node: &str, kubelet: KubeVersion, oldest: KubeVersion) -> Option<String> {
+    let behind = i64::from(oldest.minor()) - i64::from(kubelet.minor());
+    let newer = kubelet.minor_version() > oldest.minor_version();
+    (newer || behind > MINORS_BEHIND_MAX)
+        .then(|| format!("the kubelet of {node} is {kubelet}, the oldest API server {oldest}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kubelet_is_neither_newer_than_an_api_server_nor_more_than_three_minors_older() {
+        let skewed = |kubelet: &str, oldest: &str| skewed("w-1", kubelet.parse().unwrap(), oldest.parse().unwrap());
+        assert_eq!(skewed("1.34.4", "1.34.0"), None);
+        assert_eq!(skewed("1.31.0", "1.34.0"), None);
+        assert!(skewed("1.34.0", "1.33.9").is_some());
+        assert!(skewed("1.30.14", "1.34.0").is_some());
+    }
+
+    #[test]
+    fn an_order_that_was_asked_to_stop_before_anybody_claimed_it_is_not_open() {
+        let task = |stop: bool, state: Value| -> NodeTask {
+            let key = serde_json::json!({"runUid": "r", "vertex": "v", "attempt": 1});
+            let order = serde_json::json!({
+                "key": key, "epoch": 1, "targetVersion": "1.34.4", "prepare": [], "finish": [], "proceed": false,
+                "stop": stop, "deadlineSeconds": 60,
+            });
+            let status = serde_json::json!({"key": key, "state": state});
+            let spec = serde_json::json!({"nodeName": "w-1", "nodeUid": "u", "epoch": 1, "order": order});
+            serde_json::from_value(serde_json::json!({
+                "apiVersion": "cupcake.ricardomolendijk.com/v1alpha1", "kind": "NodeTask",
+                "metadata": {"name": "w-1"}, "spec": spec, "status": status,
+            }))
+            .unwrap()
+        };
+        assert!(has_open_order(&task(false, Value::Null)));
+        assert!(!has_open_order(&task(true, Value::Null)));
+        assert!(has_open_order(&task(true, "Working".into())));
+        assert!(!has_open_order(&task(false, "Done".into())));
+    }
+}
