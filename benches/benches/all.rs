@@ -4,7 +4,7 @@ use criterion::{Criterion, criterion_group};
 use cupcake_benches::history::{history, replay};
 use cupcake_benches::objects::sizes;
 use cupcake_benches::table::{Bench, table};
-use cupcake_benches::world::{FROM, NAME, TARGET, UID, batch, cluster, root, spec};
+use cupcake_benches::world::{FROM, NAME, NODES_OF_5_000_VERTICES, TARGET, UID, batch, cluster, root, spec};
 use cupcake_engine::codec::{decode, encode};
 use cupcake_engine::decide::{Intent, Observed, decide};
 use cupcake_workflows::render::{Glyphs, View, status_lines};
@@ -23,11 +23,11 @@ const BENCHES: [Bench; 10] = [
     Bench { id: "plan-digest", what: "digest of a plan of 250 nodes" },
     Bench { id: "compile-root", what: "compile an update of 15,000 nodes" },
     Bench { id: "compile-wave", what: "compile its wave and 300 batches" },
-    Bench { id: "render-status", what: "status tree of 1,000 vertices, half done" },
+    Bench { id: "render-status", what: "status tree of 1,250 vertices, half done" },
 ];
 
 fn engine(criterion: &mut Criterion) {
-    let plan = batch(1_250);
+    let plan = batch(NODES_OF_5_000_VERTICES);
     for (id, done) in [("decide-fresh", 0), ("decide-half", 2_500)] {
         let run = history(&plan, 25, done);
         let now = run.cursor.clock();
@@ -62,7 +62,7 @@ fn plans(criterion: &mut Criterion) {
     criterion.bench_function("compile-wave", |bench| {
         bench.iter(|| compile_wave(&request, &wave, TARGET, black_box(&after)).is_ok());
     });
-    let half = history(&plan, 25, 500);
+    let half = history(&plan, 25, 625);
     let view = View { dag: &half.dag, cursor: &half.cursor, now: half.cursor.clock(), children: &[] };
     criterion.bench_function("render-status", |bench| bench.iter(|| status_lines(black_box(&view), Glyphs::Unicode)));
 }

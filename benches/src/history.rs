@@ -71,6 +71,12 @@ mod tests {
     use crate::world::batch;
 
     #[test]
+    fn the_large_batch_that_is_measured_has_the_vertices_that_the_table_says() {
+        let plan = batch(crate::world::NODES_OF_5_000_VERTICES);
+        assert_eq!(plan.expand().unwrap().len(), 5_000);
+    }
+
+    #[test]
     fn a_replayed_journal_is_the_live_cursor_and_a_history_comes_to_its_end() {
         let half = history(&batch(10), 3, 20);
         assert_eq!(replay(&half), half.cursor);

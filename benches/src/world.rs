@@ -86,6 +86,9 @@ pub fn compiled_wave(spec: &DirectUpdateSpec, snapshot: &ClusterSnapshot) -> Com
     }
 }
 
+/// How many workers make a batch of 5,000 vertices.
+pub const NODES_OF_5_000_VERTICES: usize = 1_000;
+
 /// One batch of that many workers; above 250 it fits no object, but it is what `decide` is measured on.
 pub fn batch(workers: usize) -> Plan {
     let mut plan = compiled_wave(&spec(25, 50), &cluster(1, 1, TARGET)).batches.remove(0).plan;
