@@ -267,3 +267,18 @@ impl<D: Domain, S: Step<D>> ErasedStep<D> for Erased<S> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn an_empty_map_is_no_output_and_one_that_is_too_large_is_refused() {
+        let output =
+            |pairs: &[(&str, String)]| output_of(&pairs.iter().cloned().collect::<BTreeMap<_, _>>(), "test/v1");
+        assert_eq!(output(&[]), Ok(Value::Null));
+        assert_eq!(output(&[("a", "b".to_owned())]), Ok(serde_json::json!({"a": "b"})));
+        assert!(output(&[("a", "b".repeat(crate::cursor::OUTPUT_BYTES_MAX))]).is_err());
+    }
+}

@@ -1,6 +1,6 @@
 //! The epoch is stamped wherever an older leader could still write, before the new one decides anything.
 //!
-//! RBAC: list on upgraderuns and nodetasks; patch on upgraderuns/status; patch on nodetasks.
+//! RBAC: get and list on upgraderuns, list on nodetasks; get on upgradeplans; patch on upgraderuns/status; patch on nodetasks.
 
 use crate::Operator;
 use cupcake_crds::node_task::TaskState;
@@ -39,10 +39,10 @@ pub async fn stamp(operator: &Operator, epoch: Epoch) -> Result<(), kube::Error>
         let patch = Patch::Merge(json!({"status": {"epoch": epoch.0}}));
         let api: Api<UpgradeRun> = Api::all(operator.client.clone());
         note(&name, api.patch_status(&name, &PatchParams::default(), &patch).await);
-        if let Ok(name) = RunName::new(name)
-            && let Ok(run) = operator.store.load(&name).await
-        {
-            meant.extend(nodes_under_way(&run));
+        let Ok(name) = RunName::new(name) else { continue };
+        match operator.store.load(&name).await {
+            Ok(run) => meant.extend(nodes_under_way(&run)),
+            Err(error) => note(name.as_str(), Err::<(), _>(error)),
         }
     }
     let tasks: Api<DeserializeGuard<NodeTask>> = Api::all(operator.client.clone());
@@ -73,7 +73,7 @@ fn nodes_under_way(run: &StoredRun) -> impl Iterator<Item = String> {
 }
 
 /// One object that cannot be stamped (deleted a moment ago, or malformed) keeps the others from nothing.
-fn note<T>(name: &str, result: Result<T, kube::Error>) {
+fn note<T>(name: &str, result: Result<T, impl std::error::Error + 'static>) {
     if let Err(error) = result {
         tracing::warn!(
             object = name,

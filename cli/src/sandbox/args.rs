@@ -3,7 +3,7 @@
 use crate::args::Format;
 use clap::Args as ClapArgs;
 use cupcake_crds::values::{Concurrency, KubeVersion};
-use cupcake_sandbox::machine::fault::Fault;
+use cupcake_sandbox::machine::fault::{Fault, InvalidFault};
 use cupcake_sandbox::world::{CONTROL_PLANES_MAX, WORKERS_MAX};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -47,7 +47,7 @@ pub(crate) struct SandboxArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) speed: Option<u32>,
     /// Crash a component at its N-th write: operator@N, agent@N or runner@N, with :before, :after or :torn for what remains of the write.
-    #[arg(long, value_name = "WHO@N")]
+    #[arg(long, value_name = "WHO@N", value_parser = crash)]
     pub(crate) kill: Option<Fault>,
     /// Crash each component at each of its writes, one run a crash, and print the table.
     #[arg(long, conflicts_with_all = ["kill", "serve", "speed"])]
@@ -64,6 +64,15 @@ pub(crate) struct SandboxArgs {
     /// Print one JSON object with what remains, and nothing before.
     #[arg(short, long, value_name = "FORMAT")]
     pub(crate) output: Option<Format>,
+}
+
+fn crash(text: &str) -> Result<Fault, String> {
+    let fault: Fault = text.parse().map_err(|error: InvalidFault| error.to_string())?;
+    if fault.wrong.is_crash() {
+        Ok(fault)
+    } else {
+        Err(format!("{text} is no crash: write :before, :after or :torn, or kubectl cupcake simulate --fault {text}"))
+    }
 }
 
 fn concurrency(text: &str) -> Result<Concurrency, String> {

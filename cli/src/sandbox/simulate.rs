@@ -10,7 +10,7 @@ use cupcake_crds::values::KubeVersion;
 use cupcake_engine::clock::Timestamp;
 use cupcake_sandbox::machine::fault::Fault;
 use cupcake_sandbox::machine::releases::Repositories;
-use cupcake_sandbox::simulate::{self, Schedule, Settings, Verdict, Writes};
+use cupcake_sandbox::simulate::{self, Schedule, Settings, Verdict};
 use cupcake_sandbox::world::{CONTROL_PLANES_MAX, OPERATORS_MAX, WORKERS_MAX};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -178,7 +178,7 @@ pub(crate) fn run(args: &SimulateArgs) -> Result<Exit, Failure> {
         return story(args, &settings);
     }
     let calm = simulate::run(&settings, &Schedule { seed: args.seed, faults: Vec::new() });
-    let writes = Writes::of(&calm.map_err(|error| failed(&error))?.outcome);
+    let writes = calm.map_err(|error| failed(&error))?.outcome.writes;
     let singles = simulate::singles(writes);
     let until = begun + Duration::from_secs(60 * args.minutes);
     let schedule = |index: u64| -> Option<Schedule> {
@@ -287,7 +287,7 @@ fn tell(
 fn story(args: &SimulateArgs, settings: &Settings) -> Result<Exit, Failure> {
     let schedule = if args.fault.is_empty() {
         let calm = simulate::run(settings, &Schedule { seed: args.seed, faults: Vec::new() });
-        simulate::random(args.seed, Writes::of(&calm.map_err(|error| failed(&error))?.outcome), None)
+        simulate::random(args.seed, calm.map_err(|error| failed(&error))?.outcome.writes, None)
     } else {
         Schedule { seed: args.seed, faults: args.fault.clone() }
     };

@@ -1,6 +1,6 @@
 //! A machine's disk: small files in memory that keep what a crash left of them.
 
-use super::fault::{Component, Faults, Life, STOPPED_SECONDS, Wrong};
+use super::fault::{Component, FaultPlan, Life, STOPPED_SECONDS, WriteTo, Wrong};
 use super::ledger::Ledger;
 use async_trait::async_trait;
 use chrono::TimeDelta;
@@ -74,7 +74,7 @@ fn error(operation: &'static str, path: &str, why: &str) -> DiskError {
 pub struct SimDisk {
     store: Arc<DiskStore>,
     life: Life,
-    faults: Faults,
+    faults: FaultPlan,
     ledger: Ledger,
     node: String,
     mailbox: &'static str,
@@ -98,7 +98,7 @@ impl SimDisk {
         node: &str,
         store: Arc<DiskStore>,
         life: Life,
-        faults: Faults,
+        faults: FaultPlan,
         ledger: Ledger,
         mailbox: &'static str,
     ) -> Self {
@@ -122,7 +122,7 @@ impl SimDisk {
     ) -> Result<(), DiskError> {
         check_path(operation, path)?;
         self.alive().await;
-        match self.faults.count(&self.life) {
+        match self.faults.count(&self.life, WriteTo::Disk) {
             Some(Wrong::Before) => self.die().await,
             Some(Wrong::After) => {
                 self.store.change(path, operation, whole)?;
@@ -266,12 +266,12 @@ mod tests {
 
     struct Fixture {
         store: Arc<DiskStore>,
-        faults: Faults,
+        faults: FaultPlan,
     }
 
     impl Fixture {
         fn crashing(crash: &str) -> Self {
-            Self { store: Arc::default(), faults: Faults::planned(&crash.parse().into_iter().collect::<Vec<_>>()) }
+            Self { store: Arc::default(), faults: FaultPlan::planned(&crash.parse().into_iter().collect::<Vec<_>>()) }
         }
 
         fn disk(&self) -> SimDisk {

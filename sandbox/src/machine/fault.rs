@@ -1,4 +1,4 @@
-//! Faults on purpose: at which write of which component something goes wrong, and what.
+//! FaultPlan on purpose: at which write of which component something goes wrong, and what.
 
 use cupcake_engine::clock::Timestamp;
 use serde::Serialize;
@@ -112,6 +112,20 @@ impl Wrong {
         }
     }
 
+    /// Whether it is a crash of the component.
+    pub const fn is_crash(self) -> bool {
+        matches!(self, Self::Before | Self::After | Self::Torn)
+    }
+
+    /// Whether such a write can meet it.
+    const fn befalls(self, write: WriteTo) -> bool {
+        match self {
+            Self::Before | Self::After | Self::Torn | Self::Stopped | Self::ApiAway | Self::WatchesLost => true,
+            Self::ReplyLost | Self::Refused | Self::Busy | Self::TimedOut => matches!(write, WriteTo::Api),
+            Self::PowerCut | Self::DiskFull => matches!(write, WriteTo::Disk),
+        }
+    }
+
     /// Whether that component can meet it. Requests go to the API, a runner's writes to its disk.
     pub const fn fits(self, component: Component) -> bool {
         let is_runner = matches!(component, Component::Runner);
@@ -121,6 +135,15 @@ impl Wrong {
             Self::Torn | Self::PowerCut | Self::DiskFull => is_runner,
         }
     }
+}
+
+/// Where a write goes. An agent writes to both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WriteTo {
+    /// A request to the API server.
+    Api,
+    /// A file.
+    Disk,
 }
 
 /// One fault: at the `write`-th write of a component, counted from 1 over all its places and lives.
@@ -215,12 +238,12 @@ impl Life {
     }
 }
 
-/// What a fault does to the whole world, told by the write that it falls on.
+/// Carries out what a fault does to more than the one write that it falls on; gets every fault, with the place of its component.
 pub type OnWorld = dyn Fn(Wrong, &str) + Send + Sync;
 
 /// Counts the writes of each component and says which of them meet a fault; clones share the counts.
 #[derive(Clone, Default)]
-pub struct Faults {
+pub struct FaultPlan {
     /// Guards the counts and what happened.
     inner: Arc<Mutex<Counts>>,
     planned: Arc<[Fault]>,
@@ -233,13 +256,13 @@ struct Counts {
     happened: Vec<(Fault, Arc<str>)>,
 }
 
-impl fmt::Debug for Faults {
+impl fmt::Debug for FaultPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Faults").field("planned", &self.planned).finish_non_exhaustive()
+        f.debug_struct("FaultPlan").field("planned", &self.planned).finish_non_exhaustive()
     }
 }
 
-impl Faults {
+impl FaultPlan {
     /// With those.
     pub fn planned(faults: &[Fault]) -> Self {
         Self { planned: faults.into(), ..Self::default() }
@@ -255,28 +278,19 @@ impl Faults {
     }
 
     /// Counts a write of a living component and says what goes wrong with it. What goes wrong with the world is carried out.
-    pub fn count(&self, life: &Life) -> Option<Wrong> {
+    /// A fault that such a write cannot meet does not happen.
+    pub fn count(&self, life: &Life, to: WriteTo) -> Option<Wrong> {
         let mut counts = self.lock();
         let count = counts.writes.entry(life.component).or_default();
         *count += 1;
         let count = *count;
-        let fault = *self.planned.iter().find(|fault| fault.component == life.component && fault.write == count)?;
+        let here =
+            |fault: &&Fault| fault.component == life.component && fault.write == count && fault.wrong.befalls(to);
+        let fault = *self.planned.iter().find(here)?;
         counts.happened.push((fault, Arc::clone(&life.place)));
         drop(counts);
-        match fault.wrong {
-            Wrong::ApiAway | Wrong::WatchesLost | Wrong::PowerCut | Wrong::DiskFull => {
-                if let Some(carry_out) = self.on_world.get() {
-                    carry_out(fault.wrong, &life.place);
-                }
-            }
-            Wrong::Before
-            | Wrong::After
-            | Wrong::Torn
-            | Wrong::ReplyLost
-            | Wrong::Refused
-            | Wrong::Busy
-            | Wrong::TimedOut
-            | Wrong::Stopped => {}
+        if let Some(carry_out) = self.on_world.get() {
+            carry_out(fault.wrong, &life.place);
         }
         Some(fault.wrong)
     }
@@ -325,12 +339,19 @@ mod tests {
 
     #[test]
     fn the_chosen_write_is_counted_over_all_places() {
-        let faults = Faults::planned(&["agent@2".parse().unwrap()]);
+        let faults = FaultPlan::planned(&["agent@2".parse().unwrap()]);
         let (first, second) = (Life::new(Component::Agent, "w-1"), Life::new(Component::Agent, "w-2"));
-        assert_eq!(faults.count(&first), None);
-        assert_eq!(faults.count(&second), Some(Wrong::After));
-        assert_eq!(faults.count(&second), None);
+        assert_eq!(faults.count(&first, WriteTo::Api), None);
+        assert_eq!(faults.count(&second, WriteTo::Api), Some(Wrong::After));
+        assert_eq!(faults.count(&second, WriteTo::Api), None);
         assert_eq!(faults.writes(Component::Agent), 3);
         assert_eq!(faults.told().as_deref(), Some("agent@2:after on w-2"));
+    }
+
+    #[test]
+    fn a_fault_of_requests_does_not_happen_to_a_file() {
+        let faults = FaultPlan::planned(&["agent@1:busy".parse().unwrap()]);
+        assert_eq!(faults.count(&Life::new(Component::Agent, "w-1"), WriteTo::Disk), None);
+        assert_eq!(faults.happened(), []);
     }
 }

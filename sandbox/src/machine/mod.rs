@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   runner ──► SimHost ──► SimMachine ──► packages, kubeadm, kubelet, etcd, systemd      every effect ──► Ledger ──► Transcript
-//!          └─► SimDisk ──► DiskStore                                                     every write  ──► Faults
+//!          └─► SimDisk ──► DiskStore                                                     every write  ──► FaultPlan
 //!                             SimMachine ──► Site (API, clock, agenda, control plane), shared by the machines of one cluster
 //! ```
 //! Machines are modelled on what a real kubeadm cluster was seen to do; every act takes the time it took there, spread a

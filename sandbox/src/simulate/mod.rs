@@ -8,7 +8,7 @@
 //! A schedule is a seed and a list of faults; it always gives the same run. A violation is told with the schedule that shows it.
 
 use crate::machine::fault::{Component, Fault, Wrong};
-use crate::world::{self, Outcome, Speed, Upgrade, Violation, World, WorldConfig, WorldError};
+use crate::world::{self, Outcome, Speed, Upgrade, Violation, World, WorldConfig, WorldError, Writes};
 use chrono::TimeDelta;
 use cupcake_crds::values::{Concurrency, KubeVersion};
 use cupcake_engine::clock::Timestamp;
@@ -64,31 +64,6 @@ pub struct Verdict {
     pub violations: Vec<Violation>,
 }
 
-/// How often each component writes in a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Writes {
-    operator: u64,
-    agent: u64,
-    runner: u64,
-}
-
-impl Writes {
-    /// Of a run.
-    pub fn of(outcome: &Outcome) -> Self {
-        let writes = outcome.writes;
-        Self { operator: writes.operator, agent: writes.agent, runner: writes.runner }
-    }
-
-    /// Of one component.
-    pub fn by(&self, component: Component) -> u64 {
-        match component {
-            Component::Operator => self.operator,
-            Component::Agent => self.agent,
-            Component::Runner => self.runner,
-        }
-    }
-}
-
 /// Runs one schedule.
 ///
 /// # Errors
@@ -121,6 +96,7 @@ fn begin(settings: &Settings, schedule: &Schedule, keep_lines: bool) -> Result<W
         seed: schedule.seed,
         operators: settings.operators,
         faults: schedule.faults.clone(),
+        judged: true,
         keep_lines,
         ..WorldConfig::new(settings.from, settings.start)
     };

@@ -5,7 +5,7 @@ use super::wire::{Gate, client_name};
 use super::workloads::Workloads;
 use crate::api::Server;
 use crate::machine::disk::SimDisk;
-use crate::machine::fault::{Component, Faults, Life};
+use crate::machine::fault::{Component, FaultPlan, Life};
 use crate::machine::systemd::{Program, UnitEnd};
 use crate::machine::timing::derive;
 use crate::machine::{SimHost, SimMachine, Site};
@@ -38,7 +38,7 @@ pub(super) struct Components {
     pub(super) site: Arc<Site>,
     pub(super) server: Server,
     pub(super) gate: Arc<Gate>,
-    pub(super) faults: Faults,
+    pub(super) faults: FaultPlan,
     pub(super) drains: Arc<Drains>,
     pub(super) workloads: Arc<Workloads>,
 }

@@ -45,6 +45,8 @@ pub struct WorldConfig {
     pub budget: bool,
     /// Replicas of the operator; 1 to [`OPERATORS_MAX`].
     pub operators: u32,
+    /// Whether every write is looked at for what must hold (`World::violations`).
+    pub judged: bool,
     /// What goes wrong, and when.
     pub faults: Vec<Fault>,
     /// Whether the transcript keeps its lines for reading.
@@ -64,6 +66,7 @@ impl WorldConfig {
             start,
             budget: true,
             operators: 1,
+            judged: false,
             faults: Vec::new(),
             keep_lines: false,
         }

@@ -235,7 +235,93 @@ fn skewed(node: &str, kubelet: KubeVersion, oldest: KubeVersion) -> Option<Strin
 
 #[cfg(test)]
 mod tests {
+    use super::super::{Speed, World, WorldConfig};
     use super::*;
+    use crate::machine::ledger::{EffectKind, EffectName};
+    use cupcake_engine::event::Event;
+
+    fn run(name: &str) -> Cursor {
+        let dag = dag();
+        let mut cursor = Cursor::new("digest", &dag, Timestamp::UNIX_EPOCH);
+        let vertex = dag.vertices()[0].name.clone();
+        let at = Timestamp::UNIX_EPOCH;
+        let started = Event::Started { vertex: vertex.clone(), attempt: 1, at };
+        let done = Event::Succeeded { vertex, attempt: 1, output: Value::Null, at };
+        let events = match name {
+            "new" => vec![],
+            "started" => vec![started],
+            _ => vec![started, done],
+        };
+        cursor.fold(&events).unwrap();
+        cursor
+    }
+
+    fn dag() -> Dag {
+        let plan = serde_json::json!({
+            "format": 1, "compiler": "test", "parts": [{"vertex": {
+                "name": "a", "kind": "noop/v1", "params": {}, "after": [], "attemptsMax": 1, "deadlineSeconds": 60,
+            }}],
+        });
+        serde_json::from_value::<Plan>(plan).unwrap().expand().unwrap()
+    }
+
+    #[test]
+    fn a_cursor_that_takes_a_result_or_an_attempt_back_is_seen() {
+        let (dag, new, started, done) = (dag(), run("new"), run("started"), run("done"));
+        assert!(went_back(&dag, &new, &new).is_none());
+        for (before, after) in [(&started, &new), (&done, &started), (&done, &new)] {
+            assert!(went_back(&dag, before, after).is_some(), "{before:?} -> {after:?}");
+        }
+    }
+
+    /// What a world says that saw `look`.
+    fn seen(look: impl FnOnce(&Invariants)) -> Vec<&'static str> {
+        super::super::runtime(Speed::Fastest).unwrap().block_on(async {
+            let from = KubeVersion::new(1, 33, 4);
+            let config = WorldConfig { judged: true, ..WorldConfig::new(from, Timestamp::UNIX_EPOCH) };
+            let world = World::new(config).unwrap();
+            let invariants = world.ear.invariants.get().unwrap();
+            invariants.allow(1);
+            look(invariants);
+            world.violations().into_iter().map(|violation| violation.invariant).collect()
+        })
+    }
+
+    #[test]
+    fn each_invariant_that_is_broken_is_named_and_a_calm_world_breaks_none() {
+        let hold = |invariants: &Invariants, nodes: &[&str]| {
+            let mut seen = invariants.lock();
+            seen.ordered.extend(nodes.iter().map(|node| ((*node).to_owned(), true)));
+            drop(seen);
+            let found = invariants.in_flight().collect();
+            invariants.report(found);
+        };
+        assert_eq!(seen(|_| ()), Vec::<&str>::new());
+        assert_eq!(seen(|invariants| hold(invariants, &["w-1", "cp-1"])), Vec::<&str>::new());
+        assert_eq!(seen(|invariants| hold(invariants, &["w-1", "w-2"])), ["I3"]);
+        assert_eq!(seen(|invariants| hold(invariants, &["cp-1", "cp-2"])), ["I4"]);
+        let epochs = |invariants: &Invariants| {
+            let mut found = Vec::new();
+            for epoch in [3, 4, 2] {
+                invariants.epoch(&mut found, "run", "uid", epoch);
+            }
+            invariants.report(found);
+        };
+        assert_eq!(seen(epochs), ["I6"]);
+        let cordoned = |invariants: &Invariants| {
+            invariants.lock().cordoned.insert("w-1".to_owned(), true);
+        };
+        assert_eq!(seen(|invariants| (cordoned(invariants), invariants.ended("Succeeded", true)).1), ["I7"]);
+        assert_eq!(seen(|invariants| (cordoned(invariants), invariants.ended("Failed", true)).1), Vec::<&str>::new());
+        assert_eq!(seen(|invariants| invariants.ended("InProgress", false)), ["I9"]);
+        let twice = |invariants: &Invariants| {
+            let effect = EffectName { node: "w-1".to_owned(), kind: EffectKind::Kubeadm, what: "node".to_owned() };
+            invariants.site.ledger.begun(&effect);
+            invariants.site.ledger.begun(&effect);
+            invariants.ended("Succeeded", true);
+        };
+        assert_eq!(seen(twice), ["I10"]);
+    }
 
     #[test]
     fn a_kubelet_is_neither_newer_than_an_api_server_nor_more_than_three_minors_older() {

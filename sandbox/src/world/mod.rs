@@ -29,7 +29,7 @@ pub use outcome::{NodeOutcome, Outcome, Writes};
 use crate::api::{Options, Server};
 use crate::machine::agenda::Agenda;
 use crate::machine::control_plane::ControlPlane;
-use crate::machine::fault::{AWAY_SECONDS, Component, DISK_FULL_SECONDS, Faults, Wrong};
+use crate::machine::fault::{AWAY_SECONDS, Component, DISK_FULL_SECONDS, FaultPlan, Wrong};
 use crate::machine::kube::Refused;
 use crate::machine::ledger::{EffectRecord, Ledger};
 use crate::machine::releases::Repositories;
@@ -66,7 +66,7 @@ pub struct World {
     server: Server,
     site: Arc<Site>,
     machines: BTreeMap<String, Arc<SimMachine>>,
-    faults: Faults,
+    faults: FaultPlan,
     transcript: Transcript,
     ear: Arc<Ear>,
     components: Arc<Components>,
@@ -129,12 +129,14 @@ impl World {
         });
         server.observe(Arc::new(Arc::clone(&ear)));
         let machines = machines(&config, &site);
-        let roles = machines.iter().map(|(name, machine)| (name.clone(), machine.role())).collect();
-        let _ = ear.invariants.set(Invariants::new(Arc::clone(&site), server.clone(), roles));
+        if config.judged {
+            let roles = machines.iter().map(|(name, machine)| (name.clone(), machine.role())).collect();
+            let _ = ear.invariants.set(Invariants::new(Arc::clone(&site), server.clone(), roles));
+        }
         let workloads = Workloads::new(Arc::clone(&site), server.clone(), machines.clone());
         *ear.workloads.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&workloads));
         populate(&config, &site, &machines)?;
-        let faults = Faults::planned(&config.faults);
+        let faults = FaultPlan::planned(&config.faults);
         faults.on_world(on_world(&site, &server, &machines));
         let gate = Arc::new(Gate { site: Arc::clone(&site), faults: faults.clone(), clients: Mutex::default() });
         server.inject(Arc::clone(&gate) as Arc<dyn crate::api::Faults>);
@@ -258,7 +260,7 @@ impl World {
         }
     }
 
-    /// Looks at what must hold once an update has ended in that phase.
+    /// Looks at what must hold once an update has ended in that phase. Only a judged world looks.
     pub fn judge(&self, phase: &str) {
         let at_rest = matches!(phase, "Succeeded" | "Failed" | "Cancelled" | "RequiresAttention");
         if let Some(invariants) = self.ear.invariants.get() {
@@ -266,7 +268,7 @@ impl World {
         }
     }
 
-    /// What must never be, and was.
+    /// What must never be, and was; none in a world that is not judged.
     pub fn violations(&self) -> Vec<Violation> {
         self.ear.invariants.get().map_or_else(Vec::new, Invariants::violations)
     }

@@ -1,5 +1,6 @@
 //! What a simulated run leaves: the figures that `kubectl cupcake sandbox -o json` prints.
 
+use crate::machine::fault::Component;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -25,6 +26,17 @@ pub struct Writes {
     pub agent: u64,
     /// Those of all runners together, to their disks.
     pub runner: u64,
+}
+
+impl Writes {
+    /// Those of one component.
+    pub fn by(&self, component: Component) -> u64 {
+        match component {
+            Component::Operator => self.operator,
+            Component::Agent => self.agent,
+            Component::Runner => self.runner,
+        }
+    }
 }
 
 /// A simulated run, summed up.

@@ -206,7 +206,7 @@ async fn the_disk_keeps_what_every_disk_promises() {
     let machine = world.machine("cp-1").unwrap();
     let store = Arc::clone(machine.disk());
     let ledger = world.site.ledger.clone();
-    let disk = crate::machine::disk::SimDisk::new("cp-1", store, life, Faults::default(), ledger, "mailbox");
+    let disk = crate::machine::disk::SimDisk::new("cp-1", store, life, FaultPlan::default(), ledger, "mailbox");
     cupcake_steps::ports::disk_suite::suite(&disk).await;
 }
 
@@ -217,4 +217,17 @@ fn a_world_out_of_bounds_is_refused() {
         assert!(matches!(World::new(config(0, 1)), Err(WorldError::Config(_))));
         assert!(matches!(World::new(config(1, WORKERS_MAX + 1)), Err(WorldError::Config(_))));
     });
+}
+
+#[test]
+fn a_world_that_is_over_leaves_nothing_behind() {
+    let runtime = runtime(Speed::Fastest).unwrap();
+    let site = runtime.block_on(async {
+        let world = World::new(config(1, 1)).unwrap();
+        world.start();
+        world.site.clock.sleep_until(world.now() + TimeDelta::seconds(60)).await;
+        Arc::downgrade(&world.site)
+    });
+    drop(runtime);
+    assert!(site.upgrade().is_none(), "somebody still holds what the machines share");
 }

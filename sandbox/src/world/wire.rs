@@ -8,7 +8,7 @@ use crate::api::{
 };
 use crate::machine::Site;
 use crate::machine::control_plane::ControlPlane;
-use crate::machine::fault::{Component, Faults as FaultPlan, Life, STOPPED_SECONDS, Wrong};
+use crate::machine::fault::{Component, FaultPlan, Life, STOPPED_SECONDS, WriteTo, Wrong};
 use crate::machine::kube::KubeApi;
 use crate::machine::kubeadm::{KUBEADM_CONFIG, configured_version};
 use crate::machine::transcript::Transcript;
@@ -131,7 +131,7 @@ impl Faults for Gate {
             return Fault::None;
         };
         let client = || request.client.clone();
-        match self.faults.count(&life) {
+        match self.faults.count(&life, WriteTo::Api) {
             Some(Wrong::Before) => {
                 life.end();
                 Fault::Hang
@@ -199,7 +199,7 @@ pub(super) struct Ear {
     pub(super) progress: Arc<Notify>,
     /// The controllers, once they are there.
     pub(super) workloads: RwLock<Option<Arc<Workloads>>>,
-    /// What must hold at every write.
+    /// What must hold at every write, if anybody asks.
     pub(super) invariants: OnceLock<Invariants>,
 }
 

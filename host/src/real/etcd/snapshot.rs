@@ -203,10 +203,7 @@ impl RealHost {
     fn check_room(folder: &Path, db_bytes: u64) -> Result<(), HostError> {
         let Ok(stat) = rustix::fs::statvfs(folder) else { return Ok(()) };
         let free = stat.f_bavail.saturating_mul(stat.f_frsize);
-        let disk = stat.f_blocks.saturating_mul(stat.f_frsize);
-        let reserve = RESERVE_BYTES.max(disk / 100 * RESERVE_PERCENT);
-        // Once for the snapshot, once for the copy of etcd's folder that kubeadm makes of the same disk.
-        let needed = db_bytes.saturating_mul(2).saturating_add(reserve);
+        let needed = room_needed(db_bytes, stat.f_blocks.saturating_mul(stat.f_frsize));
         if free >= needed {
             return Ok(());
         }
@@ -227,6 +224,13 @@ impl RealHost {
             .find(|url| url.contains("//127.0.0.1:") || url.contains("//[::1]:") || url.contains("//localhost:"));
         local.or_else(|| urls.split(',').next()).map(ToOwned::to_owned)
     }
+}
+
+/// How many bytes must be free for the snapshot of a database, on a disk of that size.
+fn room_needed(db_bytes: u64, disk_bytes: u64) -> u64 {
+    let reserve = RESERVE_BYTES.max(disk_bytes / 100 * RESERVE_PERCENT);
+    // Once for the snapshot, once for the copy of etcd's folder that kubeadm puts on the same disk.
+    db_bytes.saturating_mul(2).saturating_add(reserve)
 }
 
 /// Removes what snapshots left that were cut short, of whatever name: each may be as large as the one that needs the room.
@@ -259,6 +263,13 @@ mod tests {
     use super::*;
     use crate::real::test_folder::TestFolder;
     use crate::real::tests::host_in;
+
+    #[test]
+    fn a_snapshot_leaves_room_for_kubeadms_copy_and_for_the_kubelet() {
+        const MIB: u64 = 1024 * 1024;
+        assert_eq!(room_needed(100 * MIB, 100_000 * MIB), 200 * MIB + 12_000 * MIB);
+        assert_eq!(room_needed(100 * MIB, 100 * MIB), 200 * MIB + RESERVE_BYTES);
+    }
 
     fn database(body: &[u8]) -> Vec<u8> {
         [body, Sha256::digest(body).as_slice()].concat()
