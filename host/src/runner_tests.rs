@@ -189,6 +189,28 @@ async fn a_runner_killed_at_any_write_goes_on_and_never_repeats_a_step_that_was_
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_journal_cut_at_any_byte_of_a_nodes_upgrade_leads_to_no_wrong_effect() {
+    let untouched = World::new(FakeHost::worker(OLD));
+    untouched.put(&order(1)).await;
+    untouched.live_through(&order(1)).await;
+    let mut cuts = 0;
+    for (write, bytes) in untouched.disk.appends() {
+        // At 0 nothing of the record stands; at its whole length only the caller does not know that all of it does.
+        for cut in 0..=bytes {
+            let world = World::new(FakeHost::worker(OLD));
+            world.put(&order(1)).await;
+            world.disk.crash_at(write, Crash::TornAt(cut));
+            assert_eq!(world.live_through(&order(1)).await, RunnerEnd::Answered(TaskState::Done), "{write}: {cut}");
+            // What cannot be seen on the machine (kubeadm's success) is kept outside the journal, so nothing is done again.
+            assert_eq!(world.host.done(), EFFECTS, "{write}: {cut}");
+            cuts += 1;
+        }
+    }
+    println!("{cuts} cuts of {} records", untouched.disk.appends().len());
+    assert!(cuts > 1_000, "{cuts} cuts");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_runner_killed_before_between_or_after_any_effect_goes_on() {
     for effect in 1..=EFFECTS.len() {
         for how in [Interruption::Before, Interruption::Between, Interruption::After] {

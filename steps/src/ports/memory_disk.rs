@@ -14,6 +14,8 @@ pub enum Crash {
     Before,
     /// A prefix of what was being appended was written; for any other write nothing.
     Torn,
+    /// As [`Crash::Torn`], of so many bytes.
+    TornAt(usize),
     /// All of it was written, the caller does not hear of it.
     After,
 }
@@ -34,6 +36,8 @@ struct Inner {
     files: BTreeMap<String, Vec<u8>>,
     locks: BTreeMap<String, u64>,
     locks_given: u64,
+    /// Bytes of each append, by number of the write.
+    appends: BTreeMap<u64, usize>,
     changes: BTreeMap<String, u64>,
     wakers: Vec<Waker>,
     writes: u64,
@@ -76,6 +80,11 @@ impl MemoryDisk {
     /// How many writes there were.
     pub fn writes(&self) -> u64 {
         self.lock_inner().writes
+    }
+
+    /// How many bytes each append had, by number of the write.
+    pub fn appends(&self) -> BTreeMap<u64, usize> {
+        self.lock_inner().appends.clone()
     }
 
     /// Whether a crash happened since the last restart.
@@ -137,7 +146,7 @@ impl MemoryDisk {
         &self,
         operation: &'static str,
         path: &str,
-        torn: impl FnOnce(&mut BTreeMap<String, Vec<u8>>),
+        torn: impl FnOnce(&mut BTreeMap<String, Vec<u8>>, Option<usize>),
         whole: impl FnOnce(&mut BTreeMap<String, Vec<u8>>),
     ) -> Result<(), DiskError> {
         self.alive().await;
@@ -154,7 +163,7 @@ impl MemoryDisk {
             let crash = inner.crash.filter(|(write, _)| *write == inner.writes).map(|(_, how)| how);
             match crash {
                 None if inner.full => {
-                    torn(&mut inner.files);
+                    torn(&mut inner.files, None);
                     let why = "no space left on device".to_owned();
                     return Err(DiskError { operation, path: path.to_owned(), why });
                 }
@@ -164,7 +173,8 @@ impl MemoryDisk {
                     return Ok(());
                 }
                 Some(Crash::Before) => {}
-                Some(Crash::Torn) => torn(&mut inner.files),
+                Some(Crash::Torn) => torn(&mut inner.files, None),
+                Some(Crash::TornAt(bytes)) => torn(&mut inner.files, Some(bytes)),
                 Some(Crash::After) => whole(&mut inner.files),
             }
             inner.crashed = true;
@@ -222,14 +232,21 @@ impl Disk for MemoryDisk {
         let whole = |files: &mut BTreeMap<String, Vec<u8>>| {
             files.insert(path.to_owned(), content.to_vec());
         };
-        self.write("replace", path, |_| {}, whole).await
+        self.write("replace", path, |_, _| {}, whole).await
     }
 
     async fn append(&self, path: &str, content: &[u8]) -> Result<(), DiskError> {
         let add = |files: &mut BTreeMap<String, Vec<u8>>, content: &[u8]| {
             files.entry(path.to_owned()).or_default().extend_from_slice(content);
         };
-        let torn = |files: &mut BTreeMap<String, Vec<u8>>| add(files, &content[..content.len() / 2]);
+        let torn = |files: &mut BTreeMap<String, Vec<u8>>, bytes: Option<usize>| {
+            add(files, &content[..bytes.unwrap_or(content.len() / 2).min(content.len())]);
+        };
+        if !self.steady {
+            let mut inner = self.lock_inner();
+            let write = inner.writes + 1;
+            inner.appends.insert(write, content.len());
+        }
         self.write("append", path, torn, |files| add(files, content)).await
     }
 
@@ -245,7 +262,7 @@ impl Disk for MemoryDisk {
             let mut inner = self.lock_inner();
             (std::mem::take(&mut inner.full), inner.full_from.take())
         };
-        let result = self.write("truncate", path, |_| {}, cut).await;
+        let result = self.write("truncate", path, |_, _| {}, cut).await;
         let mut inner = self.lock_inner();
         (inner.full, inner.full_from) = (full, full_from);
         result
@@ -255,7 +272,7 @@ impl Disk for MemoryDisk {
         let whole = |files: &mut BTreeMap<String, Vec<u8>>| {
             files.remove(path);
         };
-        self.write("remove", path, |_| {}, whole).await
+        self.write("remove", path, |_, _| {}, whole).await
     }
 
     async fn list(&self, folder: &str) -> Result<Vec<String>, DiskError> {
