@@ -28,6 +28,8 @@ pub const ROUNDS_MAX: usize = 32;
 const IDLE_SECONDS_MIN: i64 = 1;
 /// How long one call of a step may take unless the engine is told otherwise; past it the call is dropped and looked at again.
 pub const STEP_CALL_SECONDS_MAX: u32 = 60;
+/// How many plans are remembered as executable.
+const CHECKED_MAX: usize = 1_000;
 /// How soon a step is looked at again whose probe could not tell.
 pub const UNKNOWN_AGAIN_SECONDS: i64 = 10;
 
@@ -95,6 +97,8 @@ pub struct Engine<D: Domain> {
     /// Results that could not be recorded: they are before their vertex is called again, so that a disk that is full for an
     /// hour does not have one effect done all that hour. Lost with the process: then the vertex is looked at again.
     unrecorded: Mutex<BTreeMap<RunName, Unrecorded>>,
+    /// Digests of plans that the registry can execute, so that each is looked at once. Lost with the process.
+    checked: Mutex<BTreeSet<String>>,
 }
 
 /// Results of one epoch, each with the attempt that it is of: one that was over meanwhile may have been another's to record.
@@ -121,6 +125,7 @@ impl<D: Domain> Engine<D> {
             waits: Mutex::default(),
             looks: Mutex::default(),
             unrecorded: Mutex::default(),
+            checked: Mutex::default(),
         }
     }
 
@@ -159,7 +164,7 @@ impl<D: Domain> Engine<D> {
             // A leader that was stopped and resumed must not even look: what it would do next is another's to do.
             return Err(store_error(StoreError::Fenced { run: name.clone(), current: run.epoch, own: epoch }));
         }
-        self.registry.check(&run.dag).map_err(|source| TickError::Registry { run: name.clone(), source })?;
+        self.check(&run).map_err(|source| TickError::Registry { run: name.clone(), source })?;
         let dag = Arc::clone(&run.dag);
         let mut report = TickReport {
             uid: run.uid.clone(),
@@ -219,6 +224,22 @@ impl<D: Domain> Engine<D> {
         // Results of the last round are not lost: the next tick records them first.
         report.wake_at = Some(self.clock.now());
         Ok(report)
+    }
+
+    /// Whether this release can execute the run's plan.
+    fn check(&self, run: &StoredRun) -> Result<(), RegistryError> {
+        let digest = run.cursor.plan_digest();
+        let checked = || self.checked.lock().unwrap_or_else(PoisonError::into_inner);
+        if checked().contains(digest) {
+            return Ok(());
+        }
+        self.registry.check(&run.dag)?;
+        let mut checked = checked();
+        if checked.len() >= CHECKED_MAX {
+            checked.clear();
+        }
+        checked.insert(digest.to_owned());
+        Ok(())
     }
 
     async fn commit(

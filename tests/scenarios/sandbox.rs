@@ -63,6 +63,7 @@ fn a_leader_that_was_stopped_during_a_drain_cordons_nothing_when_it_wakes_up() {
         to: KubeVersion::new(1, 34, 4),
         start: Timestamp::from_timestamp(1_767_225_600, 0).unwrap(),
         operators: 2,
+        without: std::collections::BTreeSet::default(),
     };
     for write in 70..115 {
         let fault = Fault { component: Component::Operator, write, wrong: Wrong::Stopped };

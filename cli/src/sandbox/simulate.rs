@@ -11,7 +11,7 @@ use cupcake_engine::clock::Timestamp;
 use cupcake_sandbox::machine::fault::Fault;
 use cupcake_sandbox::machine::releases::Repositories;
 use cupcake_sandbox::simulate::{self, Schedule, Settings, Verdict};
-use cupcake_sandbox::world::{CONTROL_PLANES_MAX, OPERATORS_MAX, WORKERS_MAX};
+use cupcake_sandbox::world::{CONTROL_PLANES_MAX, Guard, OPERATORS_MAX, WORKERS_MAX};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::num::NonZero;
@@ -64,6 +64,9 @@ pub(crate) struct SimulateArgs {
     /// Replicas of the operator.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=i64::from(OPERATORS_MAX)))]
     operators: u32,
+    /// A fence of the protocol that is left out, to see what it is for; can be repeated.
+    #[arg(long, value_name = "GUARD")]
+    without: Vec<Guard>,
     /// The version that everything runs at first.
     #[arg(long, default_value = "1.33.4", value_name = "VERSION")]
     from: KubeVersion,
@@ -88,14 +91,21 @@ impl SimulateArgs {
             to: self.to.or(newest).unwrap_or(self.from),
             start: Timestamp::UNIX_EPOCH + TimeDelta::seconds(super::FIXED_START_SECONDS),
             operators: self.operators,
+            without: self.without.iter().copied().collect(),
         }
     }
 
     /// What repeats a schedule.
     fn command(&self, settings: &Settings, schedule: &Schedule) -> String {
+        let without: Vec<String> = settings.without.iter().map(|guard| format!(" --without {guard}")).collect();
         format!(
-            "kubectl-cupcake simulate --control-planes {} --workers {} --operators {} --from {} --to {} {schedule} --transcript",
-            self.control_planes, self.workers, self.operators, settings.from, settings.to
+            "kubectl-cupcake simulate --control-planes {} --workers {} --operators {} --from {} --to {}{} {schedule} --transcript",
+            self.control_planes,
+            self.workers,
+            self.operators,
+            settings.from,
+            settings.to,
+            without.concat()
         )
     }
 }

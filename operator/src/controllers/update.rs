@@ -6,7 +6,7 @@
 //! ```
 //! A crash between any two of these is picked up by the next reconcile: what the status names is created if it is missing.
 //!
-//! RBAC: list, patch, update (status) on directupdates; list, get, create on upgraderuns; get, create on upgradeplans; and what
+//! RBAC: get, list, patch, update (status) on directupdates; list, get, create on upgraderuns; get, create on upgradeplans; and what
 //! `adapters::snapshot` reads.
 
 use super::{deletion, mirror, run};
@@ -61,8 +61,18 @@ pub async fn reconcile(operator: &Operator, view: View) -> Outcome {
     let (name, of) = (view.update.name_any(), view);
     match reconciled(operator, &of).await {
         Ok(next) => Outcome::of(next),
+        // Most often the change is on its way here. If it were lost on that way, what stands at the server is looked at.
         Err(error) if matches!(&error, kube::Error::Api(status) if status.code == 409) => {
-            Outcome::of(Next::AwaitChange)
+            match read(operator, &name).await {
+                Ok(Some(update)) => {
+                    let Ok(next) = reconciled(operator, &View { update, ..of }).await else {
+                        return Outcome::of(Next::Failed);
+                    };
+                    Outcome::of(next)
+                }
+                Ok(None) => Outcome::of(Next::AwaitChange),
+                Err(_) => Outcome::of(Next::Failed),
+            }
         }
         Err(kube::Error::Api(status)) if matches!(status.code, 400 | 422) => {
             // Repeating it would be refused again: a person has to see it.
@@ -79,6 +89,10 @@ pub async fn reconcile(operator: &Operator, view: View) -> Outcome {
             Outcome::of(Next::Failed)
         }
     }
+}
+
+async fn read(operator: &Operator, name: &str) -> Result<Option<DirectUpdate>, kube::Error> {
+    Api::<DirectUpdate>::all(operator.client.clone()).get_opt(name).await
 }
 
 async fn reconciled(operator: &Operator, view: &View) -> Result<Next, kube::Error> {

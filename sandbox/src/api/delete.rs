@@ -137,6 +137,7 @@ fn check_preconditions(call: &Call<'_>, existing: &Object, options: &Options) ->
     };
     if let Some(uid) = &options.uid
         && uid != existing.uid()
+        && !call.inner.options.leniency.uids
     {
         return refuse(&format!(
             "the UID in the precondition ({uid}) does not match the UID in record ({}). The object might have been deleted and then recreated",

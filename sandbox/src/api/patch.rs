@@ -18,7 +18,7 @@ pub(super) fn apply(call: &Call<'_>, existing: &Value) -> Result<Value, Failure>
     let body = &call.info.body;
     match call.info.content_type.as_str() {
         "application/json-patch+json" => {
-            let patch: json_patch::Patch = serde_json::from_slice(body)
+            let mut patch: json_patch::Patch = serde_json::from_slice(body)
                 .map_err(|error| Failure::bad_request(format!("error decoding patch: {error}")))?;
             if patch.0.len() > JSON_PATCH_OPERATIONS_MAX {
                 return Err(Failure::new(
@@ -29,6 +29,9 @@ pub(super) fn apply(call: &Call<'_>, existing: &Value) -> Result<Value, Failure>
                         patch.0.len()
                     ),
                 ));
+            }
+            if call.inner.options.leniency.test_operations {
+                patch.0.retain(|operation| !matches!(operation, json_patch::PatchOperation::Test(_)));
             }
             json_patch::patch(&mut object, &patch).map_err(|error| unprocessable(&error))?;
         }

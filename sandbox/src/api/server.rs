@@ -16,10 +16,11 @@ use http::{Request, Response};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::fmt;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::task::{Context, Poll};
 
@@ -38,6 +39,22 @@ pub struct Options {
     pub watch_seconds_default: u64,
     /// What `/version` says at first, such as `v1.33.4`.
     pub version: String,
+    /// Whether `metadata.managedFields` records who wrote what by other ways than apply. It is most of a small object; where
+    /// nobody reads it and sizes do not matter, leaving it out is quicker.
+    pub managed_fields: bool,
+    /// What it lets through that the real one refuses, to show what would happen then.
+    pub leniency: Leniency,
+}
+
+/// Preconditions of requests that are not looked at.
+#[derive(Debug, Clone, Default)]
+pub struct Leniency {
+    /// `test` operations of JSON patches.
+    pub test_operations: bool,
+    /// UIDs, in objects and in options of deletes.
+    pub uids: bool,
+    /// resourceVersions of these resources.
+    pub versions: BTreeSet<String>,
 }
 
 impl Default for Options {
@@ -49,6 +66,8 @@ impl Default for Options {
             body_bytes_max: 3 * 1024 * 1024,
             watch_seconds_default: 2_700,
             version: "v1.34.4".to_owned(),
+            managed_fields: true,
+            leniency: Leniency::default(),
         }
     }
 }
@@ -73,6 +92,8 @@ pub(super) struct Inner {
     state: Mutex<State>,
     version: RwLock<String>,
     hooks: RwLock<Hooks>,
+    /// Whether watches keep what they have to tell to themselves.
+    pub(super) watches_held: AtomicBool,
 }
 
 #[derive(Clone, Default)]
@@ -191,6 +212,7 @@ impl Server {
                 options,
                 state: Mutex::new(state),
                 hooks: RwLock::default(),
+                watches_held: AtomicBool::new(false),
             }),
         };
         super::write::bootstrap(&server.inner, now);
@@ -377,6 +399,14 @@ impl Server {
     /// Ends every watch, as a restart of the server does; clients come back and resume.
     pub fn close_watches(&self) {
         self.inner.lock().close_watches();
+    }
+
+    /// Lets open watches tell nothing for now, or all that happened meanwhile.
+    pub fn hold_watches(&self, held: bool) {
+        self.inner.watches_held.store(held, Ordering::Relaxed);
+        if !held {
+            self.inner.lock().wake_watches();
+        }
     }
 
     /// Forgets the history: resuming clients are answered 410 and list again.

@@ -359,6 +359,14 @@ impl State {
         }
     }
 
+    /// Lets whoever reads a watch look again.
+    pub(super) fn wake_watches(&mut self) {
+        let watchers = self.collections.iter().flat_map(|collection| collection.watchers.values());
+        for watcher in watchers.flat_map(BTreeMap::values) {
+            watcher.queue.wake();
+        }
+    }
+
     /// Forgets all history: watches and lists from older revisions are answered 410.
     pub(super) fn compact(&mut self) {
         let revision = self.revision;

@@ -11,6 +11,7 @@ use serde_json::json;
 use std::collections::VecDeque;
 use std::fmt;
 use std::pin::Pin;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 
@@ -186,6 +187,13 @@ impl Queue {
         self.lock().lines.push_back(bookmark);
     }
 
+    /// Lets its reader look again.
+    pub(super) fn wake(&self) {
+        if let Some(waker) = self.lock().waker.take() {
+            waker.wake();
+        }
+    }
+
     /// Ends the watch once what is queued has been read.
     pub(super) fn close(&self) {
         let mut state = self.lock();
@@ -258,8 +266,9 @@ impl WatchBody {
         if self.finished {
             return Poll::Ready(None);
         }
+        let held = self.server.upgrade().is_some_and(|server| server.watches_held.load(Ordering::Relaxed));
         let mut state = self.queue.lock();
-        if let Some(line) = state.lines.pop_front() {
+        if !held && let Some(line) = state.lines.pop_front() {
             return Poll::Ready(Some(line));
         }
         if state.closed {
@@ -268,11 +277,11 @@ impl WatchBody {
             return Poll::Ready(None);
         }
         if Pin::new(&mut self.deadline).poll(context).is_ready() {
-            let revision = state.revision;
+            // The last word of a watch: where to go on from. Not past what it kept to itself.
+            let bookmark_at = (self.bookmarks && state.lines.is_empty()).then_some(state.revision);
             drop(state);
             self.finished = true;
-            // The last word of a watch: where to go on from.
-            return Poll::Ready(self.bookmarks.then(|| bookmark(&self.view, revision, false)));
+            return Poll::Ready(bookmark_at.map(|revision| bookmark(&self.view, revision, false)));
         }
         state.waker = Some(context.waker().clone());
         Poll::Pending

@@ -70,6 +70,11 @@ pub(super) fn writer(call: &Call<'_>, operation: Operation) -> Writer {
     }
 }
 
+/// Whether a write leaves its mark in managedFields here; apply does by itself, always.
+fn records(call: &Call<'_>, writer: &Writer) -> bool {
+    writer.operation == Operation::Update && call.inner.options.managed_fields
+}
+
 /// POST to a collection.
 pub(super) fn create(call: &Call<'_>) -> Result<Answer, Failure> {
     let incoming = incoming::decode(call, &call.info.body)?;
@@ -98,7 +103,7 @@ pub(super) fn create_object(call: &Call<'_>, incoming: Incoming, writer: &Writer
     strategy::prepare_create(resource, call.version().status, &mut object);
     let schema = schema_of(resource, &call.target.version);
     strategy::validate_create(resource, &schema, &object, &name, call.group())?;
-    if writer.operation == Operation::Update {
+    if records(call, writer) {
         let blank = managed::blank(resource, &object);
         managed::record_update(&schema, blank.as_ref(), &mut object, writer, call.version().status);
     }
@@ -285,7 +290,7 @@ pub(super) fn update_object(
     strategy::prepare_update(resource, has_status, &call.target.subresource, old, &mut object);
     let schema = schema_of(resource, &call.target.version);
     strategy::validate_update(resource, &schema, &object, old, &call.target.name)?;
-    if writer.operation == Operation::Update {
+    if records(call, writer) {
         managed::record_update(&schema, Some(old), &mut object, writer, has_status);
     }
     admit(call, verb, Some(&object), Some(old))?;
@@ -315,7 +320,8 @@ fn check_preconditions(call: &Call<'_>, old: &Value, object: &mut Value, verb: V
     let name = &call.target.name;
     let plural = &call.resource.plural;
     let uid = meta_text(object, "uid");
-    let other_uid = !uid.is_empty() && uid != meta_text(old, "uid");
+    let leniency = &call.inner.options.leniency;
+    let other_uid = !uid.is_empty() && uid != meta_text(old, "uid") && !leniency.uids;
     if other_uid && verb == Verb::Patch {
         let error =
             FieldError::new(FieldErrorKind::Invalid, "metadata.uid", Some(Value::from(uid)), "field is immutable");
@@ -346,7 +352,7 @@ fn check_preconditions(call: &Call<'_>, old: &Value, object: &mut Value, verb: V
             )],
         )),
         "" | "0" => Ok(()),
-        given if given == meta_text(old, "resourceVersion") => Ok(()),
+        given if given == meta_text(old, "resourceVersion") || leniency.versions.contains(plural) => Ok(()),
         _stale => Err(Failure::modified(call.group(), plural, name)),
     }
 }

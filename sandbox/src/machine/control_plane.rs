@@ -32,6 +32,8 @@ pub struct ControlPlane {
     members: Mutex<BTreeMap<String, Member>>,
     /// Whether nobody reaches it, however it stands.
     cut_off: AtomicBool,
+    /// Guards until when etcd is without a leader.
+    electing_until: Mutex<Option<Timestamp>>,
 }
 
 impl ControlPlane {
@@ -76,6 +78,16 @@ impl ControlPlane {
     /// Nobody reaches it any more, or everybody does again.
     pub fn cut_off(&self, cut_off: bool) {
         self.cut_off.store(cut_off, Ordering::Relaxed);
+    }
+
+    /// etcd is without a leader until then.
+    pub fn elect_until(&self, until: Timestamp) {
+        *self.electing_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(until);
+    }
+
+    /// Whether etcd is without a leader.
+    pub fn is_electing(&self, now: Timestamp) -> bool {
+        self.electing_until.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|until| now < until)
     }
 
     /// Whether some API server answers, can be reached, and etcd has its quorum.

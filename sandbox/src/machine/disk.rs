@@ -78,6 +78,7 @@ pub struct SimDisk {
     ledger: Ledger,
     node: String,
     mailbox: &'static str,
+    locks_hold: bool,
 }
 
 /// Gives a lock back, as the kernel does when its holder ends.
@@ -102,7 +103,13 @@ impl SimDisk {
         ledger: Ledger,
         mailbox: &'static str,
     ) -> Self {
-        Self { store, life, faults, ledger, node: node.to_owned(), mailbox }
+        Self { store, life, faults, ledger, node: node.to_owned(), mailbox, locks_hold: true }
+    }
+
+    /// The same, but everybody gets every lock: to show what locks are for.
+    #[must_use]
+    pub fn without_locks(self) -> Self {
+        Self { locks_hold: false, ..self }
     }
 
     /// The dead neither read nor write.
@@ -153,7 +160,15 @@ impl SimDisk {
                 | Wrong::TimedOut
                 | Wrong::ApiAway
                 | Wrong::WatchesLost
-                | Wrong::DiskFull,
+                | Wrong::DiskFull
+                | Wrong::WatchesLate
+                | Wrong::Election
+                | Wrong::ClockJump
+                | Wrong::NodeDeleted
+                | Wrong::Doubled
+                | Wrong::StaleOrder
+                | Wrong::Paused
+                | Wrong::Cancelled,
             )
             | None => {
                 self.store.change(path, operation, whole)?;
@@ -250,7 +265,7 @@ impl Disk for SimDisk {
     async fn lock(&self, path: &str) -> Result<Option<DiskLock>, DiskError> {
         self.alive().await;
         check_path("lock", path)?;
-        if !self.store.lock().locks.insert(path.to_owned()) {
+        if !self.store.lock().locks.insert(path.to_owned()) && self.locks_hold {
             return Ok(None);
         }
         Ok(Some(DiskLock::new(HeldLock { store: Arc::clone(&self.store), path: path.to_owned() })))

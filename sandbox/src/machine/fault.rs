@@ -68,6 +68,23 @@ pub enum Wrong {
     PowerCut,
     /// From this write on the machine's disk is full, for [`DISK_FULL_SECONDS`].
     DiskFull,
+    /// The write stands; then every watch tells what happens [`WATCHES_LATE_SECONDS`] late, at most.
+    WatchesLate,
+    /// etcd has no leader, for [`ELECTION_SECONDS`]: no request is answered but with an error, and nothing stands.
+    Election,
+    /// The write stands; the clock of the component's machine jumps [`CLOCK_AHEAD_SECONDS`] ahead, and back after
+    /// [`CLOCK_WRONG_SECONDS`].
+    ClockJump,
+    /// The write stands; somebody deletes the Node of the component's machine.
+    NodeDeleted,
+    /// A second agent of the same node lives beside the first, for [`DOUBLED_SECONDS`].
+    Doubled,
+    /// Somebody with the epoch of an older leader writes an order for the component's node.
+    StaleOrder,
+    /// The write stands; a person pauses the update, and lets it go on after [`PAUSED_SECONDS`].
+    Paused,
+    /// The write stands; a person cancels the update.
+    Cancelled,
 }
 
 /// How long a stopped component is stopped: longer than any lease.
@@ -76,10 +93,22 @@ pub const STOPPED_SECONDS: i64 = 40;
 pub const AWAY_SECONDS: i64 = 150;
 /// How long a full disk is full.
 pub const DISK_FULL_SECONDS: i64 = 90;
+/// How late watches tell.
+pub const WATCHES_LATE_SECONDS: i64 = 20;
+/// How long etcd is without a leader.
+pub const ELECTION_SECONDS: i64 = 3;
+/// How far a clock jumps: more than a node may soak, less than what is done on a node may take.
+pub const CLOCK_AHEAD_SECONDS: i64 = 600;
+/// How long a clock is wrong.
+pub const CLOCK_WRONG_SECONDS: i64 = 240;
+/// How long an agent has a double.
+pub const DOUBLED_SECONDS: i64 = 90;
+/// How long an update is paused.
+pub const PAUSED_SECONDS: i64 = 120;
 
 impl Wrong {
     /// All of it.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 20] = [
         Self::Before,
         Self::After,
         Self::Torn,
@@ -92,6 +121,14 @@ impl Wrong {
         Self::WatchesLost,
         Self::PowerCut,
         Self::DiskFull,
+        Self::WatchesLate,
+        Self::Election,
+        Self::ClockJump,
+        Self::NodeDeleted,
+        Self::Doubled,
+        Self::StaleOrder,
+        Self::Paused,
+        Self::Cancelled,
     ];
 
     /// Its name.
@@ -109,6 +146,14 @@ impl Wrong {
             Self::WatchesLost => "watches-lost",
             Self::PowerCut => "power-cut",
             Self::DiskFull => "disk-full",
+            Self::WatchesLate => "watches-late",
+            Self::Election => "election",
+            Self::ClockJump => "clock-jump",
+            Self::NodeDeleted => "node-deleted",
+            Self::Doubled => "doubled",
+            Self::StaleOrder => "stale-order",
+            Self::Paused => "paused",
+            Self::Cancelled => "cancelled",
         }
     }
 
@@ -120,8 +165,22 @@ impl Wrong {
     /// Whether such a write can meet it.
     const fn befalls(self, write: WriteTo) -> bool {
         match self {
-            Self::Before | Self::After | Self::Torn | Self::Stopped | Self::ApiAway | Self::WatchesLost => true,
-            Self::ReplyLost | Self::Refused | Self::Busy | Self::TimedOut => matches!(write, WriteTo::Api),
+            Self::Before
+            | Self::After
+            | Self::Torn
+            | Self::Stopped
+            | Self::ApiAway
+            | Self::WatchesLost
+            | Self::WatchesLate
+            | Self::ClockJump
+            | Self::NodeDeleted
+            | Self::Doubled
+            | Self::StaleOrder
+            | Self::Paused
+            | Self::Cancelled => true,
+            Self::ReplyLost | Self::Refused | Self::Busy | Self::TimedOut | Self::Election => {
+                matches!(write, WriteTo::Api)
+            }
             Self::PowerCut | Self::DiskFull => matches!(write, WriteTo::Disk),
         }
     }
@@ -130,8 +189,17 @@ impl Wrong {
     pub const fn fits(self, component: Component) -> bool {
         let is_runner = matches!(component, Component::Runner);
         match self {
-            Self::Before | Self::After | Self::Stopped | Self::ApiAway | Self::WatchesLost => true,
-            Self::ReplyLost | Self::Refused | Self::Busy | Self::TimedOut => !is_runner,
+            Self::Before | Self::After | Self::Stopped | Self::ApiAway | Self::WatchesLost | Self::ClockJump => true,
+            Self::ReplyLost
+            | Self::Refused
+            | Self::Busy
+            | Self::TimedOut
+            | Self::Election
+            | Self::WatchesLate
+            | Self::Paused
+            | Self::Cancelled => !is_runner,
+            Self::NodeDeleted => !matches!(component, Component::Operator),
+            Self::Doubled | Self::StaleOrder => matches!(component, Component::Agent),
             Self::Torn | Self::PowerCut | Self::DiskFull => is_runner,
         }
     }

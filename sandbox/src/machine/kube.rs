@@ -72,6 +72,11 @@ impl Kube {
         self.call("PATCH", path, "application/merge-patch+json", text(change)).map(|_| ())
     }
 
+    /// PUT of an object.
+    pub fn replace(&self, path: &str, object: &Value) -> Result<(), Refused> {
+        self.call("PUT", path, "application/json", text(object)).map(|_| ())
+    }
+
     /// DELETE at once, of exactly the object with that UID.
     pub fn delete_now(&self, path: &str, uid: &str) -> Result<(), Refused> {
         let options = serde_json::json!({

@@ -85,7 +85,10 @@ impl SimMachine {
             (state.kubelet.generation, version.minor_version() != before.minor_version())
         };
         let machine = Arc::clone(self);
-        self.site.after(self.draw(Act::KubeletReports), move || machine.report(generation));
+        self.site.after(self.draw(Act::KubeletReports), move || {
+            machine.register();
+            machine.report(generation);
+        });
         if new_minor && self.role == NodeRole::ControlPlane {
             // Seen on real nodes: a kubelet of a new minor restarts all static pods a second or two later, when its Node
             // already shows Ready.
@@ -118,6 +121,17 @@ impl SimMachine {
         self.site.after(next, move || machine.report(generation));
     }
 
+    /// A kubelet that starts registers its Node if there is none.
+    fn register(&self) {
+        let kube = self.site.kube(&format!("kubelet/{}", self.name));
+        let missing = self.site.control_plane.is_available()
+            && kube.get(&format!("/api/v1/nodes/{}", self.name)).is_ok_and(|node| node.is_none());
+        if missing {
+            let created = kube.create("/api/v1/nodes", &self.node_object());
+            debug_assert!(created.is_ok(), "{created:?}");
+        }
+    }
+
     /// The first report of a machine that is new in the cluster.
     pub fn begin_reporting(self: &Arc<Self>) {
         let generation = self.state().kubelet.generation;
@@ -133,6 +147,24 @@ impl SimMachine {
             state.timing.share(whole)
         };
         self.site.after(first, move || machine.report(generation));
+    }
+
+    /// The Node as a kubelet registers it.
+    pub fn node_object(&self) -> Value {
+        let mut labels = json!({
+            "kubernetes.io/arch": "amd64", "kubernetes.io/hostname": self.name, "kubernetes.io/os": "linux",
+        });
+        let mut spec = json!({"podCIDR": "10.244.0.0/24"});
+        match self.role {
+            NodeRole::ControlPlane => {
+                labels["node-role.kubernetes.io/control-plane"] = json!("");
+                spec["taints"] = json!([{"key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule"}]);
+            }
+            NodeRole::Worker => {}
+        }
+        json!({
+            "apiVersion": "v1", "kind": "Node", "metadata": {"name": self.name, "labels": labels}, "spec": spec,
+        })
     }
 
     /// What the kubelet says about its Node.

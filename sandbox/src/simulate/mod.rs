@@ -8,10 +8,11 @@
 //! A schedule is a seed and a list of faults; it always gives the same run. A violation is told with the schedule that shows it.
 
 use crate::machine::fault::{Component, Fault, Wrong};
-use crate::world::{self, Outcome, Speed, Upgrade, Violation, World, WorldConfig, WorldError, Writes};
+use crate::world::{self, Guard, Outcome, Speed, Upgrade, Violation, World, WorldConfig, WorldError, Writes};
 use chrono::TimeDelta;
 use cupcake_crds::values::{Concurrency, KubeVersion};
 use cupcake_engine::clock::Timestamp;
+use std::collections::BTreeSet;
 use std::fmt;
 
 /// Faults of a random schedule, at most.
@@ -34,6 +35,8 @@ pub struct Settings {
     pub start: Timestamp,
     /// Replicas of the operator.
     pub operators: u32,
+    /// Fences that are left out.
+    pub without: BTreeSet<Guard>,
 }
 
 /// One run: what fixes its draws, and what goes wrong in it.
@@ -96,6 +99,7 @@ fn begin(settings: &Settings, schedule: &Schedule, keep_lines: bool) -> Result<W
         seed: schedule.seed,
         operators: settings.operators,
         faults: schedule.faults.clone(),
+        without: settings.without.clone(),
         judged: true,
         keep_lines,
         ..WorldConfig::new(settings.from, settings.start)
@@ -171,6 +175,7 @@ mod tests {
             to: KubeVersion::new(1, 34, 4),
             start: Timestamp::from_timestamp(1_790_000_000, 0).unwrap(),
             operators: 2,
+            without: BTreeSet::new(),
         }
     }
 
@@ -200,6 +205,6 @@ mod tests {
                 assert!(fault.wrong.fits(fault.component) && fault.write <= writes.by(fault.component), "{fault}");
             }
         }
-        assert_eq!(singles(writes).len(), 10 * 9 + 5 * 9 + 7 * 8);
+        assert_eq!(singles(writes).len(), 10 * 14 + 5 * 17 + 7 * 10);
     }
 }

@@ -1,4 +1,4 @@
-//! A cluster as kubeadm makes it: nodes, static pods, addons, configuration, a small workload, and our own definitions.
+//! A cluster as kubeadm makes it: nodes, static pods, addons, configuration, and a small workload.
 
 use super::config::WorldConfig;
 use crate::machine::kube::{Kube, Refused};
@@ -42,12 +42,8 @@ pub fn populate(
     machines: &BTreeMap<String, Arc<SimMachine>>,
 ) -> Result<(), Refused> {
     let admin = site.kube("kubeadm/init");
-    for definition in cupcake_crds::definitions() {
-        let definition = serde_json::to_value(definition).unwrap_or_default();
-        admin.create("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", &definition)?;
-    }
     for (name, machine) in machines {
-        admin.create("/api/v1/nodes", &node(name, machine))?;
+        admin.create("/api/v1/nodes", &machine.node_object())?;
         let status = machine.node_status(config.from, site.now());
         site.kube(&format!("kubelet/{name}")).merge(&format!("/api/v1/nodes/{name}/status"), &status)?;
         machine.begin_reporting();
@@ -63,23 +59,6 @@ pub fn populate(
     configuration(config, &admin)?;
     addons(&Images::of(config.from), &admin)?;
     workload(config, &admin)
-}
-
-fn node(name: &str, machine: &SimMachine) -> Value {
-    let mut labels = json!({
-        "kubernetes.io/arch": "amd64", "kubernetes.io/hostname": name, "kubernetes.io/os": "linux",
-    });
-    let mut spec = json!({"podCIDR": "10.244.0.0/24"});
-    match machine.role() {
-        NodeRole::ControlPlane => {
-            labels["node-role.kubernetes.io/control-plane"] = json!("");
-            spec["taints"] = json!([{"key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule"}]);
-        }
-        NodeRole::Worker => {}
-    }
-    json!({
-        "apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels}, "spec": spec,
-    })
 }
 
 fn configuration(config: &WorldConfig, admin: &Kube) -> Result<(), Refused> {

@@ -1,6 +1,7 @@
 //! The real operator, agents and runners, each started again when it ends or crashes.
 
 use super::drains::Drains;
+use super::skew::Skews;
 use super::wire::{Gate, client_name};
 use super::workloads::Workloads;
 use crate::api::Server;
@@ -13,6 +14,7 @@ use async_trait::async_trait;
 use chrono::TimeDelta;
 use cupcake_agent::AgentConfig;
 use cupcake_agent::runner_unit::{RunnerUnit, UnitError};
+use cupcake_engine::clock::{Clock, Timestamp};
 use cupcake_host::{RunnerConfig, RunnerEnd};
 use cupcake_operator::OperatorConfig;
 use cupcake_operator::lease::Timing;
@@ -30,6 +32,9 @@ const NAMESPACE: &str = "kube-system";
 /// As of Kubernetes' own controllers; renewing every second would be every other request of a run.
 const LEASE: Timing = Timing { lease_seconds: 15, retry_seconds: 5 };
 
+/// Number of the life of an agent's double: no agent lives as often.
+const DOUBLE: u64 = 1_000_000;
+
 /// How long it takes until a container that ended is started again, at least, in milliseconds.
 const RESTART_MILLISECONDS: i64 = 1_500;
 
@@ -41,9 +46,17 @@ pub(super) struct Components {
     pub(super) faults: FaultPlan,
     pub(super) drains: Arc<Drains>,
     pub(super) workloads: Arc<Workloads>,
+    /// How far the clocks of machines are off.
+    pub(super) skews: Skews,
+    /// Whether one lock of a runner keeps out the others.
+    pub(super) locks_hold: bool,
 }
 
 impl Components {
+    fn clock(&self, place: &str) -> Arc<dyn Clock> {
+        Arc::new(self.skews.clock(place, Arc::clone(&self.site.clock)))
+    }
+
     /// One life: polls the component until it ends or its life does, and drops it at once then. While it is stopped it is
     /// not polled.
     async fn live<T>(&self, life: &Life, component: impl Future<Output = T>) -> Option<T> {
@@ -95,7 +108,7 @@ impl Components {
                 Ok(registry) => {
                     let config = OperatorConfig {
                         client: self.server.client(client.as_str()),
-                        clock: Arc::clone(&self.site.clock),
+                        clock: self.clock(replica),
                         identity: self.identity(replica, number),
                         namespace: NAMESPACE.to_owned(),
                         timing: LEASE,
@@ -116,36 +129,44 @@ impl Components {
     /// Runs the agent of a machine, again and again; never ends.
     pub(super) async fn agent(self: Arc<Self>, machine: Arc<SimMachine>) {
         for number in 1u64.. {
-            let life = Life::new(Component::Agent, machine.name());
-            let client = client_name(Component::Agent, machine.name(), number);
-            self.gate.bind(&client, life.clone());
-            let config = AgentConfig {
-                node_name: machine.name().to_owned(),
-                client: self.server.client(client.as_str()),
-                disk: self.disk(&machine, life.clone()),
-                runner: Arc::new(Unit { machine: Arc::clone(&machine), life: life.clone() }),
-                clock: Arc::clone(&self.site.clock),
-                seed: derive(self.site.seed, &["agent", machine.name(), &number.to_string()]),
-            };
-            if let Some(Err(error)) = self.live(&life, cupcake_agent::run(config, CancellationToken::new())).await {
-                tracing::warn!(node = machine.name(), %error, "agent ended");
-            }
-            life.end();
+            self.agent_life(&machine, &Life::new(Component::Agent, machine.name()), number).await;
             self.wait_for_restart(machine.name(), number).await;
-            self.gate.forget(&client);
         }
+    }
+
+    /// Runs a second agent of a machine until then: a pod that was replaced before it had ended.
+    pub(super) async fn double(self: Arc<Self>, machine: Arc<SimMachine>, until: Timestamp) {
+        let life = Life::new(Component::Agent, machine.name());
+        tokio::select! {
+            biased;
+            () = self.site.clock.sleep_until(until) => life.end(),
+            () = self.agent_life(&machine, &life, DOUBLE) => {}
+        }
+    }
+
+    async fn agent_life(&self, machine: &Arc<SimMachine>, life: &Life, number: u64) {
+        let client = client_name(Component::Agent, machine.name(), number);
+        self.gate.bind(&client, life.clone());
+        let config = AgentConfig {
+            node_name: machine.name().to_owned(),
+            client: self.server.client(client.as_str()),
+            disk: self.disk(machine, life.clone()),
+            runner: Arc::new(Unit { machine: Arc::clone(machine), life: life.clone() }),
+            clock: self.clock(machine.name()),
+            seed: derive(self.site.seed, &["agent", machine.name(), &number.to_string()]),
+        };
+        if let Some(Err(error)) = self.live(life, cupcake_agent::run(config, CancellationToken::new())).await {
+            tracing::warn!(node = machine.name(), %error, "agent ended");
+        }
+        life.end();
+        self.gate.forget(&client);
     }
 
     fn disk(&self, machine: &SimMachine, life: Life) -> SharedDisk {
         let store = Arc::clone(machine.disk());
-        Arc::new(SimDisk::new(
-            machine.name(),
-            store,
-            life,
-            self.faults.clone(),
-            self.site.ledger.clone(),
-            mailbox::FOLDER,
-        ))
+        let (faults, ledger) = (self.faults.clone(), self.site.ledger.clone());
+        let disk = SimDisk::new(machine.name(), store, life, faults, ledger, mailbox::FOLDER);
+        Arc::new(if self.locks_hold { disk } else { disk.without_locks() })
     }
 
     /// What the runner's unit runs on every machine. `spawn` gets each runner as a task.
@@ -166,7 +187,7 @@ impl Components {
                 host: Arc::new(SimHost::new(Arc::clone(&machine), life.clone())),
                 disk: self.disk(&machine, life.clone()),
             },
-            clock: Arc::clone(&self.site.clock),
+            clock: self.clock(machine.name()),
             node_name: Some(machine.name().to_owned()),
             // The machine's unit is enabled as long as it did not finish.
             boot: None,

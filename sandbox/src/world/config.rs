@@ -1,8 +1,10 @@
 //! What a sandbox is made of.
 
+use super::guards::Guard;
 use crate::machine::fault::Fault;
 use cupcake_crds::values::{Concurrency, KubeVersion};
 use cupcake_engine::clock::Timestamp;
+use std::collections::BTreeSet;
 
 /// How fast virtual time goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +51,8 @@ pub struct WorldConfig {
     pub judged: bool,
     /// What goes wrong, and when.
     pub faults: Vec<Fault>,
+    /// Fences that are left out, to show what they are for.
+    pub without: BTreeSet<Guard>,
     /// Whether the transcript keeps its lines for reading.
     pub keep_lines: bool,
 }
@@ -68,6 +72,7 @@ impl WorldConfig {
             operators: 1,
             judged: false,
             faults: Vec::new(),
+            without: BTreeSet::new(),
             keep_lines: false,
         }
     }

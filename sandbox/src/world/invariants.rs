@@ -18,6 +18,7 @@ use cupcake_crds::{CORDONED_BY_ANNOTATION, GROUP, NodeTask, UpgradePlan, Upgrade
 use cupcake_engine::clock::Timestamp;
 use cupcake_engine::cursor::{Cursor, VertexState};
 use cupcake_engine::dag::Dag;
+use cupcake_engine::names::VertexName;
 use cupcake_engine::plan::Plan;
 use cupcake_operator::adapters::kube_store::cursor_of;
 use serde::Serialize;
@@ -142,6 +143,7 @@ impl Invariants {
         let before = self.lock().cursors.insert(uid, cursor.clone());
         if let Some(before) = before {
             found.extend(went_back(&dag, &before, &cursor).map(|what| ("I5", format!("{name}: {what}"))));
+            found.extend(begun_against_will(&dag, &before, &cursor).map(|what| ("I2", format!("{name}: {what}"))));
         }
         found
     }
@@ -224,6 +226,18 @@ fn went_back(dag: &Dag, before: &Cursor, after: &Cursor) -> Option<String> {
         let undone = matches!(was, VertexState::Succeeded { .. }) && is != was;
         (undone || is.attempts() < was.attempts()).then(|| format!("{} went from {was:?} to {is:?}", vertex.name))
     })
+}
+
+/// A vertex that began although a pause or a cancel was acknowledged before. Guards (they give nodes back) may.
+fn begun_against_will(dag: &Dag, before: &Cursor, after: &Cursor) -> Option<String> {
+    let paused = before.is_paused() && after.is_paused();
+    if !paused && !before.is_cancelling() {
+        return None;
+    }
+    let begun = |cursor: &Cursor, name: &VertexName| cursor.state(name).map_or(0, |state| state.attempts());
+    let against = dag.vertices().iter().filter(|vertex| vertex.guard.is_none());
+    let name = against.map(|vertex| &vertex.name).find(|name| begun(after, name) > begun(before, name))?;
+    Some(format!("{name} began after the {} was acknowledged", if paused { "pause" } else { "cancel" }))
 }
 
 fn skewed(node: &str, kubelet: KubeVersion, oldest: KubeVersion) -> Option<String> {

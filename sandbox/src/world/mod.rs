@@ -15,21 +15,25 @@ mod clock;
 mod components;
 mod config;
 mod drains;
+mod faults;
+mod guards;
 mod invariants;
 mod outcome;
 mod pods;
+mod skew;
 mod wire;
 mod workloads;
 
 pub use clock::VirtualClock;
 pub use config::{CONTROL_PLANES_MAX, OPERATORS_MAX, SPEED_WATCHED, Speed, Upgrade, WORKERS_MAX, WorldConfig};
+pub use guards::{Guard, InvalidGuard};
 pub use invariants::Violation;
 pub use outcome::{NodeOutcome, Outcome, Writes};
 
-use crate::api::{Options, Server};
+use crate::api::{Definitions, Options, Server};
 use crate::machine::agenda::Agenda;
 use crate::machine::control_plane::ControlPlane;
-use crate::machine::fault::{AWAY_SECONDS, Component, DISK_FULL_SECONDS, FaultPlan, Wrong};
+use crate::machine::fault::{Component, FaultPlan};
 use crate::machine::kube::Refused;
 use crate::machine::ledger::{EffectRecord, Ledger};
 use crate::machine::releases::Repositories;
@@ -42,9 +46,12 @@ use cupcake_crds::values::{KubeVersion, NodeRole};
 use cupcake_crds::{GROUP, VERSION};
 use cupcake_engine::clock::{Clock, Timestamp};
 use drains::Drains;
+use faults::Hands;
+use futures::future::BoxFuture;
 use invariants::Invariants;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use skew::Skews;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -100,7 +107,14 @@ impl World {
             Speed::Times(times) => times,
         };
         let clock: Arc<dyn Clock> = Arc::new(VirtualClock::starting_at(config.start, speed));
-        let options = Options { seed: config.seed, version: config.from.with_v(), ..Options::default() };
+        let options = Options {
+            seed: config.seed,
+            version: config.from.with_v(),
+            // Worlds are judged by the thousand, and no program of ours reads them.
+            managed_fields: !config.judged,
+            leniency: guards::leniency(&config.without),
+            ..Options::default()
+        };
         let server = Server::with_options(Arc::clone(&clock), options);
         let transcript = if config.keep_lines { Transcript::keeping_lines() } else { Transcript::default() };
         let ledger = Ledger::new(Arc::clone(&clock), transcript.clone());
@@ -128,6 +142,7 @@ impl World {
             invariants: OnceLock::new(),
         });
         server.observe(Arc::new(Arc::clone(&ear)));
+        server.define(&definitions(&config.without));
         let machines = machines(&config, &site);
         if config.judged {
             let roles = machines.iter().map(|(name, machine)| (name.clone(), machine.role())).collect();
@@ -137,7 +152,6 @@ impl World {
         *ear.workloads.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&workloads));
         populate(&config, &site, &machines)?;
         let faults = FaultPlan::planned(&config.faults);
-        faults.on_world(on_world(&site, &server, &machines));
         let gate = Arc::new(Gate { site: Arc::clone(&site), faults: faults.clone(), clients: Mutex::default() });
         server.inject(Arc::clone(&gate) as Arc<dyn crate::api::Faults>);
         let components = Arc::new(Components {
@@ -147,21 +161,18 @@ impl World {
             faults: faults.clone(),
             drains,
             workloads,
+            skews: Skews::default(),
+            locks_hold: !config.without.contains(&Guard::RunnerLock),
         });
-        Ok(Self { config, server, site, machines, faults, transcript, ear, components, tasks: Arc::default() })
+        let tasks = Arc::default();
+        let hands = Hands::new(&components, &machines, spawner(&tasks));
+        faults.on_world(move |wrong, place| hands.carry_out(wrong, place));
+        Ok(Self { config, server, site, machines, faults, transcript, ear, components, tasks })
     }
 
     /// Starts the cluster, the operator and the agents.
     pub fn start(&self) {
-        let weak = Arc::downgrade(&self.tasks);
-        let program = self.components.runner_program(move |runner| {
-            if let Some(tasks) = weak.upgrade() {
-                let mut tasks = tasks.lock().unwrap_or_else(PoisonError::into_inner);
-                // Those that ended make room.
-                while tasks.try_join_next().is_some() {}
-                tasks.spawn(runner);
-            }
-        });
+        let program = self.components.runner_program(spawner(&self.tasks));
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         let (agenda, clock) = (self.site.agenda.clone(), Arc::clone(&self.site.clock));
         tasks.spawn(async move { agenda.run(clock).await });
@@ -332,6 +343,30 @@ impl Drop for World {
     }
 }
 
+/// Lets a task live as long as the world does.
+type Spawner = Box<dyn Fn(BoxFuture<'static, ()>) + Send + Sync>;
+
+fn spawner(tasks: &Arc<Mutex<JoinSet<()>>>) -> Spawner {
+    let weak = Arc::downgrade(tasks);
+    Box::new(move |task| {
+        if let Some(tasks) = weak.upgrade() {
+            let mut tasks = tasks.lock().unwrap_or_else(PoisonError::into_inner);
+            // Those that ended make room.
+            while tasks.try_join_next().is_some() {}
+            tasks.spawn(task);
+        }
+    })
+}
+
+/// Our definitions: made ready once for all worlds that leave no guard out.
+fn definitions(without: &BTreeSet<Guard>) -> Definitions {
+    static WHOLE: OnceLock<Definitions> = OnceLock::new();
+    if without.is_empty() {
+        return WHOLE.get_or_init(|| guards::definitions(without)).clone();
+    }
+    guards::definitions(without)
+}
+
 fn check(config: &WorldConfig) -> Result<(), WorldError> {
     if !(1..=CONTROL_PLANES_MAX).contains(&config.control_planes) {
         return Err(WorldError::Config(format!("a cluster has 1 to {CONTROL_PLANES_MAX} control-plane nodes")));
@@ -343,51 +378,6 @@ fn check(config: &WorldConfig) -> Result<(), WorldError> {
         return Err(WorldError::Config(format!("a sandbox has 1 to {OPERATORS_MAX} operators")));
     }
     Ok(())
-}
-
-/// Carries out what goes wrong with more than one component, right after the write that it falls on.
-fn on_world(
-    site: &Arc<Site>,
-    server: &Server,
-    machines: &BTreeMap<String, Arc<SimMachine>>,
-) -> impl Fn(Wrong, &str) + Send + Sync + 'static {
-    let (weak, server, machines) = (Arc::downgrade(site), server.clone(), machines.clone());
-    move |wrong, place| {
-        let Some(site) = weak.upgrade() else { return };
-        let (now, machine) = (site.now(), machines.get(place).cloned());
-        let (server, later) = (server.clone(), Arc::clone(&site));
-        match wrong {
-            Wrong::ApiAway => site.agenda.at(now, move || {
-                later.control_plane.cut_off(true);
-                server.close_watches();
-                let back = Arc::clone(&later);
-                later.after(TimeDelta::seconds(AWAY_SECONDS), move || back.control_plane.cut_off(false));
-            }),
-            Wrong::WatchesLost => site.agenda.at(now, move || {
-                server.compact();
-                server.close_watches();
-            }),
-            Wrong::PowerCut => {
-                if let Some(machine) = machine {
-                    site.agenda.at(now, move || machine.power_cycle());
-                }
-            }
-            Wrong::DiskFull => {
-                if let Some(machine) = machine {
-                    machine.disk().fill(true);
-                    site.after(TimeDelta::seconds(DISK_FULL_SECONDS), move || machine.disk().fill(false));
-                }
-            }
-            Wrong::Before
-            | Wrong::After
-            | Wrong::Torn
-            | Wrong::ReplyLost
-            | Wrong::Refused
-            | Wrong::Busy
-            | Wrong::TimedOut
-            | Wrong::Stopped => {}
-        }
-    }
 }
 
 /// Whether nothing more will happen to a DirectUpdate until a person acts.

@@ -107,6 +107,11 @@ fn timed_out() -> Failure {
     Failure::new(http::StatusCode::GATEWAY_TIMEOUT, "Timeout", message)
 }
 
+/// What an API server says while etcd elects a leader.
+fn no_leader() -> Failure {
+    Failure::new(http::StatusCode::INTERNAL_SERVER_ERROR, "InternalError", "etcdserver: leader changed")
+}
+
 /// Whether a write counts as one of its component's: Leases and Events do not.
 fn counts(request: &RequestInfo) -> bool {
     let bookkeeping = |target: &Target| {
@@ -126,6 +131,9 @@ impl Faults for Gate {
         }
         if request.client != PEOPLE && !self.control_plane().is_available() {
             return Fault::Refuse;
+        }
+        if request.client != PEOPLE && self.control_plane().is_electing(self.site.now()) {
+            return Fault::Reject(no_leader());
         }
         let Some(life) = life.filter(|_| counts(request)) else {
             return Fault::None;
@@ -155,7 +163,21 @@ impl Faults for Gate {
                 // On its way: it arrives when its sender is looked at again.
                 Fault::Delay(std::time::Duration::from_millis(1))
             }
-            Some(Wrong::ApiAway | Wrong::WatchesLost | Wrong::PowerCut | Wrong::DiskFull) | None => Fault::None,
+            Some(Wrong::Election) => Fault::Reject(no_leader()),
+            Some(
+                Wrong::ApiAway
+                | Wrong::WatchesLost
+                | Wrong::PowerCut
+                | Wrong::DiskFull
+                | Wrong::WatchesLate
+                | Wrong::ClockJump
+                | Wrong::NodeDeleted
+                | Wrong::Doubled
+                | Wrong::StaleOrder
+                | Wrong::Paused
+                | Wrong::Cancelled,
+            )
+            | None => Fault::None,
         }
     }
 

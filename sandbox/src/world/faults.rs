@@ -1,0 +1,152 @@
+//! Carries out faults that concern more than the one write that they fall on.
+
+use super::Spawner;
+use super::components::Components;
+use crate::api::Server;
+use crate::machine::fault::{
+    AWAY_SECONDS, CLOCK_AHEAD_SECONDS, CLOCK_WRONG_SECONDS, DISK_FULL_SECONDS, DOUBLED_SECONDS, ELECTION_SECONDS,
+    PAUSED_SECONDS, WATCHES_LATE_SECONDS, Wrong,
+};
+use crate::machine::{SimMachine, Site};
+use chrono::TimeDelta;
+use cupcake_crds::{GROUP, PAUSED_ANNOTATION, VERSION};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Weak};
+
+/// What faults reach. Holds its world by weak references, for the world holds it.
+pub(super) struct Hands {
+    site: Weak<Site>,
+    server: Server,
+    machines: BTreeMap<String, Arc<SimMachine>>,
+    components: Weak<Components>,
+    spawner: Spawner,
+}
+
+impl Hands {
+    pub(super) fn new(
+        components: &Arc<Components>,
+        machines: &BTreeMap<String, Arc<SimMachine>>,
+        spawner: Spawner,
+    ) -> Self {
+        Self {
+            site: Arc::downgrade(&components.site),
+            server: components.server.clone(),
+            machines: machines.clone(),
+            components: Arc::downgrade(components),
+            spawner,
+        }
+    }
+
+    /// Does what goes wrong at a place: a node's name, or a replica of the operator. Whatever looks at the store or writes to it
+    /// happens right after the request that is under way.
+    pub(super) fn carry_out(&self, wrong: Wrong, place: &str) {
+        let (Some(site), Some(components)) = (self.site.upgrade(), self.components.upgrade()) else {
+            return;
+        };
+        let (now, server, later) = (site.now(), self.server.clone(), Arc::clone(&site));
+        let span = |seconds| TimeDelta::seconds(seconds);
+        let machine = self.machines.get(place).cloned();
+        match wrong {
+            Wrong::ApiAway => site.agenda.at(now, move || {
+                later.control_plane.cut_off(true);
+                server.close_watches();
+                let back = Arc::clone(&later);
+                later.after(span(AWAY_SECONDS), move || back.control_plane.cut_off(false));
+            }),
+            Wrong::WatchesLost => site.agenda.at(now, move || {
+                server.compact();
+                server.close_watches();
+            }),
+            Wrong::WatchesLate => {
+                server.hold_watches(true);
+                site.after(span(WATCHES_LATE_SECONDS), move || server.hold_watches(false));
+            }
+            Wrong::Election => site.control_plane.elect_until(now + span(ELECTION_SECONDS)),
+            Wrong::PowerCut => {
+                if let Some(machine) = machine {
+                    site.agenda.at(now, move || machine.power_cycle());
+                }
+            }
+            Wrong::DiskFull => {
+                if let Some(machine) = machine {
+                    machine.disk().fill(true);
+                    site.after(span(DISK_FULL_SECONDS), move || machine.disk().fill(false));
+                }
+            }
+            Wrong::ClockJump => {
+                let (skews, place) = (components.skews.clone(), place.to_owned());
+                skews.set(&place, span(CLOCK_AHEAD_SECONDS));
+                site.after(span(CLOCK_WRONG_SECONDS), move || skews.set(&place, TimeDelta::zero()));
+            }
+            Wrong::NodeDeleted => {
+                let place = place.to_owned();
+                site.agenda.at(now, move || delete_node(&later, &server, &place));
+            }
+            Wrong::Doubled => {
+                if let Some(machine) = machine {
+                    (self.spawner)(Box::pin(components.double(machine, now + span(DOUBLED_SECONDS))));
+                }
+            }
+            Wrong::StaleOrder => {
+                let place = place.to_owned();
+                site.agenda.at(now, move || order_as_an_old_leader(&later, &server, &place));
+            }
+            Wrong::Paused => site.agenda.at(now, move || {
+                ask(&later, &server, &json!({"metadata": {"annotations": {PAUSED_ANNOTATION: "true"}}}));
+                let back = Arc::clone(&later);
+                later.after(span(PAUSED_SECONDS), move || {
+                    ask(&back, &server, &json!({"metadata": {"annotations": {PAUSED_ANNOTATION: null}}}));
+                });
+            }),
+            Wrong::Cancelled => site.agenda.at(now, move || {
+                ask(&later, &server, &json!({"spec": {"control": {"cancel": {"requestId": "simulated"}}}}));
+            }),
+            Wrong::Before
+            | Wrong::After
+            | Wrong::Torn
+            | Wrong::ReplyLost
+            | Wrong::Refused
+            | Wrong::Busy
+            | Wrong::TimedOut
+            | Wrong::Stopped => {}
+        }
+    }
+}
+
+/// A person asks something of every update.
+fn ask(site: &Site, server: &Server, change: &Value) {
+    for update in server.list(GROUP, "directupdates") {
+        let path = format!("/apis/{GROUP}/{VERSION}/directupdates/{}", update.name());
+        // An update that is over refuses what is asked of it; that is its right.
+        let _refused = site.kube("user").merge(&path, change);
+    }
+}
+
+/// A person deletes a Node; the garbage collector of pods and the kubelet do what they do then.
+fn delete_node(site: &Site, server: &Server, name: &str) {
+    let Some(node) = server.get("", "nodes", "", name) else { return };
+    let _gone = site.kube("user").delete_now(&format!("/api/v1/nodes/{name}"), node.uid());
+    for pod in server.list("", "pods").iter().filter(|pod| pod.value()["spec"]["nodeName"] == name) {
+        let path = format!("/api/v1/namespaces/{}/pods/{}", pod.namespace(), pod.name());
+        let _gone = site.kube("kube-controller-manager").delete_now(&path, pod.uid());
+    }
+}
+
+/// Somebody writes an order under the epoch before the present one, as a leader would who slept through its own end.
+fn order_as_an_old_leader(site: &Site, server: &Server, node: &str) {
+    let Some(task) = server.get(GROUP, "nodetasks", "", node) else { return };
+    let mut task = task.value().clone();
+    let Some(epoch) = task["spec"]["epoch"].as_u64().filter(|epoch| *epoch > 0) else { return };
+    if !task["spec"]["order"].is_object() {
+        return;
+    }
+    let attempt = task["spec"]["order"]["key"]["attempt"].as_u64().unwrap_or_default();
+    let order = &mut task["spec"]["order"];
+    order["key"]["attempt"] = json!(attempt + 1);
+    order["epoch"] = json!(epoch - 1);
+    order["proceed"] = json!(false);
+    order["stop"] = json!(false);
+    task["spec"]["epoch"] = json!(epoch - 1);
+    let _refused = site.kube("operator/old").replace(&format!("/apis/{GROUP}/{VERSION}/nodetasks/{node}"), &task);
+}
