@@ -62,6 +62,7 @@ const ROUNDS_MAX: usize = 2;
 /// The lease as this replica saw it last.
 #[derive(Debug, Clone, Default)]
 pub struct Seen {
+    uid: Option<String>,
     resource_version: Option<String>,
     holder: Option<String>,
     /// When this replica first saw that renewal, by its own clock: the holder's clock proves nothing.
@@ -182,6 +183,11 @@ impl LeaseLock {
         Ok(Standing::Unknown)
     }
 
+    /// Takes note of an epoch that stands somewhere: the next one that this replica takes is greater.
+    pub fn knows_of(&mut self, epoch: Epoch) {
+        self.seen.epoch = self.seen.epoch.max(epoch.0);
+    }
+
     /// Waits until another attempt is worth its request: the lease was released or deleted, its holder was silent for its whole
     /// duration by this replica's own clock, or nothing is known of it any more. Cancel-safe.
     pub async fn chance(&mut self, clock: &dyn Clock) {
@@ -294,6 +300,7 @@ impl LeaseLock {
         let epoch = annotations.and_then(|all| all.get(EPOCH_ANNOTATION)).and_then(|text| text.parse().ok());
         let unchanged = self.seen.renewed == renewed && self.seen.holder == spec.holder_identity;
         self.seen = Seen {
+            uid: lease.metadata.uid.clone(),
             resource_version: lease.metadata.resource_version.clone(),
             holder: spec.holder_identity,
             observed: if unchanged { self.seen.observed.or(Some(now)) } else { Some(now) },
@@ -310,6 +317,9 @@ impl LeaseLock {
         Lease {
             metadata: ObjectMeta {
                 name: Some(LEASE_NAME.to_owned()),
+                // An API server creates a Lease by PUT where there is none, whatever resourceVersion it carries: without the UID,
+                // a holder that slept would bring back a lease that was deleted, with its own epoch, which is past.
+                uid: self.seen.uid.clone(),
                 resource_version: self.seen.resource_version.clone(),
                 annotations: Some(BTreeMap::from([(EPOCH_ANNOTATION.to_owned(), epoch.to_string())])),
                 ..ObjectMeta::default()
