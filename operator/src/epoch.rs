@@ -19,29 +19,44 @@ const STAMPS_AT_ONCE_MAX: usize = 16;
 
 /// The highest epoch that any run or task carries; 0 where none does.
 pub async fn highest(client: &kube::Client) -> Result<Epoch, kube::Error> {
-    let runs: Api<DeserializeGuard<UpgradeRun>> = Api::all(client.clone());
-    let runs = runs.list(&ListParams::default()).await?.items.into_iter().filter_map(|run| run.0.ok());
-    let of_runs = runs.filter_map(|run| run.status?.epoch).max();
-    let tasks: Api<DeserializeGuard<NodeTask>> = Api::all(client.clone());
-    let tasks = tasks.list(&ListParams::default()).await?.items.into_iter().filter_map(|task| task.0.ok());
-    let of_tasks =
-        tasks.map(|task| task.spec.order.map_or(task.spec.epoch, |order| order.epoch.max(task.spec.epoch))).max();
+    let of_runs = runs(client).await?.iter().map(of_run).max();
+    let of_tasks = tasks(client).await?.iter().map(of_task).max();
     Ok(Epoch(of_runs.max(of_tasks).unwrap_or(0)))
+}
+
+async fn runs(client: &kube::Client) -> Result<Vec<UpgradeRun>, kube::Error> {
+    let api: Api<DeserializeGuard<UpgradeRun>> = Api::all(client.clone());
+    Ok(api.list(&ListParams::default()).await?.items.into_iter().filter_map(|run| run.0.ok()).collect())
+}
+
+fn of_run(run: &UpgradeRun) -> u64 {
+    run.status.as_ref().and_then(|status| status.epoch).unwrap_or(0)
+}
+
+async fn tasks(client: &kube::Client) -> Result<Vec<NodeTask>, kube::Error> {
+    let api: Api<DeserializeGuard<NodeTask>> = Api::all(client.clone());
+    Ok(api.list(&ListParams::default()).await?.items.into_iter().filter_map(|task| task.0.ok()).collect())
+}
+
+fn of_task(task: &NodeTask) -> u64 {
+    task.spec.order.as_ref().map_or(task.spec.epoch, |order| order.epoch.max(task.spec.epoch))
 }
 
 /// Stamps `epoch` into every unfinished run, into the task of every node with an order under way, and into that of every node to
 /// which a vertex under way may still give one: a leader that was stopped on its way there finds the task changed.
-pub async fn stamp(operator: &Operator, epoch: Epoch) -> Result<(), kube::Error> {
-    let runs: Api<DeserializeGuard<UpgradeRun>> = Api::all(operator.client.clone());
-    let runs = runs.list(&ListParams::default()).await?.items.into_iter().filter_map(|run| run.0.ok());
+///
+/// Gives the highest epoch that it found: where that is greater than `epoch`, its leader is not the last one.
+pub async fn stamp(operator: &Operator, epoch: Epoch) -> Result<Epoch, kube::Error> {
+    let runs = runs(&operator.client).await?;
+    let of_runs = runs.iter().map(of_run).max();
     let meant: Vec<BTreeSet<String>> =
         stream::iter(runs).map(|run| stamp_run(operator, epoch, run)).buffered(STAMPS_AT_ONCE_MAX).collect().await;
     let meant: BTreeSet<String> = meant.into_iter().flatten().collect();
-    let tasks: Api<DeserializeGuard<NodeTask>> = Api::all(operator.client.clone());
-    let tasks = tasks.list(&ListParams::default()).await?.items.into_iter().filter_map(|task| task.0.ok());
-    let stamps = tasks.map(|task| stamp_task(operator, epoch, task, &meant));
+    let tasks = tasks(&operator.client).await?;
+    let of_tasks = tasks.iter().map(of_task).max();
+    let stamps = tasks.into_iter().map(|task| stamp_task(operator, epoch, task, &meant));
     stream::iter(stamps).for_each_concurrent(STAMPS_AT_ONCE_MAX, |stamp| stamp).await;
-    Ok(())
+    Ok(Epoch(of_runs.max(of_tasks).unwrap_or(0)))
 }
 
 /// Stamps one run if it is unfinished; gives the nodes to which its vertices under way may give orders.

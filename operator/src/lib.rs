@@ -32,6 +32,7 @@ use cupcake_engine::names::Epoch;
 use cupcake_engine::registry::{RegistryError, StepRegistry};
 use cupcake_engine::tick::Engine;
 use cupcake_steps::ports::cluster::{Cluster, ClusterPorts};
+use leader::Ended;
 use lease::{LeaseLock, Standing, Timing};
 use metrics::Metrics;
 use std::sync::Arc;
@@ -76,8 +77,8 @@ pub struct Operator {
 /// Runs a replica until `shutdown`: competes for the lease, and leads while it holds it.
 ///
 /// # Guarantees
-/// Losing the lease stops ticking and goes on competing; no failure of the API server ends it, nor does a leader's loop that
-/// ends. On `shutdown` what is under way is recorded, then the lease is released.
+/// Losing the lease stops ticking and goes on competing; no failure of the API server ends it. A leader that
+/// meets a greater epoch than its own stops, and takes one above it if nobody leads under that. On `shutdown` what is under way is recorded, then the lease is released.
 ///
 /// # Panics
 /// Only where a reconcile does: the panic ends the whole process, lease and all, and whoever restarts it decides about it.
@@ -113,7 +114,7 @@ pub async fn run(config: OperatorConfig, shutdown: CancellationToken) {
                 leading.await;
                 end
             }
-            () = &mut leading => End::LoopEnded,
+            Ended::Outdated { by } = &mut leading => End::Outdated { by },
         };
         metrics.leads(false);
         match end {
@@ -122,9 +123,11 @@ pub async fn run(config: OperatorConfig, shutdown: CancellationToken) {
                 tracing::warn!(%epoch, "lease lost; competing again");
                 continue;
             }
-            End::LoopEnded => {
-                tracing::error!(%epoch, "the leader's loop ended; competing again");
-                clock.sleep_until(clock.now() + timing.retry()).await;
+            // If another replica leads under it, the next attempt says so; if nobody does, this one must go above it.
+            End::Outdated { by } => {
+                tracing::warn!(%epoch, %by, "a greater epoch stands already; competing again");
+                lock.knows_of(by);
+                continue;
             }
         }
         release(&mut lock, epoch, clock.as_ref(), timing).await;
@@ -173,8 +176,11 @@ enum End {
     Shutdown,
     /// Another replica holds the lease, or may by now.
     Lost,
-    /// What must not happen: it stopped leading by itself.
-    LoopEnded,
+    /// It met a greater epoch.
+    Outdated {
+        /// That one.
+        by: Epoch,
+    },
 }
 
 /// Renews the lease until it is lost or the replica is told to stop.
