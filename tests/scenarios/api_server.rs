@@ -32,7 +32,7 @@ pub(crate) struct ApiServer {
 
 impl ApiServer {
     /// Starts one, or says why the tier is skipped.
-    fn start(name: &str) -> Option<Self> {
+    pub(crate) fn start(name: &str) -> Option<Self> {
         let dir = std::env::temp_dir().join(format!("cupcake-api-{name}-{}", std::process::id()));
         let named = std::env::var_os("CUPCAKE_KUBE_APISERVER").is_some();
         let go = Command::new("go").arg("version").output().is_ok_and(|output| output.status.success());
@@ -73,7 +73,7 @@ impl Drop for ApiServer {
     }
 }
 
-async fn client_of(kubeconfig: &Path) -> kube::Client {
+pub(crate) async fn client_of(kubeconfig: &Path) -> kube::Client {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let kubeconfig = kube::config::Kubeconfig::read_from(kubeconfig).unwrap();
     let mut config =
@@ -142,11 +142,12 @@ pub(crate) async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Opt
 
 /// A cluster of simulated machines on a real API server, with the agents running.
 pub(crate) struct Cluster {
+    /// First, so that nobody writes into the server's folder any more when that is removed.
+    _processes: Vec<Process>,
     pub(crate) server: ApiServer,
     pub(crate) client: kube::Client,
     kubeconfig: PathBuf,
     workers: u32,
-    _processes: Vec<Process>,
 }
 
 impl Cluster {

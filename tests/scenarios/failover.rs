@@ -13,14 +13,18 @@
     reason = "starts real processes, reads their files, and polls them by the wall clock up to a limit"
 )]
 
-use crate::api_server::{Cluster, Process, Write, eventually};
+use crate::api_server::{ApiServer, Cluster, Process, Write, client_of, eventually};
 use chrono::{TimeDelta, Utc};
 use cupcake_crds::NodeTask;
 use cupcake_crds::node_task::TaskState;
-use cupcake_operator::lease::LEASE_NAME;
+use cupcake_crds::values::Phase;
+use cupcake_engine::names::Epoch;
+use cupcake_operator::lease::{LEASE_NAME, LeaseLock, Standing, Timing};
+use cupcake_operator::process::SystemClock;
+use cupcake_tests::install_definitions;
 use futures::StreamExt;
 use k8s_openapi::api::coordination::v1::Lease;
-use kube::api::Api;
+use kube::api::{Api, DeleteParams, ListParams};
 use kube::runtime::watcher;
 use rustix::process::Signal;
 use std::collections::BTreeMap;
@@ -235,6 +239,50 @@ async fn a_leader_that_is_stopped_for_longer_than_its_lease_does_nothing_twice_w
     }
     println!("{} writes of {stops} stopped leaders were refused", refused.len());
     assert!(!refused.is_empty(), "no stop was in the middle of a write: the fence was not tried");
+    cluster.ends_right(TARGET).await;
+    println!("the whole upgrade took {:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn a_lease_that_was_deleted_is_not_brought_back_by_the_next_renewal_of_its_holder() {
+    let Some(server) = ApiServer::start("lease") else { return };
+    let client = client_of(&server.kubeconfig()).await;
+    install_definitions(&client).await.unwrap();
+    let leases: Api<Lease> = Api::namespaced(client.clone(), "kube-system");
+    eventually("the namespace", async || leases.list(&ListParams::default()).await.ok()).await;
+    let timing = Timing { lease_seconds: 5, retry_seconds: 1 };
+    let [mut slow, mut fast] = ["slow", "fast"].map(|name| LeaseLock::new(client.clone(), "kube-system", name, timing));
+    let holds = |epoch| Standing::Holds(Epoch(epoch));
+    let mine = eventually("the definitions", async || slow.attempt(None, Utc::now()).await.ok()).await;
+    assert_eq!(mine, holds(1));
+    assert_eq!(fast.attempt(None, Utc::now()).await.unwrap(), Standing::AnotherHolds);
+    let delete = async || leases.delete(LEASE_NAME, &DeleteParams::default()).await.unwrap();
+    delete().await;
+    fast.chance(&SystemClock).await;
+    assert_eq!(fast.attempt(None, Utc::now()).await.unwrap(), holds(2));
+    delete().await;
+    // It slept through all of that, and the epoch that it led under is past.
+    let renewed = slow.attempt(Some(Epoch(1)), Utc::now()).await.unwrap();
+    assert_ne!(renewed, holds(1));
+}
+
+#[tokio::test]
+async fn five_replicas_are_safe_while_somebody_deletes_their_lease_all_the_time() {
+    let Some(cluster) = Cluster::start("deleted", 2).await else { return };
+    let began = Instant::now();
+    let replicas = Replicas::start(&cluster, 5, 5);
+    replicas.leader().await;
+    cluster.apply(TARGET, 2).await;
+    let leases: Api<Lease> = Api::namespaced(cluster.client.clone(), "kube-system");
+    let mut deletions = 0;
+    let mut leaders = BTreeMap::new();
+    while !cluster.phase().await.0.is_some_and(Phase::is_final) && deletions < 60 {
+        *leaders.entry(replicas.leader().await).or_insert(0) += 1;
+        let _gone = leases.delete(LEASE_NAME, &DeleteParams::default()).await;
+        deletions += 1;
+        tokio::time::sleep(Duration::from_millis(1_300)).await;
+    }
+    println!("the lease was deleted {deletions} times; how often each replica held it: {leaders:?}");
     cluster.ends_right(TARGET).await;
     println!("the whole upgrade took {:?}", began.elapsed());
 }
