@@ -60,6 +60,18 @@ pub enum Next {
     Failed,
 }
 
+/// Why a leader's loop ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// It was told to stop.
+    Told,
+    /// It met a greater epoch than its own: whatever it does is refused from now on.
+    Outdated {
+        /// That one.
+        by: Epoch,
+    },
+}
+
 /// What one reconcile came to.
 pub struct Outcome {
     /// When to do it again.
@@ -68,12 +80,14 @@ pub struct Outcome {
     pub committed: Option<CommitId>,
     /// What people should hear of, published beside the next reconciles: no step waits for it.
     pub news: Option<(RunName, TickReport)>,
+    /// A greater epoch than the leader's own that it met.
+    pub outdated_by: Option<Epoch>,
 }
 
 impl Outcome {
     /// Nothing was committed.
     pub fn of(next: Next) -> Self {
-        Self { next, committed: None, news: None }
+        Self { next, committed: None, news: None, outdated_by: None }
     }
 }
 
@@ -92,18 +106,20 @@ struct Loop<'o> {
     unready: BTreeMap<String, Option<Timestamp>>,
 }
 
-/// Leads until told to stop. Resolves when nothing is under way any more.
-pub async fn lead(operator: &Operator, epoch: Epoch, stop: CancellationToken) {
+/// Leads until told to stop, or until a greater epoch is met. Resolves when nothing is under way any more.
+pub async fn lead(operator: &Operator, epoch: Epoch, stop: CancellationToken) -> Ended {
     let stamped = tokio::select! {
         biased;
-        () = stop.cancelled() => return,
+        () = stop.cancelled() => return Ended::Told,
         stamped = crate::epoch::stamp(operator, epoch) => stamped,
     };
-    if let Err(error) = stamped {
-        tracing::warn!(
+    match stamped {
+        Ok(highest) if highest > epoch => return Ended::Outdated { by: highest },
+        Ok(_) => {}
+        Err(error) => tracing::warn!(
             error = crate::error_chain(&error),
             "epoch not stamped everywhere; runs and tasks carry it with their next write"
-        );
+        ),
     }
     let mut state = Loop {
         operator,
@@ -117,7 +133,7 @@ pub async fn lead(operator: &Operator, epoch: Epoch, stop: CancellationToken) {
     };
     let mut under_way: FuturesUnordered<BoxFuture<'_, (Key, Outcome)>> = FuturesUnordered::new();
     let mut publishing: FuturesUnordered<BoxFuture<'_, ()>> = FuturesUnordered::new();
-    loop {
+    let ended = loop {
         let now = operator.clock.now();
         while state.watches.is_synced() && under_way.len() < WIDTH_MAX {
             let Some(key) = state.queue.take(now) else { break };
@@ -128,11 +144,14 @@ pub async fn lead(operator: &Operator, epoch: Epoch, stop: CancellationToken) {
         let wake = wake.unwrap_or(now + TimeDelta::seconds(RESYNC_SECONDS)).max(now);
         tokio::select! {
             biased;
-            () = stop.cancelled() => break,
+            () = stop.cancelled() => break Ended::Told,
             Some((key, mut outcome)) = under_way.next(), if !under_way.is_empty() => {
                 let news = outcome.news.take().filter(|_| publishing.len() < PUBLISHING_MAX);
                 if let Some((run, report)) = news {
                     publishing.push(Box::pin(async move { events::publish(operator, &run, &report).await }));
+                }
+                if let Some(by) = outcome.outdated_by {
+                    break Ended::Outdated { by };
                 }
                 state.finished(key, &outcome);
             }
@@ -144,7 +163,7 @@ pub async fn lead(operator: &Operator, epoch: Epoch, stop: CancellationToken) {
             }
             () = operator.clock.sleep_until(wake) => {}
         }
-    }
+    };
     // What was begun is brought to its record: a commit that is under way when the process ends would leave its successor guessing.
     let until = operator.clock.now() + TimeDelta::seconds(STOP_SECONDS_MAX);
     let drained = async {
@@ -156,6 +175,7 @@ pub async fn lead(operator: &Operator, epoch: Epoch, stop: CancellationToken) {
         () = drained => {}
         () = operator.clock.sleep_until(until) => {}
     }
+    ended
 }
 
 /// The reconcile, or its failure when it takes too long: a request that never gets its answer must not hold its key for ever.

@@ -27,13 +27,13 @@ pub mod watches;
 use adapters::cluster_ops::KubeClusterOps;
 use adapters::kube_store::KubeStore;
 use adapters::node_ops::KubeNodeOps;
-use chrono::TimeDelta;
-use cupcake_engine::clock::Clock;
+use cupcake_engine::clock::{Clock, Timestamp};
 use cupcake_engine::names::Epoch;
 use cupcake_engine::registry::{RegistryError, StepRegistry};
 use cupcake_engine::tick::Engine;
 use cupcake_steps::ports::cluster::{Cluster, ClusterPorts};
-use lease::{LeaseLock, Timing};
+use leader::Ended;
+use lease::{LeaseLock, Standing, Timing};
 use metrics::Metrics;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
@@ -77,8 +77,11 @@ pub struct Operator {
 /// Runs a replica until `shutdown`: competes for the lease, and leads while it holds it.
 ///
 /// # Guarantees
-/// Losing the lease stops ticking and goes on competing; no failure of the API server ends it. On `shutdown` what is under
-/// way is recorded, then the lease is released.
+/// Losing the lease stops ticking and goes on competing; no failure of the API server ends it. A leader that
+/// meets a greater epoch than its own stops, and takes one above it if nobody leads under that. On `shutdown` what is under way is recorded, then the lease is released.
+///
+/// # Panics
+/// Only where a reconcile does: the panic ends the whole process, lease and all, and whoever restarts it decides about it.
 pub async fn run(config: OperatorConfig, shutdown: CancellationToken) {
     let OperatorConfig { client, clock, identity, namespace, timing, registry, metrics } = config;
     let store = KubeStore::new(client.clone());
@@ -104,22 +107,44 @@ pub async fn run(config: OperatorConfig, shutdown: CancellationToken) {
         let leading = leader::lead(&operator, epoch, stop.clone());
         let holding = hold(&mut lock, epoch, clock.as_ref(), timing, &shutdown);
         let mut leading = std::pin::pin!(leading);
-        let lost = tokio::select! {
+        let end = tokio::select! {
             biased;
-            lost = holding => lost,
-            () = &mut leading => return,
+            end = holding => {
+                stop.cancel();
+                leading.await;
+                end
+            }
+            Ended::Outdated { by } = &mut leading => End::Outdated { by },
         };
         metrics.leads(false);
-        stop.cancel();
-        leading.await;
-        match lost {
-            Lost::Shutdown => {
-                if let Err(error) = lock.release(epoch, clock.now()).await {
-                    tracing::warn!(error = error_chain(&error), "lease not released; it expires by itself");
-                }
+        match end {
+            End::Shutdown => {}
+            End::Lost => {
+                tracing::warn!(%epoch, "lease lost; competing again");
+                continue;
             }
-            Lost::ToAnother => tracing::warn!(%epoch, "lease lost; competing again"),
+            // If another replica leads under it, the next attempt says so; if nobody does, this one must go above it.
+            End::Outdated { by } => {
+                tracing::warn!(%epoch, %by, "a greater epoch stands already; competing again");
+                lock.knows_of(by);
+                continue;
+            }
         }
+        release(&mut lock, epoch, clock.as_ref(), timing).await;
+    }
+}
+
+/// Gives the lease up, or lets it expire if that takes as long.
+async fn release(lock: &mut LeaseLock, epoch: Epoch, clock: &dyn Clock, timing: Timing) {
+    let now = clock.now();
+    let released = tokio::select! {
+        biased;
+        released = lock.release(epoch, now) => released,
+        () = clock.sleep_until(now + timing.lease()) => return,
+    };
+    match released {
+        Ok(()) => tracing::info!(%epoch, "lease released"),
+        Err(error) => tracing::warn!(error = error_chain(&error), "lease not released; it expires by itself"),
     }
 }
 
@@ -131,25 +156,31 @@ async fn acquire(
     shutdown: &CancellationToken,
 ) -> Option<Epoch> {
     loop {
-        match bounded_attempt(lock, None, clock, timing).await {
-            Some(Ok(Some(epoch))) => return Some(epoch),
-            Some(Ok(None)) => {}
+        match bounded_attempt(lock, None, clock, clock.now() + timing.lease()).await {
+            Some(Ok(Standing::Holds(epoch))) => return Some(epoch),
+            Some(Ok(Standing::AnotherHolds | Standing::Unknown)) => {}
             Some(Err(error)) => tracing::warn!(error = error_chain(&error), "lease not reached; trying again"),
             None => tracing::warn!("lease not reached in time; trying again"),
         }
-        let again = clock.now() + TimeDelta::seconds(i64::from(timing.retry_seconds.max(1)));
         tokio::select! {
             biased;
             () = shutdown.cancelled() => return None,
-            () = clock.sleep_until(again) => {}
+            () = lock.chance(clock) => {}
         }
     }
 }
 
 /// Why a replica no longer leads.
-enum Lost {
+enum End {
+    /// It was told to stop.
     Shutdown,
-    ToAnother,
+    /// Another replica holds the lease, or may by now.
+    Lost,
+    /// It met a greater epoch.
+    Outdated {
+        /// That one.
+        by: Epoch,
+    },
 }
 
 /// Renews the lease until it is lost or the replica is told to stop.
@@ -159,43 +190,44 @@ async fn hold(
     clock: &dyn Clock,
     timing: Timing,
     shutdown: &CancellationToken,
-) -> Lost {
+) -> End {
     let mut renewed = clock.now();
     loop {
-        let again = clock.now() + TimeDelta::seconds(i64::from(timing.retry_seconds.max(1)));
         tokio::select! {
             biased;
-            () = shutdown.cancelled() => return Lost::Shutdown,
-            () = clock.sleep_until(again) => {}
+            () = shutdown.cancelled() => return End::Shutdown,
+            () = clock.sleep_until(clock.now() + timing.retry()) => {}
         }
-        match bounded_attempt(lock, Some(epoch), clock, timing).await {
-            Some(Ok(Some(held))) if held == epoch => {
-                renewed = clock.now();
+        // Others count from when they see the renewal, which is after it was sent: whoever counts from there gives up first.
+        let sent = clock.now();
+        // Half a lease for each, so that one request that never gets its answer leaves time for another.
+        let until = (renewed + timing.lease()).min(sent + timing.lease() / 2);
+        match bounded_attempt(lock, Some(epoch), clock, until).await {
+            Some(Ok(Standing::Holds(held))) if held == epoch => {
+                renewed = sent;
                 continue;
             }
-            Some(Ok(Some(_))) => return Lost::ToAnother,
-            Some(Ok(None)) => {}
+            Some(Ok(Standing::Holds(_) | Standing::AnotherHolds)) => return End::Lost,
+            Some(Ok(Standing::Unknown)) => {}
             Some(Err(error)) => tracing::warn!(error = error_chain(&error), "lease not renewed; trying again"),
-            None => tracing::warn!("lease not renewed in time; trying again"),
+            None => tracing::warn!("lease not renewed in time"),
         }
-        if (clock.now() - renewed).num_seconds() >= i64::from(timing.lease_seconds) {
-            return Lost::ToAnother;
+        if clock.now() - renewed >= timing.lease() {
+            return End::Lost;
         }
     }
 }
 
-/// One attempt at the lease; `None` if it took as long as the lease holds.
+/// One attempt at the lease; `None` if it is not answered until `until`.
 async fn bounded_attempt(
     lock: &mut LeaseLock,
     led: Option<Epoch>,
     clock: &dyn Clock,
-    timing: Timing,
-) -> Option<Result<Option<Epoch>, kube::Error>> {
-    let now = clock.now();
-    let until = now + TimeDelta::seconds(i64::from(timing.lease_seconds.max(1)));
+    until: Timestamp,
+) -> Option<Result<Standing, kube::Error>> {
     tokio::select! {
         biased;
-        attempted = lock.attempt(led, now) => Some(attempted),
+        attempted = lock.attempt(led, clock.now()) => Some(attempted),
         () = clock.sleep_until(until) => None,
     }
 }

@@ -34,7 +34,8 @@ pub struct Args {
 
 /// Connects, serves health and metrics, and runs a replica until `shutdown`.
 pub async fn run(args: Args, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let client = client().await.context("no way to the API server: set KUBECONFIG or run in a pod")?;
+    let name = format!("cupcake-operator/{} ({})", env!("CARGO_PKG_VERSION"), args.identity);
+    let client = client_named(&name).await.context("no way to the API server: set KUBECONFIG or run in a pod")?;
     let metrics = Metrics::default();
     let listener =
         tokio::net::TcpListener::bind(args.listen).await.with_context(|| format!("listen on {}", args.listen))?;
@@ -74,15 +75,26 @@ pub fn start_logging() {
     tracing_subscriber::fmt().json().with_env_filter(filter).with_writer(std::io::stderr).init();
 }
 
+/// As [`client`], with that User-Agent, by which the API server's audit log tells replicas apart.
+pub async fn client_named(user_agent: &str) -> anyhow::Result<kube::Client> {
+    let mut config = client_config().await?;
+    config.headers.push((http::header::USER_AGENT, http::HeaderValue::from_str(user_agent)?));
+    Ok(ClientBuilder::try_from(config)?.build())
+}
+
 /// A client of the cluster that the process runs in, or of KUBECONFIG; without kube's own retries.
 pub async fn client() -> anyhow::Result<kube::Client> {
+    Ok(ClientBuilder::try_from(client_config().await?)?.build())
+}
+
+async fn client_config() -> anyhow::Result<kube::Config> {
     // One TLS provider for the whole process; a second installation fails and changes nothing.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let mut config = kube::Config::infer().await?;
     config.read_timeout = Some(Duration::from_secs(300));
     config.connect_timeout = Some(Duration::from_secs(5));
     config.default_retry = false;
-    Ok(ClientBuilder::try_from(config)?.build())
+    Ok(config)
 }
 
 /// A token that is cancelled by SIGTERM or SIGINT.

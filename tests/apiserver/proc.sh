@@ -50,3 +50,15 @@ end_recorded() {
   fi
   rm -f "$1"
 }
+
+# launch_recorded DIR PROGRAM: runs the command in DIR/PROGRAM.command (words ended by NUL) in a session of its own, so that it
+# outlives the caller, appends to its log, and records it.
+launch_recorded() {
+  local words=() word
+  while IFS= read -r -d '' word; do words+=("$word"); done <"$1/$2.command"
+  setsid "${words[@]}" >>"$1/$2.log" 2>&1 </dev/null &
+  record "$1/$2.pid" $! || {
+    echo "$2 ended at once: $(tail -n 3 "$1/$2.log")" >&2
+    return 1
+  }
+}

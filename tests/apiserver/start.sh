@@ -5,7 +5,7 @@
 # Leaves in DIR: kubeconfig (an administrator; embeds certificate authority and token), etcd.pid, kube-apiserver.pid and
 # kube-controller-manager.pid (each "PID STARTTIME", see proc.sh), one log a program, audit.log (one JSON line for each
 # accepted or refused write, metadata only). Prints the path of the kubeconfig. Called again while the three run, it only
-# prints that path. stop.sh DIR ends all of it.
+# prints that path. restart.sh kills one of them and starts it again; stop.sh DIR ends all of it.
 #
 # What is on: RBAC, ValidatingAdmissionPolicy and all other default admission but ServiceAccount (nothing creates default
 # service accounts here), a service-account issuer (kubectl create token works, bound to a pod too). Of all controllers only
@@ -47,12 +47,13 @@ free_port() {
   echo "$port"
 }
 
-# launch PROGRAM ARGS...: runs it in a session of its own, so that it outlives the caller, and records it.
+# launch PROGRAM ARGS...: starts it, from an empty log, and keeps its command for restart.sh.
 launch() {
   local program=$1
   shift
-  setsid "$bin/$program" "$@" >"$dir/$program.log" 2>&1 </dev/null &
-  record "$dir/$program.pid" $! || die "$program ended at once: $(tail -n 3 "$dir/$program.log")"
+  rm -f "$dir/$program.log"
+  printf '%s\0' "$bin/$program" "$@" >"$dir/$program.command"
+  launch_recorded "$dir" "$program"
 }
 
 # start_all: one attempt; fails if a program ended (its log says why) or the API server is not ready within 60 s.

@@ -15,6 +15,8 @@ use cupcake_tests::install_definitions;
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, ListParams, PostParams};
+use rustix::process::{Pid, Signal};
+use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -24,13 +26,13 @@ const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 const WAIT_SECONDS_MAX: u64 = 120;
 
 /// A real API server of this test's own.
-struct ApiServer {
-    dir: PathBuf,
+pub(crate) struct ApiServer {
+    pub(crate) dir: PathBuf,
 }
 
 impl ApiServer {
     /// Starts one, or says why the tier is skipped.
-    fn start(name: &str) -> Option<Self> {
+    pub(crate) fn start(name: &str) -> Option<Self> {
         let dir = std::env::temp_dir().join(format!("cupcake-api-{name}-{}", std::process::id()));
         let named = std::env::var_os("CUPCAKE_KUBE_APISERVER").is_some();
         let go = Command::new("go").arg("version").output().is_ok_and(|output| output.status.success());
@@ -47,15 +49,23 @@ impl ApiServer {
         Some(Self { dir })
     }
 
-    fn kubeconfig(&self) -> PathBuf {
+    pub(crate) fn kubeconfig(&self) -> PathBuf {
         self.dir.join("kubeconfig")
+    }
+
+    /// Kills `program` (`kube-apiserver` or `etcd`) with -9, leaves it away for so many seconds, and starts it again on the
+    /// same data; returns when the API server is ready.
+    pub(crate) async fn restart(&self, program: &str, away_seconds: u32) {
+        let mut restart = tokio::process::Command::new(format!("{ROOT}/tests/apiserver/restart.sh"));
+        let status = restart.arg(&self.dir).arg(program).arg(away_seconds.to_string()).status().await.unwrap();
+        assert!(status.success(), "tests/apiserver/restart.sh failed: see its output above");
     }
 }
 
 impl Drop for ApiServer {
     fn drop(&mut self) {
         let _ = Command::new(format!("{ROOT}/tests/apiserver/stop.sh")).arg(&self.dir).status();
-        if std::thread::panicking() {
+        if std::thread::panicking() || std::env::var_os("CUPCAKE_KEEP_LOGS").is_some() {
             println!("the logs are left in {}", self.dir.display());
         } else {
             let _ = std::fs::remove_dir_all(&self.dir);
@@ -63,7 +73,7 @@ impl Drop for ApiServer {
     }
 }
 
-async fn client_of(kubeconfig: &Path) -> kube::Client {
+pub(crate) async fn client_of(kubeconfig: &Path) -> kube::Client {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let kubeconfig = kube::config::Kubeconfig::read_from(kubeconfig).unwrap();
     let mut config =
@@ -73,7 +83,7 @@ async fn client_of(kubeconfig: &Path) -> kube::Client {
 }
 
 /// A process that dies with the test.
-struct Process(Child);
+pub(crate) struct Process(Child);
 
 impl Process {
     fn simnode(log: &Path, kubeconfig: &Path, args: &[&str]) -> Self {
@@ -90,9 +100,24 @@ impl Process {
     }
 
     /// `kill -9`.
-    fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.0.kill().unwrap();
         self.0.wait().unwrap();
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        rustix::process::kill_process(Pid::from_child(&self.0), signal).unwrap();
+    }
+
+    /// Whether it has not ended.
+    pub(crate) fn runs(&mut self) -> bool {
+        self.0.try_wait().unwrap().is_none()
+    }
+
+    /// Waits for its end; gives whether it was a good one.
+    pub(crate) async fn ended(&mut self) -> bool {
+        eventually("the process to end", async || self.0.try_wait().unwrap()).await.success()
     }
 }
 
@@ -104,7 +129,7 @@ impl Drop for Process {
 }
 
 /// Looks until `look` shows something, or fails with what it waited for.
-async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+pub(crate) async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     let began = Instant::now();
     loop {
         if let Some(found) = look().await {
@@ -116,16 +141,17 @@ async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> 
 }
 
 /// A cluster of simulated machines on a real API server, with the agents running.
-struct Cluster {
-    server: ApiServer,
-    client: kube::Client,
+pub(crate) struct Cluster {
+    /// First, so that nobody writes into the server's folder any more when that is removed.
+    _processes: Vec<Process>,
+    pub(crate) server: ApiServer,
+    pub(crate) client: kube::Client,
     kubeconfig: PathBuf,
     workers: u32,
-    _processes: Vec<Process>,
 }
 
 impl Cluster {
-    async fn start(name: &str, workers: u32) -> Option<Self> {
+    pub(crate) async fn start(name: &str, workers: u32) -> Option<Self> {
         let server = ApiServer::start(name)?;
         let dir = server.dir.join("machines");
         std::fs::create_dir_all(&dir).unwrap();
@@ -154,18 +180,24 @@ impl Cluster {
     }
 
     fn operator(&self) -> Process {
-        let args = ["operator", "--listen", "127.0.0.1:0"];
-        Process::simnode(&self.server.dir.join("operator.log"), &self.kubeconfig, &args)
+        self.replica("cupcake-operator-0", 5)
     }
 
-    async fn apply(&self, target: &str, concurrency: u32) {
+    /// A replica of the operator of that identity.
+    pub(crate) fn replica(&self, identity: &str, lease_seconds: u32) -> Process {
+        let lease_seconds = lease_seconds.to_string();
+        let args = ["operator", "--listen", "127.0.0.1:0", "--identity", identity, "--lease-seconds", &lease_seconds];
+        Process::simnode(&self.server.dir.join(format!("{identity}.log")), &self.kubeconfig, &args)
+    }
+
+    pub(crate) async fn apply(&self, target: &str, concurrency: u32) {
         let spec = serde_json::json!({"targetVersion": target, "concurrency": concurrency});
         let spec: DirectUpdateSpec = serde_json::from_value(spec).unwrap();
         let api: Api<DirectUpdate> = Api::all(self.client.clone());
         api.create(&PostParams::default(), &DirectUpdate::new("to-next", spec)).await.unwrap();
     }
 
-    async fn phase(&self) -> (Option<Phase>, String) {
+    pub(crate) async fn phase(&self) -> (Option<Phase>, String) {
         let api: Api<DirectUpdate> = Api::all(self.client.clone());
         // A time-out or a server that is away is looked at again.
         let status = api.get("to-next").await.ok().and_then(|update| update.status).unwrap_or_default();
@@ -173,7 +205,7 @@ impl Cluster {
     }
 
     /// Waits for the end and checks what must hold then.
-    async fn ends_right(&self, target: &str) {
+    pub(crate) async fn ends_right(&self, target: &str) {
         let (phase, message) = eventually("the update to end", async || {
             let (phase, message) = self.phase().await;
             phase.filter(|phase| phase.is_final() || *phase == Phase::RequiresAttention).map(|phase| (phase, message))
@@ -196,14 +228,21 @@ impl Cluster {
         println!("engine API writes per worker: {:.1}", f64::from(self.engine_writes()) / f64::from(self.workers));
     }
 
-    /// Accepted writes, as the API server's audit log has them.
-    fn writes(&self) -> Vec<Write> {
-        let log = std::fs::read_to_string(self.server.dir.join("audit.log")).unwrap_or_default();
+    /// How long the audit log is now, in bytes.
+    pub(crate) fn audited(&self) -> u64 {
+        std::fs::metadata(self.server.dir.join("audit.log")).map_or(0, |log| log.len())
+    }
+
+    /// Write requests, accepted and refused, as the API server's audit log has them from that byte on.
+    pub(crate) fn requests_since(&self, byte: u64) -> Vec<Write> {
+        let mut log = String::new();
+        if let Ok(mut file) = std::fs::File::open(self.server.dir.join("audit.log")) {
+            file.seek(SeekFrom::Start(byte)).unwrap();
+            file.read_to_string(&mut log).unwrap();
+        }
         let entries = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-        let accepted = entries
-            .filter(|entry| entry["responseStatus"]["code"].as_i64().is_some_and(|code| (200..300).contains(&code)));
         let word = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
-        let mut writes: Vec<Write> = accepted
+        let mut writes: Vec<Write> = entries
             .map(|entry| Write {
                 verb: word(&entry["verb"]),
                 what: [&entry["objectRef"]["resource"], &entry["objectRef"]["subresource"]]
@@ -212,12 +251,19 @@ impl Cluster {
                     .trim_end_matches('/')
                     .to_owned(),
                 name: word(&entry["objectRef"]["name"]),
+                by: word(&entry["userAgent"]),
+                code: entry["responseStatus"]["code"].as_i64().unwrap_or_default(),
                 received: word(&entry["requestReceivedTimestamp"]).parse().unwrap(),
                 answered: word(&entry["stageTimestamp"]).parse().unwrap(),
             })
             .collect();
         writes.sort_by_key(|write| write.answered);
         writes
+    }
+
+    /// Accepted writes.
+    fn writes(&self) -> Vec<Write> {
+        self.requests_since(0).into_iter().filter(Write::is_accepted).collect()
     }
 
     /// Accepted writes to runs, plans and tasks.
@@ -247,14 +293,29 @@ impl Cluster {
     }
 }
 
-/// One accepted write.
-struct Write {
-    verb: String,
+/// One answered write request.
+#[derive(Debug)]
+pub(crate) struct Write {
+    pub(crate) verb: String,
     /// Resource, with its subresource.
-    what: String,
-    name: String,
-    received: chrono::DateTime<chrono::Utc>,
-    answered: chrono::DateTime<chrono::Utc>,
+    pub(crate) what: String,
+    pub(crate) name: String,
+    /// The client's User-Agent.
+    pub(crate) by: String,
+    pub(crate) code: i64,
+    pub(crate) received: chrono::DateTime<chrono::Utc>,
+    pub(crate) answered: chrono::DateTime<chrono::Utc>,
+}
+
+impl Write {
+    pub(crate) fn is_accepted(&self) -> bool {
+        (200..300).contains(&self.code)
+    }
+
+    /// Whether it is of the operator's replica of that identity.
+    pub(crate) fn is_of(&self, identity: &str) -> bool {
+        self.by.starts_with("cupcake-operator/") && self.by.ends_with(&format!("({identity})"))
+    }
 }
 
 #[tokio::test]

@@ -463,3 +463,29 @@ fn a_lease_that_somebody_deleted_costs_no_run_its_leader() {
         cluster.nothing_was_done_twice("with its lease deleted");
     });
 }
+
+#[test]
+fn a_leader_that_meets_a_greater_epoch_which_nobody_leads_under_goes_above_it() {
+    in_cluster(2, true, async |cluster| {
+        cluster.apply(UPDATE, json!({})).await;
+        cluster.eventually("a run", async || !cluster.all::<UpgradeRun>(GROUP, "upgraderuns").is_empty()).await;
+        cluster.pass(30).await;
+        let run = cluster.all::<UpgradeRun>(GROUP, "upgraderuns")[0].name_any();
+        let runs: Api<UpgradeRun> = Api::all(cluster.client.clone());
+        // As after a Lease that was restored from an older backup than the runs.
+        let patch = Patch::Merge(json!({"status": {"epoch": 40}}));
+        cluster.ask(async || runs.patch_status(&run, &PatchParams::default(), &patch).await).await;
+        let (phase, message) = cluster.at_rest(UPDATE).await;
+        assert_eq!(phase, Phase::Succeeded, "{message}");
+        let epoch = |name: &str| {
+            let all = cluster.all::<UpgradeRun>(GROUP, "upgraderuns");
+            all.into_iter().find(|run| run.name_any() == name).unwrap().status.unwrap().epoch
+        };
+        // Forty-one, and more where the API was away for longer than a lease.
+        assert!(epoch(&run) > Some(40), "{:?}", epoch(&run));
+        let lease = &cluster.all::<Lease>("coordination.k8s.io", "leases")[0];
+        let taken = lease.spec.as_ref().unwrap().lease_transitions;
+        assert!(taken < Some(10), "in one step, not in forty: {taken:?}");
+        cluster.nothing_was_done_twice("with an epoch that nobody took");
+    });
+}

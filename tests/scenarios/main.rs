@@ -3,6 +3,8 @@
 
 mod api_server;
 mod control;
+mod failover;
+mod lease;
 mod sandbox;
 mod stores;
 mod walls;

@@ -118,7 +118,7 @@ fn outcome_of(name: RunName, report: TickReport) -> Outcome {
     let commit = report.cursor.commit_id();
     let committed = Some(CommitId { epoch: commit.epoch.0, sequence: commit.sequence });
     let news = (!report.events.is_empty()).then_some((name, report));
-    Outcome { next, committed, news }
+    Outcome { next, committed, news, outdated_by: None }
 }
 
 async fn failed(operator: &Operator, name: &RunName, error: &TickError) -> Outcome {
@@ -128,10 +128,10 @@ async fn failed(operator: &Operator, name: &RunName, error: &TickError) -> Outco
             tracing::warn!(run = %name, error = error_chain(error), "run not moved; trying again");
             return Outcome::of(Next::Failed);
         }
-        TickError::Store { source: StoreError::Fenced { .. }, .. } => {
+        TickError::Store { source: StoreError::Fenced { current, .. }, .. } => {
             tracing::warn!(run = %name, error = error_chain(error), "another leader is at work");
             operator.metrics.fenced();
-            return Outcome::of(Next::Failed);
+            return Outcome { outdated_by: Some(*current), ..Outcome::of(Next::Failed) };
         }
         TickError::Store { source: StoreError::Corrupt { .. }, .. } => Reason::new("RunCorrupt", error_chain(error)),
         TickError::Store { source: StoreError::TooLarge { .. }, .. } => Reason::new("RunTooLarge", error_chain(error)),

@@ -151,6 +151,9 @@ async fn main() -> anyhow::Result<()> {
             cupcake_agent::run(config, shutdown).await?;
             Ok(())
         }
-        Process::Operator(args) => process::run(args, shutdown).await,
+        Process::Operator(args) => {
+            process::start_logging();
+            process::run(args, shutdown).await
+        }
     }
 }
