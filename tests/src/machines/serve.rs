@@ -54,6 +54,8 @@ pub async fn serve(machines: Machines) -> anyhow::Result<()> {
     let requests =
         Box::leak(Box::new(tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?));
     let client = requests.spawn(cupcake_operator::process::client()).await??;
+    let definer = client.clone();
+    requests.spawn(async move { crate::install_definitions(&definer).await }).await??;
     let api = RealApi::new(client, requests.handle().clone(), machines.from);
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let kubeconfig = kubeconfig(listener.local_addr()?.port());
