@@ -38,6 +38,8 @@ pub struct Options {
     pub watch_seconds_default: u64,
     /// What `/version` says at first, such as `v1.33.4`.
     pub version: String,
+    /// Whether budgets are counted and dependents collected, as by kube-controller-manager; without, it is an API server alone.
+    pub controllers: bool,
 }
 
 impl Default for Options {
@@ -49,6 +51,7 @@ impl Default for Options {
             body_bytes_max: 3 * 1024 * 1024,
             watch_seconds_default: 2_700,
             version: "v1.34.4".to_owned(),
+            controllers: true,
         }
     }
 }
@@ -141,6 +144,7 @@ impl Answer {
             return answer;
         }
         let mut answer = Self::value(failure.code, &failure.to_value());
+        answer.warnings.clone_from(&failure.warnings);
         answer.retry_after_seconds = failure.details.as_ref().map_or(0, |details| details.retry_after_seconds);
         answer
     }
@@ -177,8 +181,11 @@ impl Server {
 
     /// As [`Server::new`], with settings.
     pub fn with_options(clock: Arc<dyn Clock>, options: Options) -> Self {
-        let limits =
-            Limits { history_events_max: options.history_events_max, watch_lines_max: options.watch_lines_max };
+        let limits = Limits {
+            history_events_max: options.history_events_max,
+            watch_lines_max: options.watch_lines_max,
+            controllers: options.controllers,
+        };
         let mut state = State::new(options.seed, limits);
         for resource in builtin::all() {
             state.serve(Arc::clone(resource));
