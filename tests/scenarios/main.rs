@@ -2,7 +2,9 @@
 #![expect(clippy::unwrap_used, clippy::print_stdout, clippy::panic, reason = "tests say what went wrong by panicking")]
 
 mod api_server;
+mod conformance;
 mod control;
+mod real;
 mod sandbox;
 mod stores;
 mod walls;
