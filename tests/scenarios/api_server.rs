@@ -7,80 +7,19 @@
     reason = "starts real processes, reads their files, and polls them by the wall clock up to a limit"
 )]
 
+use crate::real::{ApiServer, Controllers, client_of, definitions_established, eventually};
 use cupcake_crds::values::Phase;
 use cupcake_crds::{DirectUpdate, DirectUpdateSpec};
 use cupcake_engine::conformance;
 use cupcake_operator::adapters::kube_store::KubeStore;
 use cupcake_tests::install_definitions;
 use k8s_openapi::api::core::v1::Node;
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, ListParams, PostParams};
 use rustix::process::{Pid, Signal};
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
-
-const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
-/// How long anything here may take before the test fails and says what it waited for.
-const WAIT_SECONDS_MAX: u64 = 120;
-
-/// A real API server of this test's own.
-pub(crate) struct ApiServer {
-    pub(crate) dir: PathBuf,
-}
-
-impl ApiServer {
-    /// Starts one, or says why the tier is skipped.
-    pub(crate) fn start(name: &str) -> Option<Self> {
-        let dir = std::env::temp_dir().join(format!("cupcake-api-{name}-{}", std::process::id()));
-        let named = std::env::var_os("CUPCAKE_KUBE_APISERVER").is_some();
-        let go = Command::new("go").arg("version").output().is_ok_and(|output| output.status.success());
-        if !go && !named {
-            assert!(
-                std::env::var_os("CI").is_none(),
-                "CI is set and there is no Go: the API-server tier cannot be skipped"
-            );
-            println!("\n=== SKIPPED: the API-server tier needs Go (or CUPCAKE_KUBE_APISERVER and its like) ===\n");
-            return None;
-        }
-        let status = Command::new(format!("{ROOT}/tests/apiserver/start.sh")).arg(&dir).status().unwrap();
-        assert!(status.success(), "tests/apiserver/start.sh failed: see its output above");
-        Some(Self { dir })
-    }
-
-    pub(crate) fn kubeconfig(&self) -> PathBuf {
-        self.dir.join("kubeconfig")
-    }
-
-    /// Kills `program` (`kube-apiserver` or `etcd`) with -9, leaves it away for so many seconds, and starts it again on the
-    /// same data; returns when the API server is ready.
-    pub(crate) async fn restart(&self, program: &str, away_seconds: u32) {
-        let mut restart = tokio::process::Command::new(format!("{ROOT}/tests/apiserver/restart.sh"));
-        let status = restart.arg(&self.dir).arg(program).arg(away_seconds.to_string()).status().await.unwrap();
-        assert!(status.success(), "tests/apiserver/restart.sh failed: see its output above");
-    }
-}
-
-impl Drop for ApiServer {
-    fn drop(&mut self) {
-        let _ = Command::new(format!("{ROOT}/tests/apiserver/stop.sh")).arg(&self.dir).status();
-        if std::thread::panicking() || std::env::var_os("CUPCAKE_KEEP_LOGS").is_some() {
-            println!("the logs are left in {}", self.dir.display());
-        } else {
-            let _ = std::fs::remove_dir_all(&self.dir);
-        }
-    }
-}
-
-pub(crate) async fn client_of(kubeconfig: &Path) -> kube::Client {
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let kubeconfig = kube::config::Kubeconfig::read_from(kubeconfig).unwrap();
-    let mut config =
-        kube::Config::from_custom_kubeconfig(kubeconfig, &kube::config::KubeConfigOptions::default()).await.unwrap();
-    config.default_retry = false;
-    kube::Client::try_from(config).unwrap()
-}
 
 /// A process that dies with the test.
 pub(crate) struct Process(Child);
@@ -128,18 +67,6 @@ impl Drop for Process {
     }
 }
 
-/// Looks until `look` shows something, or fails with what it waited for.
-pub(crate) async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
-    let began = Instant::now();
-    loop {
-        if let Some(found) = look().await {
-            return found;
-        }
-        assert!(began.elapsed() < Duration::from_secs(WAIT_SECONDS_MAX), "waited {WAIT_SECONDS_MAX} s for {what}");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-}
-
 /// A cluster of simulated machines on a real API server, with the agents running.
 pub(crate) struct Cluster {
     /// First, so that nobody writes into the server's folder any more when that is removed.
@@ -152,7 +79,7 @@ pub(crate) struct Cluster {
 
 impl Cluster {
     pub(crate) async fn start(name: &str, workers: u32) -> Option<Self> {
-        let server = ApiServer::start(name)?;
+        let server = ApiServer::start(name, Controllers::Some)?;
         let dir = server.dir.join("machines");
         std::fs::create_dir_all(&dir).unwrap();
         let workers_text = workers.to_string();
@@ -320,20 +247,10 @@ impl Write {
 
 #[tokio::test]
 async fn definitions_establish_and_the_kube_store_keeps_every_promise_on_a_real_api_server() {
-    let Some(server) = ApiServer::start("store") else { return };
+    let Some(server) = ApiServer::start("store", Controllers::Some) else { return };
     let client = client_of(&server.kubeconfig()).await;
     install_definitions(&client).await.unwrap();
-    let api: Api<CustomResourceDefinition> = Api::all(client.clone());
-    eventually("the definitions to establish", async || {
-        let all = api.list(&ListParams::default()).await.ok()?;
-        let established = all.iter().filter(|definition| {
-            let conditions =
-                definition.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
-            conditions.iter().any(|condition| condition.type_ == "Established" && condition.status == "True")
-        });
-        (established.count() == 6).then_some(())
-    })
-    .await;
+    definitions_established(&client).await;
     conformance::suite(&KubeStore::new(client)).await;
 }
 

@@ -13,7 +13,8 @@
     reason = "starts real processes, reads their files, and polls them by the wall clock up to a limit"
 )]
 
-use crate::api_server::{ApiServer, Cluster, Process, Write, client_of, eventually};
+use crate::api_server::{Cluster, Process, Write};
+use crate::real::{ApiServer, Controllers, client_of, eventually};
 use chrono::{TimeDelta, Utc};
 use cupcake_crds::NodeTask;
 use cupcake_crds::node_task::TaskState;
@@ -245,7 +246,7 @@ async fn a_leader_that_is_stopped_for_longer_than_its_lease_does_nothing_twice_w
 
 #[tokio::test]
 async fn a_lease_that_was_deleted_is_not_brought_back_by_the_next_renewal_of_its_holder() {
-    let Some(server) = ApiServer::start("lease") else { return };
+    let Some(server) = ApiServer::start("lease", Controllers::Some) else { return };
     let client = client_of(&server.kubeconfig()).await;
     install_definitions(&client).await.unwrap();
     let leases: Api<Lease> = Api::namespaced(client.clone(), "kube-system");

@@ -2,9 +2,11 @@
 #![expect(clippy::unwrap_used, clippy::print_stdout, clippy::panic, reason = "tests say what went wrong by panicking")]
 
 mod api_server;
+mod conformance;
 mod control;
 mod failover;
 mod lease;
+mod real;
 mod sandbox;
 mod stores;
 mod walls;

@@ -2,6 +2,7 @@
 //!
 //! Source: `sigs.k8s.io/structured-merge-diff/merge/update.go` (Apply), `k8s.io/apiserver/pkg/endpoints/handlers/patch.go`.
 
+use super::builtin::BuiltinKind;
 use super::convert;
 use super::fieldset::{FieldSet, Step, fields_of, identity};
 use super::incoming;
@@ -11,7 +12,7 @@ use super::request::Verb;
 use super::router::Call;
 use super::schema::{ListType, Schema};
 use super::server::Answer;
-use super::status::{Cause, Details, Failure, FieldError, FieldErrorKind};
+use super::status::{Cause, Details, Failure};
 use super::store::State;
 use super::write::{create_object, schema_of, update_object, writer};
 use serde_json::{Map, Value};
@@ -23,13 +24,8 @@ pub(super) fn apply(
     mut state: MutexGuard<'_, State>,
     existing: Option<Arc<Object>>,
 ) -> Result<Answer, Failure> {
-    if call.info.parameter("fieldManager").is_none() {
-        return Err(Failure::invalid(
-            "meta.k8s.io",
-            "PatchOptions",
-            "",
-            &[FieldError::new(FieldErrorKind::Required, "fieldManager", None, "is required for apply patch")],
-        ));
+    if existing.is_none() && !call.target.subresource.is_empty() {
+        return Err(call.not_found());
     }
     let writer = writer(call, Operation::Apply);
     let schema = schema_of(&call.resource, &call.target.version);
@@ -37,21 +33,11 @@ pub(super) fn apply(
     if meta(&config, "managedFields").is_some() {
         return Err(Failure::bad_request("metadata.managedFields must be nil"));
     }
-    let name = meta_text(&config, "name");
-    if !name.is_empty() && name != call.target.name {
-        return Err(Failure::bad_request(format!(
-            "the name of the object ({name}) does not match the name on the URL ({})",
-            call.target.name
-        )));
-    }
     let has_status = call.version().status;
     let mut applied = fields_of(&schema, &config);
     managed::strip(&mut applied, &writer.subresource, has_status);
     let Some(existing) = existing else {
         drop(state);
-        if !call.target.subresource.is_empty() {
-            return Err(call.not_found());
-        }
         if !meta_text(&config, "uid").is_empty() {
             return Err(Failure::conflict(
                 call.group(),
@@ -63,17 +49,43 @@ pub(super) fn apply(
                 ),
             ));
         }
+        let given = meta_text(&config, "name");
+        if !given.is_empty() && given != call.target.name {
+            return Err(other_name(call, given));
+        }
         let mut object = config;
+        if !call.info.dry_run() {
+            metadata(&mut object).remove("resourceVersion");
+        }
         metadata(&mut object).insert("name".to_owned(), Value::from(call.target.name.as_str()));
         let mut incoming = incoming::shape(call, object, Vec::new())?;
         managed::set_entries(&mut incoming.object, vec![Entry { writer: writer.clone(), fields: applied }]);
         return create_object(call, incoming, &writer);
     };
-    let live = convert::shown_as(&call.resource, call.group(), &call.target.version, existing.value());
+    let event = call.builtin() == Some(BuiltinKind::Event);
+    let live = if event { existing.value().clone() } else { shown(call, &existing) };
+    let mut config = config;
+    let given = meta_text(&config, "name").to_owned();
+    if call.target.subresource == "status" && call.builtin().is_none() {
+        // Of the metadata only the precondition counts.
+        metadata(&mut config).retain(|name, _| name == "resourceVersion");
+    }
     let (object, entries) = merged(&schema, &live, &config, applied, &writer, has_status, call.info.flag("force"))?;
+    if !given.is_empty() && given != call.target.name {
+        return Err(other_name(call, &given));
+    }
     let mut incoming = incoming::shape(call, object, Vec::new())?;
     managed::set_entries(&mut incoming.object, entries);
     update_object(call, &mut state, &existing, incoming, &writer, Verb::Patch)
+}
+
+fn other_name(call: &Call<'_>, given: &str) -> Failure {
+    let wanted = &call.target.name;
+    Failure::bad_request(format!("the name of the object ({given}) does not match the name on the URL ({wanted})"))
+}
+
+fn shown(call: &Call<'_>, existing: &Object) -> Value {
+    convert::shown_as(&call.resource, call.group(), &call.target.version, existing.value())
 }
 
 /// The live object with the configuration applied, and who owns what then.
@@ -89,11 +101,8 @@ fn merged(
     let mut object = live.clone();
     let mut config = config.clone();
     if writer.subresource == "status" {
-        let status = config.get("status").cloned();
-        config = Value::Object(Map::new());
-        if let Some(status) = status {
-            config["status"] = status;
-        }
+        let fields = as_map(&mut config);
+        fields.retain(|name, _| matches!(name.as_str(), "metadata" | "status"));
     } else if has_status {
         as_map(&mut config).remove("status");
     }
@@ -154,17 +163,63 @@ fn merge(schema: &Schema, live: &mut Value, config: &Value) {
         }
         (Value::Array(items), Value::Array(changes)) if schema.list_type != ListType::Atomic => {
             let below = schema.items.as_deref().unwrap_or(&untyped);
+            let name = |item: &Value| identity(&schema.list_type, item);
+            let before: Vec<Step> = items.iter().map(name).collect();
+            let named: Vec<Step> = changes.iter().map(name).collect();
             for change in changes {
-                let wanted = identity(&schema.list_type, change);
-                let found = items.iter_mut().find(|item| identity(&schema.list_type, item) == wanted);
-                match found {
+                let wanted = name(change);
+                match items.iter_mut().find(|item| name(item) == wanted) {
                     Some(item) => merge(below, item, change),
                     None => items.push(change.clone()),
                 }
             }
+            let order = order(&before, &named);
+            items.sort_by_key(|item| order.iter().position(|known| *known == name(item)));
         }
         (live, config) => *live = config.clone(),
     }
+}
+
+/// The order of a merged list: the configuration's, with the others where they stood.
+///
+/// Source: `sigs.k8s.io/structured-merge-diff/typed/merge.go` (mergeListItems).
+fn order(live: &[Step], config: &[Step]) -> Vec<Step> {
+    let mut shared = config.iter().filter(|step| live.contains(step)).peekable();
+    let (mut live_at, mut config_at) = (0, 0);
+    let mut order: Vec<Step> = Vec::new();
+    while live_at < live.len() || config_at < config.len() {
+        if let (Some(one), Some(other)) = (live.get(live_at), config.get(config_at)) {
+            if one == other {
+                order.push(one.clone());
+                live_at += 1;
+                config_at += 1;
+                shared.next();
+                continue;
+            }
+            if config.contains(one) && shared.peek().is_some_and(|next| *next != one) {
+                live_at += 1;
+                continue;
+            }
+        }
+        if let Some(one) = live.get(live_at) {
+            if !config.contains(one) {
+                order.push(one.clone());
+                live_at += 1;
+                continue;
+            }
+            if order.contains(one) {
+                live_at += 1;
+            }
+        }
+        if let Some(other) = config.get(config_at) {
+            order.push(other.clone());
+            config_at += 1;
+            if shared.peek().is_some_and(|next| *next == other) {
+                shared.next();
+            }
+        }
+    }
+    order
 }
 
 /// Removes the members of `gone` from a value, but for those in `wanted` and what holds them.

@@ -241,7 +241,9 @@ fn to_cel(schema: &Schema, value: &Value, root: bool) -> Cel {
             let mut map = Vec::with_capacity(fields.len());
             let anything = Schema::anything();
             for (name, field) in fields {
-                if field.is_null() {
+                // A null where the schema knows the field is an absent one; elsewhere it is a value like others.
+                let free = schema.preserve_unknown || matches!(schema.additional, Additional::Anything);
+                if field.is_null() && (!free || schema.properties.contains_key(name)) {
                     continue;
                 }
                 let entry = match (schema.properties.get(name), &schema.additional) {

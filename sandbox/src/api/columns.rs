@@ -246,7 +246,8 @@ fn containers(pod: &Value) -> &[Value] {
 }
 
 fn pod_status(pod: &Value) -> String {
-    if meta(pod, "deletionTimestamp").is_some() {
+    let phase = at(pod, &["status", "phase"]).and_then(Value::as_str).unwrap_or_default();
+    if meta(pod, "deletionTimestamp").is_some() && !matches!(phase, "Succeeded" | "Failed") {
         return "Terminating".to_owned();
     }
     let mut reason = at(pod, &["status", "reason"])
@@ -282,13 +283,24 @@ const EVENT: &[BuiltinColumn] = &[
     }),
     wide("Subobject", |event, _| text(event, &["involvedObject", "fieldPath"])),
     wide("Source", |event, _| {
-        text_or(event, &["source", "component"], event["reportingComponent"].as_str().unwrap_or_default())
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let source = &event["source"];
+        let named = !text(&source["component"]).is_empty() || !text(&source["host"]).is_empty();
+        let (who, place) = if named {
+            (text(&source["component"]), text(&source["host"]))
+        } else {
+            (text(&event["reportingComponent"]), text(&event["reportingInstance"]))
+        };
+        Value::from(if place.is_empty() { who } else { format!("{who}, {place}") })
     }),
     column("Message", |event, _| Value::from(event["message"].as_str().unwrap_or_default().trim())),
     wide("First Seen", |event, now| {
         let first = at(event, &["firstTimestamp"]).and_then(Value::as_str);
         Value::from(age(first.unwrap_or_else(|| meta_text(event, "creationTimestamp")), now))
     }),
-    wide("Count", |event, _| Value::from(at(event, &["count"]).and_then(Value::as_i64).unwrap_or(1))),
+    wide("Count", |event, _| {
+        let count = at(event, &["series", "count"]).or_else(|| at(event, &["count"]));
+        Value::from(count.and_then(Value::as_i64).unwrap_or(1))
+    }),
     wide("Name", |event, _| text(event, &["metadata", "name"])),
 ];

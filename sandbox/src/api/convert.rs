@@ -3,6 +3,7 @@
 use super::builtin::BuiltinKind;
 use super::object::as_map;
 use super::resource::{Nature, Resource, group_version};
+use super::status::Failure;
 use super::watch::View;
 use serde_json::{Map, Value, json};
 
@@ -28,8 +29,26 @@ pub(super) fn shown_as(resource: &Resource, group: &str, version: &str, object: 
     let mut object = object.clone();
     if group != resource.group && resource.nature == Nature::Builtin(BuiltinKind::Event) {
         rename(&mut object, |(core, events)| (core, events));
+        // These have no way to be absent in one group, and are left out when empty in the other.
+        for field in ["regarding", "reportingController", "reportingInstance"] {
+            let empty = |value: &Value| value == "" || value.as_object().is_some_and(Map::is_empty);
+            if object.get(field).is_some_and(empty) && field != "regarding" {
+                as_map(&mut object).remove(field);
+            }
+        }
     }
     object["apiVersion"] = Value::from(group_version(group, version));
+    object
+}
+
+/// The object as a list of `view` shows it: of built-in kinds without its type.
+pub(super) fn listed(view: &View, object: &Value) -> Value {
+    let mut object = outgoing(view, object);
+    if view.resource.nature != Nature::Custom {
+        for field in ["apiVersion", "kind"] {
+            as_map(&mut object).remove(field);
+        }
+    }
     object
 }
 
@@ -41,13 +60,18 @@ pub(super) fn incoming(resource: &Resource, group: &str, object: &mut Value) {
     }
 }
 
-/// The core name of an Event's field selector.
-pub(super) fn event_field(path: &str) -> String {
-    match path.strip_prefix("regarding.") {
-        Some(rest) => format!("involvedObject.{rest}"),
-        None if path == "reportingController" => "reportingComponent".to_owned(),
-        None => path.to_owned(),
+/// The core name of an Event's field selector; each group knows only its own names.
+pub(super) fn event_field(term: &str, group: &str) -> Result<String, Failure> {
+    let path = term.split(['=', '!']).next().unwrap_or_default();
+    let core = path.starts_with("involvedObject.") || matches!(path, "reportingComponent" | "source");
+    let events = path.starts_with("regarding.") || path == "reportingController";
+    if if group.is_empty() { events } else { core } {
+        return Err(Failure::bad_request(format!("field label not supported: {path}")));
     }
+    Ok(match term.strip_prefix("regarding.") {
+        Some(rest) => format!("involvedObject.{rest}"),
+        None => term.replacen("reportingController", "reportingComponent", 1),
+    })
 }
 
 fn rename(event: &mut Value, direction: impl Fn((&'static str, &'static str)) -> (&'static str, &'static str)) {

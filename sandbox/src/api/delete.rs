@@ -23,6 +23,9 @@ use std::sync::Arc;
 /// The finalizer of an owner that waits for its dependents.
 pub(super) const FOREGROUND: &str = "foregroundDeletion";
 
+/// The finalizer of an owner whose dependents have yet to be let go.
+pub(super) const ORPHAN: &str = "orphan";
+
 /// What becomes of dependents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Propagation {
@@ -32,6 +35,8 @@ pub(super) enum Propagation {
     Foreground,
     /// They stay.
     Orphan,
+    /// Nothing was said: they go after their owner, unless something else was said before.
+    Unsaid,
 }
 
 /// What a deletion did.
@@ -45,6 +50,7 @@ pub(super) enum Outcome {
 
 #[derive(Debug, Default)]
 struct Options {
+    dry_run: bool,
     grace_seconds: Option<i64>,
     propagation: Option<Propagation>,
     uid: Option<String>,
@@ -52,11 +58,17 @@ struct Options {
 }
 
 fn options(call: &Call<'_>) -> Result<Options, Failure> {
-    from_body(&call.info.decoded()?, call)
+    let body = call.info.decoded()?;
+    if body.is_null() {
+        call.info.check_options()?;
+    }
+    from_body(&body, call)
 }
 
 fn from_body(body: &Value, call: &Call<'_>) -> Result<Options, Failure> {
-    let policy = body["propagationPolicy"].as_str().or_else(|| call.info.parameter("propagationPolicy"));
+    // With a body, the parameters say nothing.
+    let parameter = |name: &str| call.info.parameter(name).filter(|_| body.is_null());
+    let policy = body["propagationPolicy"].as_str().or_else(|| parameter("propagationPolicy"));
     let propagation = match policy {
         None => None,
         Some("Background") => Some(Propagation::Background),
@@ -76,14 +88,19 @@ fn from_body(body: &Value, call: &Call<'_>) -> Result<Options, Failure> {
             ));
         }
     };
-    let grace = call.info.number("gracePeriodSeconds")?.and_then(|n| i64::try_from(n).ok());
-    let text = |name: &str| body["preconditions"][name].as_str().map(str::to_owned);
+    let grace = if body.is_null() { call.info.signed("gracePeriodSeconds")? } else { None };
     Ok(Options {
+        dry_run: !body["dryRun"].is_null() || parameter("dryRun").is_some(),
         grace_seconds: body["gracePeriodSeconds"].as_i64().or(grace),
         propagation,
-        uid: text("uid"),
-        resource_version: text("resourceVersion"),
+        uid: text(body, "uid"),
+        resource_version: text(body, "resourceVersion"),
     })
+}
+
+/// A precondition.
+fn text(options: &Value, name: &str) -> Option<String> {
+    options["preconditions"][name].as_str().map(str::to_owned)
 }
 
 /// DELETE of one object.
@@ -96,19 +113,37 @@ pub(super) fn one(call: &Call<'_>) -> Result<Answer, Failure> {
 
 /// Deletes a pod for an eviction whose options are `body`.
 pub(super) fn evicted(call: &Call<'_>, state: &mut State, key: &Key, body: &Value) -> Result<(), Failure> {
-    let options = from_body(body, call)?;
+    let mut options = from_body(body, call)?;
+    options.dry_run |= call.info.dry_run();
+    // They were checked; what was noted since changed the version.
+    options.resource_version = None;
     delete_checked(call, state, key, &options).map(|_answer| ())
+}
+
+/// The preconditions of an eviction, which are looked at before anything is noted on the pod.
+pub(super) fn check_evicted(call: &Call<'_>, pod: &Object, body: &Value) -> Result<(), Failure> {
+    check_preconditions(
+        call,
+        pod,
+        &Options { uid: text(body, "uid"), resource_version: text(body, "resourceVersion"), ..Options::default() },
+    )
 }
 
 fn delete_checked(call: &Call<'_>, state: &mut State, key: &Key, options: &Options) -> Result<Answer, Failure> {
     let existing = state.get(call.id, key).cloned().ok_or_else(|| call.not_found())?;
     check_preconditions(call, &existing, options)?;
     admit(call, Verb::Delete, None, Some(existing.value()))?;
-    if call.info.dry_run()? {
-        return read::represent(call, &existing, 200);
-    }
-    let propagation = options.propagation.unwrap_or(Propagation::Background);
-    let (outcome, chores) = begin(state, call.id, key, propagation, options.grace_seconds, call.now);
+    let propagation = options.propagation.unwrap_or(Propagation::Unsaid);
+    let (outcome, chores) = if options.dry_run {
+        let dry = match intent(state, call.id, &existing, propagation, options.grace_seconds, call.now) {
+            Intent::Remove(None) => Outcome::Removed(Arc::clone(&existing)),
+            Intent::Remove(Some(value)) => Outcome::Removed(Object::seal_dry(value, existing.revision())),
+            Intent::Mark(value) => Outcome::Marked(Object::seal_dry(value, existing.revision())),
+        };
+        (Some(dry), Vec::new())
+    } else {
+        begin(state, call.id, key, propagation, options.grace_seconds, call.now)
+    };
     gc::settle(state, chores, call.now);
     let plural = &call.resource.plural;
     let answer = match outcome {
@@ -117,13 +152,14 @@ fn delete_checked(call: &Call<'_>, state: &mut State, key: &Key, options: &Optio
             // Pods and a few others answer with their last state.
             if returns_object(call) { read::represent(call, &last, 200)? } else { Answer::value(200, &details) }
         }
+        Some(Outcome::Marked(now)) if options.dry_run => read::represent(call, &now, 200)?,
         Some(Outcome::Marked(now)) => {
             let latest = state.get(call.id, key).cloned().unwrap_or(now);
             read::represent(call, &latest, 200)?
         }
         None => return Err(call.not_found()),
     };
-    Ok(answer.committed())
+    Ok(if options.dry_run { answer } else { answer.committed() })
 }
 
 fn returns_object(call: &Call<'_>) -> bool {
@@ -133,7 +169,7 @@ fn returns_object(call: &Call<'_>) -> bool {
 fn check_preconditions(call: &Call<'_>, existing: &Object, options: &Options) -> Result<(), Failure> {
     let refuse = |why: &str| {
         // The real server names the kind here, not the resource.
-        Err(Failure::conflict(call.group(), &call.resource.kind, existing.name(), why))
+        Err(Failure::conflict(&call.resource.group, &call.resource.kind, existing.name(), why))
     };
     if let Some(uid) = &options.uid
         && uid != existing.uid()
@@ -160,9 +196,7 @@ pub(super) fn many(call: &Call<'_>) -> Result<Answer, Failure> {
     let options = options(call)?;
     let labels = LabelSelector::parse(call.info.parameter("labelSelector").unwrap_or_default())?;
     let resource = Arc::clone(&call.resource);
-    let fields = FieldSelector::parse(call.info.parameter("fieldSelector").unwrap_or_default(), |path| {
-        resource.selectable(path)
-    })?;
+    let fields = FieldSelector::parse_for(&resource, call.info.parameter("fieldSelector").unwrap_or_default())?;
     let mut state = call.inner.lock();
     let found: Vec<(Key, Arc<Object>)> = state
         .collection(call.id)
@@ -178,16 +212,27 @@ pub(super) fn many(call: &Call<'_>) -> Result<Answer, Failure> {
     // The answer lists what was deleted.
     let items: Vec<Value> = found
         .iter()
-        .map(|(_, object)| convert::shown_as(&call.resource, call.group(), &call.target.version, object.value()))
+        .map(|(_, object)| {
+            let mut shown = convert::shown_as(&call.resource, call.group(), &call.target.version, object.value());
+            if call.builtin().is_some() {
+                for field in ["apiVersion", "kind"] {
+                    super::object::as_map(&mut shown).remove(field);
+                }
+            }
+            shown
+        })
         .collect();
-    let list = json!({
+    let mut list = json!({
         "kind": call.resource.list_kind,
         "apiVersion": group_version(call.group(), &call.target.version),
         "metadata": {"resourceVersion": state.revision.to_string()},
         "items": items,
     });
+    if call.builtin().is_none() {
+        list["metadata"]["continue"] = Value::from("");
+    }
     let answer = Answer::value(200, &list);
-    Ok(if found.is_empty() || call.info.dry_run()? { answer } else { answer.committed() })
+    Ok(if found.is_empty() || options.dry_run { answer } else { answer.committed() })
 }
 
 /// Begins a deletion: removes the object, or marks it if something must come first. Returns what is left to be done.
@@ -203,16 +248,69 @@ pub(super) fn begin(
         return (None, Vec::new());
     };
     let resource = Arc::clone(&state.collection(id).resource);
-    let mut value = existing.value().clone();
     let mut chores = Vec::new();
-    let already = meta(&value, "deletionTimestamp").is_some();
-    let grace = grace(resource.nature, &value, grace_seconds);
-    match propagation {
-        Propagation::Orphan => orphan(state, existing.uid(), now),
-        Propagation::Foreground if !state.dependents(existing.uid()).is_empty() => {
-            add_finalizer(&mut value, FOREGROUND);
+    match intent(state, id, &existing, propagation, grace_seconds, now) {
+        Intent::Remove(marked) => {
+            if let Some(marked) = marked {
+                state.put(id, key.clone(), marked, now);
+            }
+            let last = state.remove(id, key, now);
+            if let Some(last) = &last {
+                chores.extend(gc::after_removal(state, &resource, last));
+            }
+            (last.map(Outcome::Removed), chores)
         }
-        Propagation::Background | Propagation::Foreground => {}
+        Intent::Mark(value) if value == *existing.value() => (Some(Outcome::Marked(existing)), chores),
+        Intent::Mark(value) => {
+            let marked = state.put(id, key.clone(), value, now);
+            chores.extend(gc::after_write(id, &resource, &marked));
+            (Some(Outcome::Marked(marked)), chores)
+        }
+    }
+}
+
+/// What a deletion comes to.
+enum Intent {
+    /// The object goes at once; one that could have stayed is first seen as this.
+    Remove(Option<Value>),
+    /// The object stays for now, as this.
+    Mark(Value),
+}
+
+fn intent(
+    state: &State,
+    id: ResourceId,
+    existing: &Object,
+    propagation: Propagation,
+    grace_seconds: Option<i64>,
+    now: Timestamp,
+) -> Intent {
+    let resource = &state.collection(id).resource;
+    let mut value = existing.value().clone();
+    let already = meta(&value, "deletionTimestamp").is_some();
+    let mut grace = grace(resource.nature, &value, grace_seconds);
+    let old_grace = meta(&value, "deletionGracePeriodSeconds").and_then(Value::as_i64);
+    if let Some(old) = old_grace.filter(|old| already && *old > 0) {
+        // It is stopping already: only somebody who asks for less changes that.
+        match grace_seconds {
+            Some(asked) if asked < old => grace = asked.max(0),
+            _no_less => return Intent::Mark(value),
+        }
+    }
+    // Events own nothing.
+    let owns = resource.nature != Nature::Builtin(BuiltinKind::Event);
+    if propagation != Propagation::Unsaid
+        && let Some(list) = metadata(&mut value).get_mut("finalizers").and_then(Value::as_array_mut)
+    {
+        list.retain(|name| name != ORPHAN && name != FOREGROUND);
+        if list.is_empty() {
+            metadata(&mut value).remove("finalizers");
+        }
+    }
+    match propagation {
+        Propagation::Orphan if owns => add_finalizer(&mut value, ORPHAN),
+        Propagation::Foreground if owns => add_finalizer(&mut value, FOREGROUND),
+        Propagation::Orphan | Propagation::Foreground | Propagation::Background | Propagation::Unsaid => {}
     }
     let mut waits = finalizers(&value).next().is_some() || grace > 0;
     match resource.nature {
@@ -223,30 +321,21 @@ pub(super) fn begin(
         Nature::Builtin(BuiltinKind::CustomResourceDefinition) => waits = true,
         Nature::Builtin(_) | Nature::Custom => {}
     }
-    if !waits {
-        let last = state.remove(id, key, now);
-        if let Some(last) = &last {
-            chores.extend(gc::after_removal(state, &resource, last));
-        }
-        return (last.map(Outcome::Removed), chores);
+    let graceful = resource.nature == Nature::Builtin(BuiltinKind::Pod);
+    if !waits && !graceful {
+        return Intent::Remove(None);
     }
-    let old_grace = meta(&value, "deletionGracePeriodSeconds").and_then(Value::as_i64);
     if !already || old_grace.is_some_and(|old| grace < old) {
         let end = now + TimeDelta::try_seconds(grace).unwrap_or_default();
         set_meta(&mut value, "deletionTimestamp", Value::from(stamp(end)));
         if resource.nature != Nature::Builtin(BuiltinKind::Namespace) {
             set_meta(&mut value, "deletionGracePeriodSeconds", Value::from(grace));
         }
-        if let Some(generation) = meta(&value, "generation").and_then(Value::as_i64) {
+        if !already && let Some(generation) = meta(&value, "generation").and_then(Value::as_i64) {
             set_meta(&mut value, "generation", Value::from(generation + 1));
         }
     }
-    if value == *existing.value() {
-        return (Some(Outcome::Marked(existing)), chores);
-    }
-    let marked = state.put(id, key.clone(), value, now);
-    chores.extend(gc::after_write(id, &resource, &marked));
-    (Some(Outcome::Marked(marked)), chores)
+    if waits { Intent::Mark(value) } else { Intent::Remove(Some(value)) }
 }
 
 /// Seconds that a pod has to stop; every other kind has none.
@@ -259,7 +348,12 @@ fn grace(nature: Nature, object: &Value, asked: Option<i64>) -> i64 {
     if !scheduled || matches!(phase, "Succeeded" | "Failed") {
         return 0;
     }
-    asked.or_else(|| object["spec"]["terminationGracePeriodSeconds"].as_i64()).unwrap_or(30).max(0)
+    match asked.or_else(|| object["spec"]["terminationGracePeriodSeconds"].as_i64()) {
+        None => 30,
+        // Less than nothing is the least there is.
+        Some(seconds) if seconds < 0 => 1,
+        Some(seconds) => seconds,
+    }
 }
 
 fn add_finalizer(value: &mut Value, name: &str) {
@@ -272,7 +366,7 @@ fn add_finalizer(value: &mut Value, name: &str) {
 }
 
 /// Takes the owner's UID out of its dependents.
-fn orphan(state: &mut State, uid: &str, now: Timestamp) {
+pub(super) fn orphan(state: &mut State, uid: &str, now: Timestamp) {
     for place in state.dependents(uid) {
         let Some(object) = state.get(place.resource, &place.key) else {
             continue;

@@ -14,6 +14,14 @@ const NOTE_MAX: usize = 1_024;
 
 /// Checks a new Event, in the core group's shape; `group` is the one that the client spoke to.
 pub(super) fn check(event: &Value, group: &str, errors: &mut Vec<FieldError>) {
+    check_always(event, group, errors);
+    if !group.is_empty() {
+        check_new(event, errors);
+    }
+}
+
+/// What must hold of every Event, new or changed.
+pub(super) fn check_always(event: &Value, group: &str, errors: &mut Vec<FieldError>) {
     let text = |field: &str| event.get(field).and_then(Value::as_str).unwrap_or_default();
     let timed = !text("eventTime").is_empty();
     let namespace = meta_text(event, "namespace");
@@ -47,10 +55,12 @@ pub(super) fn check(event: &Value, group: &str, errors: &mut Vec<FieldError>) {
         }
         too_long(text("message"), "message", NOTE_MAX, errors);
     }
-    if group.is_empty() {
-        return;
-    }
-    if !timed {
+}
+
+/// What must hold of a new Event of events.k8s.io.
+fn check_new(event: &Value, errors: &mut Vec<FieldError>) {
+    let text = |field: &str| event.get(field).and_then(Value::as_str).unwrap_or_default();
+    if text("eventTime").is_empty() {
         errors.push(FieldError::new(Kind::Required, "eventTime", None, ""));
     }
     let kind = text("type");
@@ -61,6 +71,35 @@ pub(super) fn check(event: &Value, group: &str, errors: &mut Vec<FieldError>) {
     for field in ["firstTimestamp", "lastTimestamp", "count"] {
         if event.get(field).is_some_and(|value| !value.is_null() && *value != 0) {
             errors.push(FieldError::new(Kind::Invalid, field, Some(Value::from("")), "needs to be unset"));
+        }
+    }
+}
+
+/// What may change: in events.k8s.io nothing but the series, once an Event is there.
+pub(super) fn check_update(event: &Value, old: &Value, group: &str, errors: &mut Vec<FieldError>) {
+    if group.is_empty() {
+        return;
+    }
+    for (field, shown) in [
+        ("involvedObject", "involvedObject"),
+        ("reason", "reason"),
+        ("message", "message"),
+        ("source", "source"),
+        ("firstTimestamp", "firstTimestamp"),
+        ("lastTimestamp", "lastTimestamp"),
+        ("count", "count"),
+        ("reason", "reason"),
+        ("type", "type"),
+        ("eventTime", "eventTime"),
+        ("action", "action"),
+        ("related", "related"),
+        ("reportingComponent", "reportingController"),
+        ("reportingInstance", "reportingInstance"),
+    ] {
+        if event.get(field) != old.get(field) {
+            let absent = if field == "count" { Value::from(0) } else { Value::from("") };
+            let value = event.get(field).cloned().unwrap_or(absent);
+            errors.push(FieldError::new(Kind::Invalid, shown, Some(value), "field is immutable"));
         }
     }
 }

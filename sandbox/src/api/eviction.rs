@@ -3,7 +3,7 @@
 //! Source: `k8s.io/kubernetes/pkg/registry/core/pod/storage/eviction.go`, `pkg/controller/disruption/disruption.go`.
 
 use super::delete;
-use super::object::{Key, Object, meta, meta_text};
+use super::object::{Key, Object, as_map, child, meta, meta_text};
 use super::router::Call;
 use super::selectors::LabelSelector;
 use super::server::Answer;
@@ -29,8 +29,51 @@ fn condition<'a>(object: &'a Value, kind: &str) -> Option<&'a str> {
 /// POST of pods/NAME/eviction.
 pub(super) fn evict(call: &Call<'_>) -> Result<Answer, Failure> {
     let body = call.info.decoded()?;
-    let named = meta_text(&body, "name");
-    if !named.is_empty() && named != call.target.name {
+    let warnings = unknown_fields(&body);
+    evict_decoded(call, &body)
+        .map(|mut answer| {
+            answer.warnings.extend_from_slice(&warnings);
+            answer
+        })
+        .map_err(|failure| failure.warned(&warnings))
+}
+
+/// Fields that an Eviction does not have.
+fn unknown_fields(eviction: &Value) -> Vec<String> {
+    let known = ["apiVersion", "kind", "metadata", "deleteOptions"];
+    let fields = eviction.as_object().into_iter().flatten().filter(|(name, _)| !known.contains(&name.as_str()));
+    fields.map(|(name, _)| format!("unknown field \"{name}\"")).collect()
+}
+
+/// The options of the deletion. Where budgets are ignored for a pod that is not ready, the server puts the version that it read in
+/// the place of the client's; an empty one is none, unless the eviction is only tried.
+fn options(body: &Value, word: &Word, dry: bool) -> Value {
+    let mut options = body["deleteOptions"].clone();
+    let empty = options["preconditions"]["resourceVersion"] == "";
+    let own = matches!(word, Word::Ignored) || (empty && !dry);
+    if own && options["preconditions"].is_object() {
+        options["preconditions"]["resourceVersion"] = Value::Null;
+    }
+    options
+}
+
+fn evict_decoded(call: &Call<'_>, body: &Value) -> Result<Answer, Failure> {
+    let kind = body["kind"].as_str().unwrap_or("Eviction");
+    if kind != "Eviction" {
+        return Err(Failure::bad_request(format!(
+            "{kind} in version \"{}\" cannot be handled as a Eviction: no kind \"{kind}\" is registered for version \"{}\"",
+            call.target.version,
+            body["apiVersion"].as_str().unwrap_or_default(),
+        )));
+    }
+    let namespace = meta_text(body, "namespace");
+    if !namespace.is_empty() && namespace != call.target.namespace {
+        return Err(Failure::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
+    }
+    let named = meta_text(body, "name");
+    if named != call.target.name {
         return Err(Failure::bad_request("name in URL does not match name in Eviction object"));
     }
     let mut state = call.inner.lock();
@@ -38,23 +81,86 @@ pub(super) fn evict(call: &Call<'_>) -> Result<Answer, Failure> {
     let pod = state.get(call.id, &key).cloned().ok_or_else(|| call.not_found())?;
     let phase = pod.value()["status"]["phase"].as_str().unwrap_or_default();
     let free = matches!(phase, "Succeeded" | "Failed" | "Pending") || meta(pod.value(), "deletionTimestamp").is_some();
-    if !free {
-        check_budgets(&state, &pod)?;
+    let dry = call.info.dry_run() || !body["deleteOptions"]["dryRun"].is_null();
+    let word = if free { Word::Unasked } else { check_budgets(&state, &pod)? };
+    if let Word::Spent(budget) = &word
+        && !dry
+    {
+        spend(&mut state, budget, pod.name(), call.now);
     }
-    delete::evicted(call, &mut state, &key, &body["deleteOptions"])?;
+    let options = options(body, &word, dry);
+    delete::check_evicted(call, &pod, &options)?;
+    if !dry {
+        let mut value = pod.value().clone();
+        target(&mut value, call.now);
+        if value != *pod.value() {
+            state.put(call.id, key.clone(), value, call.now);
+        }
+    }
+    delete::evicted(call, &mut state, &key, &options)?;
     Ok(Answer::value(201, &created()).committed())
 }
 
-fn check_budgets(state: &State, pod: &Object) -> Result<(), Failure> {
+/// Notes on a pod that it is being evicted.
+fn target(pod: &mut Value, now: Timestamp) {
+    let condition = json!({
+        "type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI",
+        "message": "Eviction API: evicting", "lastProbeTime": null, "lastTransitionTime": stamp(now),
+    });
+    let status = child(as_map(pod), "status");
+    let conditions = status.entry("conditions").or_insert_with(|| json!([]));
+    if let Some(list) = conditions.as_array_mut() {
+        if list.iter().any(|known| known["type"] == "DisruptionTarget" && known["status"] == "True") {
+            return;
+        }
+        list.retain(|known| known["type"] != "DisruptionTarget");
+        list.push(condition);
+    }
+}
+
+/// Counts an eviction on its budget, until the disruption controller counts anew.
+fn spend(state: &mut State, budget: &Object, pod: &str, now: Timestamp) {
+    let Some(id) = state.find("policy", "poddisruptionbudgets").filter(|_| !state.limits.controllers) else {
+        // It counts at once, so that nobody would see this.
+        return;
+    };
+    let mut value = budget.value().clone();
+    let status = &mut value["status"];
+    let allowed = status["disruptionsAllowed"].as_i64().unwrap_or(0) - 1;
+    status["disruptionsAllowed"] = Value::from(allowed);
+    status["disruptedPods"][pod] = Value::from(stamp(now));
+    if allowed == 0 {
+        let condition = json!({
+            "type": "DisruptionAllowed", "status": "False", "reason": "InsufficientPods", "message": "",
+            "lastTransitionTime": stamp(now), "observedGeneration": status["observedGeneration"],
+        });
+        status["conditions"] = json!([condition]);
+    }
+    state.put(id, Key::new(budget.namespace(), budget.name()), value, now);
+}
+
+/// What budgets say to an eviction that may be.
+enum Word {
+    /// The pod does not run: they are not asked.
+    Unasked,
+    /// The pod is not ready, which allows it, whatever they say.
+    Ignored,
+    /// There is none.
+    None,
+    /// This one allows it.
+    Spent(Arc<Object>),
+}
+
+fn check_budgets(state: &State, pod: &Object) -> Result<Word, Failure> {
     let budgets = matching_budgets(state, pod);
-    let budget = match budgets.as_slice() {
-        [] => return Ok(()),
-        [one] => one.value(),
+    let (found, budget) = match budgets.as_slice() {
+        [] => return Ok(Word::None),
+        [one] => (one, one.value()),
         _several => {
             return Err(Failure::new(
                 http::StatusCode::INTERNAL_SERVER_ERROR,
-                "InternalError",
-                "Internal error occurred: This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.",
+                "",
+                "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.",
             ));
         }
     };
@@ -64,26 +170,28 @@ fn check_budgets(state: &State, pod: &Object) -> Result<(), Failure> {
     if !is_ready(pod.value()) {
         let always = budget["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow";
         if always || (healthy >= desired && desired > 0) {
-            return Ok(());
+            return Ok(Word::Ignored);
         }
     }
-    if figure("disruptionsAllowed") > 0 {
-        return Ok(());
+    let seen = figure("observedGeneration");
+    let behind = seen < meta(budget, "generation").and_then(Value::as_i64).unwrap_or(0);
+    if !behind && figure("disruptionsAllowed") > 0 {
+        return Ok(Word::Spent(Arc::clone(found)));
     }
+    let name = meta_text(budget, "name");
+    let why = if behind {
+        format!("The disruption budget {name} is still being processed by the server.")
+    } else {
+        format!("The disruption budget {name} needs {desired} healthy pods and has {healthy} currently")
+    };
     let mut failure = Failure::new(
         http::StatusCode::TOO_MANY_REQUESTS,
         "TooManyRequests",
         "Cannot evict pod as it would violate the pod's disruption budget.",
     );
     failure.details = Some(Box::new(Details {
-        causes: vec![Cause {
-            reason: "DisruptionBudget".to_owned(),
-            message: format!(
-                "The disruption budget {} needs {desired} healthy pods and has {healthy} currently",
-                meta_text(budget, "name")
-            ),
-            field: None,
-        }],
+        causes: vec![Cause { reason: "DisruptionBudget".to_owned(), message: why, field: None }],
+        retry_after_seconds: if behind { 10 } else { 0 },
         ..Details::default()
     }));
     Err(failure)
@@ -210,6 +318,11 @@ fn controller(state: &State, object: &Object) -> Option<Arc<Object>> {
 /// POST of pods/NAME/binding: puts a pod on a node.
 pub(super) fn bind(call: &Call<'_>) -> Result<Answer, Failure> {
     let body = call.info.decoded()?;
+    if body.is_null() {
+        return Err(Failure::bad_request(
+            "the object provided is unrecognized (must be of type Binding): couldn't get version/kind; json parse error: unexpected end of JSON input (<empty>)",
+        ));
+    }
     let node = body["target"]["name"].as_str().unwrap_or_default();
     let mut state = call.inner.lock();
     let key = Key::new(&call.target.namespace, &call.target.name);
@@ -227,7 +340,7 @@ pub(super) fn bind(call: &Call<'_>) -> Result<Answer, Failure> {
     value["status"]["conditions"] = json!([{
         "type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": stamp(call.now),
     }]);
-    if !call.info.dry_run()? {
+    if !call.info.dry_run() {
         state.put(call.id, key, value, call.now);
     }
     Ok(Answer::value(201, &created()).committed())

@@ -330,8 +330,10 @@ fn identified<'a>(schema: &Schema, list: Option<&'a Value>) -> BTreeMap<Step, &'
 pub(super) fn identity(list_type: &ListType, item: &Value) -> Step {
     match list_type {
         ListType::Map(keys) => {
-            let keys: Map<String, Value> =
-                keys.iter().filter_map(|key| Some((key.clone(), item.get(key)?.clone()))).collect();
+            // The one key that has a default in a built-in kind.
+            let default = |key: &str| (key == "protocol").then(|| Value::from("TCP"));
+            let value = |key: &str| item.get(key).cloned().or_else(|| default(key));
+            let keys: Map<String, Value> = keys.iter().filter_map(|key| Some((key.clone(), value(key)?))).collect();
             Step::Key(Value::Object(keys).to_string())
         }
         ListType::Set | ListType::Atomic => Step::Value(item.to_string()),

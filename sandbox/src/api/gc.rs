@@ -4,7 +4,7 @@
 //! Source: `k8s.io/kubernetes/pkg/controller/{garbagecollector,namespace}`.
 
 use super::builtin::BuiltinKind;
-use super::delete::{self, FOREGROUND, Propagation};
+use super::delete::{self, FOREGROUND, ORPHAN, Propagation};
 use super::object::{Key, Object, finalizers, meta, meta_text, metadata};
 use super::resource::{Nature, Resource};
 use super::store::{Place, ResourceId, State, owners};
@@ -23,6 +23,8 @@ pub(super) enum Chore {
     CheckOwners(Place),
     /// An owner waits for its dependents.
     Foreground(Place),
+    /// An owner lets its dependents go.
+    Orphan(Place),
     /// A namespace is being deleted.
     Namespace(String),
     /// A CustomResourceDefinition is being deleted.
@@ -42,6 +44,9 @@ pub(super) fn after_write(id: ResourceId, resource: &Resource, object: &Arc<Obje
     let dying = meta(value, "deletionTimestamp").is_some();
     if dying && finalizers(value).any(|name| name == FOREGROUND) {
         chores.push(Chore::Foreground(place()));
+    }
+    if dying && finalizers(value).any(|name| name == ORPHAN) {
+        chores.push(Chore::Orphan(place()));
     }
     match resource.nature {
         Nature::Builtin(BuiltinKind::Pod | BuiltinKind::PodDisruptionBudget) => {
@@ -92,6 +97,10 @@ pub(super) fn after_removal(state: &State, resource: &Resource, object: &Object)
 /// Does all chores, and those that follow from them.
 pub(super) fn settle(state: &mut State, chores: Vec<Chore>, now: Timestamp) {
     let mut queue = VecDeque::from(chores);
+    if !state.limits.controllers {
+        // Only definitions are the API server's own business.
+        queue.retain(|chore| matches!(chore, Chore::Definition(_)));
+    }
     while let Some(chore) = queue.pop_front() {
         match chore {
             Chore::OwnerGone(uid) => {
@@ -101,6 +110,12 @@ pub(super) fn settle(state: &mut State, chores: Vec<Chore>, now: Timestamp) {
             }
             Chore::CheckOwners(place) => queue.extend(check_owners(state, &place, now)),
             Chore::Foreground(place) => queue.extend(foreground(state, &place, now)),
+            Chore::Orphan(place) => {
+                if let Some(owner) = state.get(place.resource, &place.key).cloned() {
+                    delete::orphan(state, owner.uid(), now);
+                    queue.extend(delete::drop_finalizer(state, &place, ORPHAN, now));
+                }
+            }
             Chore::Namespace(name) => queue.extend(empty_namespace(state, &name, now)),
             Chore::Definition(name) => queue.extend(crd::retire(state, &name, now)),
             Chore::Budgets(namespace) => eviction::recount(state, &namespace, now),
@@ -118,7 +133,7 @@ fn check_owners(state: &mut State, place: &Place, now: Timestamp) -> Vec<Chore> 
         return Vec::new();
     }
     if alive.is_empty() {
-        let propagation = Propagation::Background;
+        let propagation = Propagation::Unsaid;
         return delete::begin(state, place.resource, &place.key, propagation, None, now).1;
     }
     let mut value = object.value().clone();
@@ -176,7 +191,7 @@ fn empty_namespace(state: &mut State, name: &str, now: Timestamp) -> Vec<Chore> 
             left += 1;
             continue;
         }
-        let propagation = Propagation::Background;
+        let propagation = Propagation::Unsaid;
         let (outcome, more) = delete::begin(state, place.resource, &place.key, propagation, None, now);
         if let Some(delete::Outcome::Marked(_)) = outcome {
             left += 1;

@@ -49,7 +49,7 @@ pub(super) fn shape(info: &RequestInfo) -> Result<Shape, Failure> {
     Err(Failure::new(
         http::StatusCode::NOT_ACCEPTABLE,
         "NotAcceptable",
-        "only the following media types are accepted: application/json",
+        "only the following media types are accepted: application/json, application/yaml, application/vnd.kubernetes.protobuf",
     ))
 }
 
@@ -69,13 +69,15 @@ fn view(call: &Call<'_>) -> Result<View, Failure> {
     let resource = &call.resource;
     let is_event = resource.nature == Nature::Builtin(BuiltinKind::Event);
     let fields = if is_event {
-        fields.split(',').map(convert::event_field).collect::<Vec<_>>().join(",")
+        let parts: Result<Vec<String>, Failure> =
+            fields.split(',').map(|part| convert::event_field(part, call.group())).collect();
+        parts?.join(",")
     } else {
         fields.to_owned()
     };
     Ok(View {
         labels: LabelSelector::parse(labels)?,
-        fields: FieldSelector::parse(&fields, |path| resource.selectable(path))?,
+        fields: FieldSelector::parse_for(resource, &fields)?,
         resource: Arc::clone(resource),
         version: call.target.version.clone(),
         group: call.target.group.clone(),
@@ -100,9 +102,13 @@ pub(super) fn represent(call: &Call<'_>, object: &Arc<Object>, code: u16) -> Res
         Shape::Object => Answer::value(code, &convert::outgoing(&view, object.value())),
         Shape::Metadata => Answer::value(code, &convert::partial(object.value())),
         Shape::Table(include) => {
-            let revision = object.revision().to_string();
             let rows = std::iter::once(object);
-            let table = table::of(&view, rows, include, call.now, &json!({"resourceVersion": revision}));
+            let revision = match object.revision() {
+                // It was only tried.
+                0 => json!({}),
+                revision => json!({"resourceVersion": revision.to_string()}),
+            };
+            let table = table::of(&view, rows, include, call.now, &revision);
             Answer::value(code, &table)
         }
     };
@@ -148,9 +154,10 @@ impl Continue {
 
 /// LIST.
 pub(super) fn list(call: &Call<'_>) -> Result<Answer, Failure> {
-    let view = view(call)?;
-    let limit = call.info.number("limit")?.filter(|limit| *limit > 0);
+    let limit = call.info.signed("limit")?.filter(|limit| *limit > 0);
     let limit = limit.and_then(|limit| usize::try_from(limit).ok());
+    call.info.signed("timeoutSeconds")?;
+    let view = view(call)?;
     let state = call.inner.lock();
     let collection = state.collection(call.id);
     let page = page(call, &state, collection, &view, limit)?;
@@ -162,6 +169,7 @@ pub(super) fn list(call: &Call<'_>) -> Result<Answer, Failure> {
         }
         Shape::Metadata => {
             let items: Vec<Value> = page.objects.iter().map(|object| convert::partial(object.value())).collect();
+            let items = if items.is_empty() { Value::Null } else { Value::from(items) };
             let list = json!({
                 "kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1",
                 "metadata": page.metadata(), "items": items,
@@ -176,13 +184,24 @@ pub(super) fn list(call: &Call<'_>) -> Result<Answer, Failure> {
 
 /// A list's answer, put together from the objects' cached bytes.
 fn list_bytes(view: &View, page: &Page) -> Bytes {
+    let mut metadata = page.metadata();
+    let custom = view.resource.nature == Nature::Custom;
+    if custom && page.next.is_none() {
+        metadata["continue"] = Value::from("");
+    }
     let head = json!({
         "kind": view.resource.list_kind,
         "apiVersion": group_version(&view.group, &view.version),
-        "metadata": page.metadata(),
+        "metadata": metadata,
     });
     let head = to_bytes(&head);
     let plain = view.is_plain();
+    // Items of built-in lists do not say what they are; most objects begin with just that.
+    let typed = format!(
+        "{{\"apiVersion\":\"{}\",\"kind\":\"{}\",",
+        group_version(&view.group, &view.version),
+        view.resource.kind
+    );
     let size: usize = page.objects.iter().map(|object| object.bytes().len() + 1).sum();
     let mut bytes = BytesMut::with_capacity(head.len() + size + 16);
     bytes.put_slice(&head[..head.len() - 1]);
@@ -191,10 +210,14 @@ fn list_bytes(view: &View, page: &Page) -> Bytes {
         if at > 0 {
             bytes.put_u8(b',');
         }
-        if plain {
-            bytes.put_slice(object.bytes());
-        } else {
-            bytes.put_slice(&to_bytes(&convert::outgoing(view, object.value())));
+        match object.bytes().strip_prefix(typed.as_bytes()) {
+            _typed if custom && plain => bytes.put_slice(object.bytes()),
+            _typed if custom => bytes.put_slice(&to_bytes(&convert::outgoing(view, object.value()))),
+            Some(rest) if plain => {
+                bytes.put_u8(b'{');
+                bytes.put_slice(rest);
+            }
+            _others => bytes.put_slice(&to_bytes(&convert::listed(view, object.value()))),
         }
     }
     bytes.put_slice(b"]}");
@@ -291,17 +314,19 @@ fn select<'a>(
     limit: Option<usize>,
     revision: u64,
 ) -> Page {
-    let mut matching = objects.filter(|(_, object)| view.selects(object));
+    let mut objects = objects;
     let Some(limit) = limit else {
         return Page {
-            objects: matching.map(|(_, object)| Arc::clone(object)).collect(),
+            objects: objects.filter(|(_, object)| view.selects(object)).map(|(_, object)| Arc::clone(object)).collect(),
             revision,
             next: None,
             remaining: None,
         };
     };
-    let taken: Vec<(&Key, &Arc<Object>)> = matching.by_ref().take(limit).collect();
-    let left = matching.count();
+    let matching = objects.by_ref().filter(|(_, object)| view.selects(object));
+    let taken: Vec<(&Key, &Arc<Object>)> = matching.take(limit).collect();
+    // The real server does not look at what comes after: there may be more, whether it matches or not.
+    let left = objects.count();
     let next = taken.last().filter(|_| left > 0).map(|(key, _)| Continue { revision, after: (*key).clone() });
     // The real server does not count what selectors have yet to look at.
     let counted = view.labels.is_empty() && view.fields.is_empty() && left > 0;

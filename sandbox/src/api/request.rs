@@ -139,27 +139,43 @@ impl RequestInfo {
         matches!(self.parameter(name), Some("true" | "1"))
     }
 
-    /// `dryRun=All` was asked; any other value is refused as the server does.
-    pub(super) fn dry_run(&self) -> Result<bool, Failure> {
-        match self.parameter("dryRun") {
-            None => Ok(false),
-            Some("All") => Ok(true),
-            Some(other) => Err(self.unsupported("dryRun", json!([other]), "\"All\"")),
-        }
+    /// `dryRun=All` was asked; any other value was refused by [`Self::check_options`].
+    pub(super) fn dry_run(&self) -> bool {
+        self.parameter("dryRun").is_some()
     }
 
-    /// 422 for the value of a parameter.
-    pub(super) fn unsupported(&self, parameter: &str, value: Value, supported: &str) -> Failure {
-        let kind = match self.verb {
+    /// 422 for the values of the parameters of a write: before anything else is looked at.
+    pub(super) fn check_options(&self) -> Result<(), Failure> {
+        let unsupported = |parameter: &str, value: Value, supported: &str| {
+            let detail = format!("supported values: {supported}");
+            FieldError::new(FieldErrorKind::NotSupported, parameter, Some(value), detail)
+        };
+        let mut errors = Vec::new();
+        let applies = self.content_type == "application/apply-patch+yaml";
+        if self.verb == Verb::Patch && applies && self.parameter("fieldManager").is_none() {
+            let detail = "is required for apply patch";
+            errors.push(FieldError::new(FieldErrorKind::Required, "fieldManager", None, detail));
+        }
+        if let Some(other) = self.parameter("dryRun").filter(|value| *value != "All") {
+            errors.push(unsupported("dryRun", json!([other]), "\"All\""));
+        }
+        let strictness =
+            self.parameter("fieldValidation").filter(|value| !matches!(*value, "Ignore" | "Strict" | "Warn"));
+        if let Some(other) = strictness {
+            let supported = "\"\", \"Ignore\", \"Strict\", \"Warn\"";
+            errors.push(unsupported("fieldValidation", Value::from(other), supported));
+        }
+        if errors.is_empty() { Ok(()) } else { Err(Failure::invalid("meta.k8s.io", self.options_kind(), "", &errors)) }
+    }
+
+    fn options_kind(&self) -> &'static str {
+        match self.verb {
             Verb::Create => "CreateOptions",
             Verb::Update => "UpdateOptions",
             Verb::Patch => "PatchOptions",
             Verb::Delete | Verb::DeleteCollection => "DeleteOptions",
             Verb::Get | Verb::List | Verb::Watch => "ListOptions",
-        };
-        let detail = format!("supported values: {supported}");
-        let error = FieldError::new(FieldErrorKind::NotSupported, parameter, Some(value), detail);
-        Failure::invalid_option(kind, error)
+        }
     }
 
     /// The field manager of a write: the parameter, else the user agent's first part, else the client's name.
@@ -187,12 +203,28 @@ impl RequestInfo {
             .map_err(|error| Failure::bad_request(format!("unable to decode the body: {error}")))
     }
 
+    /// A numeric parameter that may be negative.
+    pub(super) fn signed(&self, name: &str) -> Result<Option<i64>, Failure> {
+        self.parameter(name)
+            .map(|text| {
+                text.parse().map_err(|_invalid| {
+                    Failure::bad_request(format!("strconv.ParseInt: parsing \"{text}\": invalid syntax"))
+                })
+            })
+            .transpose()
+    }
+
     /// Seconds of a numeric parameter.
     pub(super) fn number(&self, name: &str) -> Result<Option<u64>, Failure> {
         self.parameter(name)
             .map(|text| {
                 text.parse().map_err(|_invalid| {
-                    Failure::bad_request(format!("strconv.ParseInt: parsing \"{text}\": invalid syntax"))
+                    let why = format!("strconv.ParseUint: parsing \"{text}\": invalid syntax");
+                    Failure::bad_request(if name == "resourceVersion" {
+                        format!("invalid resource version: resourceVersion: Invalid value: \"{text}\": {why}")
+                    } else {
+                        why
+                    })
                 })
             })
             .transpose()
@@ -302,7 +334,7 @@ mod tests {
             (target.namespace.as_str(), target.resource.as_str(), target.name.as_str(), target.subresource.as_str()),
             ("kube-system", "pods", "web-1", "eviction")
         );
-        assert_eq!((info.verb, info.dry_run()), (Verb::Create, Ok(true)));
+        assert_eq!((info.verb, info.dry_run()), (Verb::Create, true));
 
         let info = parse("GET", "/api/v1/namespaces/kube-system");
         let target = info.target.unwrap();

@@ -123,11 +123,20 @@ impl Resource {
 
     /// Whether a field selector may use `path`.
     pub fn selectable(&self, path: &str) -> bool {
-        matches!(path, "metadata.name" | "metadata.namespace")
+        path == "metadata.name"
+            || (path == "metadata.namespace" && (self.namespaced || self.nature != Nature::Custom))
             || match self.nature {
                 Nature::Builtin(kind) => kind.selectable_fields().contains(&path),
                 Nature::Custom => false,
             }
+    }
+
+    /// Whether it is a built-in kind without selectable fields of its own.
+    pub(super) fn selects_by_name_only(&self) -> bool {
+        match self.nature {
+            Nature::Builtin(kind) => kind.selectable_fields().is_empty(),
+            Nature::Custom => false,
+        }
     }
 
     /// The object as the version `wanted` shows it; `None` if it is stored that way.

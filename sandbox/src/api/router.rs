@@ -6,7 +6,7 @@ use super::resource::{Nature, Resource, Version};
 use super::server::{Answer, Inner};
 use super::status::Failure;
 use super::store::ResourceId;
-use super::{discovery, eviction, openapi, read, review, write};
+use super::{discovery, eviction, incoming, openapi, patch, read, review, write};
 use bytes::Bytes;
 use cupcake_engine::clock::Timestamp;
 use http::Method;
@@ -60,35 +60,80 @@ pub(super) fn route(inner: &Arc<Inner>, info: &RequestInfo, now: Timestamp) -> R
         let state = inner.lock();
         // Both kinds of Events are one collection, kept in the core group's shape.
         let group = if target.group == "events.k8s.io" { "" } else { &target.group };
-        let id = state.find(group, &target.resource).ok_or_else(Failure::no_such_path)?;
+        let id = state.find(group, &target.resource).ok_or_else(|| absent(&target.group))?;
         (id, Arc::clone(&state.collection(id).resource))
     };
     if resource.version(&target.version).is_none() {
-        return Err(Failure::no_such_path());
+        return Err(absent(&target.group));
     }
     let lacks_namespace = resource.namespaced && target.namespace.is_empty();
     if (!resource.namespaced && !target.namespace.is_empty()) || (lacks_namespace && !target.name.is_empty()) {
-        return Err(Failure::no_such_path());
+        return Err(absent(&target.group));
     }
     let call = Call { inner, info, target, now, id, resource };
+    let known = match target.subresource.as_str() {
+        "" => true,
+        "status" => call.version().status,
+        "eviction" | "binding" => call.builtin() == Some(BuiltinKind::Pod),
+        _other => false,
+    };
+    if !known {
+        return Err(if call.builtin().is_none() { call.not_found() } else { Failure::no_such_resource() });
+    }
+    check(&call)?;
     match target.subresource.as_str() {
         "" => on_object(&call),
-        "status" if call.version().status => match info.verb {
+        "status" => match info.verb {
             Verb::Get => read::get(&call),
             Verb::Update => write::replace(&call),
             Verb::Patch => write::patch(&call),
-            Verb::List | Verb::Watch | Verb::Create | Verb::Delete | Verb::DeleteCollection => {
-                Err(Failure::method_not_allowed())
-            }
+            Verb::List | Verb::Watch | Verb::Create | Verb::Delete | Verb::DeleteCollection => Err(not_allowed(&call)),
         },
-        "eviction" | "binding" if call.builtin() == Some(BuiltinKind::Pod) => {
+        _of_pods => {
             if info.verb != Verb::Create {
                 return Err(Failure::method_not_allowed());
             }
             if target.subresource == "eviction" { eviction::evict(&call) } else { eviction::bind(&call) }
         }
-        _unknown => Err(Failure::no_such_path()),
     }
+}
+
+/// 404 for what a group does not have: the built-in groups and those of custom resources use different words.
+fn absent(group: &str) -> Failure {
+    let builtin = super::builtin::all().iter().any(|resource| resource.group == group) || group == "events.k8s.io";
+    if builtin { Failure::no_such_resource() } else { Failure::no_such_path() }
+}
+
+fn not_allowed(call: &Call<'_>) -> Failure {
+    match call.resource.nature {
+        Nature::Custom => Failure::not_supported(call.group(), &call.resource.plural, call.info.verb.as_str()),
+        Nature::Builtin(_) => Failure::method_not_allowed(),
+    }
+}
+
+/// 406 of the built-in groups.
+fn unacceptable() -> Failure {
+    let mut failure = Failure::new(
+        http::StatusCode::NOT_ACCEPTABLE,
+        "NotAcceptable",
+        "406: Not Acceptable\n\nAvailable representations: application/json, application/yaml, application/vnd.kubernetes.protobuf",
+    );
+    failure.details = Some(Box::default());
+    failure
+}
+
+/// What is refused before anything is looked up: answers that cannot be given, bodies that cannot be read, options.
+fn check(call: &Call<'_>) -> Result<(), Failure> {
+    let collection = call.target.name.is_empty();
+    read::shape(call.info).map_err(|failure| if call.builtin().is_some() { unacceptable() } else { failure })?;
+    match call.info.verb {
+        Verb::Update | Verb::Patch if collection && call.builtin().is_some() => return Ok(()),
+        Verb::Get | Verb::List | Verb::Watch => return Ok(()),
+        Verb::Create => incoming::check_media(call)?,
+        Verb::Patch => patch::check_media(call)?,
+        Verb::Update | Verb::Delete | Verb::DeleteCollection => {}
+    }
+    call.info.check_options()
 }
 
 fn on_object(call: &Call<'_>) -> Result<Answer, Failure> {
@@ -97,8 +142,13 @@ fn on_object(call: &Call<'_>) -> Result<Answer, Failure> {
         Verb::List => read::list(call),
         Verb::Watch => read::watch(call),
         Verb::Create if call.target.name.is_empty() => write::create(call),
+        // The handler of custom resources looks for the name in the object alone.
+        Verb::Create if call.builtin().is_none() => write::create(call),
         Verb::Create => Err(Failure::method_not_allowed()),
-        Verb::Update | Verb::Patch if call.target.name.is_empty() => Err(Failure::method_not_allowed()),
+        Verb::Update | Verb::Patch if call.target.name.is_empty() => Err(match call.builtin() {
+            None => Failure::bad_request("name must be provided"),
+            Some(_) => Failure::method_not_allowed(),
+        }),
         Verb::Update => write::replace(call),
         Verb::Patch => write::patch(call),
         Verb::Delete => write::delete(call),

@@ -2,6 +2,7 @@
 //!
 //! Source: `k8s.io/apimachinery/pkg/labels/selector.go`, `pkg/fields/selector.go`.
 
+use super::resource::Resource;
 use super::status::Failure;
 use serde_json::Value;
 
@@ -151,6 +152,18 @@ struct FieldTerm {
 }
 
 impl FieldSelector {
+    /// Parses `a.b=c,d.e!=f`; a path that `supported` refuses is a 400 in the words of its kind.
+    pub(super) fn parse_for(resource: &Resource, text: &str) -> Result<Self, Failure> {
+        Self::parse(text, |path| resource.selectable(path)).map_err(|mut failure| {
+            let path = failure.message.strip_prefix("field label not supported: ");
+            if let Some(path) = path.filter(|_| resource.selects_by_name_only()) {
+                failure.message =
+                    format!("\"{path}\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\"");
+            }
+            failure
+        })
+    }
+
     /// Parses `a.b=c,d.e!=f`; a path that `supported` refuses is a 400 in the server's words.
     pub fn parse(text: &str, supported: impl Fn(&str) -> bool) -> Result<Self, Failure> {
         let mut terms = Vec::new();

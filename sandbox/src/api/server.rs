@@ -39,6 +39,8 @@ pub struct Options {
     pub watch_seconds_default: u64,
     /// What `/version` says at first, such as `v1.33.4`.
     pub version: String,
+    /// Whether budgets are counted and dependents collected, as by kube-controller-manager; without, it is an API server alone.
+    pub controllers: bool,
     /// Whether `metadata.managedFields` records who wrote what by other ways than apply. It is most of a small object; where
     /// nobody reads it and sizes do not matter, leaving it out is quicker.
     pub managed_fields: bool,
@@ -68,6 +70,7 @@ impl Default for Options {
             version: "v1.34.4".to_owned(),
             managed_fields: true,
             leniency: Leniency::default(),
+            controllers: true,
         }
     }
 }
@@ -162,6 +165,7 @@ impl Answer {
             return answer;
         }
         let mut answer = Self::value(failure.code, &failure.to_value());
+        answer.warnings.clone_from(&failure.warnings);
         answer.retry_after_seconds = failure.details.as_ref().map_or(0, |details| details.retry_after_seconds);
         answer
     }
@@ -198,8 +202,11 @@ impl Server {
 
     /// As [`Server::new`], with settings.
     pub fn with_options(clock: Arc<dyn Clock>, options: Options) -> Self {
-        let limits =
-            Limits { history_events_max: options.history_events_max, watch_lines_max: options.watch_lines_max };
+        let limits = Limits {
+            history_events_max: options.history_events_max,
+            watch_lines_max: options.watch_lines_max,
+            controllers: options.controllers,
+        };
         let mut state = State::new(options.seed, limits);
         for resource in builtin::all() {
             state.serve(Arc::clone(resource));

@@ -151,6 +151,8 @@ pub struct Failure {
     pub message: String,
     /// Details, where the real server gives them.
     pub details: Option<Box<Details>>,
+    /// What the client is warned of besides.
+    pub warnings: Vec<String>,
 }
 
 /// `nodes` or `leases.coordination.k8s.io`.
@@ -161,7 +163,13 @@ pub(super) fn qualified(group: &str, resource: &str) -> String {
 impl Failure {
     /// A refusal with only code, reason and message.
     pub fn new(code: StatusCode, reason: &'static str, message: impl Into<String>) -> Self {
-        Self { code: code.as_u16(), reason, message: message.into(), details: None }
+        Self { code: code.as_u16(), reason, message: message.into(), details: None, warnings: Vec::new() }
+    }
+
+    /// The refusal, with warnings that were due before it.
+    pub(super) fn warned(mut self, warnings: &[String]) -> Self {
+        self.warnings.extend_from_slice(warnings);
+        self
     }
 
     fn about(mut self, group: &str, kind: &str, name: &str) -> Self {
@@ -188,9 +196,18 @@ impl Failure {
         self.reason.is_empty() && self.message.ends_with('\n')
     }
 
-    /// 422 for a query parameter of a write; `kind` is that of its options, such as `CreateOptions`.
-    pub(super) fn invalid_option(kind: &str, error: FieldError) -> Self {
-        Self::invalid("meta.k8s.io", kind, "", &[error])
+    /// 404 for a version, resource or subresource of a group that is built in.
+    pub fn no_such_resource() -> Self {
+        let mut failure =
+            Self::new(StatusCode::NOT_FOUND, "NotFound", "the server could not find the requested resource");
+        failure.details = Some(Box::default());
+        failure
+    }
+
+    /// 405 for a verb that a custom resource does not have.
+    pub fn not_supported(group: &str, resource: &str, verb: &str) -> Self {
+        let message = format!("{verb} is not supported on resources of kind \"{}\"", qualified(group, resource));
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message).about(group, resource, "")
     }
 
     /// 409 for a name that is taken.
@@ -201,6 +218,14 @@ impl Failure {
             format!("{} \"{name}\" already exists", qualified(group, resource)),
         )
         .about(group, resource, name)
+    }
+
+    /// 409 for a name that is taken, of an object that asked for a generated one.
+    pub(super) fn not_unique(group: &str, resource: &str, name: &str) -> Self {
+        let mut failure = Self::already_exists(group, resource, name);
+        failure.message.push_str(", the server was not able to generate a unique name for the object");
+        failure.details.get_or_insert_default().retry_after_seconds = 1;
+        failure
     }
 
     /// 409 for a precondition that does not hold; `why` completes the server's sentence.
@@ -226,7 +251,13 @@ impl Failure {
     /// 422 with one cause a field.
     pub fn invalid(group: &str, kind: &str, name: &str, errors: &[FieldError]) -> Self {
         let qualified_kind = qualified(group, kind);
-        let texts: Vec<String> = errors.iter().map(FieldError::full).collect();
+        let mut texts: Vec<String> = Vec::new();
+        for text in errors.iter().map(FieldError::full) {
+            // The message says the same thing once.
+            if !texts.contains(&text) {
+                texts.push(text);
+            }
+        }
         let list = match texts.as_slice() {
             [one] => one.clone(),
             many => format!("[{}]", many.join(", ")),

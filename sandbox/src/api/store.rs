@@ -175,6 +175,7 @@ pub(super) struct State {
 pub(super) struct Limits {
     pub(super) history_events_max: usize,
     pub(super) watch_lines_max: usize,
+    pub(super) controllers: bool,
 }
 
 impl State {

@@ -99,6 +99,7 @@ fn merge_list(schema: &Schema, list: &mut Value, changes: &[Value]) -> Result<()
                 *items = changes.iter().filter(|change| change.get(DIRECTIVE).is_none()).cloned().collect();
                 return Ok(());
             }
+            let before: Vec<Value> = items.iter().filter_map(|item| item.get(key).cloned()).collect();
             for change in changes {
                 let Some(wanted) = change.get(key) else {
                     return Err(format!("map: {change} does not contain declared merge key: {key}"));
@@ -117,9 +118,26 @@ fn merge_list(schema: &Schema, list: &mut Value, changes: &[Value]) -> Result<()
                     }
                 }
             }
+            let named: Vec<Value> = changes.iter().filter_map(|change| change.get(key).cloned()).collect();
+            interleave(items, key, &before, &named);
         }
     }
     Ok(())
+}
+
+/// Items that the patch names in its order, the others in theirs; between the two, as they stood before, or else the named first.
+///
+/// Source: `k8s.io/apimachinery/pkg/util/strategicpatch/patch.go` (normalizeElementOrder, mergeSortedSlice).
+fn interleave(items: &mut Vec<Value>, key: &str, before: &[Value], named: &[Value]) {
+    let place = |list: &[Value], item: &Value| list.iter().position(|known| Some(known) == item.get(key));
+    let (mut right, left): (Vec<Value>, Vec<Value>) = items.drain(..).partition(|item| place(named, item).is_some());
+    right.sort_by_key(|item| place(named, item));
+    let (mut left, mut right) = (left.into_iter().peekable(), right.into_iter().peekable());
+    while let (Some(one), Some(other)) = (left.peek(), right.peek()) {
+        let first = matches!((place(before, one), place(before, other)), (Some(one), Some(other)) if one < other);
+        items.extend(if first { left.next() } else { right.next() });
+    }
+    items.extend(left.chain(right));
 }
 
 /// Puts keyed lists into the order that the patch names; items that it does not name come after.

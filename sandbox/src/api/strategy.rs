@@ -5,6 +5,7 @@
 use super::builtin::BuiltinKind;
 use super::object::{as_map, child, copy_field, copy_meta, finalizers, meta, meta_text, set_meta};
 use super::resource::{Nature, Resource};
+use super::router::Call;
 use super::schema::Schema;
 use super::status::{Failure, FieldError, FieldErrorKind};
 use super::{cel, crd, events, validate};
@@ -21,14 +22,14 @@ pub(super) fn prepare_create(resource: &Resource, has_status: bool, object: &mut
     }
     if resource.counts_generations() {
         set_meta(object, "generation", Value::from(1));
-    } else {
-        super::object::metadata(object).remove("generation");
     }
     let Nature::Builtin(kind) = resource.nature else {
         return;
     };
     match kind {
-        BuiltinKind::Pod => object["status"] = json!({"phase": "Pending", "qosClass": "BestEffort"}),
+        BuiltinKind::Pod => {
+            object["status"] = json!({"phase": "Pending", "qosClass": quality_of_service(&object["spec"])});
+        }
         BuiltinKind::Namespace => {
             object["status"] = json!({"phase": "Active"});
             child(as_map(object), "spec").insert("finalizers".to_owned(), json!(["kubernetes"]));
@@ -48,6 +49,27 @@ pub(super) fn prepare_create(resource: &Resource, has_status: bool, object: &mut
     }
 }
 
+/// The class of a pod by the CPU and memory that its containers ask for.
+///
+/// Source: `k8s.io/kubernetes/pkg/apis/core/v1/helper/qos/qos.go`.
+fn quality_of_service(spec: &Value) -> &'static str {
+    let containers = spec["containers"].as_array().into_iter().chain(spec["initContainers"].as_array()).flatten();
+    let (mut asks, mut guaranteed) = (false, true);
+    for container in containers {
+        let resources = &container["resources"];
+        for name in ["cpu", "memory"] {
+            let (request, limit) = (&resources["requests"][name], &resources["limits"][name]);
+            asks |= !request.is_null() || !limit.is_null();
+            guaranteed &= !limit.is_null() && request == limit;
+        }
+    }
+    match (asks, guaranteed) {
+        (false, _) => "BestEffort",
+        (true, true) => "Guaranteed",
+        (true, false) => "Burstable",
+    }
+}
+
 /// Keeps the halves of an object apart, and counts its generations.
 pub(super) fn prepare_update(
     resource: &Resource,
@@ -62,12 +84,22 @@ pub(super) fn prepare_update(
         let mut kept = old.clone();
         if let Nature::Builtin(_) = resource.nature {
             // Built-in kinds let labels and annotations through their status.
-            for field in ["labels", "annotations", "finalizers"] {
-                copy_meta(object, &mut kept, field);
+            for field in ["labels", "annotations", "finalizers", "generateName", "ownerReferences"] {
+                // The owners of a pod are not for its kubelet to change.
+                if field != "ownerReferences" || resource.nature != Nature::Builtin(BuiltinKind::Pod) {
+                    copy_meta(object, &mut kept, field);
+                }
             }
         }
+        let class = &old["status"]["qosClass"];
+        let pod = resource.nature == Nature::Builtin(BuiltinKind::Pod);
         match status {
+            Some(mut status) if pod && status["qosClass"].is_null() && !class.is_null() => {
+                status["qosClass"] = class.clone();
+                kept["status"] = status;
+            }
             Some(status) => kept["status"] = status,
+            None if pod && !class.is_null() => kept["status"] = json!({"qosClass": class}),
             None => {
                 as_map(&mut kept).remove("status");
             }
@@ -114,25 +146,41 @@ pub(super) fn validate_create(
     group: &str,
 ) -> Result<(), Failure> {
     let mut errors = Vec::new();
-    check_name(resource, name, &mut errors);
-    check_metadata(object, &mut errors);
-    if resource.nature == Nature::Builtin(BuiltinKind::Event) {
+    if group.is_empty() && resource.nature == Nature::Builtin(BuiltinKind::Event) {
+        // Of these the metadata is looked at only when all else is well.
+        events::check(object, group, &mut errors);
+        refuse(resource, name, &errors)?;
+    }
+    check_name(resource, group, name, &mut errors);
+    check_metadata(resource, group, object, &mut errors);
+    if resource.nature == Nature::Builtin(BuiltinKind::Event) && !group.is_empty() {
         events::check(object, group, &mut errors);
     }
-    check_body(resource, schema, object, None, &mut errors);
+    check_body(resource, schema, object, None, "", &mut errors);
     refuse(resource, name, &errors)
 }
 
-/// The rules for a change.
+/// The rules for a change; `uid` is the one that the request gives, or empty.
 pub(super) fn validate_update(
-    resource: &Resource,
+    call: &Call<'_>,
     schema: &Schema,
     object: &Value,
     old: &Value,
-    name: &str,
+    uid: &str,
 ) -> Result<(), Failure> {
+    let (resource, name) = (call.resource.as_ref(), call.target.name.as_str());
     let mut errors = Vec::new();
-    check_metadata(object, &mut errors);
+    // The status of a custom resource leaves the metadata alone, whatever it says there.
+    let status = call.target.subresource == "status" && resource.nature == Nature::Custom;
+    if !uid.is_empty() && uid != meta_text(old, "uid") && !status {
+        let uid = Some(Value::from(uid));
+        errors.push(FieldError::new(FieldErrorKind::Invalid, "metadata.uid", uid, "field is immutable"));
+    }
+    check_metadata(resource, call.group(), object, &mut errors);
+    if resource.nature == Nature::Builtin(BuiltinKind::Event) {
+        events::check_always(object, call.group(), &mut errors);
+        events::check_update(object, old, call.group(), &mut errors);
+    }
     if meta(old, "deletionTimestamp").is_some() {
         let new: Vec<&str> = finalizers(object).filter(|name| !finalizers(old).any(|old| old == *name)).collect();
         if !new.is_empty() {
@@ -148,9 +196,21 @@ pub(super) fn validate_update(
             ));
         }
     }
-    check_body(resource, schema, object, Some(old), &mut errors);
+    check_body(resource, schema, object, Some(old), &call.target.subresource, &mut errors);
     if resource.nature == Nature::Builtin(BuiltinKind::Pod) {
         check_pod_update(object, old, &mut errors);
+    }
+    let provider = &old["spec"]["providerID"];
+    if resource.nature == Nature::Builtin(BuiltinKind::Node)
+        && !provider.as_str().unwrap_or_default().is_empty()
+        && object["spec"]["providerID"] != *provider
+    {
+        errors.push(FieldError::new(
+            FieldErrorKind::Forbidden,
+            "spec.providerID",
+            None,
+            "node updates may not change providerID except from \"\" to valid",
+        ));
     }
     refuse(resource, name, &errors)
 }
@@ -159,11 +219,31 @@ fn refuse(resource: &Resource, name: &str, errors: &[FieldError]) -> Result<(), 
     if errors.is_empty() { Ok(()) } else { Err(Failure::invalid(&resource.group, &resource.kind, name, errors)) }
 }
 
-fn check_body(resource: &Resource, schema: &Schema, object: &Value, old: Option<&Value>, errors: &mut Vec<FieldError>) {
+fn check_body(
+    resource: &Resource,
+    schema: &Schema,
+    object: &Value,
+    old: Option<&Value>,
+    part: &str,
+    errors: &mut Vec<FieldError>,
+) {
     match resource.nature {
         Nature::Custom => {
-            errors.extend(validate::validate(schema, object, old));
-            let blocked = validate::block_rules(errors);
+            let mut found = match (part, schema.field("status"), object.get("status")) {
+                // Of a write to the status only the status is looked at, and on its own.
+                ("status", Some(below), Some(status)) => {
+                    let mut found = validate::validate(below, status, old.and_then(|old| old.get("status")));
+                    for error in &mut found {
+                        let path = format!("status.{}", error.field);
+                        path.trim_end_matches('.').clone_into(&mut error.field);
+                    }
+                    found
+                }
+                ("status", _, _) => Vec::new(),
+                _whole => validate::validate(schema, object, old),
+            };
+            let blocked = validate::block_rules(&found) || validate::block_rules(errors);
+            errors.append(&mut found);
             if !blocked {
                 errors.extend(cel::validate(schema, object, old));
             } else if schema.has_rules {
@@ -177,13 +257,13 @@ fn check_body(resource: &Resource, schema: &Schema, object: &Value, old: Option<
         }
         Nature::Builtin(BuiltinKind::CustomResourceDefinition) => crd::check(object, errors),
         Nature::Builtin(BuiltinKind::Pod) => check_containers(object, errors),
+        Nature::Builtin(BuiltinKind::Lease) => check_lease(object, errors),
+        Nature::Builtin(BuiltinKind::PodDisruptionBudget) => check_budget(object, errors),
         Nature::Builtin(
             BuiltinKind::Node
             | BuiltinKind::Namespace
             | BuiltinKind::Event
             | BuiltinKind::Service
-            | BuiltinKind::Lease
-            | BuiltinKind::PodDisruptionBudget
             | BuiltinKind::Workload
             | BuiltinKind::Plain,
         ) => {}
@@ -201,7 +281,7 @@ fn is_subdomain(text: &str) -> bool {
     !text.is_empty() && text.len() <= 253 && text.split('.').all(label)
 }
 
-fn check_name(resource: &Resource, name: &str, errors: &mut Vec<FieldError>) {
+fn check_name(resource: &Resource, group: &str, name: &str, errors: &mut Vec<FieldError>) {
     if name.is_empty() {
         errors.push(FieldError::new(
             FieldErrorKind::Required,
@@ -212,20 +292,89 @@ fn check_name(resource: &Resource, name: &str, errors: &mut Vec<FieldError>) {
         return;
     }
     // RBAC names are path segments; Events are too, in the core group.
-    let lenient =
-        resource.group == "rbac.authorization.k8s.io" || resource.nature == Nature::Builtin(BuiltinKind::Event);
+    let lenient = resource.group == "rbac.authorization.k8s.io"
+        || resource.nature == Nature::Builtin(BuiltinKind::PodDisruptionBudget)
+        || (group.is_empty() && resource.nature == Nature::Builtin(BuiltinKind::Event));
     let good = if lenient { !name.contains(['/', '%']) && name != "." && name != ".." } else { is_subdomain(name) };
-    if !good {
-        errors.push(FieldError::new(
-            FieldErrorKind::Invalid,
-            "metadata.name",
-            Some(Value::from(name)),
-            "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')",
-        ));
+    if lenient && !good {
+        let detail = match name {
+            "." | ".." => format!("may not be '{name}'"),
+            _segment => format!("may not contain '{}'", if name.contains('/') { '/' } else { '%' }),
+        };
+        errors.push(FieldError::new(FieldErrorKind::Invalid, "metadata.name", Some(Value::from(name)), detail));
+    } else if !good {
+        errors.push(not_a_subdomain(name));
     }
 }
 
-fn check_metadata(object: &Value, errors: &mut Vec<FieldError>) {
+fn not_a_subdomain(name: &str) -> FieldError {
+    FieldError::new(
+        FieldErrorKind::Invalid,
+        "metadata.name",
+        Some(Value::from(name)),
+        "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')",
+    )
+}
+
+/// What the client is warned of: finalizers of a custom resource without a domain, unless they were there before.
+pub(super) fn warnings(resource: &Resource, object: &Value, old: Option<&Value>) -> Vec<String> {
+    if resource.nature != Nature::Custom {
+        return Vec::new();
+    }
+    let known = |name: &str| old.is_some_and(|old| finalizers(old).any(|known| known == name));
+    let odd = finalizers(object).filter(|name| {
+        !name.contains('/') && !matches!(*name, "orphan" | "foregroundDeletion" | "kubernetes") && !known(name)
+    });
+    odd.map(|name| {
+        format!(
+            "metadata.finalizers: \"{name}\": prefer a domain-qualified finalizer name to avoid accidental conflicts with other finalizer writers"
+        )
+    })
+    .collect()
+}
+
+fn check_finalizers(resource: &Resource, group: &str, object: &Value, errors: &mut Vec<FieldError>) {
+    for (at, name) in finalizers(object).enumerate() {
+        let mut invalid = |detail: &str| {
+            errors.push(FieldError::new(
+                FieldErrorKind::Invalid,
+                "metadata.finalizers",
+                Some(Value::from(name)),
+                detail,
+            ));
+        };
+        let part = name.split_once('/').map_or(name, |(_domain, part)| part);
+        let edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
+        let good = edge(part.chars().next())
+            && edge(part.chars().last())
+            && part.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
+        if !good {
+            invalid(
+                "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')",
+            );
+        }
+        let standard = matches!(name, "orphan" | "foregroundDeletion" | "kubernetes");
+        // The old kinds of the core group want more.
+        let strict = match resource.nature {
+            Nature::Builtin(kind) => {
+                matches!(kind, BuiltinKind::Node | BuiltinKind::Pod | BuiltinKind::Namespace | BuiltinKind::Service)
+                    || (kind == BuiltinKind::Event && !group.is_empty())
+            }
+            Nature::Custom => false,
+        };
+        if strict && !name.contains('/') && !standard {
+            errors.push(FieldError::new(
+                FieldErrorKind::Invalid,
+                format!("metadata.finalizers[{at}]"),
+                Some(Value::from(name)),
+                "name is neither a standard finalizer name nor is it fully qualified",
+            ));
+        }
+    }
+}
+
+fn check_metadata(resource: &Resource, group: &str, object: &Value, errors: &mut Vec<FieldError>) {
+    check_finalizers(resource, group, object, errors);
     let labels = meta(object, "labels").and_then(Value::as_object);
     for (key, value) in labels.into_iter().flatten() {
         let text = value.as_str().unwrap_or_default();
@@ -239,7 +388,7 @@ fn check_metadata(object: &Value, errors: &mut Vec<FieldError>) {
                 FieldErrorKind::Invalid,
                 "metadata.labels",
                 Some(value.clone()),
-                "must be no more than 63 bytes",
+                "must be no more than 63 characters",
             ));
         } else if !good || key.is_empty() {
             errors.push(FieldError::new(
@@ -251,16 +400,53 @@ fn check_metadata(object: &Value, errors: &mut Vec<FieldError>) {
         }
     }
     let owners = meta(object, "ownerReferences").and_then(Value::as_array);
-    for (at, owner) in owners.into_iter().flatten().enumerate() {
+    for owner in owners.into_iter().flatten() {
         for field in ["apiVersion", "kind", "name", "uid"] {
             if owner.get(field).and_then(Value::as_str).unwrap_or_default().is_empty() {
                 errors.push(FieldError::new(
                     FieldErrorKind::Invalid,
-                    format!("metadata.ownerReferences[{at}].{field}"),
+                    format!("metadata.ownerReferences.{field}"),
                     Some(Value::from("")),
-                    format!("{} must not be empty", if field == "apiVersion" { "version" } else { field }),
+                    if field == "apiVersion" { "version must not be empty" } else { "must not be empty" },
                 ));
             }
+        }
+    }
+}
+
+fn check_budget(object: &Value, errors: &mut Vec<FieldError>) {
+    let spec = &object["spec"];
+    if !spec["minAvailable"].is_null() && !spec["maxUnavailable"].is_null() {
+        errors.push(FieldError::new(
+            FieldErrorKind::Invalid,
+            "spec",
+            Some(spec.clone()),
+            "minAvailable and maxUnavailable cannot be both set",
+        ));
+    }
+    for field in ["minAvailable", "maxUnavailable"] {
+        let given = &spec[field];
+        let number = given.as_str().map(|text| text.strip_suffix('%').unwrap_or(""));
+        if number.is_some_and(|number| number.is_empty() || !number.bytes().all(|byte| byte.is_ascii_digit())) {
+            errors.push(FieldError::new(
+                FieldErrorKind::Invalid,
+                format!("spec.{field}"),
+                Some(given.clone()),
+                "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')",
+            ));
+        }
+    }
+}
+
+fn check_lease(object: &Value, errors: &mut Vec<FieldError>) {
+    let spec = &object["spec"];
+    for (field, least, words) in [
+        ("leaseDurationSeconds", 1, "must be greater than 0"),
+        ("leaseTransitions", 0, "must be greater than or equal to 0"),
+    ] {
+        let given = &spec[field];
+        if given.as_i64().is_some_and(|given| given < least) {
+            errors.push(FieldError::new(FieldErrorKind::Invalid, format!("spec.{field}"), Some(given.clone()), words));
         }
     }
 }
@@ -283,7 +469,7 @@ fn check_pod_update(object: &Value, old: &Value, errors: &mut Vec<FieldError>) {
     let settled = |pod: &Value| {
         let mut spec = pod.get("spec").cloned().unwrap_or_default();
         let fields = as_map(&mut spec);
-        for field in ["activeDeadlineSeconds", "terminationGracePeriodSeconds", "tolerations"] {
+        for field in ["activeDeadlineSeconds", "tolerations"] {
             fields.remove(field);
         }
         for list in ["containers", "initContainers"] {
@@ -293,6 +479,15 @@ fn check_pod_update(object: &Value, old: &Value, errors: &mut Vec<FieldError>) {
         }
         spec
     };
+    let (deadline, before) = (&object["spec"]["activeDeadlineSeconds"], &old["spec"]["activeDeadlineSeconds"]);
+    if before.is_number() && deadline.is_null() {
+        errors.push(FieldError::new(
+            FieldErrorKind::Invalid,
+            "spec.activeDeadlineSeconds",
+            Some(Value::Null),
+            "must not update from a positive integer to nil value",
+        ));
+    }
     if settled(object) != settled(old) {
         errors.push(FieldError::new(
             FieldErrorKind::Forbidden,
@@ -310,8 +505,44 @@ pub(super) fn default_builtin(kind: BuiltinKind, name: &str, object: &mut Value)
     };
     match kind {
         BuiltinKind::Node => {
-            // Typed objects always have their specification, empty or not.
-            child(as_map(object), "spec");
+            // Typed objects always have their specification, and what in their status has no way to be absent.
+            let spec = child(as_map(object), "spec");
+            if spec.get("unschedulable") == Some(&Value::Bool(false)) {
+                spec.remove("unschedulable");
+            }
+            let status = child(as_map(object), "status");
+            if let Some(capacity) = status.get("capacity").cloned() {
+                status.entry("allocatable").or_insert(capacity);
+            }
+            status.entry("daemonEndpoints").or_insert_with(|| json!({"kubeletEndpoint": {"Port": 0}}));
+            null_times(status, &["lastHeartbeatTime", "lastTransitionTime"]);
+            let info = child(status, "nodeInfo");
+            for field in [
+                "architecture",
+                "bootID",
+                "containerRuntimeVersion",
+                "kernelVersion",
+                "kubeProxyVersion",
+                "kubeletVersion",
+                "machineID",
+                "operatingSystem",
+                "osImage",
+                "systemUUID",
+            ] {
+                info.entry(field).or_insert_with(|| Value::from(""));
+            }
+        }
+        BuiltinKind::Event => {
+            let event = as_map(object);
+            for field in ["involvedObject", "source"] {
+                child(event, field);
+            }
+            for field in ["firstTimestamp", "lastTimestamp", "eventTime"] {
+                event.entry(field).or_insert(Value::Null);
+            }
+            for field in ["reportingComponent", "reportingInstance"] {
+                event.entry(field).or_insert_with(|| Value::from(""));
+            }
         }
         BuiltinKind::Pod => {
             set("enableServiceLinks", Value::from(true));
@@ -321,6 +552,9 @@ pub(super) fn default_builtin(kind: BuiltinKind, name: &str, object: &mut Value)
             set("schedulerName", Value::from("default-scheduler"));
             set("securityContext", Value::Object(Map::new()));
             default_containers(&mut object["spec"]);
+            if let Some(status) = object.get_mut("status").and_then(Value::as_object_mut) {
+                null_times(status, &["lastProbeTime", "lastTransitionTime"]);
+            }
         }
         BuiltinKind::Workload if matches!(name, "Deployment" | "ReplicaSet" | "StatefulSet") => {
             set("replicas", Value::from(1));
@@ -342,12 +576,30 @@ pub(super) fn default_builtin(kind: BuiltinKind, name: &str, object: &mut Value)
                 child(fields, "data").insert(key.clone(), Value::from(encoded));
             }
         }
-        BuiltinKind::Namespace
-        | BuiltinKind::Event
-        | BuiltinKind::Lease
-        | BuiltinKind::PodDisruptionBudget
-        | BuiltinKind::Workload
-        | BuiltinKind::Plain => {}
+        BuiltinKind::Lease => {
+            child(as_map(object), "spec");
+        }
+        BuiltinKind::PodDisruptionBudget => {
+            child(as_map(object), "spec");
+            let status = child(as_map(object), "status");
+            if status.get("observedGeneration") == Some(&Value::from(0)) {
+                status.remove("observedGeneration");
+            }
+            for field in ["currentHealthy", "desiredHealthy", "disruptionsAllowed", "expectedPods"] {
+                status.entry(field).or_insert_with(|| Value::from(0));
+            }
+        }
+        BuiltinKind::Namespace | BuiltinKind::Workload | BuiltinKind::Plain => {}
+    }
+}
+
+/// Times of conditions that have no way to be absent.
+fn null_times(status: &mut Map<String, Value>, times: &[&str]) {
+    let conditions = status.get_mut("conditions").and_then(Value::as_array_mut);
+    for condition in conditions.into_iter().flatten() {
+        for time in times {
+            as_map(condition).entry(*time).or_insert(Value::Null);
+        }
     }
 }
 

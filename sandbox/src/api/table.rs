@@ -75,7 +75,8 @@ fn definitions(view: &View) -> Value {
         Nature::Builtin(_) => {
             columns.extend(columns::of(&view.resource.kind).iter().map(|column| {
                 json!({
-                    "name": column.name, "type": column.kind, "format": "", "description": "",
+                    "name": column.name, "type": column.kind, "description": "",
+                    "format": if column.name == "Name" { "name" } else { "" },
                     "priority": column.priority,
                 })
             }));
@@ -106,6 +107,15 @@ fn row(view: &View, object: &Arc<Object>, include: IncludeObject, now: Timestamp
         }
     }
     let mut row = json!({"cells": cells});
+    let ended = match value["status"]["phase"].as_str() {
+        Some("Succeeded") => "The pod has completed successfully.",
+        Some("Failed") => "The pod failed.",
+        _not_ended => "",
+    };
+    if view.resource.kind == "Pod" && !ended.is_empty() {
+        let phase = &value["status"]["phase"];
+        row["conditions"] = json!([{"type": "Completed", "status": "True", "reason": phase, "message": ended}]);
+    }
     match include {
         IncludeObject::None => {}
         IncludeObject::Metadata => row["object"] = convert::partial(value),

@@ -165,7 +165,14 @@ impl Queue {
             let shared = change.line.get_or_init(|| line(kind.word(), change.object.bytes()));
             state.lines.push_back(shared.clone());
         } else {
-            let shown = shown(view, &change.object, &mut state, now);
+            let shown = match &change.previous {
+                // An object that leaves the selection is shown as it was in it.
+                Some(previous) if kind == ChangeKind::Deleted && change.kind != kind => {
+                    let left = Object::seal(previous.value().clone(), change.revision());
+                    shown(view, &left, &mut state, now)
+                }
+                _present => shown(view, &change.object, &mut state, now),
+            };
             state.lines.push_back(line(kind.word(), &shown));
         }
         if let Some(waker) = state.waker.take() {

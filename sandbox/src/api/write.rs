@@ -83,7 +83,12 @@ pub(super) fn create(call: &Call<'_>) -> Result<Answer, Failure> {
 
 /// Creates an object that was decoded and shaped.
 pub(super) fn create_object(call: &Call<'_>, incoming: Incoming, writer: &Writer) -> Result<Answer, Failure> {
-    let Incoming { mut object, warnings } = incoming;
+    let warnings = incoming.warnings.clone();
+    create_warned(call, incoming, writer).map_err(|failure| failure.warned(&warnings))
+}
+
+fn create_warned(call: &Call<'_>, incoming: Incoming, writer: &Writer) -> Result<Answer, Failure> {
+    let Incoming { mut object, mut warnings } = incoming;
     let resource = &call.resource;
     check_namespace(call, &mut object)?;
     let mut state = call.inner.lock();
@@ -91,10 +96,10 @@ pub(super) fn create_object(call: &Call<'_>, incoming: Incoming, writer: &Writer
     for field in ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"] {
         metadata(&mut object).remove(field);
     }
-    if !meta_text(&object, "resourceVersion").is_empty() {
-        return Err(Failure::bad_request("resourceVersion should not be set on objects to be created"));
+    let versioned = !meta_text(&object, "resourceVersion").is_empty();
+    if !call.info.dry_run() || !versioned {
+        metadata(&mut object).remove("resourceVersion");
     }
-    metadata(&mut object).remove("resourceVersion");
     name_object(call, &mut state, &mut object);
     let name = meta_text(&object, "name").to_owned();
     let uid = state.new_uid();
@@ -108,15 +113,33 @@ pub(super) fn create_object(call: &Call<'_>, incoming: Incoming, writer: &Writer
         managed::record_update(&schema, blank.as_ref(), &mut object, writer, call.version().status);
     }
     admit(call, Verb::Create, Some(&object), None)?;
+    let advice = strategy::warnings(resource, &object, None);
     let key = Key::new(&call.target.namespace, &name);
-    if state.get(call.id, &key).is_some() {
-        return Err(Failure::already_exists(call.group(), &resource.plural, &name));
+    if let Some(existing) = state.get(call.id, &key).filter(|_| !versioned || call.info.dry_run()) {
+        let unique = meta_text(&object, "generateName").is_empty();
+        let refused = if unique { Failure::already_exists } else { Failure::not_unique };
+        // A generated name is the storage's affair, which knows one group of Events.
+        let group = if unique { call.group() } else { &resource.group };
+        let mut failure = refused(group, &resource.plural, &name);
+        if meta(existing.value(), "deletionTimestamp").is_some() {
+            failure.message.insert_str(0, "object is being deleted: ");
+        }
+        return Err(failure.warned(&advice));
     }
+    if versioned && !call.info.dry_run() {
+        return Err(Failure::new(
+            http::StatusCode::INTERNAL_SERVER_ERROR,
+            "",
+            "resourceVersion should not be set on objects to be created",
+        )
+        .warned(&advice));
+    }
+    warnings.extend(advice);
     let object = commit(call, &mut state, key, object)?;
     drop(state);
     let mut answer = read::represent(call, &object, 201)?;
     answer.warnings.extend(warnings);
-    answer.committed = !call.info.dry_run()?;
+    answer.committed = !call.info.dry_run();
     Ok(answer)
 }
 
@@ -192,7 +215,7 @@ pub(super) fn admit(
 
 /// Stores an object unless this is a dry run, and does what follows from it.
 fn commit(call: &Call<'_>, state: &mut State, key: Key, object: Value) -> Result<Arc<Object>, Failure> {
-    if call.info.dry_run()? {
+    if call.info.dry_run() {
         let revision = meta_text(&object, "resourceVersion").parse().unwrap_or(0);
         return Ok(Object::seal_dry(object, revision));
     }
@@ -220,26 +243,41 @@ fn commit(call: &Call<'_>, state: &mut State, key: Key, object: Value) -> Result
 /// PUT of an object or its status.
 pub(super) fn replace(call: &Call<'_>) -> Result<Answer, Failure> {
     let incoming = incoming::decode(call, &call.info.body)?;
-    let name = meta_text(&incoming.object, "name");
-    if name != call.target.name {
-        return Err(Failure::bad_request(if name.is_empty() {
-            "name must be provided".to_owned()
-        } else {
-            format!("the name of the object ({name}) does not match the name on the URL ({})", call.target.name)
-        }));
-    }
+    check_object_name(call, &incoming.object)?;
     let mut state = call.inner.lock();
     let key = Key::new(&call.target.namespace, &call.target.name);
     let Some(existing) = state.get(call.id, &key).cloned() else {
         drop(state);
         let creates = call.builtin().is_some_and(|kind| matches!(kind, BuiltinKind::Lease | BuiltinKind::Event));
         if creates && call.target.subresource.is_empty() {
+            let mut incoming = incoming;
+            check_uid(call, &Value::Null, meta_text(&incoming.object, "uid"))?;
+            let given = meta_text(&incoming.object, "resourceVersion");
+            if !given.is_empty() && given.parse::<u64>().is_err() {
+                return Err(unparsable(given));
+            }
+            if !call.info.dry_run() {
+                metadata(&mut incoming.object).remove("resourceVersion");
+            }
             return create_object(call, incoming, &writer(call, Operation::Update));
         }
         return Err(call.not_found());
     };
     let writer = writer(call, Operation::Update);
     update_object(call, &mut state, &existing, incoming, &writer, Verb::Update)
+}
+
+/// The object of a request is the one that its URL names.
+fn check_object_name(call: &Call<'_>, object: &Value) -> Result<(), Failure> {
+    let (given, wanted) = (meta_text(object, "name"), &call.target.name);
+    if given == wanted {
+        return Ok(());
+    }
+    Err(Failure::bad_request(if given.is_empty() {
+        format!("the name of the object ({wanted} based on URL) was undeterminable: name must be provided")
+    } else {
+        format!("the name of the object ({given}) does not match the name on the URL ({wanted})")
+    }))
 }
 
 /// PATCH of an object or its status.
@@ -252,7 +290,8 @@ pub(super) fn patch(call: &Call<'_>) -> Result<Answer, Failure> {
     }
     let existing = existing.ok_or_else(|| call.not_found())?;
     let patched = patch::apply(call, existing.value())?;
-    let incoming = incoming::shape(call, patched, Vec::new())?;
+    let incoming = incoming::shape(call, patched, Vec::new()).map_err(patch::undecodable)?;
+    check_object_name(call, &incoming.object).map_err(|failure| failure.warned(&incoming.warnings))?;
     let writer = writer(call, Operation::Update);
     update_object(call, &mut state, &existing, incoming, &writer, Verb::Patch)
 }
@@ -266,10 +305,27 @@ pub(super) fn update_object(
     writer: &Writer,
     verb: Verb,
 ) -> Result<Answer, Failure> {
-    let Incoming { mut object, warnings } = incoming;
+    let warnings = incoming.warnings.clone();
+    update_warned(call, state, existing, incoming, writer, verb).map_err(|failure| failure.warned(&warnings))
+}
+
+fn update_warned(
+    call: &Call<'_>,
+    state: &mut State,
+    existing: &Arc<Object>,
+    incoming: Incoming,
+    writer: &Writer,
+    verb: Verb,
+) -> Result<Answer, Failure> {
+    let Incoming { mut object, mut warnings } = incoming;
     let resource = &call.resource;
     let old = existing.value();
-    check_preconditions(call, old, &mut object, verb)?;
+    let uid = if call.inner.options.leniency.uids { "" } else { meta_text(&object, "uid") }.to_owned();
+    // A patch is refused by validation for another UID, among whatever else is wrong with it.
+    if verb != Verb::Patch {
+        check_uid(call, old, &uid)?;
+    }
+    check_preconditions(call, old, &object)?;
     for field in [
         "name",
         "namespace",
@@ -279,7 +335,6 @@ pub(super) fn update_object(
         "deletionTimestamp",
         "deletionGracePeriodSeconds",
         "resourceVersion",
-        "generateName",
     ] {
         copy_meta(old, &mut object, field);
     }
@@ -289,7 +344,8 @@ pub(super) fn update_object(
     let has_status = call.version().status;
     strategy::prepare_update(resource, has_status, &call.target.subresource, old, &mut object);
     let schema = schema_of(resource, &call.target.version);
-    strategy::validate_update(resource, &schema, &object, old, &call.target.name)?;
+    strategy::validate_update(call, &schema, &object, old, &uid)?;
+    warnings.extend(strategy::warnings(resource, &object, Some(old)));
     if records(call, writer) {
         managed::record_update(&schema, Some(old), &mut object, writer, has_status);
     }
@@ -299,11 +355,10 @@ pub(super) fn update_object(
         && finalizers(&object).next().is_none()
         && meta(&object, "deletionGracePeriodSeconds").is_none_or(|grace| grace.as_i64() == Some(0));
     let changed = object != *old;
-    let stored = if dying && !call.info.dry_run()? {
-        // The last finalizer is gone: so is the object.
-        state.put(call.id, key.clone(), object, call.now);
-        let gone = delete::remove(state, call.id, &key, call.now);
-        gone.unwrap_or_else(|| Arc::clone(existing))
+    let stored = if dying && !call.info.dry_run() {
+        // The last finalizer is gone: so is the object, and nobody sees it without.
+        delete::remove(state, call.id, &key, call.now);
+        Object::seal_dry(object, existing.revision())
     } else if changed {
         commit(call, state, key, object)?
     } else {
@@ -311,23 +366,14 @@ pub(super) fn update_object(
     };
     let mut answer = read::represent(call, &stored, 200)?;
     answer.warnings.extend(warnings);
-    answer.committed = changed && !call.info.dry_run()?;
+    answer.committed = changed && !call.info.dry_run();
     Ok(answer)
 }
 
-/// The resourceVersion and UID that the request insists on.
-fn check_preconditions(call: &Call<'_>, old: &Value, object: &mut Value, verb: Verb) -> Result<(), Failure> {
-    let name = &call.target.name;
-    let plural = &call.resource.plural;
-    let uid = meta_text(object, "uid");
-    let leniency = &call.inner.options.leniency;
-    let other_uid = !uid.is_empty() && uid != meta_text(old, "uid") && !leniency.uids;
-    if other_uid && verb == Verb::Patch {
-        let error =
-            FieldError::new(FieldErrorKind::Invalid, "metadata.uid", Some(Value::from(uid)), "field is immutable");
-        return Err(Failure::invalid(call.group(), &call.resource.kind, name, &[error]));
-    }
-    if other_uid {
+/// The UID that the request insists on.
+fn check_uid(call: &Call<'_>, old: &Value, uid: &str) -> Result<(), Failure> {
+    let (plural, name) = (&call.resource.plural, &call.target.name);
+    if !uid.is_empty() && uid != meta_text(old, "uid") {
         return Err(Failure::conflict(
             call.group(),
             plural,
@@ -339,8 +385,19 @@ fn check_preconditions(call: &Call<'_>, old: &Value, object: &mut Value, verb: V
             ),
         ));
     }
+    Ok(())
+}
+
+fn unparsable(revision: &str) -> Failure {
+    let message = format!("strconv.ParseUint: parsing \"{revision}\": invalid syntax");
+    Failure::new(http::StatusCode::INTERNAL_SERVER_ERROR, "", message)
+}
+
+/// The resourceVersion that the request insists on.
+fn check_preconditions(call: &Call<'_>, old: &Value, object: &Value) -> Result<(), Failure> {
+    let (plural, name) = (&call.resource.plural, &call.target.name);
     match meta_text(object, "resourceVersion") {
-        "" | "0" if verb == Verb::Update && !call.resource.allows_unconditional_update() => Err(Failure::invalid(
+        "" | "0" if !call.resource.allows_unconditional_update() => Err(Failure::invalid(
             call.group(),
             plural,
             name,
@@ -352,18 +409,23 @@ fn check_preconditions(call: &Call<'_>, old: &Value, object: &mut Value, verb: V
             )],
         )),
         "" | "0" => Ok(()),
-        given if given == meta_text(old, "resourceVersion") || leniency.versions.contains(plural) => Ok(()),
+        given if given.parse::<u64>().is_err() => Err(unparsable(given)),
+        given if given == meta_text(old, "resourceVersion") => Ok(()),
+        _stale if call.inner.options.leniency.versions.contains(plural) => Ok(()),
         _stale => Err(Failure::modified(call.group(), plural, name)),
     }
 }
 
 fn storage_key(call: &Call<'_>) -> String {
-    let mut key = String::from("/registry/");
+    // A write that is only tried never gets as far as the prefix.
+    let mut key = String::from(if call.info.dry_run() { "/" } else { "/registry/" });
     if !call.resource.group.is_empty() && call.resource.nature == Nature::Custom {
         key.push_str(&call.resource.group);
         key.push('/');
     }
-    key.push_str(&call.resource.plural);
+    // Nodes were minions once, and in etcd they still are.
+    let plural = call.resource.plural.as_str();
+    key.push_str(if call.builtin() == Some(BuiltinKind::Node) { "minions" } else { plural });
     for part in [&call.target.namespace, &call.target.name] {
         if !part.is_empty() {
             key.push('/');

@@ -93,7 +93,7 @@ async fn an_update_takes_fields_over_and_apply_then_conflicts() {
 async fn the_status_is_applied_apart() {
     let server = with_widgets().await;
     let uri = "/apis/test.example/v1/namespaces/default/widgets";
-    let spec = json!({"metadata": {"name": "w"}, "spec": {"version": "v1.1"}});
+    let spec = json!({"apiVersion": "test.example/v1", "kind": "Widget", "metadata": {"name": "w"}, "spec": {"version": "v1.1"}});
     send(&server, "POST", uri, spec).await;
     let body = json!({
         "apiVersion": "test.example/v1", "kind": "Widget", "metadata": {"name": "w"},

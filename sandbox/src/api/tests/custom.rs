@@ -7,6 +7,7 @@ use kube::api::{Api, PostParams};
 use serde_json::{Value, json};
 
 const GROUP: &str = "/apis/cupcake.ricardomolendijk.com/v1";
+const V1: &str = "cupcake.ricardomolendijk.com/v1";
 
 /// Defines the six kinds.
 pub(super) async fn define(server: &Server) {
@@ -102,7 +103,7 @@ async fn definitions_can_be_made_ready_once_for_many_servers() {
         let stored = server.list("apiextensions.k8s.io", "customresourcedefinitions");
         assert_eq!(stored.len(), 6);
         assert_eq!(stored[0].value()["status"]["conditions"][1]["type"], "Established");
-        let task = json!({"metadata": {"name": "w1"}, "spec": {"nodeName": "w2", "nodeUid": "u1", "epoch": 1}});
+        let task = json!({"apiVersion": V1, "kind": "NodeTask", "metadata": {"name": "w1"}, "spec": {"nodeName": "w2", "nodeUid": "u1", "epoch": 1}});
         let (status, refused) = send(&server, "POST", &format!("{GROUP}/nodetasks"), task).await;
         assert_eq!(status, 422, "{refused}");
     }
@@ -271,7 +272,7 @@ async fn the_rules_of_node_tasks_fence_orders() {
     let server = server();
     define(&server).await;
     let tasks = format!("{GROUP}/nodetasks");
-    let task = json!({"metadata": {"name": "w1"}, "spec": {"nodeName": "w1", "nodeUid": "u1", "epoch": 1}});
+    let task = json!({"apiVersion": V1, "kind": "NodeTask", "metadata": {"name": "w1"}, "spec": {"nodeName": "w1", "nodeUid": "u1", "epoch": 1}});
     let (status, answer) = send(&server, "POST", &tasks, task).await;
     assert_eq!(status, 201, "{answer}");
     let (spec, state) = (format!("{tasks}/w1"), format!("{tasks}/w1/status"));
@@ -318,7 +319,7 @@ async fn plans_never_change() {
     define(&server).await;
     let plans = format!("{GROUP}/upgradeplans");
     let digest = "a".repeat(64);
-    let plan = json!({"metadata": {"name": "p"}, "spec": {"format": 1, "compiler": "1", "digest": digest, "run": "r", "plan": {"a": {"b": [1, 2]}}}});
+    let plan = json!({"apiVersion": V1, "kind": "UpgradePlan", "metadata": {"name": "p"}, "spec": {"format": 1, "compiler": "1", "digest": digest, "run": "r", "plan": {"a": {"b": [1, 2]}}}});
     let (status, answer) = send(&server, "POST", &plans, plan).await;
     assert_eq!(status, 201, "{answer}");
     let (status, _) = send(&server, "PATCH", &format!("{plans}/p"), json!({"spec": {"plan": {"a": {"b": [1]}}}})).await;

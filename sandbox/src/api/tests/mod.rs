@@ -6,6 +6,7 @@
 )]
 
 mod applies;
+mod conformance;
 mod custom;
 mod determinism;
 mod kubectl;
