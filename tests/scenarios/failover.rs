@@ -36,7 +36,7 @@ const FAILOVERS: u32 = 3;
 /// How often a leader is stopped at least, and at most if no write of a stopped leader met the fence.
 const STOPS: std::ops::RangeInclusive<u32> = 4..=7;
 /// Seed of the moments at which leaders are stopped, unless `CUPCAKE_SEED` says otherwise.
-const SEED: u64 = 7;
+const SEED: u64 = 11;
 
 fn setting<T: std::str::FromStr>(name: &str, otherwise: T) -> T {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
@@ -94,8 +94,9 @@ impl<'c> Replicas<'c> {
                 }
             }
         };
-        let waited = tokio::time::timeout(Duration::from_secs(60), due).await;
-        assert!(waited.is_ok(), "no machine got to its second part within 60 s: {:?}", self.cluster.phase().await);
+        // A control-plane node soaks for 30 s, and after a long outage an agent may look again as late as that.
+        let waited = tokio::time::timeout(Duration::from_secs(120), due).await;
+        assert!(waited.is_ok(), "no machine finished its first part within 120 s: {:?}", self.cluster.phase().await);
     }
 
     /// Ends the leader at a moment when something is due, starts it again after the measure, and gives the measure.
