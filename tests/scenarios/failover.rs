@@ -6,8 +6,10 @@
 //! until the API server has answered the first effect of another replica: an order or `proceed` (PUT of a NodeTask), a cordon
 //! or uncordon (PATCH of a Node), or an eviction. The epoch's stamps are PATCHes of NodeTasks and do not count, nor do commits.
 //!
-//! Bounded unless `CUPCAKE_FAILOVERS` says how many of each; the bounds that are asserted leave room for a machine that does
-//! other things, the figures are printed.
+//! # Settings
+//! `CUPCAKE_FAILOVERS`: how many of each kind (3). `CUPCAKE_AWAY_SECONDS`: how long a killed server stays away (3). `CUPCAKE_SEED`: the
+//! moments at which leaders are stopped. `CUPCAKE_KEEP_LOGS`: leaves the logs of a run that passed. The bounds that are asserted
+//! leave room for a machine that does other things, the figures are printed.
 #![expect(
     clippy::disallowed_methods,
     reason = "starts real processes, reads their files, and polls them by the wall clock up to a limit"
