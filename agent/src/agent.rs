@@ -329,6 +329,9 @@ impl Agent {
                 }
             }
             Err(error) => {
+                if is_expired(&error) {
+                    self.watch_backoff.reset();
+                }
                 let from = self.clock.now() + self.watch_backoff.after_failure();
                 let node = &self.node_name;
                 tracing::warn!(%node, error = &error as &dyn std::error::Error, "watch failed");
@@ -337,6 +340,12 @@ impl Agent {
             }
         }
     }
+}
+
+/// Whether the API server is there and only knows the watch's past no more, as after its restart: the next try lists anew, and
+/// need not wait as long as the outage has taught.
+fn is_expired(error: &watcher::Error) -> bool {
+    matches!(error, watcher::Error::WatchError(status) if status.code == 410)
 }
 
 /// Whether `seen` is an older state of the same object than `known`. Versions of one object are numbers that grow; one that is

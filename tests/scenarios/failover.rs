@@ -6,8 +6,10 @@
 //! until the API server has answered the first effect of another replica: an order or `proceed` (PUT of a NodeTask), a cordon
 //! or uncordon (PATCH of a Node), or an eviction. The epoch's stamps are PATCHes of NodeTasks and do not count, nor do commits.
 //!
-//! Bounded unless `CUPCAKE_FAILOVERS` says how many of each; the bounds that are asserted leave room for a machine that does
-//! other things, the figures are printed.
+//! # Settings
+//! `CUPCAKE_FAILOVERS`: how many of each kind (3). `CUPCAKE_AWAY_SECONDS`: how long a killed server stays away (3). `CUPCAKE_SEED`: the
+//! moments at which leaders are stopped. `CUPCAKE_KEEP_LOGS`: leaves the logs of a run that passed. The bounds that are asserted
+//! leave room for a machine that does other things, the figures are printed.
 #![expect(
     clippy::disallowed_methods,
     reason = "starts real processes, reads their files, and polls them by the wall clock up to a limit"
@@ -37,7 +39,7 @@ const FAILOVERS: u32 = 3;
 /// How often a leader is stopped at least, and at most if no write of a stopped leader met the fence.
 const STOPS: std::ops::RangeInclusive<u32> = 4..=7;
 /// Seed of the moments at which leaders are stopped, unless `CUPCAKE_SEED` says otherwise.
-const SEED: u64 = 7;
+const SEED: u64 = 11;
 
 fn setting<T: std::str::FromStr>(name: &str, otherwise: T) -> T {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
@@ -95,8 +97,9 @@ impl<'c> Replicas<'c> {
                 }
             }
         };
-        let waited = tokio::time::timeout(Duration::from_secs(60), due).await;
-        assert!(waited.is_ok(), "no machine got to its second part within 60 s: {:?}", self.cluster.phase().await);
+        // A control-plane node soaks for 30 s, and after a long outage an agent may look again as late as that.
+        let waited = tokio::time::timeout(Duration::from_secs(120), due).await;
+        assert!(waited.is_ok(), "no machine finished its first part within 120 s: {:?}", self.cluster.phase().await);
     }
 
     /// Ends the leader at a moment when something is due, starts it again after the measure, and gives the measure.
