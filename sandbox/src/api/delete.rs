@@ -115,8 +115,10 @@ pub(super) fn one(call: &Call<'_>) -> Result<Answer, Failure> {
 pub(super) fn evicted(call: &Call<'_>, state: &mut State, key: &Key, body: &Value) -> Result<(), Failure> {
     let mut options = from_body(body, call)?;
     options.dry_run |= call.info.dry_run();
-    // They were checked; what was noted since changed the version.
-    options.resource_version = None;
+    if !options.dry_run {
+        // They were checked; what was noted since changed the version.
+        options.resource_version = None;
+    }
     delete_checked(call, state, key, &options).map(|_answer| ())
 }
 
@@ -292,8 +294,8 @@ fn intent(
     let old_grace = meta(&value, "deletionGracePeriodSeconds").and_then(Value::as_i64);
     if let Some(old) = old_grace.filter(|old| already && *old > 0) {
         // It is stopping already: only somebody who asks for less changes that.
-        match grace_seconds {
-            Some(asked) if asked < old => grace = asked.max(0),
+        match grace_seconds.map(at_least) {
+            Some(asked) if asked < old => grace = asked,
             _no_less => return Intent::Mark(value),
         }
     }
@@ -348,12 +350,12 @@ fn grace(nature: Nature, object: &Value, asked: Option<i64>) -> i64 {
     if !scheduled || matches!(phase, "Succeeded" | "Failed") {
         return 0;
     }
-    match asked.or_else(|| object["spec"]["terminationGracePeriodSeconds"].as_i64()) {
-        None => 30,
-        // Less than nothing is the least there is.
-        Some(seconds) if seconds < 0 => 1,
-        Some(seconds) => seconds,
-    }
+    asked.or_else(|| object["spec"]["terminationGracePeriodSeconds"].as_i64()).map_or(30, at_least)
+}
+
+/// Less than nothing is the least that there is.
+fn at_least(seconds: i64) -> i64 {
+    if seconds < 0 { 1 } else { seconds }
 }
 
 fn add_finalizer(value: &mut Value, name: &str) {
