@@ -489,3 +489,19 @@ fn a_leader_that_meets_a_greater_epoch_which_nobody_leads_under_goes_above_it() 
         cluster.nothing_was_done_twice("with an epoch that nobody took");
     });
 }
+
+#[test]
+fn an_update_whose_change_the_watch_lost_still_comes_to_its_end() {
+    in_cluster(2, true, async |cluster| {
+        cluster.apply(UPDATE, json!({})).await;
+        // The wave and its batch stand beside the root: the API server is not restarted any more, so no watch comes back for it.
+        cluster.eventually("a batch", async || cluster.all::<UpgradeRun>(GROUP, "upgraderuns").len() > 2).await;
+        let server = cluster.world.server();
+        server.hold_watches(true);
+        cluster.patch(UPDATE, json!({"metadata": {"annotations": {"example.com/note": "seen by nobody"}}})).await;
+        server.lose_held_events();
+        server.hold_watches(false);
+        let (phase, message) = cluster.at_rest(UPDATE).await;
+        assert_eq!(phase, Phase::Succeeded, "{message}");
+    });
+}

@@ -58,22 +58,21 @@ impl View {
 
 /// Moves the update one step on.
 pub async fn reconcile(operator: &Operator, view: View) -> Outcome {
-    let (name, of) = (view.update.name_any(), view);
-    match reconciled(operator, &of).await {
-        Ok(next) => Outcome::of(next),
-        // Most often the change is on its way here. If it were lost on that way, what stands at the server is looked at.
-        Err(error) if matches!(&error, kube::Error::Api(status) if status.code == 409) => {
-            match read(operator, &name).await {
-                Ok(Some(update)) => {
-                    let Ok(next) = reconciled(operator, &View { update, ..of }).await else {
-                        return Outcome::of(Next::Failed);
-                    };
-                    Outcome::of(next)
-                }
-                Ok(None) => Outcome::of(Next::AwaitChange),
-                Err(_) => Outcome::of(Next::Failed),
+    let (name, mut of) = (view.update.name_any(), view);
+    let mut done = reconciled(operator, &of).await;
+    if matches!(&done, Err(kube::Error::Api(status)) if status.code == 409) {
+        // Most often the change is on its way here, but one that the watch lost never comes: what stands at the server counts.
+        done = match read(operator, &name).await {
+            Ok(None) => return Outcome::of(Next::AwaitChange),
+            Ok(Some(update)) => {
+                of.update = update;
+                reconciled(operator, &of).await
             }
-        }
+            Err(error) => Err(error),
+        };
+    }
+    match done {
+        Ok(next) => Outcome::of(next),
         Err(kube::Error::Api(status)) if matches!(status.code, 400 | 422) => {
             // Repeating it would be refused again: a person has to see it.
             let stand =

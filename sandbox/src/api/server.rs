@@ -8,7 +8,7 @@ use super::request::RequestInfo;
 use super::router;
 use super::status::Failure;
 use super::store::{Limits, State};
-use super::watch::WatchBody;
+use super::watch::{Queue, WatchBody};
 use bytes::Bytes;
 use cupcake_engine::clock::{Clock, Timestamp};
 use futures::future::BoxFuture;
@@ -412,8 +412,13 @@ impl Server {
     pub fn hold_watches(&self, held: bool) {
         self.inner.watches_held.store(held, Ordering::Relaxed);
         if !held {
-            self.inner.lock().wake_watches();
+            self.inner.lock().each_queue(Queue::wake);
         }
+    }
+
+    /// Loses what held watches have to tell: nobody ever hears of it from them.
+    pub fn lose_held_events(&self) {
+        self.inner.lock().each_queue(Queue::clear);
     }
 
     /// Forgets the history: resuming clients are answered 410 and list again.

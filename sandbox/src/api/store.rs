@@ -360,11 +360,11 @@ impl State {
         }
     }
 
-    /// Lets whoever reads a watch look again.
-    pub(super) fn wake_watches(&mut self) {
+    /// Does something with the queue of every watch.
+    pub(super) fn each_queue(&self, act: impl Fn(&Queue)) {
         let watchers = self.collections.iter().flat_map(|collection| collection.watchers.values());
         for watcher in watchers.flat_map(BTreeMap::values) {
-            watcher.queue.wake();
+            act(&watcher.queue);
         }
     }
 

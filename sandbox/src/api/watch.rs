@@ -194,6 +194,11 @@ impl Queue {
         self.lock().lines.push_back(bookmark);
     }
 
+    /// Forgets what was not read yet.
+    pub(super) fn clear(&self) {
+        self.lock().lines.clear();
+    }
+
     /// Lets its reader look again.
     pub(super) fn wake(&self) {
         if let Some(waker) = self.lock().waker.take() {
