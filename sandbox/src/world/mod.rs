@@ -58,8 +58,11 @@ use tokio::task::JoinSet;
 use wire::{Door, Ear, EngineWrites, Gate};
 use workloads::Workloads;
 
-/// Virtual time after which a run that has not ended is given up.
+/// Virtual time after which an update that has not come to rest is given up.
 const VIRTUAL_DAYS_MAX: i64 = 7;
+
+/// As [`VIRTUAL_DAYS_MAX`], in a judged world: many times as long as any update of a small cluster takes, whatever goes wrong.
+const JUDGED_HOURS_MAX: i64 = 12;
 
 /// Names of the operator's replicas: the only one of most worlds has none.
 const REPLICAS: [&str; OPERATORS_MAX as usize] = ["", "b", "c"];
@@ -208,7 +211,9 @@ impl World {
 
     /// Waits until a DirectUpdate has come to its end, rests until a person acts, or was refused.
     pub async fn until_at_rest(&self, name: &str) {
-        let limit = self.now() + TimeDelta::days(VIRTUAL_DAYS_MAX);
+        let longest =
+            if self.config.judged { TimeDelta::hours(JUDGED_HOURS_MAX) } else { TimeDelta::days(VIRTUAL_DAYS_MAX) };
+        let limit = self.now() + longest;
         loop {
             let written = self.ear.progress.notified();
             tokio::pin!(written);
@@ -271,11 +276,11 @@ impl World {
         }
     }
 
-    /// Looks at what must hold once an update has ended in that phase. Only a judged world looks.
-    pub fn judge(&self, phase: &str) {
-        let at_rest = matches!(phase, "Succeeded" | "Failed" | "Cancelled" | "RequiresAttention");
+    /// Looks at what must hold once an update has come to rest. Only a judged world looks.
+    pub fn judge(&self, name: &str) {
+        let update = self.update(name).unwrap_or_default();
         if let Some(invariants) = self.ear.invariants.get() {
-            invariants.ended(phase, at_rest);
+            invariants.ended(update["status"]["phase"].as_str().unwrap_or("Pending"), is_at_rest(&update));
         }
     }
 
