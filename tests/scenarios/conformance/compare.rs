@@ -4,7 +4,7 @@
 //! Names that a server makes up are compared as roles: the n-th UID, the n-th resourceVersion and the n-th generated name that a
 //! sequence sees on each side must be seen in the same places. So a write that changes the resourceVersion on one side only shows.
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
@@ -13,6 +13,11 @@ const DIFFERENCES_MAX: usize = 60;
 
 /// Letters that a server adds to `generateName`.
 const GENERATED_LETTERS: usize = 5;
+
+/// What stands before a resourceVersion in a message. A number elsewhere is no revision, even if it happens to be one: `406`, or
+/// the 253 characters of a name.
+const BEFORE_A_REVISION: [&str; 3] = ["in the precondition (", IN_RECORD, r#""resourceVersion\":\""#];
+const IN_RECORD: &str = "in record (";
 
 /// One place where two answers differ.
 #[derive(Debug, Clone, PartialEq)]
@@ -136,7 +141,7 @@ impl Roles {
         }
     }
 
-    /// Words that are names of roles; numbers are looked at only in messages.
+    /// Words that are names of roles.
     fn words(&mut self, text: &str, message: bool) -> String {
         let inside = |c: char| c.is_ascii_alphanumeric() || c == '-';
         let mut tidied = String::with_capacity(text.len());
@@ -144,8 +149,8 @@ impl Roles {
         while !rest.is_empty() {
             let length = rest.find(|c| !inside(c)).unwrap_or(rest.len());
             let (word, tail) = rest.split_at(length);
-            let after_record = tidied.ends_with("in record (");
-            tidied.push_str(&self.role_of(word, message, after_record));
+            let role = self.role_of(word, message, &tidied);
+            tidied.push_str(&role);
             let between = tail.find(inside).unwrap_or(tail.len());
             let (between, tail) = tail.split_at(between);
             tidied.push_str(between);
@@ -154,7 +159,7 @@ impl Roles {
         tidied
     }
 
-    fn role_of<'a>(&mut self, word: &'a str, message: bool, after_record: bool) -> Cow<'a, str> {
+    fn role_of<'a>(&mut self, word: &'a str, message: bool, before: &str) -> Cow<'a, str> {
         if word.rsplit_once("-g-").is_some_and(|(_, suffix)| suffix.len() == GENERATED_LETTERS) {
             return "<generated name>".into();
         }
@@ -170,10 +175,13 @@ impl Roles {
             self.uids.insert(word.to_owned(), next);
             return format!("<uid {next}>").into();
         }
+        if !message || !BEFORE_A_REVISION.iter().any(|words| before.ends_with(words)) {
+            return word.into();
+        }
         match self.revisions.get(word) {
-            Some(role) if message => format!("<revision {role}>").into(),
-            None if message && after_record => "<revision that was not seen>".into(),
-            _other => word.into(),
+            Some(role) => format!("<revision {role}>").into(),
+            None if before.ends_with(IN_RECORD) => "<revision that was not seen>".into(),
+            None => word.into(),
         }
     }
 }
@@ -238,4 +246,19 @@ pub fn merge(target: &mut Value, patch: &Value) {
             merge(field, change);
         }
     }
+}
+
+#[test]
+fn a_number_in_a_message_is_taken_for_a_revision_only_where_a_revision_stands() {
+    let mut roles = Roles::default();
+    roles.tidy(&mut json!({"metadata": {"name": "a", "resourceVersion": "406"}}));
+    let mut told = json!({"message": "406: Not Acceptable", "reason": "NotAcceptable"});
+    roles.tidy(&mut told);
+    assert_eq!(told["message"], "406: Not Acceptable");
+    let mut told = json!({"message": "the ResourceVersion in record (406) is not the one in the precondition (405)"});
+    roles.tidy(&mut told);
+    assert_eq!(
+        told["message"],
+        "the ResourceVersion in record (<revision 0>) is not the one in the precondition (405)"
+    );
 }
