@@ -157,6 +157,16 @@ pub const KNOWN: &[Known] = &[
         },
     },
     Known {
+        title: "warnings beside the refusal of an object just deleted",
+        parts: false,
+        covers: |answers, difference| {
+            difference.pointer.starts_with("/warnings/")
+                && difference.sandbox.is_none()
+                && answers.what.starts_with("patch ")
+                && answers.real["code"] == 404
+        },
+    },
+    Known {
         title: "a deletion in two steps under one resourceVersion",
         parts: false,
         covers: |answers, difference| {
