@@ -8,5 +8,6 @@ mod failover;
 mod lease;
 mod real;
 mod sandbox;
+mod stored;
 mod stores;
 mod walls;
