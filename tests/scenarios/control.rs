@@ -505,3 +505,27 @@ fn an_update_whose_change_the_watch_lost_still_comes_to_its_end() {
         assert_eq!(phase, Phase::Succeeded, "{message}");
     });
 }
+
+#[test]
+fn a_run_whose_record_was_damaged_stops_says_so_and_leaves_the_rest_to_a_person() {
+    in_cluster(2, true, async |cluster| {
+        cluster.apply(UPDATE, json!({})).await;
+        let runs: Api<UpgradeRun> = Api::all(cluster.client.clone());
+        let root = || cluster.all::<UpgradeRun>(GROUP, "upgraderuns").into_iter().next().unwrap();
+        cluster
+            .eventually("the control plane is being upgraded", async || cluster.phase(UPDATE).1.contains("cp-1"))
+            .await;
+        let name = root().name_any();
+        let damaged = Patch::Merge(json!({"status": {"cursor": "{\"format\":1,\"states\":\"s.0.6 ?\"}"}}));
+        cluster.ask(async || runs.patch_status(&name, &PatchParams::default(), &damaged).await).await;
+        let (phase, message) = cluster.at_rest(UPDATE).await;
+        assert_eq!(phase, Phase::RequiresAttention, "{message}");
+        assert!(message.contains("cursor"), "it says what is wrong: {message}");
+        let run = root().status.unwrap();
+        assert_eq!(run.reason.as_deref(), Some("RunCorrupt"), "{:?}", run.message);
+        let before = cluster.effects();
+        cluster.pass(QUIET_SECONDS).await;
+        assert!(cluster.effects() <= before + 3, "only the order under way came to its end");
+        cluster.nothing_was_done_twice("after the damage");
+    });
+}
