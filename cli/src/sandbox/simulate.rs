@@ -1,6 +1,6 @@
 //! `kubectl cupcake simulate`: many upgrades of a simulated cluster, each with other faults, and what must hold in all of them.
 
-use super::{failed, wall};
+use super::{failed, guards, wall};
 use crate::args::Format;
 use crate::exit::{Exit, Failure};
 use crate::out;
@@ -22,6 +22,8 @@ use std::time::{Duration, Instant};
 pub(crate) const EXAMPLES: &str = "Examples:
   kubectl cupcake simulate --faults single
   kubectl cupcake simulate --faults random --minutes 10 -o json
+  kubectl cupcake simulate --faults random --schedules 100 --twice
+  kubectl cupcake simulate --guards --minutes 5
   kubectl cupcake simulate --seed 7 --transcript
   kubectl cupcake simulate --seed 7 --fault operator@12:stopped --fault agent@3:reply-lost --transcript";
 
@@ -46,9 +48,18 @@ pub(crate) struct SimulateArgs {
     /// Which schedules to run; without it the one of --seed.
     #[arg(long, value_name = "WHICH", conflicts_with = "fault")]
     faults: Option<Which>,
-    /// How long schedules are begun for pairs and random, in minutes of a clock on the wall.
+    /// How long schedules are begun for pairs, random and guards, in minutes of a clock on the wall.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1_440))]
     minutes: u64,
+    /// How many schedules are begun for pairs and random, in place of --minutes.
+    #[arg(long, value_name = "N", conflicts_with = "minutes")]
+    schedules: Option<u64>,
+    /// Run each schedule twice: both must give the same transcript.
+    #[arg(long, conflicts_with = "transcript")]
+    twice: bool,
+    /// For each fence of the protocol, look for a schedule that does harm without it and none with it.
+    #[arg(long, conflicts_with_all = ["faults", "fault", "schedules", "twice", "without", "transcript"])]
+    guards: bool,
     /// Seed of the first schedule, or of the only one.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -82,6 +93,18 @@ pub(crate) struct SimulateArgs {
 }
 
 impl SimulateArgs {
+    pub(super) fn minutes(&self) -> u64 {
+        self.minutes
+    }
+
+    pub(super) fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    pub(super) fn output(&self) -> Option<Format> {
+        self.output
+    }
+
     fn settings(&self) -> Settings {
         let newest = Repositories::with([self.from]).newest(self.from.minor_version().next());
         Settings {
@@ -96,7 +119,7 @@ impl SimulateArgs {
     }
 
     /// What repeats a schedule.
-    fn command(&self, settings: &Settings, schedule: &Schedule) -> String {
+    pub(super) fn command(&self, settings: &Settings, schedule: &Schedule) -> String {
         let without: Vec<String> = settings.without.iter().map(|guard| format!(" --without {guard}")).collect();
         format!(
             "kubectl-cupcake simulate --control-planes {} --workers {} --operators {} --from {} --to {}{} {schedule} --transcript",
@@ -131,6 +154,9 @@ struct Report {
     phases: BTreeMap<String, u64>,
     reruns_after_interruption: u64,
     virtual_seconds_max: f64,
+    /// Schedules that gave the same transcript when they were run again; only with `--twice`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    transcripts_alike: Option<u64>,
     violating_schedules: u64,
     violations: Vec<Told>,
 }
@@ -145,6 +171,21 @@ impl Report {
         self.reruns_after_interruption += u64::from(verdict.outcome.reruns_after_interruption);
         self.virtual_seconds_max = self.virtual_seconds_max.max(verdict.outcome.virtual_seconds);
         self.violating_schedules += u64::from(!verdict.violations.is_empty());
+    }
+
+    /// The second run of a schedule; another transcript is told as a violation.
+    fn compare(&mut self, one: &Verdict, other: &Verdict, seed: u64, command: impl FnOnce() -> String) {
+        let (first, second) = (&one.outcome.transcript_sha256, &other.outcome.transcript_sha256);
+        let alike = self.transcripts_alike.get_or_insert_default();
+        if first == second {
+            *alike += 1;
+            return;
+        }
+        self.violating_schedules += u64::from(one.violations.is_empty());
+        let what = format!("its transcripts are {first} and {second}");
+        if self.violations.len() < TOLD_MAX {
+            self.violations.push(Told { invariant: "determinism", seed, what, command: command() });
+        }
     }
 
     fn finish(&mut self, took: Duration) {
@@ -165,6 +206,9 @@ impl Report {
             format!("  {} effects run again after an interruption", self.reruns_after_interruption),
             format!("  {} schedules with a violation", self.violating_schedules),
         ];
+        if let Some(alike) = self.transcripts_alike {
+            lines.push(format!("  {alike} schedules gave the same transcript twice"));
+        }
         for told in &self.violations {
             lines.push(format!("{}: {}\n  {}", told.invariant, told.what, told.command));
         }
@@ -189,6 +233,9 @@ pub(crate) fn run(args: &SimulateArgs) -> Result<Exit, Failure> {
     }
     let calm = simulate::run(&settings, &Schedule { seed: args.seed, faults: Vec::new() });
     let writes = calm.map_err(|error| failed(&error))?.outcome.writes;
+    if args.guards {
+        return guards::run(args, &settings, writes);
+    }
     let singles = simulate::singles(writes);
     let until = begun + Duration::from_secs(60 * args.minutes);
     let schedule = |index: u64| -> Option<Schedule> {
@@ -201,15 +248,14 @@ pub(crate) fn run(args: &SimulateArgs) -> Result<Exit, Failure> {
                 let fault = usize::try_from(index).ok().and_then(|index| singles.get(index))?;
                 Some(Schedule { seed: args.seed, faults: vec![*fault] })
             }
-            Some(Which::Pairs | Which::Random) if wall() > until => None,
+            Some(Which::Pairs | Which::Random) if args.schedules.map_or(wall() > until, |count| index >= count) => None,
             Some(Which::Pairs) => Some(simulate::random(seed, writes, Some(2))),
             Some(Which::Random) => Some(simulate::random(seed, writes, None)),
         }
     };
     let work = Mutex::new(Work { begun: 0, report: Report::default(), failure: None });
-    let threads = std::thread::available_parallelism().map_or(1, NonZero::get).min(THREADS_MAX);
     std::thread::scope(|scope| {
-        for _ in 0..threads {
+        for _ in 0..threads() {
             scope.spawn(|| run_schedules(args, &settings, &schedule, &work));
         }
     });
@@ -228,11 +274,16 @@ pub(crate) fn run(args: &SimulateArgs) -> Result<Exit, Failure> {
     Ok(if report.violating_schedules == 0 { Exit::Done } else { Exit::Failed })
 }
 
-fn elapsed(since: Instant) -> Duration {
+/// How many worlds at once.
+pub(super) fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZero::get).min(THREADS_MAX)
+}
+
+pub(super) fn elapsed(since: Instant) -> Duration {
     wall().duration_since(since)
 }
 
-fn lock(work: &Mutex<Work>) -> MutexGuard<'_, Work> {
+pub(super) fn lock<T>(work: &Mutex<T>) -> MutexGuard<'_, T> {
     work.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -252,12 +303,16 @@ fn run_schedules(
         let Some(schedule) = schedule(index) else { return };
         let told = simulate::run(settings, &schedule).and_then(|verdict| {
             let told = tell(args, settings, &schedule, &verdict)?;
-            Ok((verdict, told))
+            let again = args.twice.then(|| simulate::run(settings, &schedule)).transpose()?;
+            Ok((verdict, told, again))
         });
         let mut work = lock(work);
         match told {
-            Ok((verdict, told)) => {
+            Ok((verdict, told, again)) => {
                 work.report.enter(&verdict);
+                if let Some(again) = again {
+                    work.report.compare(&verdict, &again, schedule.seed, || args.command(settings, &schedule));
+                }
                 if work.report.violations.len() < TOLD_MAX {
                     work.report.violations.extend(told);
                 }

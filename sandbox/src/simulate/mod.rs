@@ -7,6 +7,8 @@
 //! ```
 //! A schedule is a seed and a list of faults; it always gives the same run. A violation is told with the schedule that shows it.
 
+pub mod guards;
+
 use crate::machine::fault::{Component, Fault, Wrong};
 use crate::world::{self, Guard, Outcome, Speed, Upgrade, Violation, World, WorldConfig, WorldError, Writes};
 use chrono::TimeDelta;
