@@ -57,18 +57,15 @@ impl Work {
     }
 }
 
-/// Looks for a schedule for each fence: every single fault first, then random ones, for as long as `--minutes` says; fails if a
+/// Looks for a schedule for each fence: first the candidates, then random ones, for as long as `--minutes` says; fails if a
 /// fence is left without one.
 pub(super) fn run(args: &SimulateArgs, settings: &Settings, writes: Writes) -> Result<Exit, Failure> {
     let begun = wall();
     let until = begun + Duration::from_secs(60 * args.minutes());
-    let singles = simulate::singles(writes);
+    let candidates = guards::candidates(args.seed(), writes);
     let schedule = |index: u64| {
-        let single = usize::try_from(index).ok().and_then(|index| singles.get(index));
-        match single {
-            Some(fault) => Schedule { seed: args.seed(), faults: vec![*fault] },
-            None => simulate::random(args.seed().wrapping_add(index), writes, None),
-        }
+        let candidate = usize::try_from(index).ok().and_then(|index| candidates.get(index));
+        candidate.cloned().unwrap_or_else(|| simulate::random(args.seed().wrapping_add(index), writes, None))
     };
     let work = Mutex::new(Work::default());
     std::thread::scope(|scope| {
@@ -121,13 +118,8 @@ fn search(
     wanted: &[Guard],
     work: &Mutex<Work>,
 ) -> Result<(), cupcake_sandbox::world::WorldError> {
-    if guards::harm(settings, schedule, &Guard::ALL.into_iter().collect())?.is_none() {
-        return Ok(());
-    }
-    for guard in wanted {
-        if let Some(need) = guards::need(settings, schedule, *guard)? {
-            lock(work).enter(need);
-        }
+    for need in guards::needs(settings, schedule, wanted)? {
+        lock(work).enter(need);
     }
     Ok(())
 }

@@ -161,6 +161,7 @@ impl SimDisk {
                 | Wrong::ApiAway
                 | Wrong::WatchesLost
                 | Wrong::DiskFull
+                | Wrong::SecondRunner
                 | Wrong::WatchesLate
                 | Wrong::Election
                 | Wrong::ClockJump

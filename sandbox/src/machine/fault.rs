@@ -68,6 +68,8 @@ pub enum Wrong {
     PowerCut,
     /// From this write on the machine's disk is full, for [`DISK_FULL_SECONDS`].
     DiskFull,
+    /// A person starts the runner's program by hand, beside its unit.
+    SecondRunner,
     /// The write stands; then every watch tells what happens [`WATCHES_LATE_SECONDS`] late, at most.
     WatchesLate,
     /// etcd has no leader, for [`ELECTION_SECONDS`]: no request is answered but with an error, and nothing stands.
@@ -108,7 +110,7 @@ pub const PAUSED_SECONDS: i64 = 120;
 
 impl Wrong {
     /// All of it.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::Before,
         Self::After,
         Self::Torn,
@@ -121,6 +123,7 @@ impl Wrong {
         Self::WatchesLost,
         Self::PowerCut,
         Self::DiskFull,
+        Self::SecondRunner,
         Self::WatchesLate,
         Self::Election,
         Self::ClockJump,
@@ -146,6 +149,7 @@ impl Wrong {
             Self::WatchesLost => "watches-lost",
             Self::PowerCut => "power-cut",
             Self::DiskFull => "disk-full",
+            Self::SecondRunner => "second-runner",
             Self::WatchesLate => "watches-late",
             Self::Election => "election",
             Self::ClockJump => "clock-jump",
@@ -181,7 +185,7 @@ impl Wrong {
             Self::ReplyLost | Self::Refused | Self::Busy | Self::TimedOut | Self::Election => {
                 matches!(write, WriteTo::Api)
             }
-            Self::PowerCut | Self::DiskFull => matches!(write, WriteTo::Disk),
+            Self::PowerCut | Self::DiskFull | Self::SecondRunner => matches!(write, WriteTo::Disk),
         }
     }
 
@@ -200,7 +204,7 @@ impl Wrong {
             | Self::Cancelled => !is_runner,
             Self::NodeDeleted => !matches!(component, Component::Operator),
             Self::Doubled | Self::StaleOrder => matches!(component, Component::Agent),
-            Self::Torn | Self::PowerCut | Self::DiskFull => is_runner,
+            Self::Torn | Self::PowerCut | Self::DiskFull | Self::SecondRunner => is_runner,
         }
     }
 }

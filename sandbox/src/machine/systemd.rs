@@ -93,6 +93,17 @@ impl SimMachine {
         self.site.after(TimeDelta::milliseconds(20), move || program(machine, life));
     }
 
+    /// A person starts the program by hand; systemd knows nothing of it.
+    pub fn start_by_hand(self: &Arc<Self>) {
+        let program = self.unit().program.clone();
+        let (machine, life) = (Arc::clone(self), Life::new(Component::Runner, &self.name));
+        self.site.after(TimeDelta::milliseconds(20), move || {
+            if let Some(program) = program {
+                program(machine, life);
+            }
+        });
+    }
+
     /// The program of that life ended.
     pub fn unit_ended(self: &Arc<Self>, life: &Life, end: UnitEnd) {
         let was_over = life.is_over();

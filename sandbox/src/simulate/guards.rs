@@ -3,9 +3,18 @@
 //! Most harm is kept out by more than one fence, so a fence is rarely missed when it alone is left out. What is looked for is a
 //! set of fences and a schedule that violates an invariant without the whole set, and not as soon as the one fence is there.
 
-use super::{Schedule, Settings, run};
-use crate::world::{Guard, WorldError};
+use super::{Schedule, Settings, begin, singles, upgrade};
+use crate::machine::fault::{Fault, Wrong};
+use crate::world::{self, Guard, Speed, WorldError, Writes};
+use chrono::TimeDelta;
 use std::collections::BTreeSet;
+
+/// How many writes after its doubling an agent is stopped, at most.
+const STOPPED_AFTER_MAX: u64 = 3;
+/// How long a world is looked at, in virtual time: an undisturbed one takes 13 minutes. What is not over then did no harm yet.
+const LOOKED_AT_FOR: TimeDelta = TimeDelta::hours(2);
+/// How often a world is looked at for harm, in virtual time.
+const LOOKED_AT_EVERY: TimeDelta = TimeDelta::seconds(1);
 
 /// Why a fence is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,40 +38,79 @@ impl Need {
     }
 }
 
-/// What a schedule violates first when those fences are left out.
+/// Schedules that may show what a fence is for, in an order drawn by the seed: first what makes two believe that something is
+/// theirs to write, alone and in the pairs that take an agent and its double, then every other single fault.
+pub fn candidates(seed: u64, writes: Writes) -> Vec<Schedule> {
+    let two = |fault: &Fault| {
+        matches!(fault.wrong, Wrong::Stopped | Wrong::Doubled | Wrong::StaleOrder | Wrong::SecondRunner)
+    };
+    let (likely, rest): (Vec<Fault>, Vec<Fault>) = singles(writes).into_iter().partition(two);
+    let doubles = likely.iter().filter(|fault| fault.wrong == Wrong::Doubled);
+    let pairs = doubles.flat_map(|double| {
+        let stopped = |later| Fault { write: double.write + later, wrong: Wrong::Stopped, ..*double };
+        (1..=STOPPED_AFTER_MAX).map(move |later| vec![*double, stopped(later)])
+    });
+    let mut likely: Vec<Vec<Fault>> = likely.iter().map(|fault| vec![*fault]).chain(pairs).collect();
+    let mut rest: Vec<Vec<Fault>> = rest.into_iter().map(|fault| vec![fault]).collect();
+    let mut rng = fastrand::Rng::with_seed(seed);
+    rng.shuffle(&mut likely);
+    rng.shuffle(&mut rest);
+    likely.into_iter().chain(rest).map(|faults| Schedule { seed, faults }).collect()
+}
+
+/// What a schedule violates first when those fences are left out; the run ends there.
 ///
 /// # Errors
-/// As [`run`].
+/// As [`run`](super::run).
 pub fn harm(
     settings: &Settings,
     schedule: &Schedule,
     without: &BTreeSet<Guard>,
 ) -> Result<Option<&'static str>, WorldError> {
     let settings = Settings { without: without.clone(), ..settings.clone() };
-    Ok(run(&settings, schedule)?.violations.first().map(|violation| violation.invariant))
+    world::runtime(Speed::Fastest)?.block_on(async {
+        let world = begin(&settings, schedule, false)?;
+        let clock = world.clock();
+        let violated = async {
+            while world.violations().is_empty() {
+                clock.sleep_until(world.now() + LOOKED_AT_EVERY).await;
+            }
+        };
+        tokio::select! {
+            outcome = upgrade(&world, &settings) => drop(outcome?),
+            () = violated => {}
+            () = clock.sleep_until(settings.start + LOOKED_AT_FOR) => {}
+        }
+        Ok(world.violations().first().map(|violation| violation.invariant))
+    })
 }
 
-/// Whether a schedule shows what a fence is for, and beside how few others that are left out.
+/// Which fences a schedule needs, and beside which others that are left out: one smallest set that does harm, in which every
+/// fence keeps it out. `wanted` are tried to be part of it.
 ///
-/// Bounded: at most two runs for each fence there is.
+/// Bounded: at most two runs for each fence there is, and one.
 ///
 /// # Errors
-/// As [`run`].
-pub fn need(settings: &Settings, schedule: &Schedule, guard: Guard) -> Result<Option<Need>, WorldError> {
-    let alone = BTreeSet::from([guard]);
-    let mut off = if harm(settings, schedule, &alone)?.is_some() { alone } else { Guard::ALL.into_iter().collect() };
-    let Some(mut invariant) = harm(settings, schedule, &off)? else { return Ok(None) };
-    // One after the other is put up again, as long as the harm is still done.
-    for other in Guard::ALL.into_iter().filter(|other| *other != guard) {
+/// As [`run`](super::run).
+pub fn needs(settings: &Settings, schedule: &Schedule, wanted: &[Guard]) -> Result<Vec<Need>, WorldError> {
+    let mut off: BTreeSet<Guard> = Guard::ALL.into_iter().collect();
+    let Some(mut invariant) = harm(settings, schedule, &off)? else { return Ok(Vec::new()) };
+    // One after the other is put up again, as long as the harm is still done; the wanted ones last.
+    let (last, first): (Vec<Guard>, Vec<Guard>) = Guard::ALL.into_iter().partition(|guard| wanted.contains(guard));
+    for guard in first.into_iter().chain(last) {
         let mut fewer = off.clone();
-        if fewer.remove(&other)
-            && let Some(still) = harm(settings, schedule, &fewer)?
-        {
+        fewer.remove(&guard);
+        if let Some(still) = harm(settings, schedule, &fewer)? {
             (off, invariant) = (fewer, still);
         }
     }
-    let mut beside = off;
-    beside.remove(&guard);
-    let kept_out = harm(settings, schedule, &beside)?.is_none();
-    Ok(kept_out.then(|| Need { guard, beside, schedule: schedule.clone(), invariant }))
+    let mut found = Vec::new();
+    for guard in &off {
+        let mut beside = off.clone();
+        beside.remove(guard);
+        if harm(settings, schedule, &beside)?.is_none() {
+            found.push(Need { guard: *guard, beside, schedule: schedule.clone(), invariant });
+        }
+    }
+    Ok(found)
 }

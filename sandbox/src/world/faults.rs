@@ -74,6 +74,11 @@ impl Hands {
                     site.after(span(DISK_FULL_SECONDS), move || machine.disk().fill(false));
                 }
             }
+            Wrong::SecondRunner => {
+                if let Some(machine) = machine {
+                    machine.start_by_hand();
+                }
+            }
             Wrong::ClockJump => {
                 let (skews, place) = (components.skews.clone(), place.to_owned());
                 skews.set(&place, span(CLOCK_AHEAD_SECONDS));
@@ -133,20 +138,33 @@ fn delete_node(site: &Site, server: &Server, name: &str) {
     }
 }
 
-/// Somebody writes an order under the epoch before the present one, as a leader would who slept through its own end.
+/// Somebody writes an order as a leader would who slept through its own end: another attempt over what it read then, the same
+/// over what stands now, and, as a leader of another release, the same order with other content.
 fn order_as_an_old_leader(site: &Site, server: &Server, node: &str) {
-    let Some(task) = server.get(GROUP, "nodetasks", "", node) else { return };
-    let mut task = task.value().clone();
-    let Some(epoch) = task["spec"]["epoch"].as_u64().filter(|epoch| *epoch > 0) else { return };
-    if !task["spec"]["order"].is_object() {
-        return;
-    }
-    let attempt = task["spec"]["order"]["key"]["attempt"].as_u64().unwrap_or_default();
-    let order = &mut task["spec"]["order"];
-    order["key"]["attempt"] = json!(attempt + 1);
-    order["epoch"] = json!(epoch - 1);
-    order["proceed"] = json!(false);
-    order["stop"] = json!(false);
-    task["spec"]["epoch"] = json!(epoch - 1);
-    let _refused = site.kube("operator/old").replace(&format!("/apis/{GROUP}/{VERSION}/nodetasks/{node}"), &task);
+    let path = format!("/apis/{GROUP}/{VERSION}/nodetasks/{node}");
+    let write = |change: &dyn Fn(&mut Value)| {
+        let Some(task) = server.get(GROUP, "nodetasks", "", node) else { return };
+        let mut task = task.value().clone();
+        if task["spec"]["epoch"].as_u64().is_some_and(|epoch| epoch > 0) && task["spec"]["order"].is_object() {
+            change(&mut task["spec"]);
+            let _refused = site.kube("operator/old").replace(&path, &task);
+        }
+    };
+    let older = |epoch: &Value| json!(epoch.as_u64().unwrap_or(1).saturating_sub(1));
+    let another_attempt = |spec: &mut Value| {
+        let attempt = spec["order"]["key"]["attempt"].as_u64().unwrap_or_default();
+        spec["order"]["key"]["attempt"] = json!(attempt + 1);
+        spec["order"]["epoch"] = older(&spec["epoch"]);
+        spec["order"]["proceed"] = json!(false);
+        spec["order"]["stop"] = json!(false);
+    };
+    write(&|spec| {
+        another_attempt(spec);
+        spec["epoch"] = older(&spec["epoch"]);
+    });
+    write(&another_attempt);
+    write(&|spec| {
+        let seconds = spec["order"]["deadlineSeconds"].as_u64().unwrap_or_default();
+        spec["order"]["deadlineSeconds"] = json!(seconds + 1);
+    });
 }

@@ -2,10 +2,10 @@
 //!
 //! | | holds |
 //! |---|---|
-//! | I1, I5 | a cursor only goes forward: no attempt less, no result taken back, no commit number twice |
+//! | I1, I5 | a cursor only goes forward: no attempt less, no result taken back, no commit number twice; nor is an order changed under its key, a request withdrawn, or a final answer replaced |
 //! | I3 | no more workers in flight (cordoned by a run, or with an open order) than the update allows |
 //! | I4 | at most one control-plane node with an open order |
-//! | I6 | epochs of a run and of a task never get smaller |
+//! | I6 | epochs of a run, of a task and of an order never get smaller |
 //! | I7 | in the end no node is left cordoned by a run that Succeeded or was Cancelled |
 //! | I8 | no kubelet newer than an API server, or more than three minors older |
 //! | I9 | in bounded time the update is over or rests, and says so |
@@ -13,6 +13,7 @@
 
 use crate::api::Server;
 use crate::machine::Site;
+use cupcake_crds::node_task::{Order, TaskState};
 use cupcake_crds::values::{KubeVersion, NodeRole};
 use cupcake_crds::{CORDONED_BY_ANNOTATION, GROUP, NodeTask, UpgradePlan, UpgradeRun};
 use cupcake_engine::clock::Timestamp;
@@ -31,6 +32,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 const MINORS_BEHIND_MAX: i64 = 3;
 /// Violations of one world that are kept.
 const VIOLATIONS_MAX: usize = 20;
+
+/// Requests of one virtual second, at most: many times as many as a small cluster has in its busiest. More come only from
+/// somebody who asks again and again without a wait, and then time never goes on.
+const REQUESTS_IN_A_SECOND_MAX: u32 = 10_000;
 
 /// Something that must never be, and was.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -62,6 +67,9 @@ struct Seen {
     epochs: BTreeMap<String, u64>,
     cordoned: BTreeMap<String, bool>,
     ordered: BTreeMap<String, bool>,
+    tasks: BTreeMap<String, NodeTask>,
+    /// The present second, and the requests in it.
+    busy: (i64, u32),
     violations: Vec<Violation>,
 }
 
@@ -82,6 +90,27 @@ impl Invariants {
     /// What was violated so far.
     pub(super) fn violations(&self) -> Vec<Violation> {
         self.lock().violations.clone()
+    }
+
+    /// A request was answered; whether time has stopped because of too many of them, which is told once.
+    pub(super) fn asked(&self, at: Timestamp) -> bool {
+        let second = at.timestamp();
+        let mut seen = self.lock();
+        seen.busy = if seen.busy.0 == second { (second, seen.busy.1.saturating_add(1)) } else { (second, 1) };
+        let stopped = seen.busy.1 == REQUESTS_IN_A_SECOND_MAX;
+        drop(seen);
+        if stopped {
+            self.report(vec![(
+                "I9",
+                format!("{REQUESTS_IN_A_SECOND_MAX} requests in one second: somebody never waits"),
+            )]);
+        }
+        stopped
+    }
+
+    /// Whether [`asked`](Self::asked) has told so.
+    pub(super) fn time_has_stopped(&self) -> bool {
+        self.lock().busy.1 >= REQUESTS_IN_A_SECOND_MAX
     }
 
     /// An object was written.
@@ -169,9 +198,18 @@ impl Invariants {
         let task = self.object::<NodeTask>("nodetasks", name);
         let mut found = Vec::new();
         if let Some(task) = &task {
-            self.epoch(&mut found, name, task.metadata.uid.as_deref().unwrap_or_default(), task.spec.epoch);
+            let uid = task.metadata.uid.as_deref().unwrap_or_default();
+            self.epoch(&mut found, name, uid, task.spec.epoch);
+            if let Some(order) = &task.spec.order {
+                self.epoch(&mut found, &format!("the order of {name}"), &format!("{uid}/order"), order.epoch);
+            }
         }
         self.lock().ordered.insert(name.to_owned(), task.as_ref().is_some_and(has_open_order));
+        if let Some(task) = task {
+            let before = self.lock().tasks.insert(task.metadata.uid.clone().unwrap_or_default(), task.clone());
+            let lost = before.and_then(|before| taken_back(&before, &task));
+            found.extend(lost.map(|what| ("I5", format!("the task of {name}: {what}"))));
+        }
         found.extend(self.in_flight());
         found
     }
@@ -214,6 +252,29 @@ impl Invariants {
 /// Whether somebody may still be at work for it, or begin to.
 fn has_open_order(task: &NodeTask) -> bool {
     task.spec.order.as_ref().is_some_and(|order| task.answer().map_or(!order.stop, |state| !state.is_final()))
+}
+
+/// What a task took back: what its order asked for, or what was answered.
+fn taken_back(before: &NodeTask, after: &NodeTask) -> Option<String> {
+    if let (Some(was), Some(is)) = (&before.spec.order, &after.spec.order)
+        && was.key == is.key
+    {
+        let asked = Order { proceed: is.proceed, stop: is.stop, epoch: is.epoch, ..was.clone() };
+        if asked != *is {
+            return Some("its order asks for something else under the same key".to_owned());
+        }
+        if (was.proceed && !is.proceed) || (was.stop && !is.stop) {
+            return Some("proceed or stop of its order was withdrawn".to_owned());
+        }
+    }
+    let (was, is) = (before.status.as_ref()?, after.status.as_ref()?);
+    let order = after.spec.order.as_ref().map(|order| &order.key);
+    if was.key != is.key && is.key.as_ref() != order {
+        return Some("an answer to another order took the place of its answer".to_owned());
+    }
+    let (was, is) = if was.key == is.key { (was.state?, is.state) } else { return None };
+    let stays = !was.is_final() && is != Some(TaskState::Claimed);
+    (is != Some(was) && !stays).then(|| format!("its answer went from {} to {is:?}", was.as_str()))
 }
 
 /// What a cursor took back.

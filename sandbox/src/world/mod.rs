@@ -222,6 +222,11 @@ impl World {
             if self.update(name).is_some_and(|update| is_at_rest(&update)) {
                 return;
             }
+            if self.ear.invariants.get().is_some_and(Invariants::time_has_stopped) {
+                // Nothing could be waited for any more.
+                self.tasks.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
+                return;
+            }
             tokio::select! {
                 biased;
                 () = written => {}

@@ -169,6 +169,7 @@ impl Faults for Gate {
                 | Wrong::WatchesLost
                 | Wrong::PowerCut
                 | Wrong::DiskFull
+                | Wrong::SecondRunner
                 | Wrong::WatchesLate
                 | Wrong::ClockJump
                 | Wrong::NodeDeleted
@@ -230,6 +231,9 @@ impl Observer for Arc<Ear> {
         let request = record.request;
         let words = [request.client.as_str(), request.verb.as_str(), request.path.as_str(), request.query.as_str()];
         self.transcript.write(record.at, &words, &request.body);
+        if self.invariants.get().is_some_and(|invariants| invariants.asked(record.at)) {
+            self.progress.notify_waiters();
+        }
         if let Some(target) = request.target.as_ref().filter(|_| record.committed) {
             self.accepted(request, target);
         }
