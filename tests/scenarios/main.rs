@@ -5,6 +5,7 @@ mod api_server;
 mod conformance;
 mod control;
 mod failover;
+mod fences;
 mod lease;
 mod real;
 mod sandbox;

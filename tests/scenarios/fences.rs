@@ -1,0 +1,73 @@
+//! What each fence of the protocol is for: every line of the table in docs/fences.md is run with the fence left out, which does
+//! the harm that the line names, and with the fence in its place, which keeps it out.
+
+use cupcake_crds::values::KubeVersion;
+use cupcake_engine::clock::Timestamp;
+use cupcake_sandbox::simulate::{Schedule, Settings, guards};
+use cupcake_sandbox::world::Guard;
+use std::collections::BTreeSet;
+
+/// Fences that no schedule of faults was found for; docs/fences.md says of each why it stays.
+const WITHOUT_A_SCHEDULE: &[Guard] = &[Guard::Uids];
+
+struct Line {
+    guard: Guard,
+    beside: BTreeSet<Guard>,
+    invariant: String,
+    schedule: Schedule,
+}
+
+fn lines() -> Vec<Line> {
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/fences.md")).unwrap();
+    let rows = text.lines().filter(|line| line.starts_with("| `"));
+    rows.map(|row| {
+        let cells: Vec<String> = row.split('|').map(|cell| cell.trim().replace('`', "")).collect();
+        let names = cells[2].split(", ").filter(|name| !name.is_empty() && *name != "-");
+        Line {
+            guard: cells[1].parse().unwrap(),
+            beside: names.map(|name| name.parse().unwrap()).collect(),
+            invariant: cells[3].clone(),
+            schedule: schedule(&cells[4]),
+        }
+    })
+    .collect()
+}
+
+/// A schedule as it is typed.
+fn schedule(text: &str) -> Schedule {
+    let words: Vec<&str> = text.split(' ').collect();
+    let mut schedule = Schedule { seed: 0, faults: Vec::new() };
+    for pair in words.chunks(2) {
+        match pair {
+            ["--seed", seed] => schedule.seed = seed.parse().unwrap(),
+            ["--fault", fault] => schedule.faults.push(fault.parse().unwrap()),
+            _ => panic!("{text:?} is no schedule"),
+        }
+    }
+    schedule
+}
+
+#[test]
+fn every_fence_is_missed_by_a_schedule_that_does_no_harm_once_it_stands() {
+    let settings = Settings {
+        control_planes: 1,
+        workers: 2,
+        from: KubeVersion::new(1, 33, 4),
+        to: KubeVersion::new(1, 34, 4),
+        start: Timestamp::from_timestamp(1_767_225_600, 0).unwrap(),
+        operators: 2,
+        without: BTreeSet::new(),
+    };
+    let lines = lines();
+    for line in &lines {
+        let told = format!("{}, {}", line.guard, line.schedule);
+        let harm = |without: &BTreeSet<Guard>| guards::harm(&settings, &line.schedule, without).unwrap();
+        let mut without = line.beside.clone();
+        assert_eq!(harm(&without), None, "{told}: with the fence");
+        without.insert(line.guard);
+        assert_eq!(harm(&without), Some(line.invariant.as_str()), "{told}: without the fence");
+    }
+    let shown: BTreeSet<Guard> =
+        lines.iter().map(|line| line.guard).chain(WITHOUT_A_SCHEDULE.iter().copied()).collect();
+    assert_eq!(shown, Guard::ALL.into_iter().collect(), "a fence has no line in docs/fences.md");
+}
