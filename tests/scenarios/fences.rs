@@ -1,5 +1,6 @@
 //! What each fence of the protocol is for: every line of the table in docs/fences.md is run with the fence left out, which does
 //! the harm that the line names, and with the fence in its place, which keeps it out.
+#![expect(clippy::disallowed_methods, reason = "reads the table in the documentation")]
 
 use cupcake_crds::values::KubeVersion;
 use cupcake_engine::clock::Timestamp;

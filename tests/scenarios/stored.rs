@@ -2,6 +2,7 @@
 //!
 //! `tests/stored/format-N/<moment>/` has an UpgradePlan and the UpgradeRun that was under way by it. A new format adds a folder;
 //! none is ever changed or removed.
+#![expect(clippy::disallowed_methods, reason = "reads what earlier releases stored")]
 
 use cupcake_crds::{UpgradePlan, UpgradeRun};
 use cupcake_engine::codec::{self, CURSOR_FORMAT};
