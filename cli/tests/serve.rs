@@ -150,7 +150,7 @@ fn an_administrator_does_with_kubectl_what_the_guide_says() {
     // A watch ends with the API server that serves it, which kubeadm restarts here: as on a real cluster.
     watch.kill().unwrap();
     let seen = String::from_utf8(watch.wait_with_output().unwrap().stdout).unwrap();
-    let mut rows = seen.lines().filter(|line| line.starts_with("upgrade-to-1-27"));
-    let in_order = ["Pending", "InProgress"].iter().all(|phase| rows.any(|row| row.contains(phase)));
-    assert!(in_order, "{seen}");
+    // It may have begun after the update did: a row for each change from then on.
+    let rows = seen.lines().filter(|line| line.starts_with("upgrade-to-1-27") && line.contains("InProgress"));
+    assert!(rows.count() >= 3, "{seen}");
 }
