@@ -1,16 +1,24 @@
 //! What an earlier release stored is read by this one: plans and cursors of every format there was, as they lay in etcd.
 //!
-//! `tests/stored/format-N/<moment>/` has an UpgradePlan and the UpgradeRun that was under way by it. A new format adds a folder;
-//! none is ever changed or removed.
+//! `tests/stored/format-N/runs/<moment>/` has an UpgradePlan and the UpgradeRun that was under way by it, `.../runner/` what a
+//! runner had on its disk in the middle of an order. A new format adds a folder; none is ever changed or removed.
 #![expect(clippy::disallowed_methods, reason = "reads what earlier releases stored")]
 
 use cupcake_crds::{UpgradePlan, UpgradeRun};
 use cupcake_engine::codec::{self, CURSOR_FORMAT};
+use cupcake_engine::cursor::VertexState;
 use cupcake_engine::plan::{PLAN_FORMAT, Plan};
+use cupcake_engine::store::RunStore;
+use cupcake_host::memory::Memory;
+use cupcake_host::store::FileStore;
 use cupcake_operator::adapters::kube_store::cursor_of;
+use cupcake_steps::mailbox::run_name;
+use cupcake_steps::ports::disk::SharedDisk;
+use cupcake_steps::ports::real_disk::RealDisk;
 use cupcake_workflows::render::{View, current_step, progress};
 use serde::de::DeserializeOwned;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 fn stored() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("stored")
@@ -23,7 +31,7 @@ fn object<T: DeserializeOwned>(moment: &Path, name: &str) -> T {
 }
 
 fn moments(format: u32) -> Vec<PathBuf> {
-    let folder = stored().join(format!("format-{format}"));
+    let folder = stored().join(format!("format-{format}/runs"));
     let entries = std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
     let mut moments: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
     moments.sort();
@@ -50,5 +58,20 @@ fn a_run_that_any_format_stored_stands_where_it_stood() {
             let again = codec::decode(&codec::encode(&cursor, &dag), &run.spec.plan.digest, &dag).unwrap();
             assert_eq!(again, cursor, "{told}: what this release writes it reads");
         }
+    }
+}
+
+#[tokio::test]
+async fn a_runner_goes_on_where_any_format_left_it() {
+    for format in 1..=PLAN_FORMAT.max(CURSOR_FORMAT) {
+        let disk: SharedDisk = Arc::new(RealDisk::below(stored().join(format!("format-{format}/runner"))));
+        let memory = Memory::read(disk.as_ref()).await.unwrap().unwrap();
+        let store = FileStore::on(disk);
+        let run = store.load(&run_name(&memory.key)).await.unwrap();
+        let states: Vec<VertexState> =
+            run.dag.vertices().iter().filter_map(|vertex| run.cursor.state(&vertex.name)).collect();
+        let done = states.iter().filter(|state| matches!(state, VertexState::Succeeded { .. })).count();
+        assert_eq!((done, states.len()), (5, 6), "format {format}: {states:?}");
+        assert!(matches!(states[5], VertexState::Started { attempt: 1, .. }), "{states:?}");
     }
 }
