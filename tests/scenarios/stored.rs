@@ -1,4 +1,5 @@
-//! What an earlier release stored is read by this one: plans and cursors of every format there was, as they lay in etcd.
+//! What an earlier release stored is read by this one: plans and cursors of every format there was, as they lay in etcd, and the
+//! journals of runners.
 //!
 //! `tests/stored/format-N/runs/<moment>/` has an UpgradePlan and the UpgradeRun that was under way by it, `.../runner/` what a
 //! runner had on its disk in the middle of an order. A new format adds a folder; none is ever changed or removed.
@@ -62,7 +63,7 @@ fn a_run_that_any_format_stored_stands_where_it_stood() {
 }
 
 #[tokio::test]
-async fn a_runner_goes_on_where_any_format_left_it() {
+async fn a_runner_finds_its_order_where_any_format_left_it() {
     for format in 1..=PLAN_FORMAT.max(CURSOR_FORMAT) {
         let disk: SharedDisk = Arc::new(RealDisk::below(stored().join(format!("format-{format}/runner"))));
         let memory = Memory::read(disk.as_ref()).await.unwrap().unwrap();

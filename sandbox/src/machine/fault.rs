@@ -1,4 +1,4 @@
-//! FaultPlan on purpose: at which write of which component something goes wrong, and what.
+//! Faults on purpose: at which write of which component something goes wrong, and what.
 
 use cupcake_engine::clock::Timestamp;
 use serde::Serialize;
@@ -81,7 +81,8 @@ pub enum Wrong {
     NodeDeleted,
     /// A second agent of the same node lives beside the first, for [`DOUBLED_SECONDS`].
     Doubled,
-    /// Somebody with the epoch of an older leader writes an order for the component's node.
+    /// Somebody with the epoch of an older leader writes an order for the component's node, over what it read then and over what
+    /// stands now; and the present order with other content.
     StaleOrder,
     /// The write stands; a person pauses the update, and lets it go on after [`PAUSED_SECONDS`].
     Paused,
