@@ -13,7 +13,7 @@ use crate::registry::StepRegistry;
 use crate::step::{Domain, OnCancel, Probe, Step, StepContext, StepError, StepOutcome, Wait};
 use crate::store::{Change, MemoryStore, NewRun, RunStore, StoreError, StoredRun, Version};
 use crate::testing::vertex;
-use crate::tick::{Engine, TickEnd};
+use crate::tick::{Engine, TickEnd, TickError};
 use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta};
 use futures::executor::block_on;
@@ -556,16 +556,18 @@ fn a_result_that_could_not_be_recorded_is_recorded_later_and_its_effect_not_done
     world.fail_first.lock().unwrap().insert("a".into());
     let engine = Engine::new(registry.clone(), store.clone() as Arc<dyn RunStore>, clock.clone());
     let tick = |engine: &Engine<TestDomain>, epoch| {
-        block_on(engine.tick(&run_name(), epoch, &world, &Observed::default(), &BTreeSet::new())).unwrap()
+        block_on(engine.tick(&run_name(), epoch, &world, &Observed::default(), &BTreeSet::new()))
     };
     let effects = || world.effects.lock().unwrap().get("a").copied();
     *store.full.lock().unwrap() = true;
     for _ in 0..10 {
-        assert_eq!(tick(&engine, Epoch(1)).end, TickEnd::Conflict);
+        // As a lost race it would be tried again at once, for as long as the store is full.
+        let error = tick(&engine, Epoch(1)).unwrap_err();
+        assert!(matches!(error, TickError::Store { source: StoreError::Unavailable { .. }, .. }), "{error}");
         assert_eq!(effects(), Some(1));
     }
     *store.full.lock().unwrap() = false;
-    let report = tick(&engine, Epoch(1));
+    let report = tick(&engine, Epoch(1)).unwrap();
     let a = VertexName::new("a").unwrap();
     assert!(matches!(report.cursor.state(&a), Some(VertexState::BackingOff { attempt: 1, .. })), "{:?}", report.events);
     assert_eq!(tick_until_rest(&engine, &clock, &world, Epoch(1)), RunPhase::Succeeded);
@@ -581,12 +583,11 @@ fn a_result_from_before_somebody_else_led_is_forgotten() {
     let world = World::default();
     world.fail_first.lock().unwrap().insert("a".into());
     let engine = Engine::new(registry, store.clone() as Arc<dyn RunStore>, clock);
-    let tick =
-        |epoch| block_on(engine.tick(&run_name(), epoch, &world, &Observed::default(), &BTreeSet::new())).unwrap();
+    let tick = |epoch| block_on(engine.tick(&run_name(), epoch, &world, &Observed::default(), &BTreeSet::new()));
     *store.full.lock().unwrap() = true;
-    assert_eq!(tick(Epoch(1)).end, TickEnd::Conflict);
+    tick(Epoch(1)).unwrap_err();
     *store.full.lock().unwrap() = false;
-    assert_eq!(tick(Epoch(3)).cursor.phase(), RunPhase::Succeeded, "a is looked at anew, and does not fail");
+    assert_eq!(tick(Epoch(3)).unwrap().cursor.phase(), RunPhase::Succeeded, "a is looked at anew, and does not fail");
 }
 
 #[test]

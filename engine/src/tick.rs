@@ -261,13 +261,16 @@ impl<D: Domain> Engine<D> {
             }
             // The reply was lost, or a repeated request met its own success: whose commit is it that stands there?
             Err(error @ (StoreError::Unavailable { .. } | StoreError::Conflict(_))) => {
-                let stored = self.store.load(&run.name).await.map_err(|_| error)?;
+                let Ok(stored) = self.store.load(&run.name).await else { return Err(error) };
                 if stored.epoch > epoch {
                     return Err(StoreError::Fenced { run: run.name.clone(), current: stored.epoch, own: epoch });
                 }
                 if stored.cursor.commit_id() == id && stored.cursor == change.cursor {
                     *run = stored;
                     Ok(())
+                } else if stored.version == run.version {
+                    // Nobody was faster: the store reads and does not write. Called a lost race, it would be tried again at once, for ever.
+                    Err(error)
                 } else {
                     Err(StoreError::Conflict(run.name.clone()))
                 }

@@ -352,7 +352,9 @@ impl RunStore for KubeStore {
                 Err(StoreError::TooLarge { run: name.clone(), bytes, bytes_max: RUN_BYTES_MAX })
             }
             // A rule of the CRD: a greater epoch or commit stands there by now. The next load says which.
-            Err(kube::Error::Api(status)) if status.code == 422 && status.message.contains("epoch") => {
+            Err(kube::Error::Api(status))
+                if status.code == 422 && ["status.epoch", "status.commit"].iter().any(|at| status.message.contains(at)) =>
+            {
                 Err(StoreError::Conflict(name.clone()))
             }
             Err(kube::Error::Api(status)) if status.code == 422 => Err(corrupt(name, kube::Error::Api(status))),

@@ -1,6 +1,6 @@
 //! Nodes: each has a NodeTask of its name, and none is left in the hands of a run that is gone.
 //!
-//! RBAC: create, delete on nodetasks; list on upgraderuns; patch on nodes; and what `adapters::node_ops` needs.
+//! RBAC: create, delete on nodetasks; list on upgraderuns; get, patch on nodes; and what `adapters::node_ops` needs.
 
 use crate::Operator;
 use crate::adapters::views::{CORDONED_AT_ANNOTATION, node_view};
@@ -22,14 +22,29 @@ use std::collections::BTreeSet;
 const FIRST_INVENTORY: &str = "created";
 
 /// Makes the node's task exist, owned by that Node; removes one that belongs to an earlier Node of the name.
+///
+/// A watch that is behind shows a Node that is gone, or an earlier one of its name. A task for it would be removed by the garbage
+/// collector at once, and that removal would bring us back here, for as long as the watch is behind: so the Node is read now.
 pub async fn reconcile(operator: &Operator, epoch: Epoch, node: Option<Node>, task: Option<NodeTask>) -> Outcome {
     let Some(node) = node else {
         return Outcome::of(Next::AwaitChange);
     };
     let (name, uid) = (node.name_any(), node.uid().unwrap_or_default());
+    if task.as_ref().is_some_and(|task| task.spec.node_uid == uid) {
+        return Outcome::of(Next::AwaitChange);
+    }
+    let nodes: Api<Node> = Api::all(operator.client.clone());
+    match nodes.get_metadata_opt(&name).await {
+        Ok(Some(present)) if present.uid().as_deref() == Some(&uid) => {}
+        // The watch will say so.
+        Ok(Some(_) | None) => return Outcome::of(Next::AwaitChange),
+        Err(error) => {
+            tracing::warn!(node = name, error = crate::error_chain(&error), "node not read; trying again");
+            return Outcome::of(Next::Failed);
+        }
+    }
     let api: Api<NodeTask> = Api::all(operator.client.clone());
     let result = match task {
-        Some(task) if task.spec.node_uid == uid => return Outcome::of(Next::AwaitChange),
         Some(stale) => {
             let preconditions = Preconditions { uid: stale.uid(), resource_version: None };
             let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };

@@ -36,7 +36,7 @@ pub async fn reconcile(
         Begun::Yes => {}
         Begun::No => match owner_of_cluster(operator, &name).await {
             Ok(None) => {}
-            Ok(Some(owner)) => return waits(operator, &name, &owner).await,
+            Ok(Some(owner)) => return waits(operator, epoch, &name, &owner).await,
             Err(error) => {
                 tracing::warn!(run = %name, error = error_chain(&error), "run not begun; trying again");
                 return Outcome::of(Next::Failed);
@@ -45,7 +45,7 @@ pub async fn reconcile(
     }
     let report = match operator.engine.tick(&name, epoch, &operator.ports, &observed, &changed).await {
         Ok(report) => report,
-        Err(error) => return failed(operator, &name, &error).await,
+        Err(error) => return failed(operator, epoch, &name, &error).await,
     };
     operator.metrics.ticked(&report.events);
     outcome_of(name, report)
@@ -94,17 +94,20 @@ async fn owner_of_cluster(operator: &Operator, name: &RunName) -> Result<Option<
 }
 
 /// Says for whom the run waits, and looks again in a while.
-async fn waits(operator: &Operator, name: &RunName, owner: &str) -> Outcome {
+async fn waits(operator: &Operator, epoch: Epoch, name: &RunName, owner: &str) -> Outcome {
     let message = format!("waits for DirectUpdate {owner}: one update owns the cluster at a time");
-    let patch = json!({"status": {"phase": Phase::Pending, "reason": WAITING_FOR_CLUSTER, "message": message}});
-    say(operator, name, &patch).await;
+    let status = json!({"phase": Phase::Pending, "reason": WAITING_FOR_CLUSTER, "message": message});
+    say(operator, epoch, name, status).await;
     Outcome::of(Next::At(operator.clock.now() + TimeDelta::seconds(AGAIN_SECONDS)))
 }
 
-/// Writes what people read; the cursor stays as it is, so that nothing is lost.
-async fn say(operator: &Operator, name: &RunName, patch: &serde_json::Value) {
+/// Writes what people read; the cursor stays as it is, so that nothing is lost. Under the leader's epoch: one that was stopped
+/// just before does not write over what its successor's run shows.
+async fn say(operator: &Operator, epoch: Epoch, name: &RunName, mut status: serde_json::Value) {
+    status["epoch"] = json!(epoch.0);
+    let patch = json!({"status": status});
     let api: Api<UpgradeRun> = Api::all(operator.client.clone());
-    if let Err(error) = api.patch_status(name.as_str(), &PatchParams::default(), &Patch::Merge(patch)).await {
+    if let Err(error) = api.patch_status(name.as_str(), &PatchParams::default(), &Patch::Merge(&patch)).await {
         tracing::warn!(run = %name, error = error_chain(&error), "its status could not say so");
     }
 }
@@ -121,7 +124,7 @@ fn outcome_of(name: RunName, report: TickReport) -> Outcome {
     Outcome { next, committed, news, outdated_by: None }
 }
 
-async fn failed(operator: &Operator, name: &RunName, error: &TickError) -> Outcome {
+async fn failed(operator: &Operator, epoch: Epoch, name: &RunName, error: &TickError) -> Outcome {
     let reason = match error {
         TickError::Store { source: StoreError::NotFound(_), .. } => return Outcome::of(Next::AwaitChange),
         TickError::Store { source: StoreError::Unavailable { .. } | StoreError::Conflict(_), .. } => {
@@ -138,15 +141,15 @@ async fn failed(operator: &Operator, name: &RunName, error: &TickError) -> Outco
         TickError::Registry { .. } => Reason::new("UnknownStepKind", error_chain(error)),
     };
     tracing::error!(run = %name, code = reason.code, message = reason.message, "run needs a person");
-    let mut patch = json!({"status": {
+    let mut status = json!({
         "reason": reason.code,
         "message": reason.message.chars().take(480).collect::<String>(),
-    }});
+    });
     match error {
         // Another release may know the kind: its parent must not take this for the run's own end.
         TickError::Registry { .. } => {}
-        TickError::Store { .. } => patch["status"]["phase"] = json!(Phase::RequiresAttention),
+        TickError::Store { .. } => status["phase"] = json!(Phase::RequiresAttention),
     }
-    say(operator, name, &patch).await;
+    say(operator, epoch, name, status).await;
     Outcome::of(Next::AwaitChange)
 }
