@@ -4,16 +4,13 @@
 
 use cupcake_crds::values::KubeVersion;
 use cupcake_engine::clock::Timestamp;
-use cupcake_sandbox::simulate::{Schedule, Settings, guards};
-use cupcake_sandbox::world::Guard;
+use cupcake_sandbox::simulate::{Schedule, Settings, fences};
+use cupcake_sandbox::world::Fence;
 use std::collections::BTreeSet;
 
-/// Fences that no schedule of faults was found for; docs/fences.md says of each why it stays.
-const WITHOUT_A_SCHEDULE: &[Guard] = &[Guard::Uids];
-
 struct Line {
-    guard: Guard,
-    beside: BTreeSet<Guard>,
+    fence: Fence,
+    beside: BTreeSet<Fence>,
     invariant: String,
     schedule: Schedule,
 }
@@ -25,7 +22,7 @@ fn lines() -> Vec<Line> {
         let cells: Vec<String> = row.split('|').map(|cell| cell.trim().replace('`', "")).collect();
         let names = cells[2].split(", ").filter(|name| !name.is_empty() && *name != "-");
         Line {
-            guard: cells[1].parse().unwrap(),
+            fence: cells[1].parse().unwrap(),
             beside: names.map(|name| name.parse().unwrap()).collect(),
             invariant: cells[3].clone(),
             schedule: schedule(&cells[4]),
@@ -61,14 +58,13 @@ fn every_fence_is_missed_by_a_schedule_that_does_no_harm_once_it_stands() {
     };
     let lines = lines();
     for line in &lines {
-        let told = format!("{}, {}", line.guard, line.schedule);
-        let harm = |without: &BTreeSet<Guard>| guards::harm(&settings, &line.schedule, without).unwrap();
+        let told = format!("{}, {}", line.fence, line.schedule);
+        let harm = |without: &BTreeSet<Fence>| fences::harm(&settings, &line.schedule, without).unwrap();
         let mut without = line.beside.clone();
         assert_eq!(harm(&without), None, "{told}: with the fence");
-        without.insert(line.guard);
+        without.insert(line.fence);
         assert_eq!(harm(&without), Some(line.invariant.as_str()), "{told}: without the fence");
     }
-    let shown: BTreeSet<Guard> =
-        lines.iter().map(|line| line.guard).chain(WITHOUT_A_SCHEDULE.iter().copied()).collect();
-    assert_eq!(shown, Guard::ALL.into_iter().collect(), "a fence has no line in docs/fences.md");
+    let shown: BTreeSet<Fence> = lines.iter().map(|line| line.fence).collect();
+    assert_eq!(shown, Fence::ALL.into_iter().collect(), "a fence has no line in docs/fences.md");
 }

@@ -1,6 +1,6 @@
 //! `kubectl cupcake simulate`: many upgrades of a simulated cluster, each with other faults, and what must hold in all of them.
 
-use super::{failed, guards, wall};
+use super::{failed, fences, wall};
 use crate::args::Format;
 use crate::exit::{Exit, Failure};
 use crate::out;
@@ -11,7 +11,7 @@ use cupcake_engine::clock::Timestamp;
 use cupcake_sandbox::machine::fault::Fault;
 use cupcake_sandbox::machine::releases::Repositories;
 use cupcake_sandbox::simulate::{self, Schedule, Settings, Verdict};
-use cupcake_sandbox::world::{CONTROL_PLANES_MAX, Guard, OPERATORS_MAX, WORKERS_MAX};
+use cupcake_sandbox::world::{CONTROL_PLANES_MAX, Fence, OPERATORS_MAX, WORKERS_MAX};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::num::NonZero;
@@ -23,7 +23,7 @@ pub(crate) const EXAMPLES: &str = "Examples:
   kubectl cupcake simulate --faults single
   kubectl cupcake simulate --faults random --minutes 10 -o json
   kubectl cupcake simulate --faults random --schedules 100 --twice
-  kubectl cupcake simulate --guards --minutes 5
+  kubectl cupcake simulate --fences --minutes 5
   kubectl cupcake simulate --seed 7 --transcript
   kubectl cupcake simulate --seed 7 --fault operator@12:stopped --fault agent@3:reply-lost --transcript";
 
@@ -48,7 +48,7 @@ pub(crate) struct SimulateArgs {
     /// Which schedules to run; without it the one of --seed.
     #[arg(long, value_name = "WHICH", conflicts_with = "fault")]
     faults: Option<Which>,
-    /// How long schedules are begun for pairs, random and guards, in minutes of a clock on the wall.
+    /// How long schedules are begun for pairs, random and fences, in minutes of a clock on the wall.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1_440))]
     minutes: u64,
     /// How many schedules are begun for pairs and random, in place of --minutes.
@@ -59,7 +59,7 @@ pub(crate) struct SimulateArgs {
     twice: bool,
     /// For each fence of the protocol, look for a schedule that does harm without it and none with it.
     #[arg(long, conflicts_with_all = ["faults", "fault", "schedules", "twice", "without", "transcript"])]
-    guards: bool,
+    fences: bool,
     /// Seed of the first schedule, or of the only one.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -76,8 +76,8 @@ pub(crate) struct SimulateArgs {
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=i64::from(OPERATORS_MAX)))]
     operators: u32,
     /// A fence of the protocol that is left out, to see what it is for; can be repeated.
-    #[arg(long, value_name = "GUARD")]
-    without: Vec<Guard>,
+    #[arg(long, value_name = "FENCE")]
+    without: Vec<Fence>,
     /// The version that everything runs at first.
     #[arg(long, default_value = "1.33.4", value_name = "VERSION")]
     from: KubeVersion,
@@ -120,7 +120,7 @@ impl SimulateArgs {
 
     /// What repeats a schedule.
     pub(super) fn command(&self, settings: &Settings, schedule: &Schedule) -> String {
-        let without: Vec<String> = settings.without.iter().map(|guard| format!(" --without {guard}")).collect();
+        let without: Vec<String> = settings.without.iter().map(|fence| format!(" --without {fence}")).collect();
         format!(
             "kubectl-cupcake simulate --control-planes {} --workers {} --operators {} --from {} --to {}{} {schedule} --transcript",
             self.control_planes,
@@ -233,8 +233,8 @@ pub(crate) fn run(args: &SimulateArgs) -> Result<Exit, Failure> {
     }
     let calm = simulate::run(&settings, &Schedule { seed: args.seed, faults: Vec::new() });
     let writes = calm.map_err(|error| failed(&error))?.outcome.writes;
-    if args.guards {
-        return guards::run(args, &settings, writes);
+    if args.fences {
+        return fences::run(args, &settings, writes);
     }
     let singles = simulate::singles(writes);
     let until = begun + Duration::from_secs(60 * args.minutes);

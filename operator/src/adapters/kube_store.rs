@@ -353,7 +353,8 @@ impl RunStore for KubeStore {
             }
             // A rule of the CRD: a greater epoch or commit stands there by now. The next load says which.
             Err(kube::Error::Api(status))
-                if status.code == 422 && ["status.epoch", "status.commit"].iter().any(|at| status.message.contains(at)) =>
+                if status.code == 422
+                    && ["status.epoch", "status.commit"].iter().any(|at| status.message.contains(at)) =>
             {
                 Err(StoreError::Conflict(name.clone()))
             }

@@ -31,6 +31,8 @@ pub(super) struct Unit {
     enabled: bool,
     standing: Standing,
     starts: u64,
+    /// The program where a person started it beside the unit.
+    by_hand: Vec<Life>,
 }
 
 #[derive(Default)]
@@ -95,10 +97,13 @@ impl SimMachine {
 
     /// A person starts the program by hand; systemd knows nothing of it.
     pub fn start_by_hand(self: &Arc<Self>) {
-        let program = self.unit().program.clone();
-        let (machine, life) = (Arc::clone(self), Life::new(Component::Runner, &self.name));
+        let life = Life::new(Component::Runner, &self.name);
+        let mut unit = self.unit();
+        unit.by_hand.retain(|life| !life.is_over());
+        unit.by_hand.push(life.clone());
+        let (machine, program) = (Arc::clone(self), unit.program.clone());
         self.site.after(TimeDelta::milliseconds(20), move || {
-            if let Some(program) = program {
+            if let Some(program) = program.filter(|_| !life.is_over()) {
                 program(machine, life);
             }
         });
@@ -163,6 +168,9 @@ impl SimMachine {
         });
         let mut unit = self.unit();
         if let Standing::Active(life) = &unit.standing {
+            life.end();
+        }
+        for life in unit.by_hand.drain(..) {
             life.end();
         }
         unit.standing = Standing::Inactive;

@@ -7,10 +7,10 @@
 //! ```
 //! A schedule is a seed and a list of faults; it always gives the same run. A violation is told with the schedule that shows it.
 
-pub mod guards;
+pub mod fences;
 
 use crate::machine::fault::{Component, Fault, Wrong};
-use crate::world::{self, Guard, Outcome, Speed, Upgrade, Violation, World, WorldConfig, WorldError, Writes};
+use crate::world::{self, Fence, Outcome, Speed, Upgrade, Violation, World, WorldConfig, WorldError, Writes};
 use chrono::TimeDelta;
 use cupcake_crds::values::{Concurrency, KubeVersion};
 use cupcake_engine::clock::Timestamp;
@@ -38,7 +38,7 @@ pub struct Settings {
     /// Replicas of the operator.
     pub operators: u32,
     /// Fences that are left out.
-    pub without: BTreeSet<Guard>,
+    pub without: BTreeSet<Fence>,
 }
 
 /// One run: what fixes its draws, and what goes wrong in it.
@@ -111,8 +111,11 @@ fn begin(settings: &Settings, schedule: &Schedule, keep_lines: bool) -> Result<W
     Ok(world)
 }
 
+/// The DirectUpdate of every schedule.
+const UPGRADE: &str = "upgrade";
+
 async fn upgrade(world: &World, settings: &Settings) -> Result<Outcome, WorldError> {
-    let upgrade = Upgrade { name: "upgrade".to_owned(), to: settings.to, concurrency: Concurrency::Nodes(1) };
+    let upgrade = Upgrade { name: UPGRADE.to_owned(), to: settings.to, concurrency: Concurrency::Nodes(1) };
     let outcome = world.upgrade(&upgrade).await?;
     let clock = world.clock();
     clock.sleep_until(world.now() + TimeDelta::seconds(AFTERMATH_SECONDS)).await;
@@ -206,18 +209,18 @@ mod tests {
 
     #[test]
     fn a_fence_that_is_left_out_is_missed_when_a_stopped_leader_wakes_up() {
-        let violated = |without: &[Guard], write: u64| -> BTreeSet<&'static str> {
+        let violated = |without: &[Fence], write: u64| -> BTreeSet<&'static str> {
             let settings = Settings { workers: 2, without: without.iter().copied().collect(), ..settings() };
             let fault = Fault { component: Component::Operator, write, wrong: Wrong::Stopped };
             let verdict = run(&settings, &Schedule { seed: 1, faults: vec![fault] }).unwrap();
             verdict.violations.iter().map(|violation| violation.invariant).collect()
         };
         // The commits of a run are fenced twice: by the version of the object, and by rules on its epoch and commit.
-        let of_runs = [Guard::RunVersions, Guard::RunEpoch, Guard::RunCommit];
+        let of_runs = [Fence::RunVersions, Fence::RunEpoch, Fence::RunCommit];
         assert_eq!(violated(&of_runs, 12), BTreeSet::from(["I5", "I6"]));
         assert_eq!(violated(&[], 12), BTreeSet::new());
         // A Node carries no epoch: its version is all that keeps a late cordon out.
-        let cordon = (40..70).find(|write| violated(&[Guard::NodeVersions], *write).contains("I3"));
+        let cordon = (40..70).find(|write| violated(&[Fence::NodeVersions], *write).contains("I3"));
         let cordon = cordon.expect("some write of the leader is a cordon");
         assert_eq!(violated(&[], cordon), BTreeSet::new());
     }
@@ -225,7 +228,7 @@ mod tests {
     #[test]
     fn every_fault_changes_the_run_that_it_falls_on() {
         // The runner's lock keeps a second one out without a trace.
-        let settings = Settings { without: BTreeSet::from([Guard::RunnerLock]), ..settings() };
+        let settings = Settings { without: BTreeSet::from([Fence::RunnerLock]), ..settings() };
         let run = |faults| run(&settings, &Schedule { seed: 3, faults }).unwrap().outcome;
         let calm = run(Vec::new());
         for component in Component::ALL {

@@ -1,6 +1,6 @@
 //! What a sandbox is made of.
 
-use super::guards::Guard;
+use super::fences::Fence;
 use crate::machine::fault::Fault;
 use cupcake_crds::values::{Concurrency, KubeVersion};
 use cupcake_engine::clock::Timestamp;
@@ -52,7 +52,7 @@ pub struct WorldConfig {
     /// What goes wrong, and when.
     pub faults: Vec<Fault>,
     /// Fences that are left out, to show what they are for.
-    pub without: BTreeSet<Guard>,
+    pub without: BTreeSet<Fence>,
     /// Whether the transcript keeps its lines for reading.
     pub keep_lines: bool,
 }

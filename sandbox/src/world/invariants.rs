@@ -2,7 +2,7 @@
 //!
 //! | | holds |
 //! |---|---|
-//! | I1, I5 | a cursor only goes forward: no attempt less, no result taken back, no commit number twice; nor is an order changed under its key, a request withdrawn, or a final answer replaced |
+//! | I1, I5 | a cursor only goes forward: no attempt less, no result taken back, no commit number twice; nor is the end of a run taken back, an order changed under its key, a request withdrawn, or a final answer replaced or removed |
 //! | I3 | no more workers in flight (cordoned by a run, or with an open order) than the update allows |
 //! | I4 | at most one control-plane node with an open order |
 //! | I6 | epochs of a run, of a task and of an order never get smaller |
@@ -13,8 +13,8 @@
 
 use crate::api::Server;
 use crate::machine::Site;
-use cupcake_crds::node_task::{Order, TaskState};
-use cupcake_crds::values::{KubeVersion, NodeRole};
+use cupcake_crds::node_task::{NodeTaskStatus, Order, TaskState};
+use cupcake_crds::values::{KubeVersion, NodeRole, Phase};
 use cupcake_crds::{CORDONED_BY_ANNOTATION, GROUP, NodeTask, UpgradePlan, UpgradeRun};
 use cupcake_engine::clock::Timestamp;
 use cupcake_engine::cursor::{Cursor, VertexState};
@@ -64,6 +64,8 @@ struct Seen {
     concurrency: Option<u32>,
     dags: BTreeMap<String, Arc<Dag>>,
     cursors: BTreeMap<String, Cursor>,
+    /// How each run ended that did, by UID.
+    ends: BTreeMap<String, Phase>,
     epochs: BTreeMap<String, u64>,
     cordoned: BTreeMap<String, bool>,
     ordered: BTreeMap<String, bool>,
@@ -162,6 +164,7 @@ impl Invariants {
         let mut found = Vec::new();
         let epoch = run.status.as_ref().and_then(|status| status.epoch).unwrap_or_default();
         self.epoch(&mut found, name, &uid, epoch);
+        self.end(&mut found, name, &uid, run.status.as_ref().and_then(|status| status.phase));
         let Some(dag) = self.dag(&run.spec.plan.name) else {
             return found;
         };
@@ -192,6 +195,17 @@ impl Invariants {
         if epoch < before {
             found.push(("I6", format!("the epoch of {name} went from {before} back to {epoch}")));
         }
+    }
+
+    fn end(&self, found: &mut Vec<(&'static str, String)>, name: &str, uid: &str, phase: Option<Phase>) {
+        let mut seen = self.lock();
+        if let Some(before) = seen.ends.get(uid).filter(|before| phase != Some(**before)) {
+            found.push(("I5", format!("{name} went from {before:?} to {phase:?}")));
+        }
+        match phase.filter(|phase| phase.is_final()) {
+            Some(phase) => seen.ends.insert(uid.to_owned(), phase),
+            None => seen.ends.remove(uid),
+        };
     }
 
     fn task(&self, name: &str) -> Vec<(&'static str, String)> {
@@ -228,7 +242,19 @@ impl Invariants {
         found
     }
 
+    /// Too many at once. A task that the garbage collector removed with its Node is not seen to go: whoever is too many is looked
+    /// at once more.
     fn in_flight(&self) -> impl Iterator<Item = (&'static str, String)> + use<> {
+        let found: Vec<_> = self.held().collect();
+        if found.is_empty() {
+            return found.into_iter();
+        }
+        let exists = |node: &String| self.server.get(GROUP, "nodetasks", "", node).is_some();
+        self.lock().ordered.retain(|node, _| exists(node));
+        self.held().collect::<Vec<_>>().into_iter()
+    }
+
+    fn held(&self) -> impl Iterator<Item = (&'static str, String)> + use<> {
         let seen = self.lock();
         let role = |node: &String| self.roles.get(node).copied();
         let open = |wanted: NodeRole| {
@@ -267,10 +293,12 @@ fn taken_back(before: &NodeTask, after: &NodeTask) -> Option<String> {
             return Some("proceed or stop of its order was withdrawn".to_owned());
         }
     }
-    let (was, is) = (before.status.as_ref()?, after.status.as_ref()?);
+    let was = before.status.as_ref()?;
+    let removed = NodeTaskStatus::default();
+    let is = after.status.as_ref().unwrap_or(&removed);
     let order = after.spec.order.as_ref().map(|order| &order.key);
-    if was.key != is.key && is.key.as_ref() != order {
-        return Some("an answer to another order took the place of its answer".to_owned());
+    if was.key != is.key && (is.key.is_none() || is.key.as_ref() != order) {
+        return Some("its answer was removed, or replaced by one to another order".to_owned());
     }
     let (was, is) = if was.key == is.key { (was.state?, is.state) } else { return None };
     let stays = !was.is_final() && is != Some(TaskState::Claimed);
@@ -314,6 +342,7 @@ mod tests {
     use super::*;
     use crate::machine::ledger::{EffectKind, EffectName};
     use cupcake_engine::event::Event;
+    use cupcake_engine::names::Reason;
 
     fn run(name: &str) -> Cursor {
         let dag = dag();
@@ -368,13 +397,30 @@ mod tests {
             let mut seen = invariants.lock();
             seen.ordered.extend(nodes.iter().map(|node| ((*node).to_owned(), true)));
             drop(seen);
-            let found = invariants.in_flight().collect();
+            let found = invariants.held().collect();
             invariants.report(found);
         };
         assert_eq!(seen(|_| ()), Vec::<&str>::new());
         assert_eq!(seen(|invariants| hold(invariants, &["w-1", "cp-1"])), Vec::<&str>::new());
         assert_eq!(seen(|invariants| hold(invariants, &["w-1", "w-2"])), ["I3"]);
         assert_eq!(seen(|invariants| hold(invariants, &["cp-1", "cp-2"])), ["I4"]);
+        let no_task_is_there = |invariants: &Invariants| {
+            invariants.lock().ordered.extend(["w-1", "w-2"].map(|node| (node.to_owned(), true)));
+            invariants.report(invariants.in_flight().collect());
+        };
+        assert_eq!(seen(no_task_is_there), Vec::<&str>::new());
+        let ends = |phases: &'static [Option<Phase>]| {
+            move |invariants: &Invariants| {
+                let mut found = Vec::new();
+                for phase in phases {
+                    invariants.end(&mut found, "run", "uid", *phase);
+                }
+                invariants.report(found);
+            }
+        };
+        assert_eq!(seen(ends(&[None, Some(Phase::InProgress), Some(Phase::Failed)])), Vec::<&str>::new());
+        assert_eq!(seen(ends(&[Some(Phase::Failed), Some(Phase::InProgress), Some(Phase::Succeeded)])), ["I5"]);
+        assert_eq!(seen(ends(&[Some(Phase::Cancelled), None])), ["I5"]);
         let epochs = |invariants: &Invariants| {
             let mut found = Vec::new();
             for epoch in [3, 4, 2] {
@@ -396,6 +442,56 @@ mod tests {
             invariants.ended("Succeeded", true);
         };
         assert_eq!(seen(twice), ["I10"]);
+        // A kubelet that is ahead of its API servers, as its Node says.
+        let ahead = |invariants: &Invariants| {
+            let info = serde_json::json!({"status": {"nodeInfo": {"kubeletVersion": "v1.35.0"}}});
+            invariants.site.kube("kubelet/w-1").merge("/api/v1/nodes/w-1/status", &info).unwrap();
+        };
+        assert_eq!(seen(ahead), ["I8"]);
+    }
+
+    #[test]
+    fn a_vertex_that_begins_after_a_pause_or_a_cancel_was_acknowledged_is_seen() {
+        let dag = dag();
+        let at = Timestamp::UNIX_EPOCH;
+        let against = |events: &[Event]| {
+            let mut before = run("new");
+            before.fold(events).unwrap();
+            let mut after = before.clone();
+            after.fold(&[Event::Started { vertex: dag.vertices()[0].name.clone(), attempt: 1, at }]).unwrap();
+            begun_against_will(&dag, &before, &after)
+        };
+        let paused = Event::Paused { reason: Reason::new("Paused", "by a person"), at };
+        assert_eq!(against(&[]), None);
+        assert!(against(&[paused]).is_some());
+        assert!(against(&[Event::CancelRequested { at }]).is_some());
+    }
+
+    #[test]
+    fn an_answer_that_is_final_stays() {
+        let key = |attempt: u32| serde_json::json!({"runUid": "r", "vertex": "v", "attempt": attempt});
+        let task = |ordered: u32, status: Value| -> NodeTask {
+            let order = serde_json::json!({
+                "key": key(ordered), "epoch": 1, "targetVersion": "1.34.4", "prepare": [], "finish": [],
+                "proceed": false, "stop": false, "deadlineSeconds": 60,
+            });
+            serde_json::from_value(serde_json::json!({
+                "apiVersion": "cupcake.ricardomolendijk.com/v1alpha1", "kind": "NodeTask",
+                "metadata": {"name": "w-1"}, "status": status,
+                "spec": {"nodeName": "w-1", "nodeUid": "u", "epoch": 1, "order": order},
+            }))
+            .unwrap()
+        };
+        let answer = |attempt: u32, state: &str| serde_json::json!({"key": key(attempt), "state": state});
+        let done = task(1, answer(1, "Done"));
+        assert_eq!(taken_back(&done, &done), None);
+        assert_eq!(taken_back(&done, &task(2, answer(1, "Done"))), None, "the next order");
+        assert_eq!(taken_back(&done, &task(2, answer(2, "Claimed"))), None, "and its answer");
+        for lost in
+            [Value::Null, serde_json::json!({}), answer(2, "Claimed"), answer(1, "Working"), answer(1, "Failed")]
+        {
+            assert!(taken_back(&done, &task(1, lost.clone())).is_some(), "{lost}");
+        }
     }
 
     #[test]

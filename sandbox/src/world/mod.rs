@@ -16,7 +16,7 @@ mod components;
 mod config;
 mod drains;
 mod faults;
-mod guards;
+mod fences;
 mod invariants;
 mod outcome;
 mod pods;
@@ -26,7 +26,7 @@ mod workloads;
 
 pub use clock::VirtualClock;
 pub use config::{CONTROL_PLANES_MAX, OPERATORS_MAX, SPEED_WATCHED, Speed, Upgrade, WORKERS_MAX, WorldConfig};
-pub use guards::{Guard, InvalidGuard};
+pub use fences::{Fence, InvalidFence};
 pub use invariants::Violation;
 pub use outcome::{NodeOutcome, Outcome, Writes};
 
@@ -115,7 +115,7 @@ impl World {
             version: config.from.with_v(),
             // Worlds are judged by the thousand, and no program of ours reads them.
             managed_fields: !config.judged,
-            leniency: guards::leniency(&config.without),
+            leniency: fences::leniency(&config.without),
             ..Options::default()
         };
         let server = Server::with_options(Arc::clone(&clock), options);
@@ -143,6 +143,7 @@ impl World {
             progress: Arc::new(Notify::new()),
             workloads: RwLock::default(),
             invariants: OnceLock::new(),
+            halt: OnceLock::new(),
         });
         server.observe(Arc::new(Arc::clone(&ear)));
         server.define(&definitions(&config.without));
@@ -165,9 +166,15 @@ impl World {
             drains,
             workloads,
             skews: Skews::default(),
-            locks_hold: !config.without.contains(&Guard::RunnerLock),
+            locks_hold: !config.without.contains(&Fence::RunnerLock),
         });
-        let tasks = Arc::default();
+        let tasks = Arc::<Mutex<JoinSet<()>>>::default();
+        let weak = Arc::downgrade(&tasks);
+        let _ = ear.halt.set(Box::new(move || {
+            if let Some(tasks) = weak.upgrade() {
+                tasks.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
+            }
+        }));
         let hands = Hands::new(&components, &machines, spawner(&tasks));
         faults.on_world(move |wrong, place| hands.carry_out(wrong, place));
         Ok(Self { config, server, site, machines, faults, transcript, ear, components, tasks })
@@ -223,8 +230,6 @@ impl World {
                 return;
             }
             if self.ear.invariants.get().is_some_and(Invariants::time_has_stopped) {
-                // Nothing could be waited for any more.
-                self.tasks.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
                 return;
             }
             tokio::select! {
@@ -368,13 +373,13 @@ fn spawner(tasks: &Arc<Mutex<JoinSet<()>>>) -> Spawner {
     })
 }
 
-/// Our definitions: made ready once for all worlds that leave no guard out.
-fn definitions(without: &BTreeSet<Guard>) -> Definitions {
+/// Our definitions: made ready once for all worlds that leave no fence out.
+fn definitions(without: &BTreeSet<Fence>) -> Definitions {
     static WHOLE: OnceLock<Definitions> = OnceLock::new();
     if without.is_empty() {
-        return WHOLE.get_or_init(|| guards::definitions(without)).clone();
+        return WHOLE.get_or_init(|| fences::definitions(without)).clone();
     }
-    guards::definitions(without)
+    fences::definitions(without)
 }
 
 fn check(config: &WorldConfig) -> Result<(), WorldError> {

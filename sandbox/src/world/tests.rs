@@ -231,3 +231,22 @@ fn a_world_that_is_over_leaves_nothing_behind() {
     drop(runtime);
     assert!(site.upgrade().is_none(), "somebody still holds what the machines share");
 }
+
+#[test]
+fn a_program_that_asks_without_a_wait_is_ended_and_time_goes_on() {
+    in_quiet_world(WorldConfig { judged: true, ..config(1, 1) }, async |world| {
+        let client = world.server().client("storm");
+        world.tasks.lock().unwrap().spawn(async move {
+            let nodes: kube::Api<k8s_openapi::api::core::v1::Node> = kube::Api::all(client);
+            loop {
+                nodes.get("w-1").await.unwrap();
+                tokio::task::yield_now().await;
+            }
+        });
+        let later = world.now() + TimeDelta::hours(1);
+        world.clock().sleep_until(later).await;
+        assert_eq!(world.now(), later);
+        let violated: Vec<&str> = world.violations().iter().map(|violation| violation.invariant).collect();
+        assert_eq!(violated, ["I9"]);
+    });
+}

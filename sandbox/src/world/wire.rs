@@ -224,6 +224,8 @@ pub(super) struct Ear {
     pub(super) workloads: RwLock<Option<Arc<Workloads>>>,
     /// What must hold at every write, if anybody asks.
     pub(super) invariants: OnceLock<Invariants>,
+    /// Ends all programs: called when time has stopped, since nothing could be waited for any more.
+    pub(super) halt: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
 impl Observer for Arc<Ear> {
@@ -232,6 +234,9 @@ impl Observer for Arc<Ear> {
         let words = [request.client.as_str(), request.verb.as_str(), request.path.as_str(), request.query.as_str()];
         self.transcript.write(record.at, &words, &request.body);
         if self.invariants.get().is_some_and(|invariants| invariants.asked(record.at)) {
+            if let Some(halt) = self.halt.get() {
+                halt();
+            }
             self.progress.notify_waiters();
         }
         if let Some(target) = request.target.as_ref().filter(|_| record.committed) {

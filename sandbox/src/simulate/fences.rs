@@ -3,9 +3,9 @@
 //! Most harm is kept out by more than one fence, so a fence is rarely missed when it alone is left out. What is looked for is a
 //! set of fences and a schedule that violates an invariant without the whole set, and not as soon as the one fence is there.
 
-use super::{Schedule, Settings, begin, singles, upgrade};
-use crate::machine::fault::{Fault, Wrong};
-use crate::world::{self, Guard, Speed, WorldError, Writes};
+use super::{Schedule, Settings, UPGRADE, begin, singles, upgrade};
+use crate::machine::fault::{Component, Fault, Wrong};
+use crate::world::{self, Fence, Speed, WorldError, Writes};
 use chrono::TimeDelta;
 use std::collections::BTreeSet;
 
@@ -20,9 +20,9 @@ const LOOKED_AT_EVERY: TimeDelta = TimeDelta::seconds(1);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Need {
     /// The fence.
-    pub guard: Guard,
+    pub fence: Fence,
     /// What else has to be left out before it is missed; empty for a fence that stands alone.
-    pub beside: BTreeSet<Guard>,
+    pub beside: BTreeSet<Fence>,
     /// What happens.
     pub schedule: Schedule,
     /// What is violated when the fence is left out too.
@@ -31,15 +31,16 @@ pub struct Need {
 
 impl Need {
     /// All fences that are left out.
-    pub fn without(&self) -> BTreeSet<Guard> {
+    pub fn without(&self) -> BTreeSet<Fence> {
         let mut without = self.beside.clone();
-        without.insert(self.guard);
+        without.insert(self.fence);
         without
     }
 }
 
 /// Schedules that may show what a fence is for, in an order drawn by the seed: first what makes two believe that something is
-/// theirs to write, alone and in the pairs that take an agent and its double, then every other single fault.
+/// theirs to write, alone and in the pairs that take an agent and its double, then every other single fault, then the pairs in
+/// which a leader is stopped and a Node is deleted meanwhile.
 pub fn candidates(seed: u64, writes: Writes) -> Vec<Schedule> {
     let two = |fault: &Fault| {
         matches!(fault.wrong, Wrong::Stopped | Wrong::Doubled | Wrong::StaleOrder | Wrong::SecondRunner)
@@ -50,12 +51,22 @@ pub fn candidates(seed: u64, writes: Writes) -> Vec<Schedule> {
         let stopped = |later| Fault { write: double.write + later, wrong: Wrong::Stopped, ..*double };
         (1..=STOPPED_AFTER_MAX).map(move |later| vec![*double, stopped(later)])
     });
-    let mut likely: Vec<Vec<Fault>> = likely.iter().map(|fault| vec![*fault]).chain(pairs).collect();
-    let mut rest: Vec<Vec<Fault>> = rest.into_iter().map(|fault| vec![fault]).collect();
+    let is = |component, wrong| move |fault: &&Fault| fault.component == component && fault.wrong == wrong;
+    let stops = likely.iter().filter(is(Component::Operator, Wrong::Stopped));
+    let successors = stops.flat_map(|stop| {
+        let deletions = rest.iter().filter(is(Component::Runner, Wrong::NodeDeleted));
+        deletions.map(|deletion| vec![*stop, *deletion])
+    });
+    let mut orders: [Vec<Vec<Fault>>; 3] = [
+        likely.iter().map(|fault| vec![*fault]).chain(pairs).collect(),
+        rest.iter().map(|fault| vec![*fault]).collect(),
+        successors.collect(),
+    ];
     let mut rng = fastrand::Rng::with_seed(seed);
-    rng.shuffle(&mut likely);
-    rng.shuffle(&mut rest);
-    likely.into_iter().chain(rest).map(|faults| Schedule { seed, faults }).collect()
+    for order in &mut orders {
+        rng.shuffle(order);
+    }
+    orders.into_iter().flatten().map(|faults| Schedule { seed, faults }).collect()
 }
 
 /// What a schedule violates first when those fences are left out; the run ends there.
@@ -65,7 +76,7 @@ pub fn candidates(seed: u64, writes: Writes) -> Vec<Schedule> {
 pub fn harm(
     settings: &Settings,
     schedule: &Schedule,
-    without: &BTreeSet<Guard>,
+    without: &BTreeSet<Fence>,
 ) -> Result<Option<&'static str>, WorldError> {
     let settings = Settings { without: without.clone(), ..settings.clone() };
     world::runtime(Speed::Fastest)?.block_on(async {
@@ -79,7 +90,7 @@ pub fn harm(
         tokio::select! {
             outcome = upgrade(&world, &settings) => drop(outcome?),
             () = violated => {}
-            () = clock.sleep_until(settings.start + LOOKED_AT_FOR) => {}
+            () = clock.sleep_until(settings.start + LOOKED_AT_FOR) => world.judge(UPGRADE),
         }
         Ok(world.violations().first().map(|violation| violation.invariant))
     })
@@ -92,24 +103,24 @@ pub fn harm(
 ///
 /// # Errors
 /// As [`run`](super::run).
-pub fn needs(settings: &Settings, schedule: &Schedule, wanted: &[Guard]) -> Result<Vec<Need>, WorldError> {
-    let mut off: BTreeSet<Guard> = Guard::ALL.into_iter().collect();
+pub fn needs(settings: &Settings, schedule: &Schedule, wanted: &[Fence]) -> Result<Vec<Need>, WorldError> {
+    let mut off: BTreeSet<Fence> = Fence::ALL.into_iter().collect();
     let Some(mut invariant) = harm(settings, schedule, &off)? else { return Ok(Vec::new()) };
     // One after the other is put up again, as long as the harm is still done; the wanted ones last.
-    let (last, first): (Vec<Guard>, Vec<Guard>) = Guard::ALL.into_iter().partition(|guard| wanted.contains(guard));
-    for guard in first.into_iter().chain(last) {
+    let (last, first): (Vec<Fence>, Vec<Fence>) = Fence::ALL.into_iter().partition(|fence| wanted.contains(fence));
+    for fence in first.into_iter().chain(last) {
         let mut fewer = off.clone();
-        fewer.remove(&guard);
+        fewer.remove(&fence);
         if let Some(still) = harm(settings, schedule, &fewer)? {
             (off, invariant) = (fewer, still);
         }
     }
     let mut found = Vec::new();
-    for guard in &off {
+    for fence in &off {
         let mut beside = off.clone();
-        beside.remove(guard);
+        beside.remove(fence);
         if harm(settings, schedule, &beside)?.is_none() {
-            found.push(Need { guard: *guard, beside, schedule: schedule.clone(), invariant });
+            found.push(Need { fence: *fence, beside, schedule: schedule.clone(), invariant });
         }
     }
     Ok(found)

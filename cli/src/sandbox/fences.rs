@@ -1,13 +1,13 @@
-//! `kubectl cupcake simulate --guards`: what each fence of the protocol is for.
+//! `kubectl cupcake simulate --fences`: what each fence of the protocol is for.
 
 use super::simulate::{SimulateArgs, elapsed, lock, threads};
 use super::{failed, wall};
 use crate::args::Format;
 use crate::exit::{Exit, Failure};
 use crate::out;
-use cupcake_sandbox::simulate::guards::{self, Need};
+use cupcake_sandbox::simulate::fences::{self, Need};
 use cupcake_sandbox::simulate::{self, Schedule, Settings};
-use cupcake_sandbox::world::{Guard, Writes};
+use cupcake_sandbox::world::{Fence, Writes};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
@@ -17,8 +17,8 @@ use std::time::Duration;
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Row {
-    guard: Guard,
-    beside: BTreeSet<Guard>,
+    fence: Fence,
+    beside: BTreeSet<Fence>,
     invariant: &'static str,
     schedule: String,
     command: String,
@@ -30,29 +30,29 @@ struct Row {
 struct Report {
     schedules: u64,
     seconds: f64,
-    guards: Vec<Row>,
-    missing: Vec<Guard>,
+    fences: Vec<Row>,
+    missing: Vec<Fence>,
 }
 
 /// What the threads share.
 #[derive(Default)]
 struct Work {
     begun: u64,
-    found: BTreeMap<Guard, Need>,
+    found: BTreeMap<Fence, Need>,
     failure: Option<Failure>,
 }
 
 impl Work {
     /// Fences that stand alone need no better schedule.
-    fn wanted(&self) -> Vec<Guard> {
-        let alone = |guard: &Guard| self.found.get(guard).is_some_and(|need| need.beside.is_empty());
-        Guard::ALL.into_iter().filter(|guard| !alone(guard)).collect()
+    fn wanted(&self) -> Vec<Fence> {
+        let alone = |fence: &Fence| self.found.get(fence).is_some_and(|need| need.beside.is_empty());
+        Fence::ALL.into_iter().filter(|fence| !alone(fence)).collect()
     }
 
     fn enter(&mut self, need: Need) {
         let better = |found: &Need| need.beside.len() < found.beside.len();
-        if self.found.get(&need.guard).is_none_or(better) {
-            self.found.insert(need.guard, need);
+        if self.found.get(&need.fence).is_none_or(better) {
+            self.found.insert(need.fence, need);
         }
     }
 }
@@ -62,7 +62,7 @@ impl Work {
 pub(super) fn run(args: &SimulateArgs, settings: &Settings, writes: Writes) -> Result<Exit, Failure> {
     let begun = wall();
     let until = begun + Duration::from_secs(60 * args.minutes());
-    let candidates = guards::candidates(args.seed(), writes);
+    let candidates = fences::candidates(args.seed(), writes);
     let schedule = |index: u64| {
         let candidate = usize::try_from(index).ok().and_then(|index| candidates.get(index));
         candidate.cloned().unwrap_or_else(|| simulate::random(args.seed().wrapping_add(index), writes, None))
@@ -91,17 +91,17 @@ pub(super) fn run(args: &SimulateArgs, settings: &Settings, writes: Writes) -> R
     if let Some(failure) = failure {
         return Err(failure);
     }
-    let missing: Vec<Guard> = Guard::ALL.into_iter().filter(|guard| !found.contains_key(guard)).collect();
+    let missing: Vec<Fence> = Fence::ALL.into_iter().filter(|fence| !found.contains_key(fence)).collect();
     let row = |need: Need| {
         let settings = Settings { without: need.without(), ..settings.clone() };
         let command = args.command(&settings, &need.schedule);
-        let Need { guard, beside, schedule, invariant } = need;
-        Row { guard, beside, invariant, schedule: schedule.to_string(), command }
+        let Need { fence, beside, schedule, invariant } = need;
+        Row { fence, beside, invariant, schedule: schedule.to_string(), command }
     };
     let report = Report {
         schedules,
         seconds: (elapsed(begun).as_secs_f64() * 10.0).round() / 10.0,
-        guards: found.into_values().map(row).collect(),
+        fences: found.into_values().map(row).collect(),
         missing,
     };
     if args.output() == Some(Format::Json) {
@@ -115,24 +115,24 @@ pub(super) fn run(args: &SimulateArgs, settings: &Settings, writes: Writes) -> R
 fn search(
     settings: &Settings,
     schedule: &Schedule,
-    wanted: &[Guard],
+    wanted: &[Fence],
     work: &Mutex<Work>,
 ) -> Result<(), cupcake_sandbox::world::WorldError> {
-    for need in guards::needs(settings, schedule, wanted)? {
+    for need in fences::needs(settings, schedule, wanted)? {
         lock(work).enter(need);
     }
     Ok(())
 }
 
 fn lines(report: &Report) -> Vec<String> {
-    let names = |guards: &mut dyn Iterator<Item = &Guard>| {
-        let names: Vec<String> = guards.map(|guard| format!("`{guard}`")).collect();
+    let names = |fences: &mut dyn Iterator<Item = &Fence>| {
+        let names: Vec<String> = fences.map(|fence| format!("`{fence}`")).collect();
         if names.is_empty() { "-".to_owned() } else { names.join(", ") }
     };
     let mut lines = vec!["| left out | beside | violated | by |".to_owned(), "|---|---|---|---|".to_owned()];
-    lines.extend(report.guards.iter().map(|row| {
+    lines.extend(report.fences.iter().map(|row| {
         let beside = names(&mut row.beside.iter());
-        format!("| `{}` | {beside} | {} | `{}` |", row.guard, row.invariant, row.schedule)
+        format!("| `{}` | {beside} | {} | `{}` |", row.fence, row.invariant, row.schedule)
     }));
     let missing = names(&mut report.missing.iter());
     lines.push(format!("{} schedules in {} s; without one: {missing}", report.schedules, report.seconds));

@@ -1,6 +1,6 @@
 //! The fences of the protocol, each of which can be left out of a world: to show that it is needed.
 //!
-//! A guard is left out where it stands: a rule is not in the definitions that the world's API server serves, a precondition is
+//! A fence is left out where it stands: a rule is not in the definitions that the world's API server serves, a precondition is
 //! not looked at by it, a lock keeps nobody out. The programs are the same.
 
 use crate::api::{Definitions, Leniency};
@@ -12,7 +12,7 @@ use std::str::FromStr;
 /// A fence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Guard {
+pub enum Fence {
     /// `test` operations of JSON patches: an agent's claim or answer rests on what it read.
     TestOperations,
     /// UID preconditions: of pods that are evicted, of objects that are written back.
@@ -51,7 +51,7 @@ pub enum Guard {
     RunnerLock,
 }
 
-impl Guard {
+impl Fence {
     /// All of them.
     pub const ALL: [Self; 18] = [
         Self::TestOperations,
@@ -147,39 +147,39 @@ impl Guard {
     }
 }
 
-impl fmt::Display for Guard {
+impl fmt::Display for Fence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
 }
 
-/// A text that names no guard.
+/// A text that names no fence.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} names no guard; docs/sandbox.md has the list")]
-pub struct InvalidGuard(String);
+#[error("{0:?} names no fence; docs/sandbox.md has the list")]
+pub struct InvalidFence(String);
 
-impl FromStr for Guard {
-    type Err = InvalidGuard;
+impl FromStr for Fence {
+    type Err = InvalidFence;
 
-    fn from_str(text: &str) -> Result<Self, InvalidGuard> {
-        let guard = Self::ALL.into_iter().find(|guard| guard.as_str() == text);
-        guard.ok_or_else(|| InvalidGuard(text.chars().take(64).collect()))
+    fn from_str(text: &str) -> Result<Self, InvalidFence> {
+        let fence = Self::ALL.into_iter().find(|fence| fence.as_str() == text);
+        fence.ok_or_else(|| InvalidFence(text.chars().take(64).collect()))
     }
 }
 
-/// What an API server without those guards lets through.
-pub(super) fn leniency(without: &BTreeSet<Guard>) -> Leniency {
+/// What an API server without those fences lets through.
+pub(super) fn leniency(without: &BTreeSet<Fence>) -> Leniency {
     Leniency {
-        test_operations: without.contains(&Guard::TestOperations),
-        uids: without.contains(&Guard::Uids),
-        versions: without.iter().filter_map(|guard| guard.versions()).map(str::to_owned).collect(),
+        test_operations: without.contains(&Fence::TestOperations),
+        uids: without.contains(&Fence::Uids),
+        versions: without.iter().filter_map(|fence| fence.versions()).map(str::to_owned).collect(),
     }
 }
 
-/// Our definitions without the rules of those guards.
-pub(super) fn definitions(without: &BTreeSet<Guard>) -> Definitions {
+/// Our definitions without the rules of those fences.
+pub(super) fn definitions(without: &BTreeSet<Fence>) -> Definitions {
     let mut definitions = cupcake_crds::definitions();
-    for (plural, begins) in without.iter().filter_map(|guard| guard.rule()) {
+    for (plural, begins) in without.iter().filter_map(|fence| fence.rule()) {
         for definition in definitions.iter_mut().filter(|definition| definition.spec.names.plural == plural) {
             let schemas = definition.spec.versions.iter_mut().filter_map(|version| version.schema.as_mut());
             let schemas = schemas.filter_map(|schema| schema.open_api_v3_schema.as_mut());
@@ -196,16 +196,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_guard_has_a_name_of_its_own_and_every_rule_is_one_that_stands_in_a_definition() {
-        for guard in Guard::ALL {
-            assert_eq!(guard.to_string().parse(), Ok(guard));
-            let Some((plural, begins)) = guard.rule() else { continue };
+    fn every_fence_has_a_name_of_its_own_and_every_rule_is_one_that_stands_in_a_definition() {
+        for fence in Fence::ALL {
+            assert_eq!(fence.to_string().parse(), Ok(fence));
+            let Some((plural, begins)) = fence.rule() else { continue };
             let definitions = cupcake_crds::definitions();
             let definition = definitions.iter().find(|definition| definition.spec.names.plural == plural).unwrap();
             let schema = definition.spec.versions[0].schema.as_ref().unwrap().open_api_v3_schema.as_ref().unwrap();
             let rules = schema.x_kubernetes_validations.iter().flatten();
             let named = rules.filter(|rule| rule.message.as_deref().unwrap_or_default().starts_with(begins));
-            assert_eq!(named.count(), 1, "{guard}: {begins}");
+            assert_eq!(named.count(), 1, "{fence}: {begins}");
         }
     }
 }
