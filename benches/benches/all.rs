@@ -8,7 +8,7 @@ use cupcake_benches::world::{FROM, NAME, NODES_OF_5_000_VERTICES, TARGET, UID, b
 use cupcake_engine::codec::{decode, encode};
 use cupcake_engine::decide::{Intent, Observed, decide};
 use cupcake_workflows::render::{Glyphs, View, status_lines};
-use cupcake_workflows::{Request, compile, compile_wave, wave_run};
+use cupcake_workflows::{Request, WaveOf, compile, compile_wave, wave_run};
 use std::hint::black_box;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -60,7 +60,9 @@ fn plans(criterion: &mut Criterion) {
     let wave = wave_run(&run, TARGET).expect("the name is short");
     let after = cluster(7, 14_993, TARGET);
     criterion.bench_function("compile-wave", |bench| {
-        bench.iter(|| compile_wave(&request, &wave, TARGET, black_box(&after)).is_ok());
+        bench.iter(|| {
+            compile_wave(&request, &wave, WaveOf { target: TARGET, oldest_kubelet: None }, black_box(&after)).is_ok()
+        });
     });
     let half = history(&plan, 25, 625);
     let view = View { dag: &half.dag, cursor: &half.cursor, now: half.cursor.clock(), children: &[] };

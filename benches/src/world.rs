@@ -6,7 +6,9 @@ use cupcake_crds::values::{ClusterSnapshot, Cordon, EtcdTopology, KubeVersion, N
 use cupcake_engine::clock::Timestamp;
 use cupcake_engine::names::RunName;
 use cupcake_engine::plan::{Item, Part, Plan};
-use cupcake_workflows::{Compilation, Compiled, CompiledWave, Refusal, Request, compile, compile_wave, wave_run};
+use cupcake_workflows::{
+    Compilation, Compiled, CompiledWave, Refusal, Request, WaveOf, compile, compile_wave, wave_run,
+};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -80,7 +82,12 @@ pub fn compiled(spec: &DirectUpdateSpec, snapshot: &ClusterSnapshot) -> Compiled
 /// The wave of an update of that cluster.
 pub fn compiled_wave(spec: &DirectUpdateSpec, snapshot: &ClusterSnapshot) -> CompiledWave {
     let wave = wave_run(&root(), TARGET).expect("the name is short");
-    match compile_wave(&Request { name: NAME, uid: UID, spec }, &wave, TARGET, snapshot) {
+    match compile_wave(
+        &Request { name: NAME, uid: UID, spec },
+        &wave,
+        WaveOf { target: TARGET, oldest_kubelet: None },
+        snapshot,
+    ) {
         Ok(Compilation::Plan(wave)) => wave,
         Ok(Compilation::NothingToDo(_)) | Err(Refusal { .. }) => unreachable!("the workers are behind, and sound"),
     }

@@ -43,9 +43,14 @@ pub(crate) enum Command {
     Simulate(SimulateArgs),
     /// Show what a DirectUpdate would do: exits 2 if there is something to do, 0 if not, 3 if it is refused
     #[command(
-        after_help = "Examples:\n  kubectl cupcake plan -f update.yaml\n  kubectl cupcake plan -f update.yaml -o json"
+        after_help = "Examples:\n  kubectl cupcake plan -f update.yaml\n  kubectl cupcake plan -f update.yaml -o json\n  kubectl cupcake plan -f update.yaml --snapshot cluster.yaml"
     )]
     Plan(PlanArgs),
+    /// Write down the cluster as planning sees it: a file for plan --snapshot
+    #[command(
+        after_help = "Examples:\n  kubectl cupcake snapshot > cluster.yaml\n  kubectl cupcake plan -f update.yaml --snapshot cluster.yaml"
+    )]
+    Snapshot(SnapshotArgs),
     /// Show how far an upgrade is
     #[command(after_help = "Examples:\n  kubectl cupcake status\n  kubectl cupcake status my-update -o json")]
     Status(StatusArgs),
@@ -66,15 +71,25 @@ pub(crate) struct PlanArgs {
     /// A file with the DirectUpdate, in YAML or JSON; - for standard input.
     #[arg(short = 'f', long = "filename", value_name = "FILE")]
     pub(crate) file: PathBuf,
+    /// Plan for the cluster that this file describes instead of the one of the kubeconfig (docs/cluster-file.md; kubectl cupcake snapshot writes one).
+    #[arg(long, value_name = "FILE")]
+    pub(crate) snapshot: Option<PathBuf>,
     /// Plan for a simulated cluster instead of the one of the kubeconfig.
     #[cfg(feature = "sandbox")]
-    #[arg(long)]
+    #[arg(long, conflicts_with = "snapshot")]
     pub(crate) sandbox: bool,
     /// The simulated cluster.
     #[cfg(feature = "sandbox")]
     #[command(flatten)]
     pub(crate) cluster: ClusterArgs,
     /// Print the plan as JSON.
+    #[arg(short, long, value_name = "FORMAT")]
+    pub(crate) output: Option<Format>,
+}
+
+#[derive(Debug, Clone, ClapArgs)]
+pub(crate) struct SnapshotArgs {
+    /// Print JSON instead of YAML.
     #[arg(short, long, value_name = "FORMAT")]
     pub(crate) output: Option<Format>,
 }

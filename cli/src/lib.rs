@@ -9,6 +9,7 @@
 //! It reads, and it writes nothing but what a user could: never a status.
 
 mod args;
+mod cluster_file;
 mod connect;
 mod exit;
 mod forest;
@@ -41,6 +42,7 @@ pub fn run(args: Args) -> ExitCode {
     let Args { connection, command } = args;
     let result = match command {
         Command::Plan(args) => plan::run(&connection, &args),
+        Command::Snapshot(args) => cluster_file::write(&connection, &args),
         Command::Status(args) => on_runtime(status::run(&connection, &args)),
         Command::Watch(args) => on_runtime(watch::run(&connection, &args)),
         #[cfg(feature = "sandbox")]

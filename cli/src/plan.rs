@@ -1,6 +1,7 @@
 //! `kubectl cupcake plan`: what a DirectUpdate would do, by the same compiler that the operator uses.
 
 use crate::args::{Connection, Format, PlanArgs};
+use crate::cluster_file;
 use crate::connect;
 use crate::exit::{Exit, Failure, runtime};
 use crate::out;
@@ -8,7 +9,7 @@ use cupcake_crds::DirectUpdate;
 use cupcake_crds::validate::Validate as _;
 use cupcake_crds::values::ClusterSnapshot;
 use cupcake_operator::adapters::snapshot::gather;
-use cupcake_workflows::{Compilation, Finding, Refusal, Request, compile, plan_bytes};
+use cupcake_workflows::{Compilation, Finding, HopSummary, Refusal, Request, Summary, compile, plan_bytes};
 use kube::ResourceExt as _;
 use serde_json::{Value, json};
 use std::io::Read as _;
@@ -25,13 +26,29 @@ pub fn run(connection: &Connection, args: &PlanArgs) -> Result<Exit, Failure> {
         let snapshot = crate::sandbox::snapshot(&args.cluster)?;
         return Ok(tell(&update, &snapshot, args));
     }
-    let snapshot = runtime()?.block_on(async {
+    if let Some(file) = &args.snapshot {
+        return Ok(tell(&update, &cluster_file::read(file)?, args));
+    }
+    Ok(tell(&update, &live(connection)?, args))
+}
+
+/// The cluster of the kubeconfig, as compilers see it.
+pub(crate) fn live(connection: &Connection) -> Result<ClusterSnapshot, Failure> {
+    runtime()?.block_on(async {
         let client = connect::client(connection).await?;
         gather(&client, connect::now()).await.map_err(|error| {
             Failure::from_error("read the cluster", &error, "kubectl get nodes, to see whether the API server answers")
         })
-    })?;
-    Ok(tell(&update, &snapshot, args))
+    })
+}
+
+/// The hops as programs read them: which nodes move at which version.
+fn hops(summary: &Summary) -> Value {
+    let hop = |hop: &HopSummary| {
+        let batches: Vec<&Vec<String>> = hop.batches.iter().map(|batch| &batch.nodes).collect();
+        json!({"version": hop.version, "controlPlane": hop.control_plane, "kubelets": hop.kubelets, "batches": batches})
+    };
+    summary.hops.iter().map(hop).collect()
 }
 
 fn tell(update: &DirectUpdate, snapshot: &ClusterSnapshot, args: &PlanArgs) -> Exit {
@@ -45,7 +62,8 @@ fn tell(update: &DirectUpdate, snapshot: &ClusterSnapshot, args: &PlanArgs) -> E
         Ok(Compilation::Plan(compiled)) => {
             if as_json {
                 out::json(&json!({
-                    "result": "Changes", "directUpdate": name, "summary": compiled.summary, "warnings": compiled.report.warnings,
+                    "result": "Changes", "directUpdate": name, "hops": hops(&compiled.summary), "summary": compiled.summary,
+                    "warnings": compiled.report.warnings, "refusals": [],
                     "digest": compiled.digest, "planBytes": plan_bytes(&compiled.plan), "plan": compiled.plan,
                 }));
             } else {
@@ -58,8 +76,8 @@ fn tell(update: &DirectUpdate, snapshot: &ClusterSnapshot, args: &PlanArgs) -> E
         Ok(Compilation::NothingToDo(nothing)) => {
             if as_json {
                 out::json(&json!({
-                    "result": "NothingToDo", "directUpdate": name, "message": nothing.message,
-                    "warnings": nothing.report.warnings,
+                    "result": "NothingToDo", "directUpdate": name, "message": nothing.message, "hops": [],
+                    "warnings": nothing.report.warnings, "refusals": [],
                 }));
             } else {
                 out::line(nothing.message);
@@ -70,10 +88,13 @@ fn tell(update: &DirectUpdate, snapshot: &ClusterSnapshot, args: &PlanArgs) -> E
         Err(refusal) => {
             if as_json {
                 out::json(&json!({
-                    "result": "Refused", "directUpdate": name, "findings": refusal.findings, "warnings": refusal.warnings,
+                    "result": "Refused", "directUpdate": name, "hops": [], "refusals": refusal.findings,
+                    "warnings": refusal.warnings,
                 }));
             } else {
-                out::line(format!("refused: {refusal}"));
+                for finding in &refusal.findings {
+                    out::line(format!("refused: {finding}"));
+                }
                 warn(&refusal.warnings);
                 out::line(format!("next: edit {}, then kubectl cupcake plan -f {0}", args.file.display()));
             }
@@ -91,7 +112,7 @@ fn warn(warnings: &[Finding]) {
 /// The DirectUpdate of a file: the first document of that kind.
 fn read_update(file: &Path) -> Result<DirectUpdate, Failure> {
     let next = format!("edit {}, with kubectl explain directupdate.spec beside it", file.display());
-    let text = read(file)?;
+    let text = read(file, FILE_BYTES_MAX)?;
     let tried = format!("read {}", file.display());
     let document = documents(&text)
         .find_map(|document| {
@@ -142,12 +163,12 @@ fn is_empty(value: &Value) -> bool {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the file that the user named")]
-fn read(file: &Path) -> Result<String, Failure> {
+pub(crate) fn read(file: &Path, bytes_max: u64) -> Result<String, Failure> {
     let mut text = String::new();
     let read = if file.as_os_str() == "-" {
-        std::io::stdin().take(FILE_BYTES_MAX).read_to_string(&mut text)
+        std::io::stdin().take(bytes_max).read_to_string(&mut text)
     } else {
-        std::fs::File::open(file).and_then(|file| file.take(FILE_BYTES_MAX).read_to_string(&mut text))
+        std::fs::File::open(file).and_then(|file| file.take(bytes_max).read_to_string(&mut text))
     };
     read.map_err(|error| {
         Failure::from_error(

@@ -35,6 +35,7 @@ use std::collections::BTreeMap;
     validation = rules::FROZEN_NODE_SELECTOR,
     validation = rules::FROZEN_NODE_TIMEOUT,
     validation = rules::FROZEN_OPERATION_TIMEOUT,
+    validation = rules::FROZEN_PATH,
     validation = rules::FROZEN_PREFLIGHT_CHECKS,
     validation = rules::FROZEN_STRATEGY,
     validation = rules::FROZEN_TARGET_VERSION,
@@ -133,6 +134,11 @@ pub struct DirectUpdateSpec {
     #[schemars(schema_with = "crate::schema::duration")]
     #[x_kube(validation = rules::DURATION)]
     pub operation_timeout: Option<Duration>,
+
+    /// The versions that the control plane goes through, in order, the target last; if left out, the newest known patch of each minor in between. Example: [1.33.13, 1.34.4]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(max = 32), regex(pattern = crate::schema::VERSION_PATTERN)), extend("x-kubernetes-list-type" = "atomic"))]
+    pub path: Vec<String>,
 
     /// Check API, nodes, disks, disruption budgets and more before anything is changed. Example: true
     #[serde(default = "crate::values::enabled")]

@@ -424,7 +424,15 @@ impl<'o> Loop<'o> {
             return BTreeSet::new();
         };
         let since = |since: &Option<Timestamp>| since.is_some_and(|since| since > created);
-        self.unready.iter().filter(|(_, at)| since(at)).map(|(name, _)| name.clone()).collect()
+        let nodes: BTreeSet<String> =
+            self.unready.iter().filter(|(_, at)| since(at)).map(|(name, _)| name.clone()).collect();
+        // In an update with several hops a node has a lane in each.
+        let update = run.and_then(|run| self.watches.updates.get(&run.spec.direct_update.name));
+        let path = update.and_then(|update| update.status.as_ref()?.upgrade_path.as_ref());
+        let hops = path.map_or(&[][..], |path| &path.steps);
+        let of_hops = hops.iter().flat_map(|hop| nodes.iter().map(move |node| cupcake_workflows::lane_of(hop, node)));
+        let lanes: BTreeSet<String> = of_hops.collect();
+        nodes.into_iter().chain(lanes).collect()
     }
 }
 

@@ -4,8 +4,9 @@ use cupcake_crds::KubeVersion;
 use cupcake_crds::values::Concurrency;
 use cupcake_engine::clock::Timestamp;
 use cupcake_sandbox::machine::fault::{Component, Fault, Wrong};
+use cupcake_sandbox::machine::ledger::EffectKind;
 use cupcake_sandbox::simulate::{self, Schedule, Settings};
-use cupcake_sandbox::world::{self, Upgrade, WorldConfig};
+use cupcake_sandbox::world::{self, Upgrade, World, WorldConfig};
 
 fn start() -> Timestamp {
     Timestamp::from_timestamp(1_790_000_000, 0).unwrap()
@@ -86,4 +87,55 @@ fn a_cluster_of_three_control_planes_and_five_workers_moves_one_minor_and_ends_s
         assert_eq!(node.version, "1.34.4", "{node:?}");
         assert!(node.schedulable, "{node:?}");
     }
+}
+
+/// Versions that a machine's kubelet was restarted at, in order.
+fn kubelets_of(world: &world::World, node: &str) -> Vec<String> {
+    let effects = world.effects().into_iter();
+    let restarts = effects.filter(|effect| effect.name.node == node && effect.name.kind == EffectKind::KubeletRestart);
+    restarts.map(|effect| effect.name.what.trim_start_matches("kubelet=").to_owned()).collect()
+}
+
+#[test]
+fn an_update_over_four_minors_goes_hop_by_hop_and_moves_the_workers_only_where_the_skew_policy_asks_for_it() {
+    let config = WorldConfig { judged: true, workers: 3, ..WorldConfig::new(KubeVersion::new(1, 31, 14), start()) };
+    let to = KubeVersion::new(1, 35, 4);
+    world::runtime(config.speed).unwrap().block_on(async {
+        let world = World::new(config).unwrap();
+        world.start();
+        let upgrade = Upgrade { name: "to-1-35".into(), to, concurrency: Concurrency::Nodes(1) };
+        let outcome = world.upgrade(&upgrade).await.unwrap();
+        world.judge(&upgrade.name);
+        assert!(outcome.succeeded() && outcome.duplicated_effects == 0, "{}", outcome.message);
+        assert_eq!(world.violations(), [], "no kubelet was ever too old for an API server, nor newer");
+        assert_eq!(kubelets_of(&world, "cp-1"), ["1.32.13", "1.33.13", "1.34.4", "1.35.4"]);
+        assert_eq!(kubelets_of(&world, "w-2"), ["1.34.4", "1.35.4"]);
+        let update = world.server().get(cupcake_crds::GROUP, "directupdates", "", "to-1-35").unwrap();
+        let path = &update.value()["status"]["upgradePath"];
+        assert_eq!(path["steps"], serde_json::json!(["1.32.13", "1.33.13", "1.34.4", "1.35.4"]));
+        assert_eq!((&path["currentStep"], &path["totalSteps"]), (&3.into(), &4.into()));
+    });
+}
+
+#[test]
+fn an_update_over_minors_survives_what_goes_wrong_in_any_hop() {
+    let settings = Settings {
+        control_planes: 3,
+        workers: 2,
+        from: KubeVersion::new(1, 30, 14),
+        to: KubeVersion::new(1, 34, 4),
+        start: start(),
+        operators: 2,
+        without: std::collections::BTreeSet::default(),
+    };
+    let calm = simulate::run(&settings, &Schedule { seed: 1, faults: Vec::new() }).unwrap().outcome;
+    let (mut happened, mut succeeded) = (0, 0);
+    for seed in 1..=16 {
+        let schedule = simulate::random(seed, calm.writes, Some(2));
+        let verdict = simulate::run(&settings, &schedule).unwrap();
+        assert!(verdict.violations.is_empty(), "{schedule}: {:?}", verdict.violations);
+        happened += verdict.happened.len();
+        succeeded += u32::from(verdict.outcome.succeeded());
+    }
+    assert!(happened > 16 && succeeded > 8, "{happened} faults, {succeeded} of 16 succeeded");
 }

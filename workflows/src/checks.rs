@@ -1,8 +1,9 @@
 //! Everything that can stand in the way of an update, looked at one by one; all of it is reported, not the first only.
 
+use crate::compile::Hop;
 use crate::finding::{Code, Finding, Findings, named};
 use crate::request::is_concurrency;
-use crate::skew::{self, Hop, Skew};
+use crate::skew::{self, Skew};
 use crate::wave::Workers;
 use cupcake_crds::DirectUpdateSpec;
 use cupcake_crds::values::{
@@ -148,37 +149,25 @@ pub(crate) fn cluster(snapshot: &ClusterSnapshot, findings: &mut Findings) {
     }
 }
 
-/// Target, cluster and kubelets against each other.
-pub(crate) fn versions(
-    snapshot: &ClusterSnapshot,
-    target: KubeVersion,
-    workers: &Workers<'_>,
-    findings: &mut Findings,
-) {
+/// Target and cluster against each other.
+pub(crate) fn versions(snapshot: &ClusterSnapshot, target: KubeVersion, findings: &mut Findings) {
     let field = "spec.targetVersion";
     let server = snapshot.server;
     match skew::hop(server, target) {
-        Hop::Stay | Hop::Patch | Hop::Minor => {}
-        Hop::Downgrade => findings.refuse(Finding::new(
+        skew::Hop::Stay | skew::Hop::Patch | skew::Hop::Minor | skew::Hop::Minors(_) => {}
+        skew::Hop::Downgrade => findings.refuse(Finding::new(
             Code::Downgrade,
             field,
             target,
             format!("older than the cluster, whose API server is at {server}; kubeadm does not downgrade"),
             format!("set {server} or newer"),
         )),
-        Hop::Minors(minors) => findings.refuse(Finding::new(
-            Code::TooManyMinors,
-            field,
-            target,
-            format!("{minors} minors away from {server}, and this release goes one at a time"),
-            next_minor(snapshot),
-        )),
-        Hop::OtherMajor => findings.refuse(Finding::new(
+        skew::Hop::OtherMajor => findings.refuse(Finding::new(
             Code::TooManyMinors,
             field,
             target,
             format!("another major than {server}; no rule covers that way"),
-            next_minor(snapshot),
+            format!("upgrade within {}.x", server.major()),
         )),
     }
     if let Some(config) = snapshot.kubeadm_config.filter(|config| *config > target) {
@@ -190,7 +179,6 @@ pub(crate) fn versions(
             format!("set spec.targetVersion to {config} or newer"),
         ));
     }
-    kubelets(snapshot, target, workers, findings);
     if target.stage() != Stage::Release {
         findings.refuse(Finding::new(
             Code::PreRelease,
@@ -208,73 +196,37 @@ pub(crate) fn versions(
     }
 }
 
-/// The newest known release of the next minor, as an advice.
-fn next_minor(snapshot: &ClusterSnapshot) -> String {
-    let next = snapshot.server.minor_version().next();
-    let newest = snapshot.known_versions.iter().rev().find(|known| known.minor_version() == next);
-    match newest {
-        Some(version) => format!("upgrade to {version} first, then on from there"),
-        None => format!("upgrade to {next}.x first (its newest patch), then on from there"),
-    }
-}
-
-fn kubelets(snapshot: &ClusterSnapshot, target: KubeVersion, workers: &Workers<'_>, findings: &mut Findings) {
+/// The kubelets against every hop: none newer than the target, none too old for the API servers or kubeadm of a hop.
+pub(crate) fn kubelets(hops: &[Hop<'_>], snapshot: &ClusterSnapshot, target: KubeVersion, findings: &mut Findings) {
     let server = snapshot.server;
-    let left_out: BTreeSet<&str> = workers.left_out.iter().map(|node| node.node.name.as_str()).collect();
+    let Some(last) = hops.last() else {
+        return;
+    };
+    let left_out: BTreeSet<&str> = last.workers.left_out.iter().map(|node| node.node.name.as_str()).collect();
     let moves =
         |node: &NodeSnapshot| node.role == NodeRole::ControlPlane || !left_out.contains(node.node.name.as_str());
-    let mut newer = Vec::new();
-    let mut ahead = Vec::new();
-    let mut too_old = Vec::new();
-    let mut refused = Vec::new();
-    let mut at_the_edge = Vec::new();
-    for node in snapshot.nodes.values() {
-        let moves = moves(node);
-        let fit = skew::kubelet(node.kubelet, target, target);
-        if (moves && node.kubelet > target) || fit == Err(Skew::NewerThanServer) {
-            newer.push(node);
-            continue;
-        }
-        if skew::kubelet(node.kubelet, server, server) == Err(Skew::NewerThanServer) {
-            ahead.push(node);
-        }
-        if fit.is_err() {
-            too_old.push(node);
-        } else if skew::kubeadm_accepts(node.kubelet, target).is_err() {
-            refused.push(node);
-        } else if !moves {
-            let behind = i64::from(target.minor()) - i64::from(node.kubelet.minor());
-            if behind >= skew::kubelet_minors_behind_max(node.kubelet.minor_version()) {
-                at_the_edge.push(node);
-            }
-        }
-    }
+    let shown = |nodes: &[&NodeSnapshot]| named(nodes.iter().map(|node| at(node)));
+    let newer: Vec<_> = snapshot
+        .nodes
+        .values()
+        .filter(|node| {
+            let newer_minor = skew::kubelet(node.kubelet, target, target) == Err(Skew::NewerThanServer);
+            (moves(node) && node.kubelet > target) || newer_minor
+        })
+        .collect();
     if !newer.is_empty() {
         findings.refuse(newer_than_target(&newer, target));
     }
-    let shown = |nodes: &[&NodeSnapshot]| named(nodes.iter().map(|node| at(node)));
-    if !too_old.is_empty() {
-        findings.refuse(Finding::new(
-            Code::VersionSkew,
-            "nodes",
-            shown(&too_old),
-            format!("kubelets more than three minors (two below 1.25) behind {target} do not work with its API server"),
-            format!("upgrade their kubelets to {} first", server.minor_version()),
-        ));
+    for hop in hops {
+        too_old(hop, &moves, findings);
     }
-    if !refused.is_empty() {
-        findings.refuse(Finding::new(
-            Code::VersionSkew,
-            "nodes",
-            shown(&refused),
-            format!(
-                "kubeadm {} refuses kubelets more than {} minor behind it",
-                target.minor_version(),
-                skew::kubeadm_kubelet_minors_behind_max(target.minor_version())
-            ),
-            format!("upgrade their kubelets to {} first", server.minor_version()),
-        ));
-    }
+    let is_newer = |node: &&NodeSnapshot| newer.iter().any(|newer| newer.node.name == node.node.name);
+    let ahead: Vec<_> = snapshot
+        .nodes
+        .values()
+        .filter(|node| skew::kubelet(node.kubelet, server, server) == Err(Skew::NewerThanServer))
+        .filter(|node| !is_newer(node))
+        .collect();
     if !ahead.is_empty() {
         findings.warn(Finding::new(
             Code::VersionSkew,
@@ -284,6 +236,18 @@ fn kubelets(snapshot: &ClusterSnapshot, target: KubeVersion, workers: &Workers<'
             "",
         ));
     }
+    let fits = |node: &NodeSnapshot| {
+        skew::kubelet(node.kubelet, target, target).is_ok() && skew::kubeadm_accepts(node.kubelet, target).is_ok()
+    };
+    let at_the_edge: Vec<_> = snapshot
+        .nodes
+        .values()
+        .filter(|node| !moves(node) && fits(node))
+        .filter(|node| {
+            let behind = i64::from(target.minor()) - i64::from(node.kubelet.minor());
+            behind >= skew::kubelet_minors_behind_max(node.kubelet.minor_version())
+        })
+        .collect();
     if !at_the_edge.is_empty() {
         findings.warn(Finding::new(
             Code::NextHopBlocked,
@@ -292,6 +256,45 @@ fn kubelets(snapshot: &ClusterSnapshot, target: KubeVersion, workers: &Workers<'
             format!("they stay as far behind {target} as a kubelet may be, so no further minor can follow"),
             "upgrade them before the next minor",
         ));
+    }
+}
+
+/// Nodes whose kubelet does not fit a hop: those that the update does not move, or cannot move before it.
+fn too_old(hop: &Hop<'_>, moves: &impl Fn(&NodeSnapshot) -> bool, findings: &mut Findings) {
+    let (from, version) = (hop.step.before.server, hop.step.version);
+    let mut too_old = Vec::new();
+    let mut refused = Vec::new();
+    for node in hop.step.before.nodes.values() {
+        if let Err(Skew::TooOld { .. }) = skew::kubelet(node.kubelet, version, version) {
+            too_old.push(node);
+        } else if skew::kubeadm_accepts(node.kubelet, version).is_err() {
+            refused.push(node);
+        }
+    }
+    // A hop that stays where the API servers are is there to move these.
+    if from == version {
+        too_old.retain(|node| !moves(node));
+        refused.retain(|node| !moves(node));
+    }
+    let shown = |nodes: &[&NodeSnapshot]| named(nodes.iter().map(|node| at(node)));
+    let remedy = |nodes: &[&NodeSnapshot]| {
+        let selected = nodes.iter().all(|node| moves(node));
+        let way = if selected { "" } else { ", or let spec.nodeSelector select them" };
+        format!("upgrade their kubelets to {} first{way}", from.minor_version())
+    };
+    if !too_old.is_empty() {
+        let message = format!(
+            "kubelets more than three minors (two below 1.25) behind {version} do not work with its API server"
+        );
+        findings.refuse(Finding::new(Code::VersionSkew, "nodes", shown(&too_old), message, remedy(&too_old)));
+    }
+    if !refused.is_empty() {
+        let message = format!(
+            "kubeadm {} refuses kubelets more than {} minor behind it",
+            version.minor_version(),
+            skew::kubeadm_kubelet_minors_behind_max(version.minor_version())
+        );
+        findings.refuse(Finding::new(Code::VersionSkew, "nodes", shown(&refused), message, remedy(&refused)));
     }
 }
 

@@ -1,4 +1,4 @@
-//! An intent and a snapshot become the plan of a root run for one hop, or a refusal with everything that stands in the way.
+//! An intent and a snapshot become the plan of a root run, or a refusal with everything that stands in the way. Each hop:
 //!
 //! ```text
 //!  preflight ─► etcd-backup ─► control-plane/cp-1 ─► cp-2 ─► cp-3 ─► addons ─► kubelets/cp-1 ─► cp-2 ─► cp-3 ─► workers ─► verify
@@ -9,8 +9,9 @@
 
 use crate::checks;
 use crate::finding::{Code, Finding, Findings, Refusal, Report};
+use crate::hops::{self, ControlPlane};
 use crate::request::{Request, RunLimits, batch_nodes, concurrency_of, wave_run};
-use crate::summary::Summary;
+use crate::summary::{BatchPreview, HopSummary, Summary};
 use crate::templates::{self, Templates, Visit};
 use crate::timing::{NodeTime, addons_seconds, child_seconds, estimate_seconds};
 use crate::wave::{self, Workers};
@@ -19,6 +20,7 @@ use cupcake_crds::values::{ClusterSnapshot, KubeVersion, NodeRole, NodeSnapshot}
 use cupcake_engine::names::RunName;
 use cupcake_engine::plan::Plan;
 use cupcake_steps::ports::host::KubeadmUpgrade;
+use std::collections::BTreeMap;
 
 /// What stands in every plan as its compiler.
 pub const COMPILER: &str = concat!("cupcake-workflows/", env!("CARGO_PKG_VERSION"));
@@ -63,9 +65,9 @@ pub struct Compiled {
 /// Compiles the root run `run` of a DirectUpdate over what the cluster was at one moment.
 ///
 /// # Guarantees
-/// Pure: equal inputs give equal plans. Control-plane nodes are strictly one after another, by name; the workers come after
-/// all of them. What has arrived already is left out: control plane, kubelets and workers each for themselves.
-/// The plan fits [`PLAN_BYTES_MAX`] and expands to a graph. `spec.dryRun` is the caller's business.
+/// Pure: equal inputs give equal plans. Hop by hop; in each one control-plane nodes are strictly one after another, by name, and
+/// the workers that have to move come after all of them. What has arrived already is left out: control plane, kubelets and
+/// workers each for themselves. The plan fits [`PLAN_BYTES_MAX`] and expands to a graph. `spec.dryRun` is the caller's business.
 /// The workers' batches are compiled on trial, so that what cannot fit is refused now; those that count are compiled
 /// by [`crate::compile_wave`] when the workers' turn comes.
 ///
@@ -85,17 +87,27 @@ pub fn compile(
     let Some(target) = target else {
         return Err(Refusal { findings: findings.refused, warnings: findings.warnings });
     };
-    let workers = Workers::of(snapshot, &spec.node_selector, target);
-    let hop = Hop::of(snapshot, target);
-    checks::versions(snapshot, target, &workers, &mut findings);
-    let control_plane_changes = hop.control_plane_moves || !hop.kubelets.is_empty();
+    checks::versions(snapshot, target, &mut findings);
+    let steps = match hops::steps(spec, snapshot, target) {
+        Ok(steps) => steps,
+        Err(finding) => {
+            findings.refuse(finding);
+            return Err(Refusal { findings: findings.refused, warnings: findings.warnings });
+        }
+    };
+    let hops: Vec<Hop<'_>> = steps
+        .iter()
+        .map(|step| Hop { step, control_plane: step.control_plane(), workers: step.workers(spec) })
+        .collect();
+    checks::kubelets(&hops, snapshot, target, &mut findings);
+    let control_plane_changes = hops.iter().any(|hop| hop.control_plane.changes());
+    let workers = Workers::of(snapshot, &spec.node_selector, target, None);
     checks::selection(spec, snapshot, &workers, control_plane_changes, &mut findings);
-    checks::readiness(&hop.changing(&workers), &mut findings);
+    checks::readiness(&changing(&hops), &mut findings);
     if let Err(finding) = batch_nodes(spec, workers.selected_count(), workers.moving_count()) {
         findings.refuse(finding);
     }
-    let wave = wave_run(run, target).map_err(|finding| findings.refuse(finding)).ok();
-    let (Some(time), Some(wave), true) = (time, wave, findings.refused.is_empty()) else {
+    let (Some(time), true) = (time, findings.refused.is_empty()) else {
         return Err(Refusal { findings: findings.refused, warnings: findings.warnings });
     };
     if !control_plane_changes && workers.moving.is_empty() {
@@ -103,18 +115,70 @@ pub fn compile(
         let report = findings.end()?;
         return Ok(Compilation::NothingToDo(NothingToDo { message, plan: Plan::new(COMPILER), report }));
     }
-    let (batches, report) = match wave::plans(request, &wave, target, &workers, findings)? {
-        Compilation::Plan(wave) => (wave::previews(&wave.batches), wave.report),
-        Compilation::NothingToDo(nothing) => (Vec::new(), nothing.report),
-    };
-    let templates = Templates { target, time, components: &spec.components, node_selector: &spec.node_selector };
-    let plan = root_plan(spec, run, &wave, snapshot, &templates, &hop, &workers);
-    if let Err(finding) = checked(&plan, "the root run's plan", "report this as a fault of CUPCAKE") {
+    let mut plan = Plan::new(COMPILER);
+    let mut after = Vec::new();
+    let mut summaries = Vec::new();
+    for hop in &hops {
+        let wave = wave_run(run, hop.step.version).map_err(Refusal::one)?;
+        let trial = wave::plans(request, &wave, hop.step.version, &hop.workers, std::mem::take(&mut findings))?;
+        let (batches, report) = match trial {
+            Compilation::Plan(wave) => (wave::previews(&wave.batches), wave.report),
+            Compilation::NothingToDo(nothing) => (Vec::new(), nothing.report),
+        };
+        findings.warnings = report.warnings;
+        let templates = Templates::new(spec, hop.step.version, time)
+            .with_further_hops(target, hop.step.oldest_kubelet)
+            .of_several(hops.len() > 1);
+        after = add_hop(&mut plan, spec, run, &wave, &templates, hop, after);
+        summaries.push(hop.summary(batches));
+    }
+    let mut report = findings.end()?;
+    report.warnings.dedup();
+    if let Err(finding) = checked(&plan, "the root run's plan", &shorter(&hops)) {
         return Err(Refusal { findings: vec![finding], warnings: report.warnings });
     }
     let digest = plan.digest();
-    let summary = summary(spec, snapshot, target, &hop, &workers, batches);
+    let summary = summary(spec, snapshot, target, &workers, summaries);
     Ok(Compilation::Plan(Compiled { plan, digest, limits: RunLimits::STRICT, report, summary }))
+}
+
+/// One hop, with what moves in it.
+pub(crate) struct Hop<'s> {
+    pub step: &'s hops::Step<'s>,
+    pub control_plane: ControlPlane<'s>,
+    pub workers: Workers<'s>,
+}
+
+impl Hop<'_> {
+    fn summary(&self, batches: Vec<BatchPreview>) -> HopSummary {
+        let names = |nodes: &[&NodeSnapshot]| nodes.iter().map(|node| node.node.name.clone()).collect::<Vec<_>>();
+        HopSummary {
+            version: self.step.version,
+            backup_on: self.control_plane.backup_on().map(|node| node.node.name.clone()),
+            control_plane: if self.control_plane.moves { names(&self.control_plane.nodes) } else { Vec::new() },
+            kubelets: names(&self.control_plane.kubelets),
+            workers: self.workers.moving_count(),
+            batches,
+        }
+    }
+}
+
+/// Every node that some hop changes, by name.
+fn changing<'s>(hops: &'s [Hop<'s>]) -> Vec<&'s NodeSnapshot> {
+    let of_hop = |hop: &'s Hop<'s>| hop.control_plane.changing().chain(hop.workers.moving.iter().copied());
+    let by_name: BTreeMap<&str, &NodeSnapshot> =
+        hops.iter().rev().flat_map(of_hop).map(|node| (node.node.name.as_str(), node)).collect();
+    let (control_plane, workers): (Vec<_>, Vec<_>) =
+        by_name.into_values().partition(|node| node.role == NodeRole::ControlPlane);
+    control_plane.into_iter().chain(workers).collect()
+}
+
+/// What to do about a plan that is too large.
+fn shorter(hops: &[Hop<'_>]) -> String {
+    match hops {
+        [] | [_] => "report this as a fault of CUPCAKE".to_owned(),
+        [..] => format!("upgrade to {} first, then on from there", hops[(hops.len() - 1) / 2].step.version),
+    }
 }
 
 fn invalid_version(spec: &DirectUpdateSpec, error: &cupcake_crds::values::InvalidVersion) -> Finding {
@@ -123,126 +187,84 @@ fn invalid_version(spec: &DirectUpdateSpec, error: &cupcake_crds::values::Invali
     Finding::new(Code::InvalidVersion, "spec.targetVersion", &spec.target_version, message, remedy)
 }
 
-/// What of the control plane moves.
-struct Hop<'s> {
-    /// All control-plane nodes, by name.
-    control_plane: Vec<&'s NodeSnapshot>,
-    /// Whether kubeadm has anything to do on them.
-    control_plane_moves: bool,
-    /// Those whose kubelet moves, by name.
-    kubelets: Vec<&'s NodeSnapshot>,
-}
-
-impl<'s> Hop<'s> {
-    fn of(snapshot: &'s ClusterSnapshot, target: KubeVersion) -> Self {
-        let control_plane: Vec<_> = snapshot.with_role(NodeRole::ControlPlane).collect();
-        // kubeadm writes its configuration while it is at the first node: an oldest API server that is behind, or a
-        // configuration that is, means that it has not been everywhere. Where it has been, the step finds its goal reached.
-        let kubelets: Vec<_> = control_plane.iter().copied().filter(|node| node.kubelet != target).collect();
-        // Nor do both of these prove that it ended: scheduler, kubelet configuration and addons come after them. The kubelets of
-        // the control plane do, since they follow all of kubeadm's work, and repeating that work at one version changes nothing.
-        let control_plane_moves =
-            snapshot.server != target || snapshot.kubeadm_config != Some(target) || !kubelets.is_empty();
-        Self { control_plane, control_plane_moves, kubelets }
-    }
-
-    /// Every node that the hop changes.
-    fn changing(&self, workers: &Workers<'s>) -> Vec<&'s NodeSnapshot> {
-        let control_plane = if self.control_plane_moves { &self.control_plane } else { &self.kubelets };
-        control_plane.iter().chain(&workers.moving).copied().collect()
-    }
-
-    /// Where the snapshot of etcd is taken: the first Ready control-plane node by name.
-    fn backup_on(&self) -> Option<&'s NodeSnapshot> {
-        if !self.control_plane_moves {
-            return None;
-        }
-        let ready = self.control_plane.iter().find(|node| node.ready);
-        ready.or_else(|| self.control_plane.first()).copied()
-    }
-}
-
-fn root_plan(
+/// Appends a hop that comes after `after`; gives what the next one comes after.
+fn add_hop(
+    plan: &mut Plan,
     spec: &DirectUpdateSpec,
     run: &RunName,
     wave: &RunName,
-    snapshot: &ClusterSnapshot,
     templates: &Templates<'_>,
     hop: &Hop<'_>,
-    workers: &Workers<'_>,
-) -> Plan {
-    let mut plan = Plan::new(COMPILER);
-    // What the next part comes after.
-    let mut after: Vec<String> = Vec::new();
+    mut after: Vec<String>,
+) -> Vec<String> {
     if spec.preflight_checks {
-        plan.vertex(templates.preflight());
+        plan.vertex(templates.preflight(&after));
         after = vec![templates.name("preflight")];
     }
-    if let Some(node) = hop.backup_on() {
+    let control_plane = &hop.control_plane;
+    if let Some(node) = control_plane.backup_on() {
         templates.etcd_backup(run, &node.node, &after).into_iter().for_each(|vertex| {
             plan.vertex(vertex);
         });
         after = vec![templates.name("etcd-backup")];
     }
-    if hop.control_plane_moves {
+    if control_plane.moves {
         let kubeadm = |node: &str| templates.name(&format!("control-plane/{node}/kubeadm-upgrade"));
-        let items: Vec<_> = hop.control_plane.iter().map(|node| templates::item(node)).collect();
+        let items: Vec<_> = control_plane.nodes.iter().map(|node| templates::item(node)).collect();
         let last = items.last().map(|item| kubeadm(&item.name));
         let first = templates.kubeadm_upgrade(KubeadmUpgrade::Apply, &after);
         let rest = templates.kubeadm_upgrade(KubeadmUpgrade::Node, &[kubeadm("{before}")]);
-        templates::chain(&mut plan, items, first, rest);
+        templates::chain(plan, items, first, rest);
         after = last.into_iter().collect();
     }
-    let nodes = u32::try_from(snapshot.nodes.len()).unwrap_or(u32::MAX);
+    let nodes = u32::try_from(hop.step.before.nodes.len()).unwrap_or(u32::MAX);
     plan.vertex(templates.addons(addons_seconds(nodes), &after));
     after = vec![templates.name("addons")];
-    if !hop.kubelets.is_empty() {
+    if !control_plane.kubelets.is_empty() {
         // Release and uncordon run whatever came before them, so what follows asks for the kubelet too.
         let done = |node: &str| {
             ["kubelet", "release", "uncordon"].map(|word| templates.name(&format!("kubelets/{node}/{word}"))).to_vec()
         };
-        let items: Vec<_> = hop.kubelets.iter().map(|node| templates::item(node)).collect();
+        let items: Vec<_> = control_plane.kubelets.iter().map(|node| templates::item(node)).collect();
         let last = items.last().map(|item| done(&item.name));
         let prefix = templates.name("kubelets/{item}");
         let first = templates.visit(&prefix, Visit::ControlPlane, &after);
         let rest = templates.visit(&prefix, Visit::ControlPlane, &done("{before}"));
-        templates::chain(&mut plan, items, first, rest);
+        templates::chain(plan, items, first, rest);
         after = last.unwrap_or_default();
     }
-    if !workers.moving.is_empty() {
-        let deadline_seconds = child_seconds(&templates.time, workers.moving_count());
+    if !hop.workers.moving.is_empty() {
+        let deadline_seconds = child_seconds(&templates.time, hop.workers.moving_count());
         plan.vertex(templates.wave(wave, deadline_seconds, &after));
         after = vec![templates.name("workers")];
     }
     plan.vertex(templates.verify(&after));
-    plan
+    vec![templates.name("verify")]
 }
 
 fn summary(
     spec: &DirectUpdateSpec,
     snapshot: &ClusterSnapshot,
     target: KubeVersion,
-    hop: &Hop<'_>,
     workers: &Workers<'_>,
-    batches: Vec<crate::summary::BatchPreview>,
+    hops: Vec<HopSummary>,
 ) -> Summary {
-    let names = |nodes: &[&NodeSnapshot]| nodes.iter().map(|node| node.node.name.clone()).collect::<Vec<_>>();
     let count = |nodes: &[&NodeSnapshot]| u32::try_from(nodes.len()).unwrap_or(u32::MAX);
+    let names = |nodes: &[String]| u32::try_from(nodes.len()).unwrap_or(u32::MAX);
     let concurrency = concurrency_of(spec, workers.selected_count()).min(workers.moving_count().max(1));
-    let moved = if hop.control_plane_moves { count(&hop.control_plane) } else { 0 };
+    let seconds = hops.iter().map(|hop| {
+        let at_once = concurrency.min(hop.workers.max(1));
+        estimate_seconds(names(&hop.control_plane), names(&hop.kubelets), hop.workers, at_once)
+    });
+    let estimate_seconds = seconds.fold(0, u32::saturating_add);
     Summary {
         from: snapshot.server,
         target,
-        control_plane_moves: hop.control_plane_moves,
-        control_plane: names(&hop.control_plane),
-        backup_on: hop.backup_on().map(|node| node.node.name.clone()),
-        control_plane_kubelets: names(&hop.kubelets),
-        workers: workers.moving_count(),
+        hops,
         workers_at_target: count(&workers.at_target),
         workers_left_out: count(&workers.left_out),
         concurrency,
-        batches,
-        estimate_seconds: estimate_seconds(moved, count(&hop.kubelets), workers.moving_count(), concurrency),
+        estimate_seconds,
     }
 }
 

@@ -10,8 +10,10 @@ pub enum Code {
     InvalidVersion,
     /// The target is older than something that runs.
     Downgrade,
-    /// The target is more than one minor away.
+    /// The target is too far away, or no way to it is known.
     TooManyMinors,
+    /// A `spec.path` that is no way from the cluster's version to the target.
+    InvalidPath,
     /// A kubelet does not fit the version-skew policy, or kubeadm's narrower one.
     VersionSkew,
     /// The cluster has no control-plane node that kubeadm could upgrade.

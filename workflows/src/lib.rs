@@ -3,7 +3,7 @@
 //! ```text
 //!   DirectUpdate ─┐                       ┌─► Compiled { plan, report, summary } ─► UpgradePlan, UpgradeRun
 //!                 ├─► compile ────────────┼─► NothingToDo
-//!   snapshot ─────┤   (one hop)           └─► Refusal { findings }               ─► condition Stalled
+//!   snapshot ─────┤   (hop by hop)        └─► Refusal { findings }               ─► condition Stalled
 //!                 └─► compile_wave ───────► the wave and its batches, when the workers' turn comes
 //!
 //!   plan + cursor ─► render::{status_lines, full_tree, message, current_step, progress, dot}
@@ -18,7 +18,11 @@ mod checks;
 mod compile;
 mod finding;
 #[cfg(test)]
+mod hop_properties;
+mod hops;
+#[cfg(test)]
 mod properties;
+pub mod releases;
 pub mod render;
 mod request;
 pub mod skew;
@@ -37,6 +41,6 @@ pub use request::{
     BATCH_NODES_DEFAULT, BATCH_NODES_MAX, Request, RunLimits, batch_limits, batch_run, concurrency_of, plan_name,
     wave_run,
 };
-pub use summary::{BatchPreview, Summary};
-pub use templates::CLUSTER_KINDS;
-pub use wave::{CompiledBatch, CompiledWave, compile_wave};
+pub use summary::{BatchPreview, HopSummary, Summary};
+pub use templates::{CLUSTER_KINDS, lane_of};
+pub use wave::{CompiledBatch, CompiledWave, WaveOf, compile_wave};

@@ -2,7 +2,7 @@
 
 use crate::render::{Glyphs, LINE_CHARS_MAX, Names, View, current_step, dot, full_tree, message, node_progress};
 use crate::render::{node_summary, status_lines};
-use crate::testing::{Fate, World, after_control_plane, cluster, compiled, node, run, spec, start, usual, v};
+use crate::testing::{Fate, World, after_control_plane, cluster, compiled, last, node, run, spec, start, usual, v};
 use crate::{
     BATCH_NODES_MAX, CLUSTER_KINDS, Compilation, Compiled, CompiledWave, PLAN_BYTES_MAX, Request, compile,
     compile_wave, plan_bytes, plan_name, wave_run,
@@ -170,7 +170,8 @@ fn root_is_sound(compiled: &Compiled, snapshot: &ClusterSnapshot) -> Checked {
     strictly_serial(&dag, |name| name.contains("/kubelets/") && !name.ends_with("/uncordon"))?;
     let upgraded = dag.vertices().iter().filter(|vertex| vertex.name.as_str().ends_with("/kubeadm-upgrade")).count();
     let nodes = snapshot.with_role(NodeRole::ControlPlane).count();
-    prop_assert_eq!(upgraded, if compiled.summary.control_plane_moves { nodes } else { 0 });
+    let hops = compiled.summary.hops.iter().filter(|hop| !hop.control_plane.is_empty()).count();
+    prop_assert_eq!(upgraded, nodes * hops);
     prop_assert!(dag.vertices().last().unwrap().name.as_str().ends_with("/verify"));
     Ok(())
 }
@@ -237,13 +238,13 @@ proptest! {
                 let request = Request { name: crate::testing::NAME, uid: crate::testing::UID, spec: &spec };
                 let wave = wave_run(&run(), target).unwrap();
                 let fresh = after_control_plane(&snapshot, target);
-                match compile_wave(&request, &wave, target, &fresh).unwrap() {
+                match compile_wave(&request, &wave, last(target), &fresh).unwrap() {
                     Compilation::Plan(wave) => {
                         wave_is_sound(&wave, &spec, &fresh)?;
-                        prop_assert_eq!(wave.batches.iter().map(|batch| batch.nodes.len()).sum::<usize>(), root.summary.workers as usize);
-                        prop_assert_eq!(wave.batches.len(), root.summary.batches.len());
+                        prop_assert_eq!(wave.batches.iter().map(|batch| batch.nodes.len()).sum::<usize>(), root.summary.hops.last().unwrap().workers as usize);
+                        prop_assert_eq!(wave.batches.len(), root.summary.hops.last().unwrap().batches.len());
                     }
-                    Compilation::NothingToDo(_) => prop_assert_eq!(root.summary.workers, 0),
+                    Compilation::NothingToDo(_) => prop_assert_eq!(root.summary.hops.last().unwrap().workers, 0),
                 }
             }
         }
@@ -337,7 +338,7 @@ fn a_cluster_of_15_000_nodes_is_compiled_and_one_too_many_batches_for_a_wave_are
     let Ok(Compilation::Plan(plan)) = request(&spec(&json!({"concurrency": "1%"}))) else {
         panic!("15,000 nodes are refused");
     };
-    assert_eq!(plan.summary.batches.len(), 100, "1% are 150 at once, so batches of 150");
+    assert_eq!(plan.summary.hops[0].batches.len(), 100, "1% are 150 at once, so batches of 150");
     assert!(plan_bytes(&plan.plan) < 30_000, "{}", plan_bytes(&plan.plan));
     let refusal = request(&spec(&json!({"batchSize": 2}))).unwrap_err().to_string();
     assert!(refusal.contains("the wave's plan") && refusal.contains("spec.batchSize"), "{refusal}");

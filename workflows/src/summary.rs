@@ -2,6 +2,7 @@
 
 use cupcake_crds::values::KubeVersion;
 use serde::Serialize;
+use std::collections::BTreeSet;
 
 /// How many batches the text names one by one.
 const BATCHES_SHOWN_MAX: usize = 8;
@@ -14,26 +15,35 @@ pub struct Summary {
     pub from: KubeVersion,
     /// The version to arrive at.
     pub target: KubeVersion,
-    /// Whether kubeadm moves the control plane; if not, it is there already.
-    pub control_plane_moves: bool,
-    /// The control-plane nodes in the order in which they are upgraded, the first by `kubeadm upgrade apply`.
-    pub control_plane: Vec<String>,
-    /// The node whose etcd member is saved before anything moves.
-    pub backup_on: Option<String>,
-    /// Control-plane nodes whose kubelet moves, in order.
-    pub control_plane_kubelets: Vec<String>,
-    /// How many workers move.
-    pub workers: u32,
+    /// The versions on the way and what moves at each, in order; never empty.
+    pub hops: Vec<HopSummary>,
     /// How many selected workers are at the target already.
     pub workers_at_target: u32,
     /// How many workers `spec.nodeSelector` leaves out.
     pub workers_left_out: u32,
     /// How many workers are in flight at once.
     pub concurrency: u32,
-    /// The batches, as they would be if the workers moved now: they are fixed when the workers' turn comes.
-    pub batches: Vec<BatchPreview>,
     /// A rough length, from measured kubeadm runs.
     pub estimate_seconds: u32,
+}
+
+/// What moves in one hop.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HopSummary {
+    /// Where it goes.
+    pub version: KubeVersion,
+    /// The node whose etcd member is saved before anything moves.
+    pub backup_on: Option<String>,
+    /// The control-plane nodes in the order in which kubeadm upgrades them, the first by `kubeadm upgrade apply`; none where
+    /// the control plane is there already.
+    pub control_plane: Vec<String>,
+    /// Control-plane nodes whose kubelet moves, in order: after all of `control_plane`.
+    pub kubelets: Vec<String>,
+    /// How many workers move.
+    pub workers: u32,
+    /// Their batches, as they would be if they moved now: they are fixed when the workers' turn comes.
+    pub batches: Vec<BatchPreview>,
 }
 
 /// One batch of workers.
@@ -44,57 +54,36 @@ pub struct BatchPreview {
     pub number: u32,
     /// Whether its nodes go first under strategy canary.
     pub canary: bool,
-    /// How many workers it has.
-    pub nodes: usize,
-    /// The first of them by name.
-    pub first: String,
-    /// The last of them by name.
-    pub last: String,
+    /// Its workers, in order.
+    pub nodes: Vec<String>,
 }
 
 impl Summary {
     /// How many nodes change: control-plane nodes and workers.
     pub fn nodes(&self) -> u32 {
-        let control_plane = if self.control_plane_moves { &self.control_plane } else { &self.control_plane_kubelets };
-        u32::try_from(control_plane.len()).unwrap_or(u32::MAX).saturating_add(self.workers)
+        let of_hop = |hop: &HopSummary| {
+            let workers = hop.batches.iter().flat_map(|batch| batch.nodes.clone());
+            hop.control_plane.clone().into_iter().chain(hop.kubelets.clone()).chain(workers).collect::<Vec<_>>()
+        };
+        let nodes: BTreeSet<String> = self.hops.iter().flat_map(of_hop).collect();
+        u32::try_from(nodes.len()).unwrap_or(u32::MAX)
     }
 
     /// The summary as lines of text, one step a line.
     pub fn lines(&self) -> Vec<String> {
         let minutes = self.estimate_seconds.div_ceil(60);
-        let mut lines =
-            vec![format!("{} to {}: {}, roughly {minutes} min", self.from, self.target, count(self.nodes(), "node"))];
-        let mut step = |text: String| {
-            let number = lines.len();
-            lines.push(format!("{number:>3}. {text}"));
+        let nodes = count(self.nodes(), "node");
+        let hops = match self.hops.len() {
+            0 | 1 => String::new(),
+            hops => format!(" in {hops} hops"),
         };
-        step("preflight".to_owned());
-        if let Some(node) = &self.backup_on {
-            step(format!("etcd-backup: snapshot of etcd on {node}"));
+        let mut lines = vec![format!("{} to {}{hops}: {nodes}, roughly {minutes} min", self.from, self.target)];
+        for (index, hop) in self.hops.iter().enumerate() {
+            if self.hops.len() > 1 {
+                lines.push(format!("hop {}/{}, {}", index + 1, self.hops.len(), hop.version));
+            }
+            lines.extend(hop.lines(self.concurrency));
         }
-        if self.control_plane_moves {
-            step(format!("control-plane, one after another: {}", self.control_plane.join(", ")));
-        }
-        step("addons: kube-proxy and CoreDNS".to_owned());
-        if !self.control_plane_kubelets.is_empty() {
-            step(format!("kubelets, one after another: {}", self.control_plane_kubelets.join(", ")));
-        }
-        if self.workers > 0 {
-            step(format!(
-                "workers: {} in {}, {} at once",
-                count(self.workers, "node"),
-                count(u32::try_from(self.batches.len()).unwrap_or(u32::MAX), "batch"),
-                self.concurrency
-            ));
-        }
-        step("verify".to_owned());
-        let verify = lines.pop();
-        lines.extend(self.batches.iter().take(BATCHES_SHOWN_MAX).map(BatchPreview::line));
-        match self.batches.len().saturating_sub(BATCHES_SHOWN_MAX) {
-            0 => {}
-            more => lines.push(format!("       and {more} more")),
-        }
-        lines.extend(verify);
         if self.workers_at_target > 0 {
             lines.push(format!("     there already: {}", count(self.workers_at_target, "worker")));
         }
@@ -105,12 +94,54 @@ impl Summary {
     }
 }
 
+impl HopSummary {
+    fn lines(&self, concurrency: u32) -> Vec<String> {
+        let mut lines = Vec::new();
+        let mut step = |text: String| {
+            let number = lines.len() + 1;
+            lines.push(format!("{number:>3}. {text}"));
+        };
+        step("preflight".to_owned());
+        if let Some(node) = &self.backup_on {
+            step(format!("etcd-backup: snapshot of etcd on {node}"));
+        }
+        if !self.control_plane.is_empty() {
+            step(format!("control-plane, one after another: {}", self.control_plane.join(", ")));
+        }
+        step("addons: kube-proxy and CoreDNS".to_owned());
+        if !self.kubelets.is_empty() {
+            step(format!("kubelets, one after another: {}", self.kubelets.join(", ")));
+        }
+        if self.workers > 0 {
+            step(format!(
+                "workers: {} in {}, {} at once",
+                count(self.workers, "node"),
+                count(u32::try_from(self.batches.len()).unwrap_or(u32::MAX), "batch"),
+                concurrency.min(self.workers)
+            ));
+        }
+        step("verify".to_owned());
+        let verify = lines.pop();
+        lines.extend(self.batches.iter().take(BATCHES_SHOWN_MAX).map(BatchPreview::line));
+        match self.batches.len().saturating_sub(BATCHES_SHOWN_MAX) {
+            0 => {}
+            more => lines.push(format!("       and {more} more")),
+        }
+        lines.extend(verify);
+        lines
+    }
+}
+
 impl BatchPreview {
     fn line(&self) -> String {
         let canary = if self.canary { " (canary)" } else { "" };
-        let range = if self.nodes == 1 { self.first.clone() } else { format!("{} to {}", self.first, self.last) };
-        let nodes = count(u32::try_from(self.nodes).unwrap_or(u32::MAX), "node");
-        format!("       batch-{}{canary}: {nodes}, {range}", self.number)
+        let range = match &self.nodes[..] {
+            [] => String::new(),
+            [only] => format!(", {only}"),
+            [first, .., last] => format!(", {first} to {last}"),
+        };
+        let nodes = count(u32::try_from(self.nodes.len()).unwrap_or(u32::MAX), "node");
+        format!("       batch-{}{canary}: {nodes}{range}", self.number)
     }
 }
 

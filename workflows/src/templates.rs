@@ -11,6 +11,7 @@
 use crate::timing::{
     BACKUP_SECONDS, CONTROL_PLANE_SOAK_SECONDS, NodeTime, PREFLIGHT_SECONDS, VERIFY_SECONDS, WORKER_SOAK_SECONDS,
 };
+use cupcake_crds::DirectUpdateSpec;
 use cupcake_crds::values::{Component, HostStep, KubeVersion, NodeRef, NodeSnapshot};
 use cupcake_engine::names::{InvalidName, RunName, StepKind};
 use cupcake_engine::plan::{Item, Plan, VertexTemplate};
@@ -24,6 +25,7 @@ use cupcake_steps::ports::host::{KubeadmUpgrade, Package};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::fmt;
 
 /// Kinds of the cluster steps that plans of this release are made of, sorted.
 pub const CLUSTER_KINDS: [&str; 9] =
@@ -48,8 +50,12 @@ const KUBEADM_ATTEMPTS_MAX: u32 = 3;
 pub(crate) struct Templates<'a> {
     pub target: KubeVersion,
     pub time: NodeTime,
-    pub components: &'a [Component],
-    pub node_selector: &'a BTreeMap<String, String>,
+    components: &'a [Component],
+    node_selector: &'a BTreeMap<String, String>,
+    /// Where the whole update goes, and the oldest kubelet that the next hop takes; absent in the last hop.
+    further: Option<(KubeVersion, KubeVersion)>,
+    /// Whether it is one hop of several.
+    several: bool,
 }
 
 /// Who is visited: decides what the node does before its drain, and how long it is watched afterwards.
@@ -61,15 +67,39 @@ pub(crate) enum Visit {
     Worker,
 }
 
-impl Templates<'_> {
+impl<'a> Templates<'a> {
+    /// Those of the last hop.
+    pub fn new(spec: &'a DirectUpdateSpec, target: KubeVersion, time: NodeTime) -> Self {
+        let (components, node_selector) = (&spec.components, &spec.node_selector);
+        Self { target, time, components, node_selector, further: None, several: false }
+    }
+
+    /// Those of one hop of several: a node gives its slot back between two of them.
+    pub fn of_several(self, several: bool) -> Self {
+        Self { several, ..self }
+    }
+
+    /// Those of a hop after which the update goes on to `to`, first to a version whose oldest kubelet is that.
+    pub fn with_further_hops(self, to: KubeVersion, oldest_kubelet: Option<KubeVersion>) -> Self {
+        Self { further: oldest_kubelet.map(|oldest| (to, oldest)), ..self }
+    }
+
+    fn oldest_kubelet(&self) -> Option<KubeVersion> {
+        self.further.map(|(_, oldest)| oldest)
+    }
+
     /// `<hop>/<rest>`
     pub fn name(&self, rest: &str) -> String {
         format!("{}/{rest}", self.target)
     }
 
-    pub fn preflight(&self) -> VertexTemplate {
-        let params = Preflight { target_version: self.target, node_selector: self.node_selector.clone() };
-        vertex(self.name("preflight"), PREFLIGHT, &params, &[]).deadline_seconds(PREFLIGHT_SECONDS)
+    pub fn preflight(&self, after: &[String]) -> VertexTemplate {
+        let params = Preflight {
+            target_version: self.target,
+            newest_kubelet: self.further.map(|(to, _)| to),
+            node_selector: self.node_selector.clone(),
+        };
+        vertex(self.name("preflight"), PREFLIGHT, &params, after).deadline_seconds(PREFLIGHT_SECONDS)
     }
 
     /// The snapshot of etcd, and the release of its order.
@@ -118,13 +148,17 @@ impl Templates<'_> {
     }
 
     pub fn verify(&self, after: &[String]) -> VertexTemplate {
-        let params = VerifyCluster { target_version: self.target, node_selector: self.node_selector.clone() };
+        let params = VerifyCluster {
+            target_version: self.target,
+            oldest_kubelet: self.oldest_kubelet(),
+            node_selector: self.node_selector.clone(),
+        };
         vertex(self.name("verify"), VERIFY_CLUSTER, &params, after).deadline_seconds(VERIFY_SECONDS)
     }
 
     /// The wave as one vertex of the root.
     pub fn wave(&self, wave: &RunName, deadline_seconds: u32, after: &[String]) -> VertexTemplate {
-        let source = ChildSource::Wave { target_version: self.target };
+        let source = ChildSource::Wave { target_version: self.target, oldest_kubelet: self.oldest_kubelet() };
         let params = ChildRun { run: wave.clone(), source };
         vertex(self.name("workers"), CHILD_RUN, &params, after).deadline_seconds(deadline_seconds)
     }
@@ -160,7 +194,7 @@ impl Templates<'_> {
                 .deadline_seconds(time.uncordon_seconds),
         ]
         .into_iter()
-        .map(|vertex| vertex.lane("{item}"))
+        .map(|vertex| vertex.lane(if self.several { lane_of(self.target, "{item}") } else { "{item}".to_owned() }))
         .collect()
     }
 
@@ -201,6 +235,11 @@ impl Templates<'_> {
         let params = InstallPackages { packages: vec![Package::Kubeadm], version: self.target };
         host_step("install-kubeadm", INSTALL_PACKAGES, &params)
     }
+}
+
+/// The lane of a node in the root run of an update with several hops: it holds one slot in each.
+pub fn lane_of(hop: impl fmt::Display, node: &str) -> String {
+    format!("{hop}/{node}")
 }
 
 /// A batch as one vertex of its wave; the item is its number, `{digest}` that of its plan.

@@ -1,6 +1,6 @@
 //! Clusters and requests for this crate's own tests, and a world in which plans are walked without steps.
 
-use crate::{Compilation, Compiled, CompiledWave, Refusal, Request, compile, compile_wave, wave_run};
+use crate::{Compilation, Compiled, CompiledWave, Refusal, Request, WaveOf, compile, compile_wave, wave_run};
 use chrono::{DateTime, TimeDelta};
 use cupcake_crds::DirectUpdateSpec;
 use cupcake_crds::values::{ClusterSnapshot, Cordon, EtcdTopology, KubeVersion, NodeRef, NodeRole, NodeSnapshot};
@@ -88,11 +88,16 @@ pub(crate) fn after_control_plane(snapshot: &ClusterSnapshot, target: KubeVersio
     snapshot
 }
 
+/// The wave of the last hop.
+pub(crate) fn last(target: KubeVersion) -> WaveOf {
+    WaveOf { target, oldest_kubelet: None }
+}
+
 pub(crate) fn wave_of(spec: &DirectUpdateSpec, snapshot: &ClusterSnapshot) -> CompiledWave {
     let target = spec.target().unwrap();
     let wave = wave_run(&run(), target).unwrap();
     let request = Request { name: NAME, uid: UID, spec };
-    match compile_wave(&request, &wave, target, &after_control_plane(snapshot, target)).unwrap() {
+    match compile_wave(&request, &wave, last(target), &after_control_plane(snapshot, target)).unwrap() {
         Compilation::Plan(wave) => wave,
         Compilation::NothingToDo(nothing) => panic!("nothing to do: {}", nothing.message),
     }

@@ -53,6 +53,8 @@ pub struct CompiledBatch {
 pub(crate) struct Workers<'s> {
     /// Those that move, by name.
     pub moving: Vec<&'s NodeSnapshot>,
+    /// Those selected that fit the next hop as they are, and move in a later one.
+    pub waiting: Vec<&'s NodeSnapshot>,
     /// Those selected that are at the target already.
     pub at_target: Vec<&'s NodeSnapshot>,
     /// Those selected that are newer than the target.
@@ -62,8 +64,20 @@ pub(crate) struct Workers<'s> {
 }
 
 impl<'s> Workers<'s> {
-    pub fn of(snapshot: &'s ClusterSnapshot, selector: &BTreeMap<String, String>, target: KubeVersion) -> Self {
-        let mut workers = Self { moving: Vec::new(), at_target: Vec::new(), newer: Vec::new(), left_out: Vec::new() };
+    /// `oldest`: where further hops follow, what the next one asks of a worker.
+    pub fn of(
+        snapshot: &'s ClusterSnapshot,
+        selector: &BTreeMap<String, String>,
+        target: KubeVersion,
+        oldest: Option<KubeVersion>,
+    ) -> Self {
+        let mut workers = Self {
+            moving: Vec::new(),
+            waiting: Vec::new(),
+            at_target: Vec::new(),
+            newer: Vec::new(),
+            left_out: Vec::new(),
+        };
         for node in snapshot.with_role(NodeRole::Worker) {
             if !node.matches(selector) {
                 workers.left_out.push(node);
@@ -71,6 +85,8 @@ impl<'s> Workers<'s> {
                 workers.at_target.push(node);
             } else if node.kubelet > target {
                 workers.newer.push(node);
+            } else if oldest.is_some_and(|oldest| node.kubelet >= oldest) {
+                workers.waiting.push(node);
             } else {
                 workers.moving.push(node);
             }
@@ -84,14 +100,24 @@ impl<'s> Workers<'s> {
 
     /// All that are selected: what a percentage of concurrency is a share of, so that it stays the same while they move.
     pub fn selected_count(&self) -> u32 {
-        u32::try_from(self.moving.len() + self.at_target.len() + self.newer.len()).unwrap_or(u32::MAX)
+        let selected = self.moving.len() + self.waiting.len() + self.at_target.len() + self.newer.len();
+        u32::try_from(selected).unwrap_or(u32::MAX)
     }
+}
+
+/// Which workers a wave is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WaveOf {
+    /// Where they move.
+    pub target: KubeVersion,
+    /// Where further hops follow: only those older than this move; all older than `target` if absent.
+    pub oldest_kubelet: Option<KubeVersion>,
 }
 
 /// Compiles the wave of a hop and all its batches, from a snapshot taken when the wave opens.
 ///
 /// # Guarantees
-/// Every worker that `spec.nodeSelector` matches and whose kubelet is older than `target` is in exactly one batch;
+/// Every worker that `spec.nodeSelector` matches and whose kubelet is older than `hop` says is in exactly one batch;
 /// no other node is. Batches are by name, canary nodes first under strategy canary, each after the one before unless the
 /// strategy is parallel. (A soak between canary and rest is a gate of a later release: here the rest simply follows.)
 /// Equal inputs give equal plans. Each plan fits [`crate::PLAN_BYTES_MAX`].
@@ -104,9 +130,10 @@ impl<'s> Workers<'s> {
 pub fn compile_wave(
     request: &Request<'_>,
     wave: &RunName,
-    target: KubeVersion,
+    hop: WaveOf,
     snapshot: &ClusterSnapshot,
 ) -> Result<Compilation<CompiledWave>, Refusal> {
+    let target = hop.target;
     let mut findings = Findings::default();
     checks::readable(snapshot, &mut findings);
     if snapshot.server < target {
@@ -118,14 +145,14 @@ pub fn compile_wave(
             "see the control-plane steps of the root run",
         ));
     }
-    let workers = Workers::of(snapshot, &request.spec.node_selector, target);
+    let workers = Workers::of(snapshot, &request.spec.node_selector, target, hop.oldest_kubelet);
     for node in workers.moving.iter().chain(&workers.left_out).chain(&workers.newer) {
         if let Err(skew::Skew::NewerThanServer) = skew::kubelet(node.kubelet, target, target) {
             findings.refuse(checks::newer_than_target(&[node], target));
         }
     }
     let newer: Vec<_> = workers.newer.iter().map(|node| format!("{} ({})", node.node.name, node.kubelet)).collect();
-    if !newer.is_empty() {
+    if !newer.is_empty() && hop.oldest_kubelet.is_none() {
         findings.warn(Finding::new(
             Code::Downgrade,
             "nodes",
@@ -167,7 +194,7 @@ pub(crate) fn plans(
             "set a larger spec.batchSize",
         ));
     }
-    let templates = Templates { target, time, components: &spec.components, node_selector: &spec.node_selector };
+    let templates = Templates::new(spec, target, time);
     let mut batches = Vec::new();
     for (index, group) in groups(spec, workers, size as usize).into_iter().enumerate() {
         let number = u32::try_from(index + 1).unwrap_or(u32::MAX);
@@ -270,12 +297,6 @@ fn wave_plan(spec: &DirectUpdateSpec, wave: &RunName, time: &NodeTime, size: u32
 pub(crate) fn previews(batches: &[CompiledBatch]) -> Vec<BatchPreview> {
     batches
         .iter()
-        .map(|batch| BatchPreview {
-            number: batch.number,
-            canary: batch.canary,
-            nodes: batch.nodes.len(),
-            first: batch.nodes.first().cloned().unwrap_or_default(),
-            last: batch.nodes.last().cloned().unwrap_or_default(),
-        })
+        .map(|batch| BatchPreview { number: batch.number, canary: batch.canary, nodes: batch.nodes.clone() })
         .collect()
 }

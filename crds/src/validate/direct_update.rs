@@ -61,6 +61,7 @@ pub(crate) const FROZEN_MAX_FAILURES: CelRule = frozen!("spec.maxFailures");
 pub(crate) const FROZEN_NODE_SELECTOR: CelRule = frozen!("spec.nodeSelector");
 pub(crate) const FROZEN_NODE_TIMEOUT: CelRule = frozen!("spec.nodeTimeout");
 pub(crate) const FROZEN_OPERATION_TIMEOUT: CelRule = frozen!("spec.operationTimeout");
+pub(crate) const FROZEN_PATH: CelRule = frozen!("spec.path");
 pub(crate) const FROZEN_PREFLIGHT_CHECKS: CelRule = frozen!("spec.preflightChecks");
 pub(crate) const FROZEN_STRATEGY: CelRule = frozen!("spec.strategy");
 pub(crate) const FROZEN_TARGET_VERSION: CelRule = frozen!("spec.targetVersion");
@@ -150,6 +151,7 @@ fn frozen(checks: &mut Checks, new: &DirectUpdate, old: &DirectUpdate) {
     same(FROZEN_MAX_FAILURES, new.max_failures == old.max_failures, "spec.maxFailures", json(&new.max_failures));
     same(FROZEN_NODE_SELECTOR, new.node_selector == old.node_selector, "spec.nodeSelector", json(&new.node_selector));
     same(FROZEN_NODE_TIMEOUT, new.node_timeout == old.node_timeout, "spec.nodeTimeout", json(&new.node_timeout));
+    same(FROZEN_PATH, new.path == old.path, "spec.path", json(&new.path));
     same(
         FROZEN_OPERATION_TIMEOUT,
         new.operation_timeout == old.operation_timeout,

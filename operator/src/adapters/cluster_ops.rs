@@ -16,7 +16,7 @@ use cupcake_engine::cursor::RunPhase;
 use cupcake_engine::names::{Epoch, Reason, RunName, VertexName};
 use cupcake_engine::store::StoreError;
 use cupcake_steps::ports::cluster::{AddonView, ChildSource, ChildView, ClusterOps, NodeView, OpsError, Readiness};
-use cupcake_workflows::{BATCH_NODES_MAX, Compilation, Request, RunLimits, batch_limits, compile_wave};
+use cupcake_workflows::{BATCH_NODES_MAX, Compilation, Request, RunLimits, WaveOf, batch_limits, compile_wave};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::core::v1::{Node, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -69,7 +69,7 @@ impl KubeClusterOps {
         &self,
         parent: &UpgradeRun,
         child: &RunName,
-        target: KubeVersion,
+        hop: WaveOf,
     ) -> Result<cupcake_engine::plan::Plan, OpsError> {
         let update_name = parent.spec.direct_update.name.as_str();
         let update = self.update_of(parent).await?;
@@ -77,7 +77,7 @@ impl KubeClusterOps {
         let Some(request) = Request::of(&update) else {
             return Err(OpsError::Changed(Reason::new("UpdateGone", format!("DirectUpdate {update_name} is gone"))));
         };
-        let wave = compile_wave(&request, child, target, &snapshot).map_err(|refusal| {
+        let wave = compile_wave(&request, child, hop, &snapshot).map_err(|refusal| {
             // The cluster may be mended, and then the wave opens: until its deadline it waits and says for what.
             OpsError::Transient(Reason::new("WaveRefused", refusal.message(MESSAGE_CHARS_MAX)))
         })?;
@@ -231,8 +231,9 @@ impl ClusterOps for KubeClusterOps {
             ChildSource::Plan { .. } => self.batch_limits(&parent_run).await?,
         };
         let plan_digest = match source {
-            ChildSource::Wave { target_version } => {
-                let plan = self.open_wave(&parent_run, child, *target_version).await?;
+            ChildSource::Wave { target_version, oldest_kubelet } => {
+                let hop = WaveOf { target: *target_version, oldest_kubelet: *oldest_kubelet };
+                let plan = self.open_wave(&parent_run, child, hop).await?;
                 self.store
                     .create_plan(child, &plan, plan_owner(&parent_run))
                     .await

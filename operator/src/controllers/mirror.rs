@@ -5,7 +5,7 @@ use crate::adapters::views::node_view;
 use crate::run_status::condition_states;
 use crate::watches::Watches;
 use cupcake_crds::conditions::{self, Condition};
-use cupcake_crds::direct_update::{NodePhase, NodeProgress, Summary};
+use cupcake_crds::direct_update::{NodePhase, NodeProgress, Summary, UpgradePath};
 use cupcake_crds::limits;
 use cupcake_crds::node_task::TaskState;
 use cupcake_crds::upgrade_run::ChildRun;
@@ -52,20 +52,14 @@ pub fn nodes_now(update: &DirectUpdate, watches: &Watches) -> Vec<NodeNow> {
             };
             let status = task.and_then(|task| task.status.as_ref());
             // What another update left in the mailbox says nothing of this one.
-            let order_to_target = task
+            let own_order = task
                 .and_then(|task| task.spec.order.as_ref())
-                .is_some_and(|order| order.target_version == target && runs.contains(order.key.run_uid.as_str()));
+                .is_some_and(|order| runs.contains(order.key.run_uid.as_str()));
             NodeNow {
-                phase: node_phase(
-                    node.kubelet,
-                    target,
-                    &node.cordon,
-                    node.readiness,
-                    state.filter(|_| order_to_target),
-                ),
-                last_step: status.filter(|_| order_to_target).and_then(|status| status.step.clone()),
+                phase: node_phase(node.kubelet, target, &node.cordon, node.readiness, state.filter(|_| own_order)),
+                last_step: status.filter(|_| own_order).and_then(|status| status.step.clone()),
                 error: status
-                    .filter(|_| order_to_target)
+                    .filter(|_| own_order)
                     .and_then(|status| status.error.as_ref())
                     .map(|error| error.message.clone()),
                 name: node.node.name,
@@ -181,11 +175,30 @@ pub fn status_of(view: &View, root: &UpgradeRun, now: Timestamp) -> DirectUpdate
         path.current_step = if phase_of(root) == cupcake_engine::cursor::RunPhase::Succeeded {
             path.total_steps.saturating_sub(1)
         } else {
-            0
+            hop_of(path, run.current_step.as_deref()).unwrap_or(path.current_step)
         };
     }
     set_conditions(&mut status, root, now);
     status
+}
+
+/// Which of the versions on the way a step belongs to: its name begins with it.
+fn hop_of(path: &UpgradePath, step: Option<&str>) -> Option<u32> {
+    let (version, _) = step?.split_once('/')?;
+    let index = path.steps.iter().position(|step| step == version)?;
+    u32::try_from(index).ok()
+}
+
+/// In front of what happens, where an update has several hops: which of them it is in.
+pub fn with_hop(status: &DirectUpdateStatus, message: String) -> String {
+    match &status.upgrade_path {
+        Some(path) if path.total_steps > 1 && status.phase == Some(Phase::InProgress) => {
+            let index = usize::try_from(path.current_step).unwrap_or(usize::MAX);
+            let version = path.steps.get(index).unwrap_or(&path.target_version);
+            format!("Step {}/{}: Upgrading to {version}: {message}", path.current_step + 1, path.total_steps)
+        }
+        Some(_) | None => message,
+    }
 }
 
 fn set_conditions(status: &mut DirectUpdateStatus, root: &UpgradeRun, now: Timestamp) {

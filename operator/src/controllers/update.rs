@@ -232,15 +232,18 @@ async fn start(
     }
     events::warn(operator, update, &compiled.report.warnings).await;
     let target = compiled.summary.target.to_string();
-    let mut stand = Stand::pending("Planned", format!("Step 1/1: Upgrading to {target}"));
+    let steps: Vec<String> = compiled.summary.hops.iter().map(|hop| hop.version.to_string()).collect();
+    let total_steps = u32::try_from(steps.len()).unwrap_or(u32::MAX);
+    let first = steps.first().cloned().unwrap_or_else(|| target.clone());
+    let mut stand = Stand::pending("Planned", format!("Step 1/{total_steps}: Upgrading to {first}"));
     stand.plan = Some(plan_name(run, &compiled.digest));
     stand.run = Some(run.as_str().to_owned());
     stand.path = Some(UpgradePath {
         current_step: 0,
         current_version: compiled.summary.from.to_string(),
-        steps: vec![target.clone()],
+        steps,
         target_version: target,
-        total_steps: 1,
+        total_steps,
     });
     write(operator, update, stand).await?;
     create_run(operator, update, run, &compiled.digest).await?;
@@ -285,7 +288,7 @@ async fn follow(operator: &Operator, view: &View, name: &str) -> Result<Next, ku
         let waits = root.status.as_ref().and_then(|status| status.reason.as_deref()) == Some(run::WAITING_FOR_CLUSTER);
         after.graph = graph;
         if !waits {
-            after.message = Some(message);
+            after.message = Some(mirror::with_hop(&after, message));
         }
     }
     if let (Some(waits), Some(message)) = (waiting_child(operator, view, now).await, &mut after.message) {

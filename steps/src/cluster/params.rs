@@ -13,6 +13,9 @@ use std::collections::BTreeMap;
 pub struct Preflight {
     /// Where the hop goes.
     pub target_version: KubeVersion,
+    /// The newest version that a kubelet may run already: the update's own target, where further hops follow; `target_version` if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub newest_kubelet: Option<KubeVersion>,
     /// Which workers move: those with these labels. Control-plane nodes always do.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub node_selector: BTreeMap<String, String>,
@@ -105,6 +108,9 @@ pub struct ChildRun {
 pub struct VerifyCluster {
     /// The version to be found.
     pub target_version: KubeVersion,
+    /// Where further hops follow: the oldest version that a selected worker may be left at; all are at `target_version` if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oldest_kubelet: Option<KubeVersion>,
     /// Which workers moved.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub node_selector: BTreeMap<String, String>,

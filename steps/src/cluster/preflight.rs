@@ -38,14 +38,15 @@ impl Step<Cluster> for Preflight {
         }
         let moving =
             |node: &&NodeView| node.role == NodeRole::ControlPlane || super::selected(node, &params.node_selector);
+        let newest = params.newest_kubelet.unwrap_or(params.target_version);
         let newer: Vec<_> = nodes
             .iter()
             .filter(moving)
-            .filter(|node| node.kubelet.is_some_and(|kubelet| kubelet > params.target_version))
+            .filter(|node| node.kubelet.is_some_and(|kubelet| kubelet > newest))
             .map(|node| node.node.name.as_str())
             .collect();
         if !newer.is_empty() {
-            let message = format!("kubelets newer than {}: {}", params.target_version, names(&newer));
+            let message = format!("kubelets newer than {newest}: {}", names(&newer));
             return Err(StepError::NeedsOperator(Reason::new("Downgrade", message)));
         }
         let unready: Vec<_> = nodes

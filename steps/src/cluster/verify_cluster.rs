@@ -31,10 +31,18 @@ impl Step<Cluster> for VerifyCluster {
         for node in look!(cluster.nodes()) {
             let name = &node.node.name;
             let moved = node.role == NodeRole::ControlPlane || super::selected(&node, &params.node_selector);
-            if moved && node.kubelet != Some(target) {
+            // Workers that fit the next hop wait for a later one, and some may be newer already.
+            let waits = params.oldest_kubelet.filter(|_| node.role == NodeRole::Worker);
+            let is_there = match waits {
+                Some(oldest) => node.kubelet.is_some_and(|kubelet| kubelet >= oldest),
+                None => node.kubelet == Some(target),
+            };
+            if moved && !is_there {
                 let found =
                     node.kubelet.map_or_else(|| "no readable version".to_owned(), |kubelet| kubelet.to_string());
-                return wait("NodeBehind", format!("{name} is at {found}, wanted {target}"));
+                let wanted = waits.unwrap_or(target);
+                let or_newer = if waits.is_some() { " or newer" } else { "" };
+                return wait("NodeBehind", format!("{name} is at {found}, wanted {wanted}{or_newer}"));
             }
             if moved && node.readiness != Readiness::Ready {
                 return wait("NodeNotReady", format!("{name} is not Ready"));

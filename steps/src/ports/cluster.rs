@@ -203,6 +203,9 @@ pub enum ChildSource {
     Wave {
         /// The version that the workers move to.
         target_version: KubeVersion,
+        /// Where further hops follow: only workers older than this move, for the others still fit the next hop; all do if absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        oldest_kubelet: Option<KubeVersion>,
     },
     /// Compiled and stored when the wave was opened.
     Plan {

@@ -1,0 +1,192 @@
+//! The file of `plan --snapshot`: a cluster as planning sees it, short enough to write by hand (docs/cluster-file.md).
+
+use crate::args::{Connection, Format, SnapshotArgs};
+use crate::exit::{Exit, Failure};
+use crate::{connect, out, plan};
+use cupcake_crds::node_task::NodeInventory;
+use cupcake_crds::values::{
+    ClusterSnapshot, Cordon, EtcdTopology, KubeVersion, NodeRef, NodeRole, NodeSnapshot, Taint, UnreadableNode,
+};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+/// The largest file that is read, in bytes: that of some 50,000 nodes.
+const FILE_BYTES_MAX: u64 = 32 * 1024 * 1024;
+
+/// A cluster; what is left out is as in a healthy one.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct ClusterFile {
+    /// The oldest version of an API server.
+    server: KubeVersion,
+    /// What kubeadm last moved the cluster to; `server` if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    kubeadm_config: Option<KubeVersion>,
+    /// `stacked` or `external`.
+    #[serde(default = "stacked")]
+    etcd: EtcdTopology,
+    /// Releases that the nodes' repositories are known to offer.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    known_versions: BTreeSet<KubeVersion>,
+    nodes: Vec<NodeEntry>,
+    /// Nodes that could not be understood, which no plan goes around.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    unreadable: Vec<UnreadableNode>,
+}
+
+/// A node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct NodeEntry {
+    name: String,
+    role: NodeRole,
+    kubelet: KubeVersion,
+    #[serde(default = "yes", skip_serializing_if = "is_true")]
+    ready: bool,
+    /// Whether somebody cordoned it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    cordoned: bool,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    labels: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    taints: Vec<Taint>,
+    /// What its agent found on the machine; of a node without an agent, absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    inventory: Option<NodeInventory>,
+}
+
+fn stacked() -> EtcdTopology {
+    EtcdTopology::Stacked
+}
+
+fn yes() -> bool {
+    true
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+fn is_true(value: &bool) -> bool {
+    *value
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+fn is_false(value: &bool) -> bool {
+    !*value
+}
+
+/// Reads the cluster of a file.
+pub(crate) fn read(file: &Path) -> Result<ClusterSnapshot, Failure> {
+    let tried = format!("read {}", file.display());
+    let next = "kubectl cupcake snapshot > cluster.yaml, for one to begin with (docs/cluster-file.md)";
+    let text = plan::read(file, FILE_BYTES_MAX)?;
+    let cluster: ClusterFile =
+        serde_saphyr::from_str(&text).map_err(|error| Failure::from_error(&tried, &error, next))?;
+    snapshot_of(cluster).map_err(|name| {
+        Failure::new(format!("{tried}: node {name} stands there twice"), "give each node a name of its own")
+    })
+}
+
+/// Writes the cluster of the kubeconfig down.
+pub(crate) fn write(connection: &Connection, args: &SnapshotArgs) -> Result<Exit, Failure> {
+    let cluster = file_of(plan::live(connection)?);
+    match args.output {
+        Some(Format::Json) => out::json(&cluster),
+        None => {
+            let text = serde_saphyr::to_string(&cluster).map_err(|error| {
+                Failure::from_error("write the cluster down", &error, "kubectl cupcake snapshot -o json")
+            })?;
+            out::line(text.trim_end());
+        }
+    }
+    Ok(Exit::Done)
+}
+
+/// The name of a node that stands there twice, or the cluster.
+fn snapshot_of(cluster: ClusterFile) -> Result<ClusterSnapshot, String> {
+    let mut nodes = BTreeMap::new();
+    for entry in cluster.nodes {
+        let node = NodeSnapshot {
+            node: NodeRef { uid: format!("uid-of-{}", entry.name), name: entry.name.clone() },
+            role: entry.role,
+            kubelet: entry.kubelet,
+            ready: entry.ready,
+            cordon: if entry.cordoned { Cordon::ByOther } else { Cordon::Schedulable },
+            labels: entry.labels,
+            taints: entry.taints,
+            // A file speaks of the cluster to come: that agents are missing is told of the real one.
+            inventory: Some(entry.inventory.unwrap_or_default()),
+        };
+        if nodes.insert(entry.name.clone(), node).is_some() {
+            return Err(entry.name);
+        }
+    }
+    Ok(ClusterSnapshot {
+        taken_at: connect::now(),
+        server: cluster.server,
+        kubeadm_config: Some(cluster.kubeadm_config.unwrap_or(cluster.server)),
+        etcd: cluster.etcd,
+        nodes,
+        unreadable: cluster.unreadable,
+        known_versions: cluster.known_versions,
+    })
+}
+
+fn file_of(snapshot: ClusterSnapshot) -> ClusterFile {
+    let entry = |node: NodeSnapshot| NodeEntry {
+        name: node.node.name,
+        role: node.role,
+        kubelet: node.kubelet,
+        ready: node.ready,
+        cordoned: match node.cordon {
+            Cordon::ByOther => true,
+            Cordon::Schedulable | Cordon::ByRun { .. } => false,
+        },
+        labels: node.labels,
+        taints: node.taints,
+        inventory: node.inventory,
+    };
+    ClusterFile {
+        server: snapshot.server,
+        kubeadm_config: snapshot.kubeadm_config,
+        etcd: snapshot.etcd,
+        known_versions: snapshot.known_versions,
+        nodes: snapshot.nodes.into_values().map(entry).collect(),
+        unreadable: snapshot.unreadable,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BY_HAND: &str = "
+server: 1.31.14
+nodes:
+- {name: cp-1, role: control-plane, kubelet: 1.31.14}
+- name: w-1
+  role: worker
+  kubelet: v1.30.2
+  labels: {pool: blue}
+  cordoned: true
+";
+
+    #[test]
+    fn a_cluster_written_by_hand_is_a_healthy_one_unless_it_says_otherwise() {
+        let snapshot = snapshot_of(serde_saphyr::from_str(BY_HAND).unwrap()).unwrap();
+        assert_eq!((snapshot.kubeadm_config, snapshot.etcd), (Some(snapshot.server), EtcdTopology::Stacked));
+        let worker = &snapshot.nodes["w-1"];
+        assert_eq!((worker.ready, &worker.cordon, worker.labels["pool"].as_str()), (true, &Cordon::ByOther, "blue"));
+        let again: ClusterFile =
+            serde_saphyr::from_str(&serde_saphyr::to_string(&file_of(snapshot.clone())).unwrap()).unwrap();
+        assert_eq!(snapshot_of(again).unwrap().nodes, snapshot.nodes, "what is written down is read back");
+    }
+
+    #[test]
+    fn a_typo_and_a_node_that_stands_twice_are_told() {
+        let error = |text: &str| serde_saphyr::from_str::<ClusterFile>(text).unwrap_err().to_string();
+        assert!(error(&BY_HAND.replace("pool: blue}", "pool: blue}\n  redy: true")).contains("redy"));
+        assert!(error(&BY_HAND.replace("1.31.14}", "latest}")).contains("latest"));
+        let twice = BY_HAND.replace("w-1", "cp-1");
+        assert_eq!(snapshot_of(serde_saphyr::from_str(&twice).unwrap()), Err("cp-1".to_owned()));
+    }
+}

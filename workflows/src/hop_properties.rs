@@ -1,0 +1,286 @@
+//! Properties of updates over several minors, judged by a checker of its own that was written from the text of the policy.
+
+use crate::testing::{NAME, UID, cluster, compiled, node, run, spec, v};
+use crate::{Compilation, Compiled, Request, WaveOf, compile_wave, wave_run};
+use cupcake_crds::values::{ClusterSnapshot, KubeVersion, NodeRole};
+use cupcake_steps::cluster::params;
+use cupcake_steps::ports::cluster::ChildSource;
+use proptest::prelude::*;
+use proptest::test_runner::TestCaseError;
+use serde_json::json;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A cluster in the middle of an update: the version of each API server, and of each kubelet.
+#[derive(Debug, Clone)]
+struct State {
+    servers: BTreeMap<String, KubeVersion>,
+    kubelets: BTreeMap<String, KubeVersion>,
+}
+
+impl State {
+    fn of(snapshot: &ClusterSnapshot) -> Self {
+        let servers = snapshot.with_role(NodeRole::ControlPlane).map(|node| (node.node.name.clone(), snapshot.server));
+        let kubelets = snapshot.nodes.values().map(|node| (node.node.name.clone(), node.kubelet));
+        Self { servers: servers.collect(), kubelets: kubelets.collect() }
+    }
+
+    /// "Version Skew Policy": what is not allowed here, in its words.
+    fn wrong(&self) -> Option<String> {
+        let minors: BTreeSet<u32> = self.servers.values().map(|server| server.minor()).collect();
+        let (oldest, newest) = (*minors.first()?, *minors.last()?);
+        if newest - oldest > 1 {
+            return Some(format!(
+                "the newest and oldest kube-apiserver must be within one minor: 1.{oldest}, 1.{newest}"
+            ));
+        }
+        self.kubelets.iter().find_map(|(name, kubelet)| {
+            let behind_max = if kubelet.minor() < 25 { 2 } else { 3 };
+            if kubelet.minor() > oldest {
+                Some(format!("{name}: kubelet {kubelet} must not be newer than kube-apiserver 1.{oldest}"))
+            } else if kubelet.minor() + behind_max < newest {
+                Some(format!("{name}: kubelet {kubelet} may be up to {behind_max} minors older than 1.{newest}"))
+            } else {
+                None
+            }
+        })
+    }
+
+    /// What kubeadm of that version refuses without --force.
+    fn refused_by_kubeadm(&self, to: KubeVersion) -> Option<String> {
+        let lag_max = if to.minor() <= 28 { 1 } else { 3 };
+        let late = self.kubelets.iter().find(|(_, kubelet)| kubelet.minor() + lag_max < to.minor());
+        late.map(|(name, kubelet)| format!("kubeadm {to} refuses {name} with kubelet {kubelet}"))
+    }
+
+    fn snapshot(&self, before: &ClusterSnapshot) -> ClusterSnapshot {
+        let mut snapshot = before.clone();
+        snapshot.server = *self.servers.values().min().unwrap();
+        snapshot.kubeadm_config = self.servers.values().max().copied();
+        for node in snapshot.nodes.values_mut() {
+            node.kubelet = self.kubelets[&node.node.name];
+        }
+        snapshot
+    }
+}
+
+/// Carries a plan out, vertex by vertex in its order; gives how often each worker moved.
+fn carried_out(
+    compiled: &Compiled,
+    update: &cupcake_crds::DirectUpdateSpec,
+    before: &ClusterSnapshot,
+) -> Result<(State, BTreeMap<String, u32>), TestCaseError> {
+    let mut state = State::of(before);
+    let mut moves = BTreeMap::new();
+    let legal = |state: &State, what: &str| match state.wrong() {
+        None => Ok(()),
+        Some(wrong) => Err(TestCaseError::fail(format!("after {what}: {wrong}"))),
+    };
+    for vertex in compiled.plan.expand().unwrap().vertices() {
+        let name = vertex.name.as_str();
+        let words: Vec<&str> = name.split('/').collect();
+        let version = v(words[0]);
+        match &words[1..] {
+            ["control-plane", node, "kubeadm-upgrade"] => {
+                if let Some(refused) = state.refused_by_kubeadm(version) {
+                    return Err(TestCaseError::fail(format!("{name}: {refused}")));
+                }
+                let server = state.servers.get_mut(*node).unwrap();
+                prop_assert!(version >= *server && version.minor() - server.minor() <= 1, "{name} from {server}");
+                *server = version;
+            }
+            ["kubelets", node, "kubelet"] => {
+                state.kubelets.insert((*node).to_owned(), version);
+            }
+            ["workers"] => {
+                let params: params::ChildRun = serde_json::from_value(vertex.params.clone()).unwrap();
+                let ChildSource::Wave { target_version, oldest_kubelet } = params.source else {
+                    return Err(TestCaseError::fail("the workers are no wave"));
+                };
+                let wave = wave_run(&run(), version).unwrap();
+                let hop = WaveOf { target: target_version, oldest_kubelet };
+                let request = Request { name: NAME, uid: UID, spec: update };
+                match compile_wave(&request, &wave, hop, &state.snapshot(before)).unwrap() {
+                    Compilation::NothingToDo(_) => prop_assert!(false, "{name} moves nobody"),
+                    Compilation::Plan(wave) => {
+                        let summary = compiled.summary.hops.iter().find(|hop| hop.version == version).unwrap();
+                        prop_assert_eq!(
+                            summary.workers as usize,
+                            wave.batches.iter().map(|b| b.nodes.len()).sum::<usize>()
+                        );
+                        for node in wave.batches.iter().flat_map(|batch| &batch.nodes) {
+                            state.kubelets.insert(node.clone(), target_version);
+                            *moves.entry(node.clone()).or_insert(0) += 1;
+                        }
+                    }
+                }
+            }
+            _ => {}
+        }
+        legal(&state, name)?;
+    }
+    Ok((state, moves))
+}
+
+/// How often one worker has to move at the least: every choice of hops is tried.
+fn fewest_moves(server: KubeVersion, hops: &[KubeVersion], kubelet: KubeVersion) -> Option<u32> {
+    let Some((hop, rest)) = hops.split_first() else {
+        return Some(0);
+    };
+    let servers = |version: KubeVersion| BTreeMap::from([("cp".to_owned(), version)]);
+    let fits = |kubelet: KubeVersion| {
+        let kubelets = BTreeMap::from([("w".to_owned(), kubelet)]);
+        // While the hop is under way there are servers of both versions.
+        let both = servers(server).into_iter().chain([("cp-2".to_owned(), *hop)]).collect();
+        let during = State { servers: both, kubelets: kubelets.clone() };
+        let refused = *hop > server && State { servers: servers(server), kubelets }.refused_by_kubeadm(*hop).is_some();
+        during.wrong().is_none() && !refused
+    };
+    // A hop that stays where the servers are is there for kubelets that do not fit the next one.
+    if *hop > server && !fits(kubelet) {
+        return None;
+    }
+    let moves = fewest_moves(*hop, rest, *hop).map(|moves| moves + u32::from(kubelet < *hop));
+    let stays = if rest.is_empty() && kubelet < *hop { None } else { fewest_moves(*hop, rest, kubelet) };
+    moves.into_iter().chain(stays).min()
+}
+
+fn clusters() -> impl Strategy<Value = (ClusterSnapshot, KubeVersion)> {
+    let newest_patch = |minor: u32| crate::releases::newest(v(&format!("1.{minor}.0")).minor_version()).unwrap();
+    let shape = (24..=36_u32, 0..=6_u32, 1..=7_usize, prop::collection::vec((0..=4_u32, 0..=9_u32), 0..12));
+    shape.prop_map(move |(server, hops, control_planes, workers)| {
+        let target = newest_patch((server + hops).min(37));
+        let mut snapshot = cluster(control_planes, 0, &format!("1.{server}.1"));
+        for (index, (behind, patch)) in workers.into_iter().enumerate() {
+            let kubelet =
+                KubeVersion::new(1, server.saturating_sub(behind).max(20), patch.min(if behind == 0 { 1 } else { 9 }));
+            let worker = node(&format!("w-{index}"), NodeRole::Worker, kubelet);
+            snapshot.nodes.insert(worker.node.name.clone(), worker);
+        }
+        (snapshot, target)
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_moment_of_an_update_over_minors_is_legal_and_no_worker_moves_more_often_than_it_must(
+        (snapshot, target) in clusters()
+    ) {
+        let update = spec(&json!({"targetVersion": target.to_string()}));
+        let at_first = State::of(&snapshot);
+        match compiled(&update, &snapshot) {
+            Err(refusal) => {
+                // Only what is against the policy already is refused here, or a plan that no object holds.
+                let illegal = at_first.wrong().is_some();
+                prop_assert!(illegal || refusal.to_string().contains("an object takes"), "{}", refusal);
+            }
+            Ok(Compilation::NothingToDo(_)) => prop_assert!(snapshot.nodes.values().all(|node| node.kubelet == target)),
+            Ok(Compilation::Plan(plan)) => {
+                if at_first.wrong().is_some() {
+                    // It moves what is too old first; until then the cluster is as it was.
+                    return Ok(());
+                }
+                let (end, moves) = carried_out(&plan, &update, &snapshot)?;
+                prop_assert!(end.servers.values().chain(end.kubelets.values()).all(|version| *version == target), "{:?}", end);
+                let hops: Vec<KubeVersion> = plan.summary.hops.iter().map(|hop| hop.version).collect();
+                for worker in snapshot.with_role(NodeRole::Worker) {
+                    let moved = moves.get(&worker.node.name).copied().unwrap_or(0);
+                    let fewest = fewest_moves(snapshot.server, &hops, worker.kubelet);
+                    prop_assert_eq!(Some(moved), fewest, "{} at {} over {:?}", worker.node.name, worker.kubelet, hops);
+                }
+            }
+        }
+    }
+}
+
+fn hops_of(snapshot: &ClusterSnapshot, fields: &serde_json::Value) -> String {
+    match compiled(&spec(fields), snapshot).unwrap() {
+        Compilation::Plan(plan) => plan.summary.lines().join("\n"),
+        Compilation::NothingToDo(nothing) => nothing.message,
+    }
+}
+
+#[test]
+fn five_minors_are_five_hops_and_the_workers_move_in_two_of_them() {
+    let text = hops_of(&cluster(3, 5, "1.31.14"), &json!({"targetVersion": "1.36.3"}));
+    let wanted = "\
+1.31.14 to 1.36.3 in 5 hops: 8 nodes, roughly 78 min
+hop 1/5, 1.32.13
+  1. preflight
+  2. etcd-backup: snapshot of etcd on cp-1
+  3. control-plane, one after another: cp-1, cp-2, cp-3
+  4. addons: kube-proxy and CoreDNS
+  5. kubelets, one after another: cp-1, cp-2, cp-3
+  6. verify";
+    assert!(text.starts_with(wanted), "{text}");
+    let workers: Vec<&str> = text.lines().filter(|line| line.starts_with("hop") || line.contains("workers:")).collect();
+    assert_eq!(
+        workers,
+        [
+            "hop 1/5, 1.32.13",
+            "hop 2/5, 1.33.13",
+            "hop 3/5, 1.34.4",
+            "  6. workers: 5 nodes in 1 batch, 1 at once",
+            "hop 4/5, 1.35.4",
+            "hop 5/5, 1.36.3",
+            "  6. workers: 5 nodes in 1 batch, 1 at once",
+        ]
+    );
+}
+
+#[test]
+fn kubeadm_up_to_1_28_takes_the_workers_along_in_every_hop() {
+    let text = hops_of(&cluster(1, 2, "1.26.15"), &json!({"targetVersion": "1.29.15"}));
+    assert_eq!(text.matches("workers: 2 nodes").count(), 2, "{text}");
+    assert_eq!(text.matches("hop ").count(), 3, "{text}");
+}
+
+#[test]
+fn a_worker_that_would_not_fit_the_first_hop_moves_before_it() {
+    let mut snapshot = cluster(1, 3, "1.33.4");
+    snapshot.nodes.get_mut("w-01").unwrap().kubelet = v("1.30.9");
+    let text = hops_of(&snapshot, &json!({"targetVersion": "1.34.4"}));
+    assert!(text.contains("hop 1/2, 1.33.4\n  1. preflight\n  2. addons"), "{text}");
+    assert!(text.contains("workers: 1 node in 1 batch, 1 at once\n       batch-1: 1 node, w-01\n"), "{text}");
+    assert!(text.contains("hop 2/2, 1.34.4") && text.contains("workers: 3 nodes"), "{text}");
+}
+
+#[test]
+fn the_way_is_the_newest_offered_patch_what_kubeadm_has_begun_or_what_people_name() {
+    let hops = |fields: &serde_json::Value, change: &dyn Fn(&mut ClusterSnapshot)| {
+        let mut snapshot = cluster(1, 1, "1.32.1");
+        change(&mut snapshot);
+        match compiled(&spec(fields), &snapshot).unwrap() {
+            Compilation::Plan(plan) => {
+                plan.summary.hops.iter().map(|hop| hop.version.to_string()).collect::<Vec<_>>().join(" ")
+            }
+            Compilation::NothingToDo(nothing) => panic!("{}", nothing.message),
+        }
+    };
+    assert_eq!(hops(&json!({}), &|_| ()), "1.33.13 1.34.4");
+    let offered = |snapshot: &mut ClusterSnapshot| snapshot.known_versions = ["1.33.2", "1.33.7"].map(v).into();
+    assert_eq!(hops(&json!({}), &offered), "1.33.7 1.34.4");
+    let begun = |snapshot: &mut ClusterSnapshot| {
+        offered(snapshot);
+        snapshot.kubeadm_config = Some(v("1.33.9"));
+    };
+    assert_eq!(hops(&json!({}), &begun), "1.33.9 1.34.4");
+    assert_eq!(hops(&json!({"path": ["1.32.13", "1.33.0", "1.34.4"]}), &offered), "1.32.13 1.33.0 1.34.4");
+}
+
+#[test]
+fn a_way_that_is_none_is_refused_by_the_hop_that_cannot_be() {
+    let refusal = |path: &[&str], target: &str| {
+        let fields = json!({"targetVersion": target, "path": path});
+        compiled(&spec(&fields), &cluster(1, 1, "1.32.1")).unwrap_err().to_string()
+    };
+    assert!(refusal(&["1.34.4"], "1.34.4").starts_with("spec.path[0] \"1.34.4\": no hop from 1.32.1"));
+    assert!(
+        refusal(&["1.33.2", "1.33.1", "1.34.4"], "1.34.4").starts_with("spec.path[1] \"1.33.1\": no hop from 1.33.2")
+    );
+    assert!(refusal(&["1.33.2"], "1.34.4").contains("has to end at spec.targetVersion, 1.34.4"));
+    assert!(refusal(&["latest", "1.34.4"], "1.34.4").starts_with("spec.path[0] \"latest\": no Kubernetes version"));
+    let unknown = compiled(&spec(&json!({"targetVersion": "1.40.0"})), &cluster(1, 1, "1.37.2")).unwrap_err();
+    assert!(unknown.to_string().contains("goes through 1.38, of which no release is known; name the way in spec.path"));
+}

@@ -1,0 +1,225 @@
+//! Which versions the control plane goes through, and which nodes move at each of them.
+//!
+//! ```text
+//!  server ─► hop 1 ─► hop 2 ─► … ─► target        control plane and its kubelets: every hop
+//!              │        │             │
+//!              └ only workers that ───┘ all       workers: as late as the version-skew policy allows
+//!                would not fit hop 2
+//! ```
+//! Sources: "Version Skew Policy" (kubernetes.io, read at 1.35): the control plane moves one minor at a time, kubelets may be
+//! behind; and kubeadm's own limit (see [`skew`](crate::skew)). A worker that cannot stay for the next hop moves as far as it can
+//! then, so no worker moves more often than it must.
+
+use crate::finding::{Code, Finding};
+use crate::wave::Workers;
+use crate::{releases, skew};
+use cupcake_crds::DirectUpdateSpec;
+use cupcake_crds::values::{ClusterSnapshot, KubeVersion, MinorVersion, NodeRole, NodeSnapshot, Stage};
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+
+/// How many hops one update has at most.
+const HOPS_MAX: usize = 16;
+
+/// One hop over the cluster as it will be when its turn comes.
+pub(crate) struct Step<'s> {
+    /// Where it goes.
+    pub version: KubeVersion,
+    /// What the hop after it needs: the oldest version that a worker may be left at; `None` for the last hop.
+    pub oldest_kubelet: Option<KubeVersion>,
+    /// The cluster before it.
+    pub before: Cow<'s, ClusterSnapshot>,
+}
+
+impl Step<'_> {
+    /// What of the control plane moves.
+    pub fn control_plane(&self) -> ControlPlane<'_> {
+        ControlPlane::of(&self.before, self.version)
+    }
+
+    /// The workers as this hop sees them.
+    pub fn workers<'a>(&'a self, spec: &DirectUpdateSpec) -> Workers<'a> {
+        Workers::of(&self.before, &spec.node_selector, self.version, self.oldest_kubelet)
+    }
+
+    /// The cluster after it.
+    fn after(&self, spec: &DirectUpdateSpec) -> ClusterSnapshot {
+        let moved: BTreeSet<String> = self.workers(spec).moving.iter().map(|node| node.node.name.clone()).collect();
+        let mut after = self.before.clone().into_owned();
+        after.server = self.version;
+        after.kubeadm_config = Some(self.version);
+        for node in after.nodes.values_mut() {
+            let moves = match node.role {
+                NodeRole::ControlPlane => node.kubelet < self.version,
+                NodeRole::Worker => moved.contains(&node.node.name),
+            };
+            if moves {
+                node.kubelet = self.version;
+            }
+        }
+        after
+    }
+}
+
+/// The hops of an update, in order; never empty.
+///
+/// # Errors
+/// What stands in the way: no known version of a minor in between, or a `spec.path` that is none.
+pub(crate) fn steps<'s>(
+    spec: &DirectUpdateSpec,
+    snapshot: &'s ClusterSnapshot,
+    target: KubeVersion,
+) -> Result<Vec<Step<'s>>, Finding> {
+    let versions = versions(spec, snapshot, target)?;
+    let mut steps: Vec<Step<'s>> = Vec::new();
+    for (index, version) in versions.iter().enumerate() {
+        let before = match steps.last() {
+            Some(last) => Cow::Owned(last.after(spec)),
+            None => Cow::Borrowed(snapshot),
+        };
+        let oldest_kubelet = versions.get(index + 1).map(|next| oldest_kubelet(*version, *next));
+        steps.push(Step { version: *version, oldest_kubelet, before });
+    }
+    Ok(steps)
+}
+
+/// The oldest kubelet that fits API servers that move from `from` to `to`, and that kubeadm of `to` accepts.
+pub(crate) fn oldest_kubelet(from: KubeVersion, to: KubeVersion) -> KubeVersion {
+    let fits = |minor: u32| {
+        let kubelet = KubeVersion::new(from.major(), minor, 0);
+        skew::kubelet(kubelet, from, to).is_ok() && skew::kubeadm_accepts(kubelet, to).is_ok()
+    };
+    let oldest = (0..=from.minor()).rev().take_while(|minor| fits(*minor)).last().unwrap_or(from.minor());
+    KubeVersion::new(from.major(), oldest, 0)
+}
+
+fn versions(
+    spec: &DirectUpdateSpec,
+    snapshot: &ClusterSnapshot,
+    target: KubeVersion,
+) -> Result<Vec<KubeVersion>, Finding> {
+    let server = snapshot.server;
+    if !spec.path.is_empty() {
+        return asked_for(spec, server, target);
+    }
+    let mut versions = Vec::new();
+    if let Some(minors) = server.minors_to(target).filter(|minors| *minors > skew::HOP_MINORS_MAX) {
+        let mut minor = server.minor_version();
+        for _ in 1..minors {
+            minor = minor.next();
+            versions.push(newest(snapshot, minor).ok_or_else(|| unknown(server, target, minor))?);
+        }
+    }
+    versions.push(target);
+    // Kubelets that would not fit the first hop move before it, to where the API servers are.
+    let oldest = oldest_kubelet(server, versions[0]);
+    let begun = snapshot.kubeadm_config.is_some_and(|config| config > server);
+    let late = |node: &NodeSnapshot| {
+        let moves = node.role == NodeRole::ControlPlane || node.matches(&spec.node_selector);
+        moves && node.kubelet < oldest
+    };
+    if versions[0] > server && !begun && snapshot.nodes.values().any(late) {
+        versions.insert(0, server);
+    }
+    if versions.len() > HOPS_MAX {
+        let message = format!("{} hops away from {server}, and one update has {HOPS_MAX} at most", versions.len());
+        let remedy = format!("upgrade to {} first", versions[HOPS_MAX - 1]);
+        return Err(Finding::new(Code::TooManyMinors, "spec.targetVersion", target, message, remedy));
+    }
+    Ok(versions)
+}
+
+/// The newest release of a minor that somebody offers, or else that is known to exist; not older than what kubeadm has begun.
+fn newest(snapshot: &ClusterSnapshot, minor: MinorVersion) -> Option<KubeVersion> {
+    let of_minor = |version: &KubeVersion| version.minor_version() == minor && version.stage() == Stage::Release;
+    let offered = snapshot.known_versions.iter().copied().filter(of_minor).max();
+    let begun = snapshot.kubeadm_config.filter(of_minor);
+    offered.or_else(|| releases::newest(minor)).max(begun)
+}
+
+fn unknown(server: KubeVersion, target: KubeVersion, minor: MinorVersion) -> Finding {
+    let message = format!("the way from {server} goes through {minor}, of which no release is known");
+    let remedy = format!("name the way in spec.path, such as [..., {minor}.0, ..., {target}]");
+    Finding::new(Code::TooManyMinors, "spec.targetVersion", target, message, remedy)
+}
+
+/// The way that people named, checked hop by hop.
+fn asked_for(spec: &DirectUpdateSpec, server: KubeVersion, target: KubeVersion) -> Result<Vec<KubeVersion>, Finding> {
+    let refuse = |index: usize, value: &str, message: String, remedy: String| {
+        Err(Finding::new(Code::InvalidPath, format!("spec.path[{index}]"), value, message, remedy))
+    };
+    let mut versions: Vec<KubeVersion> = Vec::new();
+    for (index, text) in spec.path.iter().enumerate() {
+        let version: KubeVersion = match text.parse() {
+            Ok(version) => version,
+            Err(error) => {
+                let error: cupcake_crds::values::InvalidVersion = error;
+                let message = format!("no Kubernetes version: {}", error.problem);
+                return refuse(index, text, message, "write it as major.minor.patch, for example 1.34.4".to_owned());
+            }
+        };
+        let before = versions.last().copied();
+        let from = before.unwrap_or(server);
+        let legal = match skew::hop(from, version) {
+            skew::Hop::Stay => before.is_none(),
+            skew::Hop::Patch | skew::Hop::Minor => true,
+            skew::Hop::Downgrade | skew::Hop::Minors(_) | skew::Hop::OtherMajor => false,
+        };
+        if !legal {
+            let message = format!("no hop from {from}: the control plane moves up, one minor at a time");
+            let remedy = format!("name a version of {} before it, or leave spec.path out", from.minor_version().next());
+            return refuse(index, text, message, remedy);
+        }
+        versions.push(version);
+    }
+    if versions.len() > HOPS_MAX || versions.last() != Some(&target) {
+        let last = versions.len().saturating_sub(1);
+        let message = format!("the way has to end at spec.targetVersion, {target}, after {HOPS_MAX} hops at most");
+        let value = versions.last().map(ToString::to_string).unwrap_or_default();
+        return refuse(last, &value, message, format!("let its last version be {target}"));
+    }
+    Ok(versions)
+}
+
+/// What of the control plane moves in one hop.
+pub(crate) struct ControlPlane<'s> {
+    /// All control-plane nodes, by name.
+    pub nodes: Vec<&'s NodeSnapshot>,
+    /// Whether kubeadm has anything to do on them.
+    pub moves: bool,
+    /// Those whose kubelet moves, by name.
+    pub kubelets: Vec<&'s NodeSnapshot>,
+}
+
+impl<'s> ControlPlane<'s> {
+    fn of(snapshot: &'s ClusterSnapshot, target: KubeVersion) -> Self {
+        let nodes: Vec<_> = snapshot.with_role(NodeRole::ControlPlane).collect();
+        // kubeadm writes its configuration while it is at the first node: an oldest API server that is behind, or a
+        // configuration that is, means that it has not been everywhere. Where it has been, the step finds its goal reached.
+        let kubelets: Vec<_> = nodes.iter().copied().filter(|node| node.kubelet != target).collect();
+        // Nor do both of these prove that it ended: scheduler, kubelet configuration and addons come after them. The kubelets of
+        // the control plane do, since they follow all of kubeadm's work, and repeating that work at one version changes nothing.
+        let moves = snapshot.server != target || snapshot.kubeadm_config != Some(target) || !kubelets.is_empty();
+        Self { nodes, moves, kubelets }
+    }
+
+    /// Whether anything of it changes.
+    pub fn changes(&self) -> bool {
+        self.moves || !self.kubelets.is_empty()
+    }
+
+    /// Every control-plane node that changes.
+    pub fn changing(&self) -> impl Iterator<Item = &'s NodeSnapshot> + '_ {
+        let nodes = if self.moves { &self.nodes } else { &self.kubelets };
+        nodes.iter().copied()
+    }
+
+    /// Where the snapshot of etcd is taken: the first Ready control-plane node by name.
+    pub fn backup_on(&self) -> Option<&'s NodeSnapshot> {
+        if !self.moves {
+            return None;
+        }
+        let ready = self.nodes.iter().find(|node| node.ready);
+        ready.or_else(|| self.nodes.first()).copied()
+    }
+}
