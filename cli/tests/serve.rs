@@ -1,4 +1,5 @@
-//! `sandbox --serve` with a real kubectl: what an administrator does, from the first look to the end.
+//! The shipped program: `plan` without a cluster, and `sandbox --serve` with a real kubectl: what an administrator does, from the first
+//! look to the end.
 //!
 //! kubectl comes from tests/apiserver/build.sh (found, or built once). Skipped with a loud line where there is no Go, never where CI
 //! is set.
@@ -153,4 +154,40 @@ fn an_administrator_does_with_kubectl_what_the_guide_says() {
     // It may have begun after the update did: a row for each change from then on.
     let rows = seen.lines().filter(|line| line.starts_with("upgrade-to-1-27") && line.contains("InProgress"));
     assert!(rows.count() >= 3, "{seen}");
+}
+
+#[test]
+fn a_plan_needs_no_cluster_and_its_exit_status_says_what_it_came_to() {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let cluster = folder.join("cluster.yaml");
+    let node = |name: &str, role: &str| format!("- {{name: {name}, role: {role}, kubelet: 1.31.14}}\n");
+    let nodes = [node("cp-1", "control-plane"), node("w-1", "worker"), node("w-2", "worker")].concat();
+    std::fs::write(&cluster, format!("server: 1.31.14\nnodes:\n{nodes}")).unwrap();
+    let plan = |target: &str| {
+        let update = folder.join(format!("to-{target}.yaml"));
+        let kind = "apiVersion: cupcake.ricardomolendijk.com/v1\nkind: DirectUpdate\nmetadata: {name: up}\n";
+        std::fs::write(&update, format!("{kind}spec: {{targetVersion: {target}}}\n")).unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_kubectl-cupcake"))
+            .args(["plan", "-o", "json", "-f"])
+            .arg(update)
+            .arg("--snapshot")
+            .arg(&cluster)
+            .output()
+            .unwrap();
+        let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        (output.status.code().unwrap(), json)
+    };
+    let (status, changes) = plan("1.33.13");
+    assert_eq!(status, 2);
+    let hops = serde_json::json!([
+        {"version": "1.32.13", "controlPlane": ["cp-1"], "kubelets": ["cp-1"], "batches": []},
+        {"version": "1.33.13", "controlPlane": ["cp-1"], "kubelets": ["cp-1"], "batches": [["w-1", "w-2"]]},
+    ]);
+    assert_eq!((&changes["hops"], &changes["refusals"]), (&hops, &serde_json::json!([])));
+    assert_eq!(changes["warnings"][0]["code"], "RemovedApis");
+    let (status, refused) = plan("1.30.1");
+    assert_eq!((status, &refused["refusals"][0]["code"]), (3, &"Downgrade".into()));
+    assert!(refused["refusals"][0]["remedy"].is_string() && refused["hops"] == serde_json::json!([]));
+    assert_eq!(plan("1.31.14").0, 0);
+    assert_eq!(plan("newest").0, 1);
 }

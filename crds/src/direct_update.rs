@@ -25,6 +25,7 @@ use std::collections::BTreeMap;
     category = "cupcake",
     status = "DirectUpdateStatus",
     derive = "PartialEq",
+    validation = rules::FROZEN_ACKNOWLEDGE,
     validation = rules::FROZEN_AIR_GAPPED,
     validation = rules::FROZEN_BATCH_SIZE,
     validation = rules::FROZEN_CANARY,
@@ -77,6 +78,11 @@ pub struct DirectUpdateSpec {
     #[schemars(length(max = 32), regex(pattern = crate::schema::VERSION_PATTERN))]
     #[x_kube(validation = rules::VERSION)]
     pub target_version: String,
+
+    /// Checks that stand in the way and that somebody has looked at, each by its name and node.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["check", "node"]))]
+    pub acknowledge: Vec<AcknowledgedCheck>,
 
     /// An upgrade without any network, from a bundle.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -148,6 +154,18 @@ pub struct DirectUpdateSpec {
     /// Control-plane nodes always go first, one by one. Example: rolling
     #[serde(default)]
     pub strategy: Strategy,
+}
+
+/// A check that stands in the way of one node, and that somebody answers for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AcknowledgedCheck {
+    /// Name of the check, as the refusal gives it. Example: CgroupV1
+    #[schemars(length(min = 1, max = 64))]
+    pub check: String,
+    /// Name of the Node. Example: worker-3
+    #[schemars(length(min = 1, max = 253))]
+    pub node: String,
 }
 
 /// How nodes are emptied before their kubelet is replaced.

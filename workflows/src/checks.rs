@@ -170,7 +170,8 @@ pub(crate) fn versions(snapshot: &ClusterSnapshot, target: KubeVersion, findings
             format!("upgrade within {}.x", server.major()),
         )),
     }
-    if let Some(config) = snapshot.kubeadm_config.filter(|config| *config > target) {
+    // Where the API servers are newer themselves, that is said above.
+    if let Some(config) = snapshot.kubeadm_config.filter(|config| *config > target && *config > server) {
         findings.refuse(Finding::new(
             Code::Downgrade,
             "ConfigMap kube-system/kubeadm-config",

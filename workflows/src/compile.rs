@@ -7,7 +7,6 @@
 //! Order: kubeadm-upgrade guide of kubernetes.io ("Upgrading kubeadm clusters", 1.34), with the control-plane kubelets
 //! after the whole control plane, so that no kubelet ever talks to an older API server through a load balancer.
 
-use crate::checks;
 use crate::finding::{Code, Finding, Findings, Refusal, Report};
 use crate::hops::{self, ControlPlane};
 use crate::request::{Request, RunLimits, batch_nodes, concurrency_of, wave_run};
@@ -15,6 +14,7 @@ use crate::summary::{BatchPreview, HopSummary, Summary};
 use crate::templates::{self, Templates, Visit};
 use crate::timing::{NodeTime, addons_seconds, child_seconds, estimate_seconds};
 use crate::wave::{self, Workers};
+use crate::{changes, checks};
 use cupcake_crds::DirectUpdateSpec;
 use cupcake_crds::values::{ClusterSnapshot, KubeVersion, NodeRole, NodeSnapshot};
 use cupcake_engine::names::RunName;
@@ -104,6 +104,7 @@ pub fn compile(
     let workers = Workers::of(snapshot, &spec.node_selector, target, None);
     checks::selection(spec, snapshot, &workers, control_plane_changes, &mut findings);
     checks::readiness(&changing(&hops), &mut findings);
+    changes::changes(spec, snapshot, &hops, &mut findings);
     if let Err(finding) = batch_nodes(spec, workers.selected_count(), workers.moving_count()) {
         findings.refuse(finding);
     }

@@ -58,6 +58,16 @@ pub enum Code {
     ChecksLeftOut,
     /// What stays behind will stand in the way of the next hop.
     NextHopBlocked,
+    /// API versions that a minor on the way no longer serves.
+    RemovedApis,
+    /// Flags that the kubelet of a minor on the way no longer knows.
+    RemovedKubeletFlags,
+    /// A minor on the way brings another minor of etcd.
+    EtcdMinor,
+    /// The kubelet of a minor on the way does not start on control groups version 1.
+    CgroupV1,
+    /// The kubelet of a minor on the way needs a newer containerd.
+    ContainerdTooOld,
 }
 
 impl fmt::Display for Code {

@@ -145,7 +145,7 @@ fn fewest_moves(server: KubeVersion, hops: &[KubeVersion], kubelet: KubeVersion)
 }
 
 fn clusters() -> impl Strategy<Value = (ClusterSnapshot, KubeVersion)> {
-    let newest_patch = |minor: u32| crate::releases::newest(v(&format!("1.{minor}.0")).minor_version()).unwrap();
+    let newest_patch = |minor: u32| crate::facts::newest(v(&format!("1.{minor}.0")).minor_version()).unwrap();
     let shape = (24..=36_u32, 0..=6_u32, 1..=7_usize, prop::collection::vec((0..=4_u32, 0..=9_u32), 0..12));
     shape.prop_map(move |(server, hops, control_planes, workers)| {
         let target = newest_patch((server + hops).min(37));

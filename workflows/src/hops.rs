@@ -12,7 +12,7 @@
 
 use crate::finding::{Code, Finding};
 use crate::wave::Workers;
-use crate::{releases, skew};
+use crate::{facts, skew};
 use cupcake_crds::DirectUpdateSpec;
 use cupcake_crds::values::{ClusterSnapshot, KubeVersion, MinorVersion, NodeRole, NodeSnapshot, Stage};
 use std::borrow::Cow;
@@ -134,7 +134,7 @@ fn newest(snapshot: &ClusterSnapshot, minor: MinorVersion) -> Option<KubeVersion
     let of_minor = |version: &KubeVersion| version.minor_version() == minor && version.stage() == Stage::Release;
     let offered = snapshot.known_versions.iter().copied().filter(of_minor).max();
     let begun = snapshot.kubeadm_config.filter(of_minor);
-    offered.or_else(|| releases::newest(minor)).max(begun)
+    offered.or_else(|| facts::newest(minor)).max(begun)
 }
 
 fn unknown(server: KubeVersion, target: KubeVersion, minor: MinorVersion) -> Finding {

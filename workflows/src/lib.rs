@@ -14,15 +14,16 @@
 //!
 //! Nothing here is async, does I/O, reads a clock or depends on the order of a hash map.
 
+mod changes;
 mod checks;
 mod compile;
+mod facts;
 mod finding;
 #[cfg(test)]
 mod hop_properties;
 mod hops;
 #[cfg(test)]
 mod properties;
-pub mod releases;
 pub mod render;
 mod request;
 pub mod skew;

@@ -51,6 +51,7 @@ macro_rules! frozen {
     };
 }
 
+pub(crate) const FROZEN_ACKNOWLEDGE: CelRule = frozen!("spec.acknowledge");
 pub(crate) const FROZEN_AIR_GAPPED: CelRule = frozen!("spec.airGapped");
 pub(crate) const FROZEN_BATCH_SIZE: CelRule = frozen!("spec.batchSize");
 pub(crate) const FROZEN_CANARY: CelRule = frozen!("spec.canary");
@@ -142,6 +143,7 @@ fn frozen(checks: &mut Checks, new: &DirectUpdate, old: &DirectUpdate) {
     let (new_run, old_run) = (run(new.status.as_ref()), run(old.status.as_ref()));
     let (new, old) = (&new.spec, &old.spec);
     let mut same = |rule, same: bool, field, value: String| checks.rule(rule, same, field, value);
+    same(FROZEN_ACKNOWLEDGE, new.acknowledge == old.acknowledge, "spec.acknowledge", json(&new.acknowledge));
     same(FROZEN_AIR_GAPPED, new.air_gapped == old.air_gapped, "spec.airGapped", json(&new.air_gapped));
     same(FROZEN_BATCH_SIZE, new.batch_size == old.batch_size, "spec.batchSize", json(&new.batch_size));
     same(FROZEN_CANARY, new.canary == old.canary, "spec.canary", json(&new.canary));

@@ -1,0 +1,185 @@
+//! What the minors on the way change for a cluster: told before anything moves, by name where the nodes' inventories know.
+
+use crate::compile::Hop;
+use crate::facts::{self, Facts};
+use crate::finding::{Code, Finding, Findings, named};
+use cupcake_crds::DirectUpdateSpec;
+use cupcake_crds::values::{ClusterSnapshot, MinorVersion, NodeSnapshot};
+
+/// Warns of what each new minor removes, and refuses nodes on which its kubelet would not start.
+pub(crate) fn changes(spec: &DirectUpdateSpec, snapshot: &ClusterSnapshot, hops: &[Hop<'_>], findings: &mut Findings) {
+    let mut before = snapshot.server.minor_version();
+    for hop in hops {
+        let minor = hop.step.version.minor_version();
+        if let Some(facts) = facts::of(minor).filter(|_| minor > before) {
+            api(minor, facts, findings);
+            nodes(spec, snapshot, minor, facts, findings);
+        }
+        before = before.max(minor);
+    }
+}
+
+fn api(minor: MinorVersion, facts: &Facts, findings: &mut Findings) {
+    if !facts.removed_apis.is_empty() {
+        findings.warn(Finding::new(
+            Code::RemovedApis,
+            format!("Kubernetes {minor}"),
+            facts.removed_apis.join(", "),
+            "no longer served; stored objects stay, but clients and manifests that use them fail",
+            "see who asks for them: kubectl get --raw /metrics | grep apiserver_requested_deprecated_apis",
+        ));
+    }
+    if let Some(etcd) = &facts.etcd {
+        findings.warn(Finding::new(
+            Code::EtcdMinor,
+            format!("Kubernetes {minor}"),
+            format!("etcd {etcd}"),
+            "kubeadm brings another minor of etcd, and there is no way back but the snapshot",
+            "see that every member is a voter and in step first: etcdctl endpoint status --cluster",
+        ));
+    }
+}
+
+fn nodes(
+    spec: &DirectUpdateSpec,
+    snapshot: &ClusterSnapshot,
+    minor: MinorVersion,
+    facts: &Facts,
+    findings: &mut Findings,
+) {
+    if !facts.removed_kubelet_flags.is_empty() {
+        findings.warn(Finding::new(
+            Code::RemovedKubeletFlags,
+            format!("Kubernetes {minor}"),
+            facts.removed_kubelet_flags.join(", "),
+            "the kubelet no longer starts with them; kubeadm takes out those that it has written itself",
+            "look for them in /var/lib/kubelet/kubeadm-flags.env and /etc/default/kubelet",
+        ));
+    }
+    if facts.refuses_cgroup_v1 {
+        let on_v1 = |node: &&NodeSnapshot| node.inventory.as_ref().is_some_and(|found| found.cgroup_version == Some(1));
+        let unknown = |node: &&NodeSnapshot| node.inventory.as_ref().is_none_or(|found| found.cgroup_version.is_none());
+        let message =
+            "the kubelet does not start on control groups version 1 unless its configuration says failCgroupV1: false";
+        let remedy = |name: &str| {
+            format!(
+                "boot it with systemd.unified_cgroup_hierarchy=1, or, with failCgroupV1: false set, name it in spec.acknowledge: {{check: CgroupV1, node: {name}}}"
+            )
+        };
+        refuse(spec, snapshot, Code::CgroupV1, minor, on_v1, message, remedy, findings);
+        if snapshot.nodes.values().any(|node| unknown(&node)) {
+            let nodes = named(snapshot.nodes.values().filter(unknown).map(|node| &node.node.name));
+            let remedy = "see: stat -fc %T /sys/fs/cgroup, which says cgroup2fs for version 2";
+            let message = format!("{message}; which one these have is not known");
+            findings.warn(Finding::new(Code::CgroupV1, format!("Kubernetes {minor}"), nodes, message, remedy));
+        }
+    }
+    if let Some(oldest) = &facts.oldest_containerd {
+        let too_old = |node: &&NodeSnapshot| {
+            let found = node.inventory.as_ref().and_then(|found| found.containerd.as_deref()).and_then(minor_of);
+            found.zip(minor_of(oldest)).is_some_and(|(found, oldest)| found < oldest)
+        };
+        let message = format!("the kubelet needs containerd {oldest} or newer");
+        let remedy = |name: &str| {
+            format!(
+                "upgrade containerd there first, or name it in spec.acknowledge: {{check: ContainerdTooOld, node: {name}}}"
+            )
+        };
+        refuse(spec, snapshot, Code::ContainerdTooOld, minor, too_old, &message, remedy, findings);
+    }
+}
+
+/// Refuses the nodes that are so, but for those that a person has acknowledged by name, which are told all the same.
+#[expect(clippy::too_many_arguments, reason = "one call a check, each argument of its own kind")]
+fn refuse(
+    spec: &DirectUpdateSpec,
+    snapshot: &ClusterSnapshot,
+    check: Code,
+    minor: MinorVersion,
+    is_so: impl Fn(&&NodeSnapshot) -> bool,
+    message: &str,
+    remedy: impl Fn(&str) -> String,
+    findings: &mut Findings,
+) {
+    let acknowledged = |node: &&NodeSnapshot| {
+        let name = node.node.name.as_str();
+        spec.acknowledge.iter().any(|entry| entry.check == check.to_string() && entry.node == name)
+    };
+    let (known, open): (Vec<_>, Vec<_>) = snapshot.nodes.values().filter(is_so).partition(acknowledged);
+    let finding = |nodes: &[&NodeSnapshot], remedy: String| {
+        let names = named(nodes.iter().map(|node| &node.node.name));
+        Finding::new(check, format!("Kubernetes {minor}"), names, message, remedy)
+    };
+    if let Some(first) = open.first() {
+        findings.refuse(finding(&open, remedy(&first.node.name)));
+    }
+    if !known.is_empty() {
+        findings.warn(finding(&known, "acknowledged in spec.acknowledge".to_owned()));
+    }
+}
+
+/// `1.6` of `v1.6.20~ds1`, as numbers.
+fn minor_of(version: &str) -> Option<(u32, u32)> {
+    let mut numbers = version.trim_start_matches('v').split('.');
+    let major = numbers.next()?.parse().ok()?;
+    let minor: String = numbers.next()?.chars().take_while(char::is_ascii_digit).collect();
+    Some((major, minor.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{cluster, compiled, spec};
+    use crate::{Compilation, Refusal};
+    use cupcake_crds::node_task::NodeInventory;
+    use serde_json::{Value, json};
+
+    fn planned(from: &str, fields: &Value, change: impl Fn(&mut NodeInventory)) -> Result<Vec<Finding>, Refusal> {
+        let mut snapshot = cluster(1, 2, from);
+        for node in snapshot.nodes.values_mut() {
+            let mut inventory = NodeInventory { cgroup_version: Some(2), ..NodeInventory::default() };
+            if node.node.name == "w-02" {
+                change(&mut inventory);
+            }
+            node.inventory = Some(inventory);
+        }
+        compiled(&spec(fields), &snapshot).map(|compilation| match compilation {
+            Compilation::Plan(plan) => plan.report.warnings,
+            Compilation::NothingToDo(nothing) => nothing.report.warnings,
+        })
+    }
+
+    #[test]
+    fn what_each_minor_on_the_way_takes_away_is_told_once_and_in_order() {
+        let warnings = planned("1.31.14", &json!({"targetVersion": "1.36.3"}), |_| ()).unwrap();
+        let told: Vec<String> = warnings.iter().map(|warning| format!("{} {}", warning.code, warning.field)).collect();
+        assert_eq!(
+            told,
+            ["RemovedApis Kubernetes 1.32", "EtcdMinor Kubernetes 1.34", "RemovedKubeletFlags Kubernetes 1.35"]
+        );
+        assert_eq!(planned("1.32.1", &json!({"targetVersion": "1.32.13"}), |_| ()).unwrap(), []);
+    }
+
+    #[test]
+    fn a_node_whose_kubelet_would_not_start_is_refused_until_it_is_acknowledged_by_name() {
+        let v1 = |inventory: &mut NodeInventory| inventory.cgroup_version = Some(1);
+        let to = |acknowledge: Value| json!({"targetVersion": "1.35.4", "acknowledge": acknowledge});
+        let refusal = planned("1.34.4", &to(json!([])), v1).unwrap_err();
+        assert_eq!((refusal.code(), refusal.findings[0].value.as_str()), (Code::CgroupV1, "w-02"));
+        assert!(refusal.to_string().contains("spec.acknowledge: {check: CgroupV1, node: w-02}"), "{refusal}");
+        planned("1.34.4", &to(json!([{"check": "CgroupV1", "node": "w-01"}])), v1).unwrap_err();
+        let warnings = planned("1.34.4", &to(json!([{"check": "CgroupV1", "node": "w-02"}])), v1).unwrap();
+        assert!(warnings.iter().any(|warning| warning.code == Code::CgroupV1 && warning.value == "w-02"));
+        let unknown = planned("1.34.4", &to(json!([])), |inventory| inventory.cgroup_version = None).unwrap();
+        assert!(unknown.iter().any(|warning| warning.to_string().contains("is not known")), "{unknown:?}");
+    }
+
+    #[test]
+    fn a_container_runtime_that_the_kubelet_cannot_speak_to_is_refused() {
+        let old = |inventory: &mut NodeInventory| inventory.containerd = Some("1.5.9-0ubuntu1~20.04.6".to_owned());
+        let refusal = planned("1.25.16", &json!({"targetVersion": "1.26.15"}), old).unwrap_err();
+        assert_eq!((refusal.code(), refusal.findings[0].value.as_str()), (Code::ContainerdTooOld, "w-02"));
+        let new = |inventory: &mut NodeInventory| inventory.containerd = Some("v1.6.20~ds1".to_owned());
+        planned("1.25.16", &json!({"targetVersion": "1.26.15"}), new).unwrap();
+    }
+}
