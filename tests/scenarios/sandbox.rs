@@ -1,12 +1,14 @@
 //! Whole upgrades of simulated clusters, by the real operator, agents and runners.
 
-use cupcake_crds::KubeVersion;
+use chrono::TimeDelta;
 use cupcake_crds::values::Concurrency;
+use cupcake_crds::{KubeVersion, NodeTask};
 use cupcake_engine::clock::Timestamp;
 use cupcake_sandbox::machine::fault::{Component, Fault, Wrong};
 use cupcake_sandbox::machine::ledger::EffectKind;
 use cupcake_sandbox::simulate::{self, Schedule, Settings};
 use cupcake_sandbox::world::{self, Upgrade, World, WorldConfig};
+use kube::api::{Api, Patch, PatchParams};
 
 fn start() -> Timestamp {
     Timestamp::from_timestamp(1_790_000_000, 0).unwrap()
@@ -138,4 +140,31 @@ fn an_update_over_minors_survives_what_goes_wrong_in_any_hop() {
         succeeded += u32::from(verdict.outcome.succeeded());
     }
     assert!(happened > 16 && succeeded > 8, "{happened} faults, {succeeded} of 16 succeeded");
+}
+
+#[test]
+fn a_machine_that_was_mended_after_a_refusal_is_looked_at_again_and_the_update_starts_by_itself() {
+    let config = WorldConfig { control_planes: 1, workers: 1, ..WorldConfig::new(KubeVersion::new(1, 34, 4), start()) };
+    let to = KubeVersion::new(1, 35, 4);
+    world::runtime(config.speed).unwrap().block_on(async {
+        let world = World::new(config).unwrap();
+        world.start();
+        let clock = world.clock();
+        clock.sleep_until(world.now() + TimeDelta::seconds(60)).await;
+        // What its agent told before somebody booted it with control groups version 2.
+        let tasks: Api<NodeTask> = Api::all(world.server().client("user"));
+        let before = serde_json::json!({"status": {"inventory": {"cgroupVersion": 1, "takenAt": start()}}});
+        tasks.patch_status("w-1", &PatchParams::default(), &Patch::Merge(before)).await.unwrap();
+        let upgrade = Upgrade { name: "to-1-35".into(), to, concurrency: Concurrency::Nodes(1) };
+        let refused = world.upgrade(&upgrade).await.unwrap();
+        assert_eq!(refused.phase, "Pending");
+        assert!(refused.message.contains("{check: CgroupV1, node: w-1}"), "{}", refused.message);
+        let deadline = world.now() + TimeDelta::hours(2);
+        let phase = || world.server().get(cupcake_crds::GROUP, "directupdates", "", "to-1-35").unwrap();
+        while phase().value()["status"]["phase"] != "Succeeded" && world.now() < deadline {
+            clock.sleep_until(world.now() + TimeDelta::seconds(10)).await;
+        }
+        assert_eq!(phase().value()["status"]["phase"], "Succeeded", "{}", phase().value()["status"]);
+        assert_eq!(kubelets_of(&world, "w-1"), ["1.35.4"]);
+    });
 }

@@ -107,8 +107,8 @@ fn refuse(
     };
     let (known, open): (Vec<_>, Vec<_>) = snapshot.nodes.values().filter(is_so).partition(acknowledged);
     let finding = |nodes: &[&NodeSnapshot], remedy: String| {
-        let names = named(nodes.iter().map(|node| &node.node.name));
-        Finding::new(check, format!("Kubernetes {minor}"), names, message, remedy)
+        let names: Vec<String> = nodes.iter().map(|node| node.node.name.clone()).collect();
+        Finding::new(check, format!("Kubernetes {minor}"), named(&names), message, remedy).by_inventories_of(names)
     };
     if let Some(first) = open.first() {
         findings.refuse(finding(&open, remedy(&first.node.name)));

@@ -90,6 +90,9 @@ pub struct Finding {
     pub message: String,
     /// What to do.
     pub remedy: String,
+    /// The nodes that it is about, where it rests on what their machines were last seen to be.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub nodes: Vec<String>,
 }
 
 impl Finding {
@@ -101,7 +104,13 @@ impl Finding {
         message: impl Into<String>,
         remedy: impl Into<String>,
     ) -> Self {
-        Self { code, field: field.into(), value: value.to_string(), message: message.into(), remedy: remedy.into() }
+        let (field, value) = (field.into(), value.to_string());
+        Self { code, field, value, message: message.into(), remedy: remedy.into(), nodes: Vec::new() }
+    }
+
+    /// About those nodes, as their inventories say.
+    pub fn by_inventories_of(self, nodes: Vec<String>) -> Self {
+        Self { nodes, ..self }
     }
 }
 

@@ -6,8 +6,8 @@
 //! ```
 //! A crash between any two of these is picked up by the next reconcile: what the status names is created if it is missing.
 //!
-//! RBAC: get, list, patch, update (status) on directupdates; list, get, create on upgraderuns; get, create on upgradeplans; and what
-//! `adapters::snapshot` reads.
+//! RBAC: get, list, patch, update (status) on directupdates; list, get, create on upgraderuns; get, create on upgradeplans; patch on
+//! nodetasks; and what `adapters::snapshot` reads.
 
 use super::{deletion, mirror, run};
 use crate::adapters::cluster_ops::run_phase;
@@ -22,19 +22,23 @@ use cupcake_crds::conditions::{self, Condition};
 use cupcake_crds::direct_update::UpgradePath;
 use cupcake_crds::limits;
 use cupcake_crds::upgrade_run::ObjectRef;
-use cupcake_crds::values::Phase;
-use cupcake_crds::{DirectUpdate, DirectUpdateStatus, UpgradePlan, UpgradeRun};
+use cupcake_crds::values::{ClusterSnapshot, Phase};
+use cupcake_crds::{DirectUpdate, DirectUpdateStatus, NodeTask, UpgradePlan, UpgradeRun};
 use cupcake_engine::clock::Timestamp;
 use cupcake_engine::cursor::RunPhase;
 use cupcake_engine::names::{Reason, RunName};
 use cupcake_engine::store::StoreError;
-use cupcake_workflows::{Compilation, Compiled, Request, compile, plan_name};
+use cupcake_workflows::{Compilation, Compiled, Refusal, Request, compile, plan_name};
 use kube::ResourceExt;
-use kube::api::{Api, ListParams, PostParams};
+use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
 use kube::core::DeserializeGuard;
+use serde_json::json;
+use std::collections::BTreeSet;
 
 /// How often an update that is refused or waits is looked at again, in seconds: clusters change without telling.
 const AGAIN_SECONDS: i64 = 30;
+/// How old an inventory is at least before a machine that stands in the way is asked to look again, in seconds.
+const INVENTORY_SECONDS_MIN: i64 = 300;
 /// The longest message in a status, in characters.
 const MESSAGE_CHARS_MAX: usize = 900;
 
@@ -140,6 +144,7 @@ async fn reconciled(operator: &Operator, view: &View) -> Result<Next, kube::Erro
         Err(refusal) => {
             let message = refusal.message(MESSAGE_CHARS_MAX);
             write(operator, &view.update, Stand::stalled(&format!("{:?}", refusal.code()), message)).await?;
+            renew_inventories(operator, &snapshot, &refusal).await;
             Ok(again(operator))
         }
         Ok(Compilation::NothingToDo(nothing)) => {
@@ -208,6 +213,21 @@ async fn owner_of_cluster(operator: &Operator, update: &DirectUpdate) -> Result<
         .collect();
     before.sort_by_key(age);
     Ok(before.first().map(ResourceExt::name_any))
+}
+
+/// Asks the machines that stand in the way by what they were last seen to be to look again: they may have been mended since.
+async fn renew_inventories(operator: &Operator, snapshot: &ClusterSnapshot, refusal: &Refusal) {
+    let now = operator.clock.now();
+    let old = now - TimeDelta::seconds(INVENTORY_SECONDS_MIN);
+    let in_question: BTreeSet<&String> = refusal.findings.iter().flat_map(|finding| &finding.nodes).collect();
+    let taken_at = |name: &str| snapshot.nodes.get(name)?.inventory.as_ref()?.taken_at;
+    let tasks: Api<NodeTask> = Api::all(operator.client.clone());
+    for node in in_question.into_iter().filter(|node| taken_at(node).is_none_or(|at| at < old)) {
+        let patch = json!({"spec": {"inventoryRequest": format!("again-{}", now.timestamp())}});
+        if let Err(error) = tasks.patch(node, &PatchParams::default(), &Patch::Merge(&patch)).await {
+            tracing::warn!(node, error = error_chain(&error), "no new inventory was asked for");
+        }
+    }
 }
 
 /// Stores the plan, lets the status name plan and run, creates the run.
