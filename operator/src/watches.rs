@@ -192,7 +192,6 @@ struct Streams {
     nodes: Events<Node>,
 }
 
-#[expect(clippy::large_enum_variant, reason = "moved once, from a stream into a cache")]
 enum Event {
     Update(watcher::Result<watcher::Event<DeserializeGuard<DirectUpdate>>>),
     Run(watcher::Result<watcher::Event<DeserializeGuard<UpgradeRun>>>),

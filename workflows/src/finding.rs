@@ -91,8 +91,8 @@ pub struct Finding {
     /// What to do.
     pub remedy: String,
     /// The nodes that it is about, where it rests on what their machines were last seen to be.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub nodes: Vec<String>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    pub nodes: Box<[String]>,
 }
 
 impl Finding {
@@ -105,12 +105,12 @@ impl Finding {
         remedy: impl Into<String>,
     ) -> Self {
         let (field, value) = (field.into(), value.to_string());
-        Self { code, field, value, message: message.into(), remedy: remedy.into(), nodes: Vec::new() }
+        Self { code, field, value, message: message.into(), remedy: remedy.into(), nodes: Box::default() }
     }
 
     /// About those nodes, as their inventories say.
     pub fn by_inventories_of(self, nodes: Vec<String>) -> Self {
-        Self { nodes, ..self }
+        Self { nodes: nodes.into_boxed_slice(), ..self }
     }
 }
 

@@ -44,14 +44,14 @@ impl Step<'_> {
 
     /// The cluster after it.
     fn after(&self, spec: &DirectUpdateSpec) -> ClusterSnapshot {
-        let moved: BTreeSet<String> = self.workers(spec).moving.iter().map(|node| node.node.name.clone()).collect();
+        let wave: BTreeSet<String> = self.workers(spec).moving.iter().map(|node| node.node.name.clone()).collect();
         let mut after = self.before.clone().into_owned();
         after.server = self.version;
         after.kubeadm_config = Some(self.version);
         for node in after.nodes.values_mut() {
             let moves = match node.role {
                 NodeRole::ControlPlane => node.kubelet < self.version,
-                NodeRole::Worker => moved.contains(&node.node.name),
+                NodeRole::Worker => wave.contains(&node.node.name),
             };
             if moves {
                 node.kubelet = self.version;
