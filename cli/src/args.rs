@@ -46,6 +46,11 @@ pub(crate) enum Command {
         after_help = "Examples:\n  kubectl cupcake plan -f update.yaml\n  kubectl cupcake plan -f update.yaml -o json\n  kubectl cupcake plan -f update.yaml --snapshot cluster.yaml"
     )]
     Plan(PlanArgs),
+    /// Check whether the cluster is fit for an update: exits 0 if nothing stands in the way, 3 if something does
+    #[command(
+        after_help = "Examples:\n  kubectl cupcake preflight --to 1.34.4\n  kubectl cupcake preflight -f update.yaml -o json"
+    )]
+    Preflight(PreflightArgs),
     /// Write down the cluster as planning sees it: a file for plan --snapshot
     #[command(
         after_help = "Examples:\n  kubectl cupcake snapshot > cluster.yaml\n  kubectl cupcake plan -f update.yaml --snapshot cluster.yaml"
@@ -83,6 +88,22 @@ pub(crate) struct PlanArgs {
     #[command(flatten)]
     pub(crate) cluster: ClusterArgs,
     /// Print the plan as JSON.
+    #[arg(short, long, value_name = "FORMAT")]
+    pub(crate) output: Option<Format>,
+}
+
+#[derive(Debug, Clone, ClapArgs)]
+pub(crate) struct PreflightArgs {
+    /// A file with the DirectUpdate, in YAML or JSON; - for standard input.
+    #[arg(short = 'f', long = "filename", value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// The version to arrive at, in place of a file.
+    #[arg(long, value_name = "VERSION", conflicts_with = "file")]
+    pub(crate) to: Option<String>,
+    /// Check the cluster that this file describes instead of the one of the kubeconfig.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) snapshot: Option<PathBuf>,
+    /// Print the checklist as JSON.
     #[arg(short, long, value_name = "FORMAT")]
     pub(crate) output: Option<Format>,
 }

@@ -15,6 +15,7 @@ mod exit;
 mod forest;
 mod out;
 mod plan;
+mod preflight;
 mod printer;
 mod status;
 mod terminal;
@@ -42,6 +43,7 @@ pub fn run(args: Args) -> ExitCode {
     let Args { connection, command } = args;
     let result = match command {
         Command::Plan(args) => plan::run(&connection, &args),
+        Command::Preflight(args) => preflight::run(&connection, &args),
         Command::Snapshot(args) => cluster_file::write(&connection, &args),
         Command::Status(args) => on_runtime(status::run(&connection, &args)),
         Command::Watch(args) => on_runtime(watch::run(&connection, &args)),

@@ -15,6 +15,8 @@ use serde_json::{Value, json};
 use std::io::Read as _;
 use std::path::Path;
 
+/// In place of the UID of an update that does not exist yet.
+pub(crate) const UID_TO_COME: &str = "00000000-0000-0000-0000-000000000000";
 /// The largest file that is read, in bytes.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
@@ -54,7 +56,7 @@ fn hops(summary: &Summary) -> Value {
 fn tell(update: &DirectUpdate, snapshot: &ClusterSnapshot, args: &PlanArgs) -> Exit {
     let name = update.name_any();
     // What is planned before it exists has no UID yet; names of runs need one.
-    let uid = update.uid().unwrap_or_else(|| "00000000-0000-0000-0000-000000000000".to_owned());
+    let uid = update.uid().unwrap_or_else(|| UID_TO_COME.to_owned());
     let request = Request { name: &name, uid: &uid, spec: &update.spec };
     let compiled = request.root_run().map_err(Refusal::one).and_then(|run| compile(&request, &run, snapshot));
     let as_json = args.output == Some(Format::Json);
@@ -110,7 +112,7 @@ fn warn(warnings: &[Finding]) {
 }
 
 /// The DirectUpdate of a file: the first document of that kind.
-fn read_update(file: &Path) -> Result<DirectUpdate, Failure> {
+pub(crate) fn read_update(file: &Path) -> Result<DirectUpdate, Failure> {
     let next = format!("edit {}, with kubectl explain directupdate.spec beside it", file.display());
     let text = read(file, FILE_BYTES_MAX)?;
     let tried = format!("read {}", file.display());
@@ -121,12 +123,18 @@ fn read_update(file: &Path) -> Result<DirectUpdate, Failure> {
         .ok_or_else(|| Failure::new(format!("{tried}: it holds no DirectUpdate that is YAML or JSON"), next.clone()))?;
     let update: DirectUpdate =
         serde_json::from_value(document.clone()).map_err(|error| Failure::from_error(&tried, &error, next.clone()))?;
-    update.validate().map_err(|violations| Failure::from_error(&tried, &violations, next.clone()))?;
+    let update = validated(update, &tried, &next)?;
     let known = serde_json::to_value(&update.spec).unwrap_or_default();
     match unknown_field(&document["spec"], &known, "spec") {
         Some(field) => Err(Failure::new(format!("{tried}: unknown field {field}"), next)),
         None => Ok(update),
     }
+}
+
+/// The update, if the rules of its definition let it in.
+pub(crate) fn validated(update: DirectUpdate, tried: &str, next: &str) -> Result<DirectUpdate, Failure> {
+    update.validate().map_err(|violations| Failure::from_error(tried, &violations, next))?;
+    Ok(update)
 }
 
 /// The documents of a YAML stream.

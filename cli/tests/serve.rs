@@ -190,4 +190,17 @@ fn a_plan_needs_no_cluster_and_its_exit_status_says_what_it_came_to() {
     assert!(refused["refusals"][0]["remedy"].is_string() && refused["hops"] == serde_json::json!([]));
     assert_eq!(plan("1.31.14").0, 0);
     assert_eq!(plan("newest").0, 1);
+    let preflight = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kubectl-cupcake"));
+        let output = command.arg("preflight").args(arguments).arg("--snapshot").arg(&cluster).output().unwrap();
+        (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (status, list) = preflight(&["--to", "1.33.13"]);
+    assert_eq!(status, 0);
+    assert!(list.contains("! Apis ") && list.contains("✔ Skew ") && list.contains("fit for 1.33.13"), "{list}");
+    let (status, list) = preflight(&["--to", "1.30.1"]);
+    assert_eq!(status, 3);
+    assert!(list.contains("✘ Versions ") && list.contains("    Downgrade: spec.targetVersion"), "{list}");
+    assert_eq!(preflight(&["--to", "newest"]).0, 1);
+    assert_eq!(preflight(&[]).0, 1);
 }

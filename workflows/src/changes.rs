@@ -47,6 +47,8 @@ fn nodes(
     facts: &Facts,
     findings: &mut Findings,
 ) {
+    let field = format!("Kubernetes {minor}");
+    let all: Vec<&NodeSnapshot> = snapshot.nodes.values().collect();
     if !facts.removed_kubelet_flags.is_empty() {
         findings.warn(Finding::new(
             Code::RemovedKubeletFlags,
@@ -66,7 +68,7 @@ fn nodes(
                 "boot it with systemd.unified_cgroup_hierarchy=1, or, with failCgroupV1: false set, name it in spec.acknowledge: {{check: CgroupV1, node: {name}}}"
             )
         };
-        refuse(spec, snapshot, Code::CgroupV1, minor, on_v1, message, remedy, findings);
+        refuse(spec, &all, Code::CgroupV1, &field, on_v1, message, remedy, findings);
         if snapshot.nodes.values().any(|node| unknown(&node)) {
             let nodes = named(snapshot.nodes.values().filter(unknown).map(|node| &node.node.name));
             let remedy = "see: stat -fc %T /sys/fs/cgroup, which says cgroup2fs for version 2";
@@ -85,17 +87,17 @@ fn nodes(
                 "upgrade containerd there first, or name it in spec.acknowledge: {{check: ContainerdTooOld, node: {name}}}"
             )
         };
-        refuse(spec, snapshot, Code::ContainerdTooOld, minor, too_old, &message, remedy, findings);
+        refuse(spec, &all, Code::ContainerdTooOld, &field, too_old, &message, remedy, findings);
     }
 }
 
 /// Refuses the nodes that are so, but for those that a person has acknowledged by name, which are told all the same.
 #[expect(clippy::too_many_arguments, reason = "one call a check, each argument of its own kind")]
-fn refuse(
+pub(crate) fn refuse(
     spec: &DirectUpdateSpec,
-    snapshot: &ClusterSnapshot,
+    nodes: &[&NodeSnapshot],
     check: Code,
-    minor: MinorVersion,
+    field: &str,
     is_so: impl Fn(&&NodeSnapshot) -> bool,
     message: &str,
     remedy: impl Fn(&str) -> String,
@@ -105,10 +107,11 @@ fn refuse(
         let name = node.node.name.as_str();
         spec.acknowledge.iter().any(|entry| entry.check == check.to_string() && entry.node == name)
     };
-    let (known, open): (Vec<_>, Vec<_>) = snapshot.nodes.values().filter(is_so).partition(acknowledged);
+    let (known, open): (Vec<&NodeSnapshot>, Vec<&NodeSnapshot>) =
+        nodes.iter().copied().filter(is_so).partition(acknowledged);
     let finding = |nodes: &[&NodeSnapshot], remedy: String| {
         let names: Vec<String> = nodes.iter().map(|node| node.node.name.clone()).collect();
-        Finding::new(check, format!("Kubernetes {minor}"), named(&names), message, remedy).by_inventories_of(names)
+        Finding::new(check, field, named(&names), message, remedy).by_inventories_of(names)
     };
     if let Some(first) = open.first() {
         findings.refuse(finding(&open, remedy(&first.node.name)));

@@ -14,7 +14,7 @@ use crate::summary::{BatchPreview, HopSummary, Summary};
 use crate::templates::{self, Templates, Visit};
 use crate::timing::{NodeTime, addons_seconds, child_seconds, estimate_seconds};
 use crate::wave::{self, Workers};
-use crate::{changes, checks};
+use crate::{changes, checks, machines};
 use cupcake_crds::DirectUpdateSpec;
 use cupcake_crds::values::{ClusterSnapshot, KubeVersion, NodeRole, NodeSnapshot};
 use cupcake_engine::names::RunName;
@@ -103,7 +103,9 @@ pub fn compile(
     let control_plane_changes = hops.iter().any(|hop| hop.control_plane.changes());
     let workers = Workers::of(snapshot, &spec.node_selector, target, None);
     checks::selection(spec, snapshot, &workers, control_plane_changes, &mut findings);
-    checks::readiness(&changing(&hops), &mut findings);
+    let changing = changing(&hops);
+    checks::readiness(&changing, &mut findings);
+    machines::machines(spec, snapshot, &changing, &mut findings);
     changes::changes(spec, snapshot, &hops, &mut findings);
     if let Err(finding) = batch_nodes(spec, workers.selected_count(), workers.moving_count()) {
         findings.refuse(finding);

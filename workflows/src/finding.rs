@@ -68,6 +68,14 @@ pub enum Code {
     CgroupV1,
     /// The kubelet of a minor on the way needs a newer containerd.
     ContainerdTooOld,
+    /// Too little room on a machine's disk.
+    DiskSpace,
+    /// Certificates of the control plane have expired.
+    CertificatesExpired,
+    /// Certificates of the control plane expire soon.
+    CertificatesExpire,
+    /// A machine without the package manager that this release knows.
+    PackageManager,
 }
 
 impl fmt::Display for Code {

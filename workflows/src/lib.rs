@@ -22,6 +22,8 @@ mod finding;
 #[cfg(test)]
 mod hop_properties;
 mod hops;
+mod machines;
+pub mod preflight;
 #[cfg(test)]
 mod properties;
 pub mod render;

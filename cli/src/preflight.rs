@@ -1,0 +1,62 @@
+//! `kubectl cupcake preflight`: the checklist of an update alone. Read-only, and as often as one likes.
+
+use crate::args::{Connection, Format, PreflightArgs};
+use crate::exit::{Exit, Failure};
+use crate::{cluster_file, out, plan};
+use cupcake_crds::DirectUpdate;
+use cupcake_workflows::preflight::{Check, Verdict, checklist};
+use cupcake_workflows::{Refusal, Request, compile};
+use kube::ResourceExt as _;
+use serde_json::json;
+
+/// Checks the cluster of the kubeconfig, or that of a file, for an update.
+pub(crate) fn run(connection: &Connection, args: &PreflightArgs) -> Result<Exit, Failure> {
+    let update = match (&args.file, &args.to) {
+        (Some(file), _) => plan::read_update(file)?,
+        (None, Some(to)) => update_to(to)?,
+        (None, None) => {
+            let next = "kubectl cupcake preflight --to 1.34.4, or -f update.yaml";
+            return Err(Failure::new("preflight: neither an update nor a version is named", next));
+        }
+    };
+    let snapshot = match &args.snapshot {
+        Some(file) => cluster_file::read(file)?,
+        None => plan::live(connection)?,
+    };
+    let name = update.name_any();
+    let request = Request { name: &name, uid: plan::UID_TO_COME, spec: &update.spec };
+    let compiled = request.root_run().map_err(Refusal::one).and_then(|run| compile(&request, &run, &snapshot));
+    let checks = checklist(&compiled);
+    let failed = checks.iter().filter(|check| check.verdict == Verdict::Failed).count();
+    if args.output == Some(Format::Json) {
+        let verdict = checks.iter().map(|check| check.verdict).max();
+        out::json(&json!({"targetVersion": update.spec.target_version, "verdict": verdict, "checks": checks}));
+    } else {
+        checks.iter().flat_map(lines).for_each(out::line);
+        out::line(match failed {
+            0 => format!("fit for {}: nothing stands in the way", update.spec.target_version),
+            1 => "1 check stands in the way".to_owned(),
+            failed => format!("{failed} checks stand in the way"),
+        });
+    }
+    Ok(if failed == 0 { Exit::Done } else { Exit::Refused })
+}
+
+fn lines(check: &Check) -> Vec<String> {
+    let mark = match check.verdict {
+        Verdict::Passed => "✔",
+        Verdict::Warned => "!",
+        Verdict::Failed => "✘",
+    };
+    let first = format!("{mark} {:<13} {}", check.name, check.about);
+    let finding = |finding: &cupcake_workflows::Finding| format!("    {}: {finding}", finding.code);
+    std::iter::once(first).chain(check.findings.iter().map(finding)).collect()
+}
+
+fn update_to(version: &str) -> Result<DirectUpdate, Failure> {
+    let object = json!({"metadata": {"name": "preflight"}, "spec": {"targetVersion": version},
+        "apiVersion": "cupcake.ricardomolendijk.com/v1", "kind": "DirectUpdate"});
+    let update: DirectUpdate = serde_json::from_value(object)
+        .map_err(|error| Failure::from_error("preflight", &error, "kubectl cupcake preflight --to 1.34.4"))?;
+    plan::validated(update, "preflight --to", "kubectl cupcake preflight --to 1.34.4")
+}

@@ -1,0 +1,129 @@
+//! The checklist: everything that is looked at before an update starts, with a verdict each.
+//!
+//! It is made of what the compiler finds, so that `kubectl cupcake preflight`, `plan` and the operator never differ.
+
+use crate::compile::{Compilation, Compiled};
+use crate::finding::{Code, Finding, Refusal};
+use serde::Serialize;
+
+/// Whether a check stands in the way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub enum Verdict {
+    /// Nothing was found.
+    Passed,
+    /// Something should be known; the update can start.
+    Warned,
+    /// It stands in the way.
+    Failed,
+}
+
+/// One check, and what it found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Check {
+    /// Its name.
+    pub name: &'static str,
+    /// What it looks at.
+    pub about: &'static str,
+    /// The verdict.
+    pub verdict: Verdict,
+    /// What was found, with reasons and remedies; the code of a finding is its name in `spec.acknowledge`.
+    pub findings: Vec<Finding>,
+}
+
+/// The checks in the order in which they are told.
+const CHECKS: [(&str, &str); 11] = [
+    ("Spec", "the fields of the update"),
+    ("Versions", "target, API servers, kubeadm's configuration, and the way between"),
+    ("Skew", "every kubelet against every hop"),
+    ("ControlPlane", "made by kubeadm, with etcd beside it"),
+    ("Nodes", "Ready, readable, not cordoned by others"),
+    ("Agents", "an agent answered on each node"),
+    ("Etcd", "the minor of etcd that kubeadm brings"),
+    ("Machines", "disk, certificates, package manager"),
+    ("Kubelet", "removed flags, control groups"),
+    ("Runtime", "the oldest containerd that the kubelet works with"),
+    ("Apis", "API versions that are no longer served"),
+];
+
+/// The checklist of what the compiler came to.
+pub fn checklist(compiled: &Result<Compilation<Compiled>, Refusal>) -> Vec<Check> {
+    let (refused, warnings): (&[Finding], &[Finding]) = match compiled {
+        Ok(Compilation::Plan(plan)) => (&[], &plan.report.warnings),
+        Ok(Compilation::NothingToDo(nothing)) => (&[], &nothing.report.warnings),
+        Err(refusal) => (&refusal.findings, &refusal.warnings),
+    };
+    let check = |(name, about): (&'static str, &'static str)| {
+        let of = |findings: &[Finding]| -> Vec<Finding> {
+            findings.iter().filter(|finding| check_of(finding.code) == name).cloned().collect()
+        };
+        let (failed, warned) = (of(refused), of(warnings));
+        let verdict = match (failed.is_empty(), warned.is_empty()) {
+            (false, _) => Verdict::Failed,
+            (true, false) => Verdict::Warned,
+            (true, true) => Verdict::Passed,
+        };
+        Check { name, about, verdict, findings: failed.into_iter().chain(warned).collect() }
+    };
+    CHECKS.into_iter().map(check).collect()
+}
+
+/// The check that a finding belongs to.
+fn check_of(code: Code) -> &'static str {
+    match code {
+        Code::IllegalComponents
+        | Code::OutOfRange
+        | Code::NotInThisRelease
+        | Code::NameTooLong
+        | Code::TooLarge
+        | Code::InvalidPlan
+        | Code::NoEffect
+        | Code::ChecksLeftOut
+        | Code::NothingSelected
+        | Code::UnknownCanary => "Spec",
+        Code::InvalidVersion
+        | Code::InvalidPath
+        | Code::Downgrade
+        | Code::TooManyMinors
+        | Code::PreRelease
+        | Code::UnknownRelease
+        | Code::ControlPlaneBehind => "Versions",
+        Code::VersionSkew | Code::NextHopBlocked => "Skew",
+        Code::NoControlPlane | Code::NoKubeadmConfig | Code::ExternalEtcd => "ControlPlane",
+        Code::UnreadableNode | Code::NodeNotReady | Code::CordonedByOther => "Nodes",
+        Code::NoInventory => "Agents",
+        Code::EtcdMinor => "Etcd",
+        Code::DiskSpace | Code::CertificatesExpired | Code::CertificatesExpire | Code::PackageManager => "Machines",
+        Code::RemovedKubeletFlags | Code::CgroupV1 => "Kubelet",
+        Code::ContainerdTooOld => "Runtime",
+        Code::RemovedApis => "Apis",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{cluster, compiled, spec};
+    use serde_json::json;
+
+    #[test]
+    fn every_finding_stands_under_one_check_of_the_list() {
+        let mut snapshot = cluster(1, 2, "1.33.4");
+        snapshot.nodes.get_mut("w-01").unwrap().ready = false;
+        snapshot.kubeadm_config = None;
+        let refused = compiled(&spec(&json!({"targetVersion": "1.32.0", "maxFailures": 0})), &snapshot);
+        let Err(refusal) = &refused else { panic!("not refused") };
+        let list = checklist(&refused);
+        let told: usize = list.iter().map(|check| check.findings.len()).sum();
+        assert_eq!(told, refusal.findings.len() + refusal.warnings.len());
+        let verdict = |name: &str| list.iter().find(|check| check.name == name).unwrap().verdict;
+        assert_eq!(
+            ["Spec", "Versions", "ControlPlane", "Apis"].map(verdict),
+            [Verdict::Failed, Verdict::Failed, Verdict::Failed, Verdict::Passed]
+        );
+        let fit = checklist(&compiled(&spec(&json!({})), &cluster(1, 2, "1.33.4")));
+        let warned: Vec<_> =
+            fit.iter().filter(|check| check.verdict != Verdict::Passed).map(|check| check.name).collect();
+        assert_eq!(warned, ["Etcd"], "1.34 brings etcd 3.6");
+    }
+}
