@@ -98,7 +98,9 @@ fn tell(update: &DirectUpdate, snapshot: &ClusterSnapshot, args: &PlanArgs) -> E
                     out::line(format!("refused: {finding}"));
                 }
                 warn(&refusal.warnings);
-                out::line(format!("next: edit {}, then kubectl cupcake plan -f {0}", args.file.display()));
+                let cluster = args.snapshot.as_ref().map(|file| format!(" --snapshot {}", file.display()));
+                let cluster = cluster.unwrap_or_default();
+                out::line(format!("next: edit {}, then kubectl cupcake plan -f {0}{cluster}", args.file.display()));
             }
             Exit::Refused
         }

@@ -426,12 +426,13 @@ impl<'o> Loop<'o> {
         let since = |since: &Option<Timestamp>| since.is_some_and(|since| since > created);
         let nodes: BTreeSet<String> =
             self.unready.iter().filter(|(_, at)| since(at)).map(|(name, _)| name.clone()).collect();
-        // In an update with several hops a node has a lane in each.
+        // In an update with several hops a node has a lane in each: the one of this hop is lost.
         let update = run.and_then(|run| self.watches.updates.get(&run.spec.direct_update.name));
         let path = update.and_then(|update| update.status.as_ref()?.upgrade_path.as_ref());
-        let hops = path.map_or(&[][..], |path| &path.steps);
-        let of_hops = hops.iter().flat_map(|hop| nodes.iter().map(move |node| cupcake_workflows::lane_of(hop, node)));
-        let lanes: BTreeSet<String> = of_hops.collect();
+        let hop = path.and_then(|path| path.steps.get(usize::try_from(path.current_step).ok()?));
+        let of_hop =
+            hop.into_iter().flat_map(|hop| nodes.iter().map(move |node| cupcake_workflows::lane_of(hop, node)));
+        let lanes: BTreeSet<String> = of_hop.collect();
         nodes.into_iter().chain(lanes).collect()
     }
 }

@@ -5,6 +5,7 @@ use crate::facts::{self, Facts};
 use crate::finding::{Code, Finding, Findings, named};
 use cupcake_crds::DirectUpdateSpec;
 use cupcake_crds::values::{ClusterSnapshot, MinorVersion, NodeSnapshot};
+use std::collections::BTreeMap;
 
 /// Warns of what each new minor removes, and refuses nodes on which its kubelet would not start.
 pub(crate) fn changes(spec: &DirectUpdateSpec, snapshot: &ClusterSnapshot, hops: &[Hop<'_>], findings: &mut Findings) {
@@ -13,9 +14,24 @@ pub(crate) fn changes(spec: &DirectUpdateSpec, snapshot: &ClusterSnapshot, hops:
         let minor = hop.step.version.minor_version();
         if let Some(facts) = facts::of(minor).filter(|_| minor > before) {
             api(minor, facts, findings);
-            nodes(spec, snapshot, minor, facts, findings);
         }
         before = before.max(minor);
+    }
+    // Of each minor the nodes whose kubelet comes to it or goes past it.
+    let mut comes_to: BTreeMap<MinorVersion, BTreeMap<&str, &NodeSnapshot>> = BTreeMap::new();
+    for hop in hops {
+        let version = hop.step.version;
+        for node in hop.control_plane.kubelets.iter().chain(&hop.workers.moving) {
+            for minor in node.kubelet.minor() + 1..=version.minor() {
+                let minor = MinorVersion { major: version.major(), minor };
+                comes_to.entry(minor).or_default().entry(node.node.name.as_str()).or_insert(node);
+            }
+        }
+    }
+    for (minor, moving) in comes_to {
+        if let Some(facts) = facts::of(minor) {
+            nodes(spec, &moving.into_values().collect::<Vec<_>>(), minor, facts, findings);
+        }
     }
 }
 
@@ -42,20 +58,19 @@ fn api(minor: MinorVersion, facts: &Facts, findings: &mut Findings) {
 
 fn nodes(
     spec: &DirectUpdateSpec,
-    snapshot: &ClusterSnapshot,
+    moving: &[&NodeSnapshot],
     minor: MinorVersion,
     facts: &Facts,
     findings: &mut Findings,
 ) {
     let field = format!("Kubernetes {minor}");
-    let all: Vec<&NodeSnapshot> = snapshot.nodes.values().collect();
     if !facts.removed_kubelet_flags.is_empty() {
         findings.warn(Finding::new(
             Code::RemovedKubeletFlags,
             format!("Kubernetes {minor}"),
             facts.removed_kubelet_flags.join(", "),
-            "the kubelet no longer starts with them; kubeadm takes out those that it has written itself",
-            "look for them in /var/lib/kubelet/kubeadm-flags.env and /etc/default/kubelet",
+            "the kubelet no longer starts with them; they are taken out of kubeadm-flags.env, where kubeadm wrote them",
+            "look for them in /etc/default/kubelet and in drop-ins of kubelet.service",
         ));
     }
     if facts.refuses_cgroup_v1 {
@@ -68,9 +83,9 @@ fn nodes(
                 "boot it with systemd.unified_cgroup_hierarchy=1, or, with failCgroupV1: false set, name it in spec.acknowledge: {{check: CgroupV1, node: {name}}}"
             )
         };
-        refuse(spec, &all, Code::CgroupV1, &field, on_v1, message, remedy, findings);
-        if snapshot.nodes.values().any(|node| unknown(&node)) {
-            let nodes = named(snapshot.nodes.values().filter(unknown).map(|node| &node.node.name));
+        refuse(spec, moving, Code::CgroupV1, &field, on_v1, message, remedy, findings);
+        if moving.iter().any(unknown) {
+            let nodes = named(moving.iter().filter(|node| unknown(node)).map(|node| &node.node.name));
             let remedy = "see: stat -fc %T /sys/fs/cgroup, which says cgroup2fs for version 2";
             let message = format!("{message}; which one these have is not known");
             findings.warn(Finding::new(Code::CgroupV1, format!("Kubernetes {minor}"), nodes, message, remedy));
@@ -87,7 +102,7 @@ fn nodes(
                 "upgrade containerd there first, or name it in spec.acknowledge: {{check: ContainerdTooOld, node: {name}}}"
             )
         };
-        refuse(spec, &all, Code::ContainerdTooOld, &field, too_old, &message, remedy, findings);
+        refuse(spec, moving, Code::ContainerdTooOld, &field, too_old, &message, remedy, findings);
     }
 }
 
@@ -171,6 +186,8 @@ mod tests {
         assert_eq!((refusal.code(), refusal.findings[0].value.as_str()), (Code::CgroupV1, "w-02"));
         assert!(refusal.to_string().contains("spec.acknowledge: {check: CgroupV1, node: w-02}"), "{refusal}");
         planned("1.34.4", &to(json!([{"check": "CgroupV1", "node": "w-01"}])), v1).unwrap_err();
+        let typo = planned("1.34.4", &to(json!([{"check": "CgroupV2", "node": "w-02"}])), v1).unwrap_err();
+        assert!(typo.to_string().contains("\"CgroupV2\": no check of that name"), "{typo}");
         let warnings = planned("1.34.4", &to(json!([{"check": "CgroupV1", "node": "w-02"}])), v1).unwrap();
         assert!(warnings.iter().any(|warning| warning.code == Code::CgroupV1 && warning.value == "w-02"));
         let unknown = planned("1.34.4", &to(json!([])), |inventory| inventory.cgroup_version = None).unwrap();

@@ -55,6 +55,14 @@ pub(crate) fn spec(spec: &DirectUpdateSpec, findings: &mut Findings) {
         let message = "no effect in this release: every pod gets its own grace period";
         findings.warn(Finding::new(Code::NoEffect, "spec.drain.podTimeout", "", message, "use spec.drain.timeout"));
     }
+    for entry in &spec.acknowledge {
+        if !crate::preflight::ACKNOWLEDGED.iter().any(|code| code.to_string() == entry.check) {
+            let message = "no check of that name can be acknowledged";
+            let names: Vec<String> = crate::preflight::ACKNOWLEDGED.iter().map(ToString::to_string).collect();
+            let remedy = format!("name one of {}", names.join(", "));
+            findings.refuse(Finding::new(Code::OutOfRange, "spec.acknowledge", &entry.check, message, remedy));
+        }
+    }
     if !spec.preflight_checks {
         let message = "nothing is checked before the first change";
         findings.warn(Finding::new(Code::ChecksLeftOut, "spec.preflightChecks", false, message, ""));
@@ -219,7 +227,7 @@ pub(crate) fn kubelets(hops: &[Hop<'_>], snapshot: &ClusterSnapshot, target: Kub
         findings.refuse(newer_than_target(&newer, target));
     }
     for hop in hops {
-        too_old(hop, &moves, findings);
+        too_old(hops, hop, &moves, findings);
     }
     let is_newer = |node: &&NodeSnapshot| newer.iter().any(|newer| newer.node.name == node.node.name);
     let ahead: Vec<_> = snapshot
@@ -261,7 +269,7 @@ pub(crate) fn kubelets(hops: &[Hop<'_>], snapshot: &ClusterSnapshot, target: Kub
 }
 
 /// Nodes whose kubelet does not fit a hop: those that the update does not move, or cannot move before it.
-fn too_old(hop: &Hop<'_>, moves: &impl Fn(&NodeSnapshot) -> bool, findings: &mut Findings) {
+fn too_old(hops: &[Hop<'_>], hop: &Hop<'_>, moves: &impl Fn(&NodeSnapshot) -> bool, findings: &mut Findings) {
     let (from, version) = (hop.step.before.server, hop.step.version);
     let mut too_old = Vec::new();
     let mut refused = Vec::new();
@@ -272,16 +280,29 @@ fn too_old(hop: &Hop<'_>, moves: &impl Fn(&NodeSnapshot) -> bool, findings: &mut
             refused.push(node);
         }
     }
-    // A hop that stays where the API servers are is there to move these.
-    if from == version {
+    // A hop that is there to move these.
+    if hop.step.is_for_late_kubelets() {
         too_old.retain(|node| !moves(node));
         refused.retain(|node| !moves(node));
     }
     let shown = |nodes: &[&NodeSnapshot]| named(nodes.iter().map(|node| at(node)));
+    let now = hops.first().map_or(from, |first| first.step.before.server);
     let remedy = |nodes: &[&NodeSnapshot]| {
         let selected = nodes.iter().all(|node| moves(node));
-        let way = if selected { "" } else { ", or let spec.nodeSelector select them" };
-        format!("upgrade their kubelets to {} first{way}", from.minor_version())
+        match (now == from, selected) {
+            (true, true) => {
+                format!("put {from} first in spec.path, or upgrade their kubelets to {} first", from.minor_version())
+            }
+            (true, false) => {
+                format!(
+                    "upgrade their kubelets to {} first, or let spec.nodeSelector select them",
+                    from.minor_version()
+                )
+            }
+            (false, _) => {
+                format!("set spec.targetVersion to {from}, then upgrade them, or let spec.nodeSelector select them")
+            }
+        }
     };
     if !too_old.is_empty() {
         let message = format!(

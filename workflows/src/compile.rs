@@ -159,6 +159,7 @@ impl Hop<'_> {
             version: self.step.version,
             backup_on: self.control_plane.backup_on().map(|node| node.node.name.clone()),
             control_plane: if self.control_plane.moves { names(&self.control_plane.nodes) } else { Vec::new() },
+            addons: !self.step.is_for_late_kubelets(),
             kubelets: names(&self.control_plane.kubelets),
             workers: self.workers.moving_count(),
             batches,
@@ -220,9 +221,11 @@ fn add_hop(
         templates::chain(plan, items, first, rest);
         after = last.into_iter().collect();
     }
-    let nodes = u32::try_from(hop.step.before.nodes.len()).unwrap_or(u32::MAX);
-    plan.vertex(templates.addons(addons_seconds(nodes), &after));
-    after = vec![templates.name("addons")];
+    if !hop.step.is_for_late_kubelets() {
+        let nodes = u32::try_from(hop.step.before.nodes.len()).unwrap_or(u32::MAX);
+        plan.vertex(templates.addons(addons_seconds(nodes), &after));
+        after = vec![templates.name("addons")];
+    }
     if !control_plane.kubelets.is_empty() {
         // Release and uncordon run whatever came before them, so what follows asks for the kubelet too.
         let done = |node: &str| {
@@ -236,8 +239,10 @@ fn add_hop(
         templates::chain(plan, items, first, rest);
         after = last.unwrap_or_default();
     }
-    if !hop.workers.moving.is_empty() {
-        let deadline_seconds = child_seconds(&templates.time, hop.workers.moving_count());
+    // Workers that join meanwhile have to fit the next hop, too: its wave looks for them even if nobody has to move now.
+    let may_have_to_move = hop.step.oldest_kubelet.is_some() && hop.workers.selected_count() > 0;
+    if !hop.workers.moving.is_empty() || may_have_to_move {
+        let deadline_seconds = child_seconds(&templates.time, hop.workers.moving_count().max(1));
         plan.vertex(templates.wave(wave, deadline_seconds, &after));
         after = vec![templates.name("workers")];
     }

@@ -19,7 +19,11 @@ struct State {
 
 impl State {
     fn of(snapshot: &ClusterSnapshot) -> Self {
-        let servers = snapshot.with_role(NodeRole::ControlPlane).map(|node| (node.node.name.clone(), snapshot.server));
+        // Where kubeadm has begun, it has been at the first node.
+        let begun = snapshot.kubeadm_config.unwrap_or(snapshot.server);
+        let server = |index| if index == 0 { begun.max(snapshot.server) } else { snapshot.server };
+        let control_plane = snapshot.with_role(NodeRole::ControlPlane).enumerate();
+        let servers = control_plane.map(|(index, node)| (node.node.name.clone(), server(index)));
         let kubelets = snapshot.nodes.values().map(|node| (node.node.name.clone(), node.kubelet));
         Self { servers: servers.collect(), kubelets: kubelets.collect() }
     }
@@ -100,7 +104,10 @@ fn carried_out(
                 let hop = WaveOf { target: target_version, oldest_kubelet };
                 let request = Request { name: NAME, uid: UID, spec: update };
                 match compile_wave(&request, &wave, hop, &state.snapshot(before)).unwrap() {
-                    Compilation::NothingToDo(_) => prop_assert!(false, "{name} moves nobody"),
+                    Compilation::NothingToDo(_) => {
+                        let summary = compiled.summary.hops.iter().find(|hop| hop.version == version).unwrap();
+                        prop_assert_eq!(summary.workers, 0, "{} moves nobody", name);
+                    }
                     Compilation::Plan(wave) => {
                         let summary = compiled.summary.hops.iter().find(|hop| hop.version == version).unwrap();
                         prop_assert_eq!(
@@ -144,50 +151,114 @@ fn fewest_moves(server: KubeVersion, hops: &[KubeVersion], kubelet: KubeVersion)
     moves.into_iter().chain(stays).min()
 }
 
-fn clusters() -> impl Strategy<Value = (ClusterSnapshot, KubeVersion)> {
-    let newest_patch = |minor: u32| crate::facts::newest(v(&format!("1.{minor}.0")).minor_version()).unwrap();
-    let shape = (24..=36_u32, 0..=6_u32, 1..=7_usize, prop::collection::vec((0..=4_u32, 0..=9_u32), 0..12));
-    shape.prop_map(move |(server, hops, control_planes, workers)| {
-        let target = newest_patch((server + hops).min(37));
-        let mut snapshot = cluster(control_planes, 0, &format!("1.{server}.1"));
-        for (index, (behind, patch)) in workers.into_iter().enumerate() {
-            let kubelet =
-                KubeVersion::new(1, server.saturating_sub(behind).max(20), patch.min(if behind == 0 { 1 } else { 9 }));
-            let worker = node(&format!("w-{index}"), NodeRole::Worker, kubelet);
+#[derive(Debug, Clone)]
+struct Shape {
+    server: u32,
+    hops: u32,
+    control_plane: Vec<(bool, u32)>,
+    workers: Vec<(u32, u32, bool)>,
+    begun: bool,
+    selects: bool,
+}
+
+/// Clusters at any minor: kubelets of all ages, some ahead by a patch, a control plane whose kubelets lag, an upgrade that had begun.
+fn shapes() -> impl Strategy<Value = Shape> {
+    let control_plane = prop::collection::vec((prop::bool::weighted(0.2), 0..=3_u32), 1..=7);
+    let workers = prop::collection::vec((0..40_u32, 0..=9_u32, any::<bool>()), 0..12);
+    let odds = (prop::bool::weighted(0.2), prop::bool::weighted(0.3));
+    (24..=36_u32, 0..=6_u32, control_plane, workers, odds).prop_map(
+        |(server, hops, control_plane, workers, (begun, selects))| Shape {
+            server,
+            hops,
+            control_plane,
+            workers,
+            // With one API server there is none that was left behind.
+            begun: begun && hops > 0 && server < 37,
+            selects,
+        },
+    )
+}
+
+impl Shape {
+    fn newest_patch(minor: u32) -> KubeVersion {
+        crate::facts::newest(v(&format!("1.{minor}.0")).minor_version()).unwrap()
+    }
+
+    fn target(&self) -> KubeVersion {
+        Self::newest_patch((self.server + self.hops).min(37))
+    }
+
+    fn snapshot(&self) -> ClusterSnapshot {
+        let mut snapshot = cluster(self.control_plane.len(), 0, &format!("1.{}.1", self.server));
+        if self.begun && self.control_plane.len() > 1 {
+            snapshot.kubeadm_config = Some(Self::newest_patch(self.server + 1));
+        }
+        for (node, (lags, patch)) in snapshot.nodes.values_mut().zip(&self.control_plane) {
+            let minor = if *lags { self.server - 1 } else { self.server };
+            node.kubelet = KubeVersion::new(1, minor, *patch);
+        }
+        for (index, (behind, patch, blue)) in self.workers.iter().enumerate() {
+            // As far behind as the policy allows, and seldom further.
+            let newest = self.server + u32::from(snapshot.kubeadm_config != Some(snapshot.server));
+            let oldest = if newest - 3 < 25 { (newest - 2).min(25) } else { newest - 3 };
+            let minor = if *behind == 39 { oldest - 1 } else { (self.server - behind % 4).max(oldest) };
+            let kubelet = KubeVersion::new(1, minor, *patch);
+            let mut worker = node(&format!("w-{index}"), NodeRole::Worker, kubelet);
+            if *blue {
+                worker.labels.insert("pool".into(), "blue".into());
+            }
             snapshot.nodes.insert(worker.node.name.clone(), worker);
         }
-        (snapshot, target)
-    })
+        snapshot
+    }
+
+    fn update(&self) -> cupcake_crds::DirectUpdateSpec {
+        let selector = if self.selects { json!({"pool": "blue"}) } else { json!({}) };
+        spec(&json!({"targetVersion": self.target().to_string(), "nodeSelector": selector}))
+    }
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 768, ..ProptestConfig::default() })]
 
     #[test]
-    fn every_moment_of_an_update_over_minors_is_legal_and_no_worker_moves_more_often_than_it_must(
-        (snapshot, target) in clusters()
-    ) {
-        let update = spec(&json!({"targetVersion": target.to_string()}));
+    fn every_moment_of_an_update_over_minors_is_legal_and_no_worker_moves_more_often_than_it_must(shape in shapes()) {
+        let (snapshot, target, update) = (shape.snapshot(), shape.target(), shape.update());
         let at_first = State::of(&snapshot);
+        let moves = |node: &cupcake_crds::values::NodeSnapshot| {
+            node.role == NodeRole::ControlPlane || node.matches(&update.node_selector)
+        };
         match compiled(&update, &snapshot) {
             Err(refusal) => {
-                // Only what is against the policy already is refused here, or a plan that no object holds.
+                // Refused is what is against the policy already, what left-out nodes would make illegal, what is newer than the
+                // target by a patch, a plan that no object holds, or kubelets that kubeadm refuses where it has begun.
                 let illegal = at_first.wrong().is_some();
-                prop_assert!(illegal || refusal.to_string().contains("an object takes"), "{}", refusal);
+                let newer = snapshot.nodes.values().any(|node| node.kubelet > target);
+                let left_out = snapshot.nodes.values().any(|node| !moves(node));
+                let too_large = refusal.to_string().contains("an object takes");
+                let begun = snapshot.kubeadm_config != Some(snapshot.server);
+                let nobody = refusal.to_string().contains("no worker has all of these labels");
+                prop_assert!(illegal || newer || left_out || too_large || begun || nobody, "{}", refusal);
             }
-            Ok(Compilation::NothingToDo(_)) => prop_assert!(snapshot.nodes.values().all(|node| node.kubelet == target)),
+            Ok(Compilation::NothingToDo(_)) => {
+                prop_assert!(snapshot.nodes.values().filter(|node| moves(node)).all(|node| node.kubelet == target));
+            }
             Ok(Compilation::Plan(plan)) => {
                 if at_first.wrong().is_some() {
                     // It moves what is too old first; until then the cluster is as it was.
                     return Ok(());
                 }
-                let (end, moves) = carried_out(&plan, &update, &snapshot)?;
-                prop_assert!(end.servers.values().chain(end.kubelets.values()).all(|version| *version == target), "{:?}", end);
+                let (end, often) = carried_out(&plan, &update, &snapshot)?;
+                prop_assert!(end.servers.values().all(|version| *version == target), "{:?}", end);
                 let hops: Vec<KubeVersion> = plan.summary.hops.iter().map(|hop| hop.version).collect();
-                for worker in snapshot.with_role(NodeRole::Worker) {
-                    let moved = moves.get(&worker.node.name).copied().unwrap_or(0);
-                    let fewest = fewest_moves(snapshot.server, &hops, worker.kubelet);
-                    prop_assert_eq!(Some(moved), fewest, "{} at {} over {:?}", worker.node.name, worker.kubelet, hops);
+                for node in snapshot.nodes.values() {
+                    let kubelet = end.kubelets[&node.node.name];
+                    prop_assert_eq!(kubelet, if moves(node) { target } else { node.kubelet }, "{}", &node.node.name);
+                    if node.role == NodeRole::Worker && moves(node) {
+                        let moved = often.get(&node.node.name).copied().unwrap_or(0);
+                        let fewest = fewest_moves(snapshot.server, &hops, node.kubelet);
+                        prop_assert_eq!(Some(moved), fewest, "{} at {} over {:?}", &node.node.name, node.kubelet, hops);
+                    }
                 }
             }
         }
@@ -241,7 +312,7 @@ fn a_worker_that_would_not_fit_the_first_hop_moves_before_it() {
     let mut snapshot = cluster(1, 3, "1.33.4");
     snapshot.nodes.get_mut("w-01").unwrap().kubelet = v("1.30.9");
     let text = hops_of(&snapshot, &json!({"targetVersion": "1.34.4"}));
-    assert!(text.contains("hop 1/2, 1.33.4\n  1. preflight\n  2. addons"), "{text}");
+    assert!(text.contains("hop 1/2, 1.33.4\n  1. preflight\n  2. workers: 1 node"), "{text}");
     assert!(text.contains("workers: 1 node in 1 batch, 1 at once\n       batch-1: 1 node, w-01\n"), "{text}");
     assert!(text.contains("hop 2/2, 1.34.4") && text.contains("workers: 3 nodes"), "{text}");
 }

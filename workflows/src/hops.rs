@@ -34,7 +34,12 @@ pub(crate) struct Step<'s> {
 impl Step<'_> {
     /// What of the control plane moves.
     pub fn control_plane(&self) -> ControlPlane<'_> {
-        ControlPlane::of(&self.before, self.version)
+        ControlPlane::of(&self.before, self.version, self.is_for_late_kubelets())
+    }
+
+    /// Whether it only moves kubelets that would not fit the next hop, to where the API servers are.
+    pub fn is_for_late_kubelets(&self) -> bool {
+        self.version == self.before.server && self.oldest_kubelet.is_some()
     }
 
     /// The workers as this hop sees them.
@@ -46,8 +51,10 @@ impl Step<'_> {
     fn after(&self, spec: &DirectUpdateSpec) -> ClusterSnapshot {
         let wave: BTreeSet<String> = self.workers(spec).moving.iter().map(|node| node.node.name.clone()).collect();
         let mut after = self.before.clone().into_owned();
-        after.server = self.version;
-        after.kubeadm_config = Some(self.version);
+        if !self.is_for_late_kubelets() {
+            after.server = self.version;
+            after.kubeadm_config = Some(self.version);
+        }
         for node in after.nodes.values_mut() {
             let moves = match node.role {
                 NodeRole::ControlPlane => node.kubelet < self.version,
@@ -71,6 +78,16 @@ pub(crate) fn steps<'s>(
     target: KubeVersion,
 ) -> Result<Vec<Step<'s>>, Finding> {
     let versions = versions(spec, snapshot, target)?;
+    let begun = snapshot.kubeadm_config.filter(|begun| *begun <= target);
+    let before =
+        |begun: &KubeVersion| versions.iter().find(|version| **version < *begun && **version != snapshot.server);
+    if let Some((begun, version)) = begun.and_then(|begun| Some((begun, before(&begun)?))) {
+        let message = format!(
+            "the way goes through {version}, and kubeadm has begun to move the cluster to {begun}, which is newer"
+        );
+        let remedy = format!("name a way in spec.path whose first version is {begun} or newer");
+        return Err(Finding::new(Code::InvalidPath, "spec.path", spec.path.join(", "), message, remedy));
+    }
     let mut steps: Vec<Step<'s>> = Vec::new();
     for (index, version) in versions.iter().enumerate() {
         let before = match steps.last() {
@@ -165,6 +182,10 @@ fn asked_for(spec: &DirectUpdateSpec, server: KubeVersion, target: KubeVersion) 
             skew::Hop::Patch | skew::Hop::Minor => true,
             skew::Hop::Downgrade | skew::Hop::Minors(_) | skew::Hop::OtherMajor => false,
         };
+        if version.stage() != Stage::Release {
+            let message = "no finished release: kubeadm goes there only when it is told to experiment".to_owned();
+            return refuse(index, text, message, format!("name a release of {}", version.minor_version()));
+        }
         if !legal {
             let message = format!("no hop from {from}: the control plane moves up, one minor at a time");
             let remedy = format!("name a version of {} before it, or leave spec.path out", from.minor_version().next());
@@ -192,14 +213,16 @@ pub(crate) struct ControlPlane<'s> {
 }
 
 impl<'s> ControlPlane<'s> {
-    fn of(snapshot: &'s ClusterSnapshot, target: KubeVersion) -> Self {
+    fn of(snapshot: &'s ClusterSnapshot, target: KubeVersion, for_late_kubelets: bool) -> Self {
         let nodes: Vec<_> = snapshot.with_role(NodeRole::ControlPlane).collect();
         // kubeadm writes its configuration while it is at the first node: an oldest API server that is behind, or a
         // configuration that is, means that it has not been everywhere. Where it has been, the step finds its goal reached.
-        let kubelets: Vec<_> = nodes.iter().copied().filter(|node| node.kubelet != target).collect();
+        // One that is newer already waits for the hop that gets there.
+        let kubelets: Vec<_> = nodes.iter().copied().filter(|node| node.kubelet < target).collect();
         // Nor do both of these prove that it ended: scheduler, kubelet configuration and addons come after them. The kubelets of
         // the control plane do, since they follow all of kubeadm's work, and repeating that work at one version changes nothing.
-        let moves = snapshot.server != target || snapshot.kubeadm_config != Some(target) || !kubelets.is_empty();
+        let moves = !for_late_kubelets
+            && (snapshot.server != target || snapshot.kubeadm_config != Some(target) || !kubelets.is_empty());
         Self { nodes, moves, kubelets }
     }
 

@@ -113,7 +113,7 @@ mod tests {
         assert_eq!(codes(&acknowledged, "cp-1", full), (none.clone(), vec![Code::DiskSpace]));
         let expire = |days: i64| {
             move |inventory: &mut NodeInventory| {
-                inventory.certificates_expire = Some(start() + chrono::TimeDelta::days(days))
+                inventory.certificates_expire = Some(start() + chrono::TimeDelta::days(days));
             }
         };
         assert_eq!(codes(&json!({}), "cp-1", expire(-1)).0, [Code::CertificatesExpired]);

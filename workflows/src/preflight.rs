@@ -46,6 +46,10 @@ const CHECKS: [(&str, &str); 11] = [
     ("Apis", "API versions that are no longer served"),
 ];
 
+/// The findings about one node that somebody may answer for.
+pub const ACKNOWLEDGED: [Code; 5] =
+    [Code::CgroupV1, Code::ContainerdTooOld, Code::DiskSpace, Code::CertificatesExpired, Code::PackageManager];
+
 /// The checklist of what the compiler came to.
 pub fn checklist(compiled: &Result<Compilation<Compiled>, Refusal>) -> Vec<Check> {
     let (refused, warnings): (&[Finding], &[Finding]) = match compiled {

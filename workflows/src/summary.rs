@@ -38,6 +38,8 @@ pub struct HopSummary {
     /// The control-plane nodes in the order in which kubeadm upgrades them, the first by `kubeadm upgrade apply`; none where
     /// the control plane is there already.
     pub control_plane: Vec<String>,
+    /// Whether kube-proxy and CoreDNS are looked at: not where only kubelets move.
+    pub addons: bool,
     /// Control-plane nodes whose kubelet moves, in order: after all of `control_plane`.
     pub kubelets: Vec<String>,
     /// How many workers move.
@@ -108,7 +110,9 @@ impl HopSummary {
         if !self.control_plane.is_empty() {
             step(format!("control-plane, one after another: {}", self.control_plane.join(", ")));
         }
-        step("addons: kube-proxy and CoreDNS".to_owned());
+        if self.addons {
+            step("addons: kube-proxy and CoreDNS".to_owned());
+        }
         if !self.kubelets.is_empty() {
             step(format!("kubelets, one after another: {}", self.kubelets.join(", ")));
         }

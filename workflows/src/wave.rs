@@ -146,9 +146,11 @@ pub fn compile_wave(
         ));
     }
     let workers = Workers::of(snapshot, &request.spec.node_selector, target, hop.oldest_kubelet);
+    // What is newer than this hop waits for the one that gets there; what is newer than the last one fits nowhere.
+    let last = request.spec.target().unwrap_or(target).max(target);
     for node in workers.moving.iter().chain(&workers.left_out).chain(&workers.newer) {
-        if let Err(skew::Skew::NewerThanServer) = skew::kubelet(node.kubelet, target, target) {
-            findings.refuse(checks::newer_than_target(&[node], target));
+        if let Err(skew::Skew::NewerThanServer) = skew::kubelet(node.kubelet, last, last) {
+            findings.refuse(checks::newer_than_target(&[node], last));
         }
     }
     let newer: Vec<_> = workers.newer.iter().map(|node| format!("{} ({})", node.node.name, node.kubelet)).collect();

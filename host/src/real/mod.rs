@@ -18,6 +18,7 @@ mod failure;
 mod inventory;
 mod kubeadm;
 mod kubelet;
+mod kubelet_flags;
 mod os;
 mod packages;
 mod program;

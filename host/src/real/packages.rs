@@ -208,6 +208,10 @@ impl RealHost {
                 wanted.push(format!("{name}={}", self.exact(name, version).await?));
             }
         }
+        if packages.contains(&Package::Kubelet) {
+            // Before the install: the package's own scripts may start the newer kubelet.
+            self.drop_removed_flags(version)?;
+        }
         if wanted.is_empty() {
             return Ok(());
         }

@@ -39,6 +39,8 @@ use std::collections::BTreeSet;
 const AGAIN_SECONDS: i64 = 30;
 /// How old an inventory is at least before a machine that stands in the way is asked to look again, in seconds.
 const INVENTORY_SECONDS_MIN: i64 = 300;
+/// How many machines are asked at a time; the others when these have answered.
+const INVENTORIES_MAX: usize = 16;
 /// The longest message in a status, in characters.
 const MESSAGE_CHARS_MAX: usize = 900;
 
@@ -222,8 +224,11 @@ async fn renew_inventories(operator: &Operator, snapshot: &ClusterSnapshot, refu
     let in_question: BTreeSet<&String> = refusal.findings.iter().flat_map(|finding| &finding.nodes).collect();
     let taken_at = |name: &str| snapshot.nodes.get(name)?.inventory.as_ref()?.taken_at;
     let tasks: Api<NodeTask> = Api::all(operator.client.clone());
-    for node in in_question.into_iter().filter(|node| taken_at(node).is_none_or(|at| at < old)) {
-        let patch = json!({"spec": {"inventoryRequest": format!("again-{}", now.timestamp())}});
+    let late = in_question.into_iter().filter(|node| taken_at(node).is_none_or(|at| at < old));
+    // One request for some minutes: asking again under the same name changes nothing.
+    let request = format!("again-{}", now.timestamp() / INVENTORY_SECONDS_MIN);
+    for node in late.take(INVENTORIES_MAX) {
+        let patch = json!({"spec": {"inventoryRequest": request}});
         if let Err(error) = tasks.patch(node, &PatchParams::default(), &Patch::Merge(&patch)).await {
             tracing::warn!(node, error = error_chain(&error), "no new inventory was asked for");
         }

@@ -123,7 +123,14 @@ impl ControlPlane {
 
     /// The oldest version among its API servers.
     pub fn oldest(&self) -> Option<KubeVersion> {
-        self.lock().values().map(|member| member.version).min()
+        self.versions().map(|(oldest, _)| oldest)
+    }
+
+    /// The oldest and the newest version among its API servers.
+    pub fn versions(&self) -> Option<(KubeVersion, KubeVersion)> {
+        let members = self.lock();
+        let versions = members.values().map(|member| member.version);
+        Some((versions.clone().min()?, versions.max()?))
     }
 }
 

@@ -7,7 +7,7 @@
 //! | I4 | at most one control-plane node with an open order |
 //! | I6 | epochs of a run, of a task and of an order never get smaller |
 //! | I7 | in the end no node is left cordoned by a run that Succeeded or was Cancelled |
-//! | I8 | no kubelet newer than an API server, or more than three minors older |
+//! | I8 | no kubelet newer than an API server, or more than three minors (two below 1.25) older |
 //! | I9 | in bounded time the update is over or rests, and says so |
 //! | I10 | no effect overlaps with itself or is repeated after its completion was recorded |
 
@@ -236,8 +236,8 @@ impl Invariants {
         self.lock().cordoned.insert(name.to_owned(), cordoned);
         let mut found: Vec<_> = self.in_flight().collect();
         let kubelet = node["status"]["nodeInfo"]["kubeletVersion"].as_str().and_then(|version| version.parse().ok());
-        if let (Some(kubelet), Some(oldest)) = (kubelet, self.site.control_plane.oldest()) {
-            found.extend(skewed(name, kubelet, oldest).map(|what| ("I8", what)));
+        if let (Some(kubelet), Some((oldest, newest))) = (kubelet, self.site.control_plane.versions()) {
+            found.extend(skewed(name, kubelet, oldest, newest).map(|what| ("I8", what)));
         }
         found
     }
@@ -329,11 +329,12 @@ fn begun_against_will(dag: &Dag, before: &Cursor, after: &Cursor) -> Option<Stri
     Some(format!("{name} began after the {} was acknowledged", if paused { "pause" } else { "cancel" }))
 }
 
-fn skewed(node: &str, kubelet: KubeVersion, oldest: KubeVersion) -> Option<String> {
-    let behind = i64::from(oldest.minor()) - i64::from(kubelet.minor());
+fn skewed(node: &str, kubelet: KubeVersion, oldest: KubeVersion, newest: KubeVersion) -> Option<String> {
+    let behind = i64::from(newest.minor()) - i64::from(kubelet.minor());
+    let behind_max = if kubelet.minor() < 25 { MINORS_BEHIND_MAX - 1 } else { MINORS_BEHIND_MAX };
     let newer = kubelet.minor_version() > oldest.minor_version();
-    (newer || behind > MINORS_BEHIND_MAX)
-        .then(|| format!("the kubelet of {node} is {kubelet}, the oldest API server {oldest}"))
+    (newer || behind > behind_max)
+        .then(|| format!("the kubelet of {node} is {kubelet}, the API servers {oldest} to {newest}"))
 }
 
 #[cfg(test)]
@@ -496,7 +497,12 @@ mod tests {
 
     #[test]
     fn a_kubelet_is_neither_newer_than_an_api_server_nor_more_than_three_minors_older() {
-        let skewed = |kubelet: &str, oldest: &str| skewed("w-1", kubelet.parse().unwrap(), oldest.parse().unwrap());
+        let between = |kubelet: &str, oldest: &str, newest: &str| {
+            skewed("w-1", kubelet.parse().unwrap(), oldest.parse().unwrap(), newest.parse().unwrap())
+        };
+        let skewed = |kubelet: &str, server: &str| between(kubelet, server, server);
+        assert!(between("1.31.0", "1.34.0", "1.35.0").is_some(), "the newest counts");
+        assert!(skewed("1.24.0", "1.27.0").is_some(), "two minors only below 1.25");
         assert_eq!(skewed("1.34.4", "1.34.0"), None);
         assert_eq!(skewed("1.31.0", "1.34.0"), None);
         assert!(skewed("1.34.0", "1.33.9").is_some());

@@ -35,6 +35,8 @@ impl Step<Cluster> for VerifyCluster {
             let waits = params.oldest_kubelet.filter(|_| node.role == NodeRole::Worker);
             let is_there = match waits {
                 Some(oldest) => node.kubelet.is_some_and(|kubelet| kubelet >= oldest),
+                // One that is newer already waits for the hop that gets there.
+                None if params.oldest_kubelet.is_some() => node.kubelet.is_some_and(|kubelet| kubelet >= target),
                 None => node.kubelet == Some(target),
             };
             if moved && !is_there {

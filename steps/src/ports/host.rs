@@ -168,7 +168,8 @@ pub trait HostOps: Send + Sync {
     async fn switch_repository(&self, minor: MinorVersion) -> Result<(), HostError>;
     /// A package's state.
     async fn package(&self, package: Package) -> Result<PackageState, HostError>;
-    /// Installs exactly that Kubernetes version of the packages and holds them, whatever happens in between.
+    /// Installs exactly that Kubernetes version of the packages and holds them, whatever happens in between. Before a kubelet, flags
+    /// that kubeadm once wrote and that the newer kubelet does not know are taken out of its environment file.
     async fn install(&self, packages: &[Package], version: &KubeVersion) -> Result<(), HostError>;
     /// References of the images that version needs and that the runtime does not have.
     async fn images_missing(&self, version: &KubeVersion) -> Result<Vec<String>, HostError>;
