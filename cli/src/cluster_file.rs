@@ -81,6 +81,10 @@ pub(crate) fn read(file: &Path) -> Result<ClusterSnapshot, Failure> {
     let text = plan::read(file, FILE_BYTES_MAX)?;
     let cluster: ClusterFile =
         serde_saphyr::from_str(&text).map_err(|error| Failure::from_error(&tried, &error, next))?;
+    let written: serde_json::Value = serde_saphyr::from_str(&text).unwrap_or_default();
+    if let Some(problem) = odd_inventory(&written, &cluster) {
+        return Err(Failure::new(format!("{tried}: {problem}"), next));
+    }
     snapshot_of(cluster).map_err(|name| {
         Failure::new(format!("{tried}: node {name} stands there twice"), "give each node a name of its own")
     })
@@ -101,6 +105,19 @@ pub(crate) fn write(connection: &Connection, args: &SnapshotArgs) -> Result<Exit
     Ok(Exit::Done)
 }
 
+/// What of the inventories was not understood: their type takes fields of newer agents, a file should not.
+fn odd_inventory(written: &serde_json::Value, cluster: &ClusterFile) -> Option<String> {
+    cluster.nodes.iter().enumerate().find_map(|(index, node)| {
+        let (inventory, path) = (node.inventory.as_ref()?, format!("nodes[{index}].inventory"));
+        let known = serde_json::to_value(inventory).unwrap_or_default();
+        let unknown = plan::unknown_field(&written["nodes"][index]["inventory"], &known, &path);
+        let cgroups = inventory.cgroup_version.filter(|version| !(1..=2).contains(version));
+        unknown
+            .map(|field| format!("unknown field {field}"))
+            .or(cgroups.map(|version| format!("{path}.cgroupVersion is {version}, and there are 1 and 2")))
+    })
+}
+
 /// The name of a node that stands there twice, or the cluster.
 fn snapshot_of(cluster: ClusterFile) -> Result<ClusterSnapshot, String> {
     let mut nodes = BTreeMap::new();
@@ -113,8 +130,7 @@ fn snapshot_of(cluster: ClusterFile) -> Result<ClusterSnapshot, String> {
             cordon: if entry.cordoned { Cordon::ByOther } else { Cordon::Schedulable },
             labels: entry.labels,
             taints: entry.taints,
-            // A file speaks of the cluster to come: that agents are missing is told of the real one.
-            inventory: Some(entry.inventory.unwrap_or_default()),
+            inventory: entry.inventory,
         };
         if nodes.insert(entry.name.clone(), node).is_some() {
             return Err(entry.name);
@@ -188,5 +204,12 @@ nodes:
         assert!(error(&BY_HAND.replace("1.31.14}", "latest}")).contains("latest"));
         let twice = BY_HAND.replace("w-1", "cp-1");
         assert_eq!(snapshot_of(serde_saphyr::from_str(&twice).unwrap()), Err("cp-1".to_owned()));
+        let odd = |inventory: &str| {
+            let text = BY_HAND.replace("cordoned: true", &format!("inventory: {inventory}"));
+            odd_inventory(&serde_saphyr::from_str(&text).unwrap(), &serde_saphyr::from_str(&text).unwrap())
+        };
+        assert_eq!(odd("{cgroupVersion: 2, containerd: 1.7.24}"), None);
+        assert_eq!(odd("{cgroupversion: 1}").as_deref(), Some("unknown field nodes[1].inventory.cgroupversion"));
+        assert!(odd("{cgroupVersion: 3}").unwrap().contains("is 3"));
     }
 }

@@ -5,9 +5,9 @@ use crate::cluster_file;
 use crate::connect;
 use crate::exit::{Exit, Failure, runtime};
 use crate::out;
-use cupcake_crds::DirectUpdate;
 use cupcake_crds::validate::Validate as _;
 use cupcake_crds::values::ClusterSnapshot;
+use cupcake_crds::{DirectUpdate, GROUP, VERSION};
 use cupcake_operator::adapters::snapshot::gather;
 use cupcake_workflows::{Compilation, Finding, HopSummary, Refusal, Request, Summary, compile, plan_bytes};
 use kube::ResourceExt as _;
@@ -118,11 +118,22 @@ pub(crate) fn read_update(file: &Path) -> Result<DirectUpdate, Failure> {
     let next = format!("edit {}, with kubectl explain directupdate.spec beside it", file.display());
     let text = read(file, FILE_BYTES_MAX)?;
     let tried = format!("read {}", file.display());
-    let document = documents(&text)
-        .find_map(|document| {
-            serde_saphyr::from_str::<Value>(document).ok().filter(|value| value["kind"] == "DirectUpdate")
-        })
+    let mut updates = documents(&text)
+        .filter_map(|document| serde_saphyr::from_str::<Value>(document).ok())
+        .filter(|value| value["kind"] == "DirectUpdate");
+    let document = updates
+        .next()
         .ok_or_else(|| Failure::new(format!("{tried}: it holds no DirectUpdate that is YAML or JSON"), next.clone()))?;
+    if updates.next().is_some() {
+        return Err(Failure::new(format!("{tried}: it holds several DirectUpdates"), "give each a file of its own"));
+    }
+    let version = format!("{GROUP}/{VERSION}");
+    if document["apiVersion"] != version.as_str() {
+        return Err(Failure::new(
+            format!("{tried}: its apiVersion is {}", document["apiVersion"]),
+            format!("write apiVersion: {version}"),
+        ));
+    }
     let update: DirectUpdate =
         serde_json::from_value(document.clone()).map_err(|error| Failure::from_error(&tried, &error, next.clone()))?;
     let update = validated(update, &tried, &next)?;
@@ -145,7 +156,7 @@ fn documents(text: &str) -> impl Iterator<Item = &str> {
 }
 
 /// The first field that was written and not understood.
-fn unknown_field(written: &Value, known: &Value, path: &str) -> Option<String> {
+pub(crate) fn unknown_field(written: &Value, known: &Value, path: &str) -> Option<String> {
     match written {
         Value::Object(fields) => fields.iter().find_map(|(name, value)| {
             let path = format!("{path}.{name}");

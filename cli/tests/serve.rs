@@ -184,7 +184,8 @@ fn a_plan_needs_no_cluster_and_its_exit_status_says_what_it_came_to() {
         {"version": "1.33.13", "controlPlane": ["cp-1"], "kubelets": ["cp-1"], "batches": [["w-1", "w-2"]]},
     ]);
     assert_eq!((&changes["hops"], &changes["refusals"]), (&hops, &serde_json::json!([])));
-    assert_eq!(changes["warnings"][0]["code"], "RemovedApis");
+    assert_eq!(changes["warnings"][0]["code"], "NoInventory", "of a node without an inventory nothing is known");
+    assert_eq!(changes["warnings"][1]["code"], "RemovedApis");
     let (status, refused) = plan("1.30.1");
     assert_eq!((status, &refused["refusals"][0]["code"]), (3, &"Downgrade".into()));
     assert!(refused["refusals"][0]["remedy"].is_string() && refused["hops"] == serde_json::json!([]));

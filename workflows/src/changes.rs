@@ -80,7 +80,7 @@ fn nodes(
             "the kubelet does not start on control groups version 1 unless its configuration says failCgroupV1: false";
         let remedy = |name: &str| {
             format!(
-                "boot it with systemd.unified_cgroup_hierarchy=1, or, with failCgroupV1: false set, name it in spec.acknowledge: {{check: CgroupV1, node: {name}}}"
+                "boot it with systemd.unified_cgroup_hierarchy=1, or set failCgroupV1: false in ConfigMap kube-system/kubelet-config, from which kubeadm writes each node, and name it in spec.acknowledge: {{check: CgroupV1, node: {name}}}"
             )
         };
         refuse(spec, moving, Code::CgroupV1, &field, on_v1, message, remedy, findings);

@@ -1,6 +1,7 @@
 //! Everything that can stand in the way of an update, looked at one by one; all of it is reported, not the first only.
 
 use crate::compile::Hop;
+use crate::facts;
 use crate::finding::{Code, Finding, Findings, named};
 use crate::request::is_concurrency;
 use crate::skew::{self, Skew};
@@ -157,6 +158,16 @@ pub(crate) fn cluster(snapshot: &ClusterSnapshot, findings: &mut Findings) {
     }
 }
 
+/// Enough control-plane nodes for etcd to lose one more and go on.
+pub(crate) fn quorum(snapshot: &ClusterSnapshot, findings: &mut Findings) {
+    let nodes: Vec<_> = snapshot.with_role(NodeRole::ControlPlane).collect();
+    let unready: Vec<_> = nodes.iter().filter(|node| !node.ready).map(|node| &node.node.name).collect();
+    if nodes.len() >= 3 && nodes.len() - unready.len() <= nodes.len() / 2 {
+        let message = "with these not Ready most of the control plane is away, and etcd has no quorum";
+        findings.refuse(Finding::new(Code::NodeNotReady, "nodes", named(unready), message, "mend them first"));
+    }
+}
+
 /// Target and cluster against each other.
 pub(crate) fn versions(snapshot: &ClusterSnapshot, target: KubeVersion, findings: &mut Findings) {
     let field = "spec.targetVersion";
@@ -201,6 +212,10 @@ pub(crate) fn versions(snapshot: &ClusterSnapshot, target: KubeVersion, findings
     if of_minor && !snapshot.known_versions.contains(&target) {
         let message = "no node's repository offers it, as far as the last inventories know";
         let remedy = "check that the version exists and the mirrors carry it";
+        findings.warn(Finding::new(Code::UnknownRelease, field, target, message, remedy));
+    } else if !of_minor && facts::newest(target.minor_version()).is_none_or(|newest| target > newest) {
+        let message = "newer than what this release of CUPCAKE knows: what it changes is not told here";
+        let remedy = "check that it exists, and read its release notes";
         findings.warn(Finding::new(Code::UnknownRelease, field, target, message, remedy));
     }
 }
@@ -428,7 +443,7 @@ pub(crate) fn readiness(moving: &[&NodeSnapshot], findings: &mut Findings) {
         Code::NodeNotReady,
         names(&|node| !node.ready),
         "not Ready: preflight waits for them",
-        "mend them, or leave them out by spec.nodeSelector",
+        "mend them; workers can be left out by spec.nodeSelector",
     );
     warn(
         Code::CordonedByOther,
@@ -442,7 +457,7 @@ pub(crate) fn readiness(moving: &[&NodeSnapshot], findings: &mut Findings) {
     warn(
         Code::NoInventory,
         names(&|node| node.inventory.is_none()),
-        "no agent answered yet: preflight waits for them",
+        "no agent answered yet, so nothing is known of these machines: preflight waits for them",
         "see the agent's pods there",
     );
 }

@@ -104,6 +104,7 @@ pub fn compile(
     let workers = Workers::of(snapshot, &spec.node_selector, target, None);
     checks::selection(spec, snapshot, &workers, control_plane_changes, &mut findings);
     let changing = changing(&hops);
+    checks::quorum(snapshot, &mut findings);
     checks::readiness(&changing, &mut findings);
     machines::machines(spec, snapshot, &changing, &mut findings);
     changes::changes(spec, snapshot, &hops, &mut findings);

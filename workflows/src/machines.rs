@@ -21,6 +21,10 @@ pub(crate) fn machines(
     changing: &[&NodeSnapshot],
     findings: &mut Findings,
 ) {
+    for entry in spec.acknowledge.iter().filter(|entry| !snapshot.nodes.contains_key(&entry.node)) {
+        let message = "there is no node of that name";
+        findings.warn(Finding::new(Code::NoEffect, "spec.acknowledge", &entry.node, message, "see: kubectl get nodes"));
+    }
     let inventory = |node: &NodeSnapshot| node.inventory.clone().unwrap_or_default();
     let full = |node: &&NodeSnapshot| {
         let found = inventory(node);
@@ -63,7 +67,7 @@ pub(crate) fn machines(
         found.os.is_some() && found.package_manager.as_deref() != Some("apt")
     };
     let message = "no apt-get there, and this release installs packages with it only";
-    let remedy = |_: &str| "leave the node out by spec.nodeSelector, and upgrade it by hand".to_owned();
+    let remedy = |_: &str| "leave workers out by spec.nodeSelector, and upgrade them by hand".to_owned();
     refuse(spec, changing, Code::PackageManager, "nodes", strange, message, remedy, findings);
 }
 

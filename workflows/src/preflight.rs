@@ -47,8 +47,7 @@ const CHECKS: [(&str, &str); 11] = [
 ];
 
 /// The findings about one node that somebody may answer for.
-pub const ACKNOWLEDGED: [Code; 5] =
-    [Code::CgroupV1, Code::ContainerdTooOld, Code::DiskSpace, Code::CertificatesExpired, Code::PackageManager];
+pub const ACKNOWLEDGED: [Code; 3] = [Code::CgroupV1, Code::ContainerdTooOld, Code::DiskSpace];
 
 /// The checklist of what the compiler came to.
 pub fn checklist(compiled: &Result<Compilation<Compiled>, Refusal>) -> Vec<Check> {

@@ -1,5 +1,6 @@
 //! A plan in a few lines, for people: what `kubectl cupcake plan` prints before anything is started.
 
+use crate::finding::named;
 use cupcake_crds::values::KubeVersion;
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -139,13 +140,8 @@ impl HopSummary {
 impl BatchPreview {
     fn line(&self) -> String {
         let canary = if self.canary { " (canary)" } else { "" };
-        let range = match &self.nodes[..] {
-            [] => String::new(),
-            [only] => format!(", {only}"),
-            [first, .., last] => format!(", {first} to {last}"),
-        };
         let nodes = count(u32::try_from(self.nodes.len()).unwrap_or(u32::MAX), "node");
-        format!("       batch-{}{canary}: {nodes}{range}", self.number)
+        format!("       batch-{}{canary}: {nodes}, {}", self.number, named(&self.nodes))
     }
 }
 
