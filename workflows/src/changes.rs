@@ -67,7 +67,7 @@ fn nodes(
     if !facts.removed_kubelet_flags.is_empty() {
         findings.warn(Finding::new(
             Code::RemovedKubeletFlags,
-            format!("Kubernetes {minor}"),
+            &field,
             facts.removed_kubelet_flags.join(", "),
             "the kubelet no longer starts with them; they are taken out of kubeadm-flags.env, where kubeadm wrote them",
             "look for them in /etc/default/kubelet and in drop-ins of kubelet.service",
@@ -88,7 +88,7 @@ fn nodes(
             let nodes = named(moving.iter().filter(|node| unknown(node)).map(|node| &node.node.name));
             let remedy = "see: stat -fc %T /sys/fs/cgroup, which says cgroup2fs for version 2";
             let message = format!("{message}; which one these have is not known");
-            findings.warn(Finding::new(Code::CgroupV1, format!("Kubernetes {minor}"), nodes, message, remedy));
+            findings.warn(Finding::new(Code::CgroupV1, &field, nodes, message, remedy));
         }
     }
     if let Some(oldest) = &facts.oldest_containerd {

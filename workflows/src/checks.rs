@@ -158,7 +158,7 @@ pub(crate) fn cluster(snapshot: &ClusterSnapshot, findings: &mut Findings) {
     }
 }
 
-/// Enough control-plane nodes for etcd to lose one more and go on.
+/// Most of the control plane is Ready, where there are three nodes or more: else etcd has no quorum to begin with.
 pub(crate) fn quorum(snapshot: &ClusterSnapshot, findings: &mut Findings) {
     let nodes: Vec<_> = snapshot.with_role(NodeRole::ControlPlane).collect();
     let unready: Vec<_> = nodes.iter().filter(|node| !node.ready).map(|node| &node.node.name).collect();

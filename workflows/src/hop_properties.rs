@@ -352,6 +352,14 @@ fn a_way_that_is_none_is_refused_by_the_hop_that_cannot_be() {
     );
     assert!(refusal(&["1.33.2"], "1.34.4").contains("has to end at spec.targetVersion, 1.34.4"));
     assert!(refusal(&["latest", "1.34.4"], "1.34.4").starts_with("spec.path[0] \"latest\": no Kubernetes version"));
+    assert!(refusal(&["1.33.0-rc.1", "1.34.4"], "1.34.4").contains("no finished release"));
+    let mut begun = cluster(2, 1, "1.32.1");
+    begun.kubeadm_config = Some(v("1.33.9"));
+    let below = compiled(&spec(&json!({"path": ["1.33.2", "1.34.4"]})), &begun).unwrap_err().to_string();
+    assert!(
+        below.contains("begun to move the cluster to 1.33.9, which is newer"),
+        "API servers never go back: {below}"
+    );
     let unknown = compiled(&spec(&json!({"targetVersion": "1.40.0"})), &cluster(1, 1, "1.37.2")).unwrap_err();
     assert!(unknown.to_string().contains("goes through 1.38, of which no release is known; name the way in spec.path"));
 }

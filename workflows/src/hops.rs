@@ -217,7 +217,7 @@ impl<'s> ControlPlane<'s> {
         let nodes: Vec<_> = snapshot.with_role(NodeRole::ControlPlane).collect();
         // kubeadm writes its configuration while it is at the first node: an oldest API server that is behind, or a
         // configuration that is, means that it has not been everywhere. Where it has been, the step finds its goal reached.
-        // One that is newer already waits for the hop that gets there.
+        // A kubelet that is newer already waits for the hop that gets there.
         let kubelets: Vec<_> = nodes.iter().copied().filter(|node| node.kubelet < target).collect();
         // Nor do both of these prove that it ended: scheduler, kubelet configuration and addons come after them. The kubelets of
         // the control plane do, since they follow all of kubeadm's work, and repeating that work at one version changes nothing.

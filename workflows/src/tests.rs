@@ -133,6 +133,18 @@ fn a_cluster_that_kubeadm_could_not_upgrade_is_refused() {
     only(&external, Code::ExternalEtcd, "ConfigMap kube-system/kubeadm-config", &["outside the cluster"]);
     let config = refused(&json!({}), |snapshot| snapshot.kubeadm_config = None);
     only(&config, Code::NoKubeadmConfig, "ConfigMap kube-system/kubeadm-config", &["restore it"]);
+    let unready = |names: &'static [&'static str]| {
+        move |snapshot: &mut ClusterSnapshot| {
+            for name in names {
+                snapshot.nodes.get_mut(*name).unwrap().ready = false;
+            }
+        }
+    };
+    let quorum = refused(&json!({}), unready(&["cp-2", "cp-3"]));
+    only(&quorum, Code::NodeNotReady, "nodes", &["cp-2, cp-3", "no quorum"]);
+    let mut one_away = cluster(3, 2, "1.33.4");
+    unready(&["cp-2"])(&mut one_away);
+    plan_of(&spec(&json!({})), &one_away);
     let unreadable = refused(&json!({}), |snapshot| {
         let problem = "kubeletVersion \"dev\" is no version".to_owned();
         snapshot.unreadable.push(UnreadableNode { name: "w-9".into(), problem });

@@ -222,3 +222,30 @@ pub fn differs(before: &DirectUpdateStatus, after: &DirectUpdateStatus) -> bool 
     timeless.last_updated = before.last_updated;
     timeless != *before
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_update_over_minors_says_which_hop_it_is_in_and_one_of_a_single_hop_does_not() {
+        let path = |steps: &[&str]| UpgradePath {
+            current_step: 0,
+            current_version: "1.32.1".to_owned(),
+            steps: steps.iter().map(|step| (*step).to_owned()).collect(),
+            target_version: "1.34.4".to_owned(),
+            total_steps: u32::try_from(steps.len()).unwrap(),
+        };
+        let two = path(&["1.33.13", "1.34.4"]);
+        assert_eq!(hop_of(&two, Some("1.34.4/control-plane/cp-1/kubeadm-upgrade (+2)")), Some(1));
+        assert_eq!((hop_of(&two, Some("batch-1")), hop_of(&two, None)), (None, None), "it stays where it was");
+        let says = |path: UpgradePath, phase: Phase| {
+            let status = DirectUpdateStatus { phase: Some(phase), upgrade_path: Some(path), ..Default::default() };
+            with_hop(&status, "at work".to_owned())
+        };
+        let second = UpgradePath { current_step: 1, ..two };
+        assert_eq!(says(second.clone(), Phase::InProgress), "Step 2/2: Upgrading to 1.34.4: at work");
+        assert_eq!(says(second, Phase::Succeeded), "at work");
+        assert_eq!(says(path(&["1.34.4"]), Phase::InProgress), "at work");
+    }
+}
