@@ -73,6 +73,8 @@ struct Stored {
     paused: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     paused_since: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    credited: Option<i64>,
     #[serde(default, skip_serializing_if = "is_false")]
     cancelling: bool,
     created: i64,
@@ -115,6 +117,7 @@ pub fn encode(cursor: &Cursor, dag: &Dag) -> String {
         phase: cursor.phase,
         paused: cursor.paused,
         paused_since: cursor.paused_since.map(since),
+        credited: cursor.credited.map(since),
         cancelling: cursor.cancelling,
         created: cursor.created.timestamp(),
         clock: since(cursor.clock),
@@ -192,6 +195,9 @@ pub fn decode(text: &str, plan_digest: &str, dag: &Dag) -> Result<Cursor, Decode
     let damaged = |position: usize, word: &str| DecodeError::Damaged { position, word: word.to_owned() };
     let created = DateTime::from_timestamp(stored.created, 0).ok_or_else(|| damaged(0, "created"))?;
     let at = |seconds: i64| TimeDelta::try_seconds(seconds).and_then(|delta| created.checked_add_signed(delta));
+    let optional = |seconds: Option<i64>, name: &str| {
+        seconds.map(|seconds| at(seconds).ok_or_else(|| damaged(0, name))).transpose()
+    };
     let mut states = Vec::with_capacity(dag.len());
     for word in stored.states.split(' ').filter(|word| !word.is_empty()) {
         if let Some(count) = word.strip_prefix(".*") {
@@ -213,17 +219,12 @@ pub fn decode(text: &str, plan_digest: &str, dag: &Dag) -> Result<Cursor, Decode
         commit: stored.commit,
         phase: stored.phase,
         paused: stored.paused,
-        paused_since: match stored.paused_since {
-            Some(seconds) => Some(at(seconds).ok_or_else(|| damaged(0, "paused_since"))?),
-            None => None,
-        },
+        paused_since: optional(stored.paused_since, "paused_since")?,
+        credited: optional(stored.credited, "credited")?,
         cancelling: stored.cancelling,
         created,
         clock: at(stored.clock).ok_or_else(|| damaged(0, "clock"))?,
-        finished: match stored.finished {
-            Some(seconds) => Some(at(seconds).ok_or_else(|| damaged(0, "finished"))?),
-            None => None,
-        },
+        finished: optional(stored.finished, "finished")?,
         reason: stored.reason,
         vertices: dag.vertices().iter().map(|vertex| vertex.name.clone()).zip(states).collect(),
         outputs: stored.outputs,

@@ -109,10 +109,20 @@ pub enum VertexState {
 }
 
 impl VertexState {
-    /// Moves the start of a series under way, from which deadlines count, by the time of a pause.
+    /// Moves the start of a series under way, from which deadlines count.
     fn delay(&mut self, by: TimeDelta) {
         match self {
             Self::Started { first, .. } | Self::Waiting { first, .. } | Self::BackingOff { first, .. } => *first += by,
+            Self::Pending { .. } | Self::Succeeded { .. } | Self::Skipped { .. } | Self::Failed { .. } => {}
+        }
+    }
+
+    /// Moves the start of a series under way by that part of the time between `from` and `until` which lies after it.
+    fn credit(&mut self, from: Timestamp, until: Timestamp) {
+        match *self {
+            Self::Started { first, .. } | Self::Waiting { first, .. } | Self::BackingOff { first, .. } => {
+                self.delay((until - from.max(first)).max(TimeDelta::zero()));
+            }
             Self::Pending { .. } | Self::Succeeded { .. } | Self::Skipped { .. } | Self::Failed { .. } => {}
         }
     }
@@ -186,6 +196,8 @@ pub struct Cursor {
     pub(crate) phase: RunPhase,
     pub(crate) paused: bool,
     pub(crate) paused_since: Option<Timestamp>,
+    /// Up to when time without anybody who looks was given back.
+    pub(crate) credited: Option<Timestamp>,
     pub(crate) cancelling: bool,
     pub(crate) created: Timestamp,
     pub(crate) clock: Timestamp,
@@ -206,6 +218,7 @@ impl Cursor {
             phase: RunPhase::Pending,
             paused: false,
             paused_since: None,
+            credited: None,
             cancelling: false,
             created: now,
             clock: now,
@@ -236,6 +249,10 @@ impl Cursor {
     /// Whether nothing new starts.
     pub fn is_paused(&self) -> bool {
         self.paused
+    }
+    /// Up to when time without anybody who looks was given back to deadlines.
+    pub fn credited(&self) -> Option<Timestamp> {
+        self.credited
     }
     /// Whether only what must happen in any case starts.
     pub fn is_cancelling(&self) -> bool {
@@ -450,6 +467,14 @@ impl Cursor {
                 let paused =
                     self.paused_since.take().map_or(TimeDelta::zero(), |since| (*at - since).max(TimeDelta::zero()));
                 self.vertices.values_mut().for_each(|state| state.delay(paused));
+            }
+            Event::Credited { from, until, .. } => {
+                let from = self.credited.map_or(*from, |credited| credited.max(*from));
+                if !self.paused {
+                    // The time of a pause is given back as a whole when it ends.
+                    self.vertices.values_mut().for_each(|state| state.credit(from, *until));
+                }
+                self.credited = Some(self.credited.map_or(*until, |credited| credited.max(*until)));
             }
             Event::CancelRequested { .. } => self.cancelling = true,
             Event::HeldBack { reason, .. } => self.reason = Some(cut(reason)),

@@ -53,7 +53,12 @@ pub struct Observed {
     /// Vertices whose deadline has passed since somebody looked at them last (nobody led, or the API was away): what they began
     /// may be done by now, so each is looked at once more before it fails.
     pub overdue_unseen: BTreeSet<VertexName>,
+    /// The last time in which nobody led, or the leader could not reach the store: from when to when.
+    pub unled: Option<(Timestamp, Timestamp)>,
 }
+
+/// Shorter times without anybody who looks are not given back to deadlines, in seconds: a change of leaders is not worth a write.
+pub const CREDIT_SECONDS_MIN: i64 = 30;
 
 /// What to do next.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -119,6 +124,7 @@ pub fn decide(
         return decision;
     }
     let mut cursor = cursor.clone();
+    give_credit(&mut cursor, dag, observed, now, &mut decision);
     take_intent(&mut cursor, intent, now, &mut decision);
     if !cursor.is_paused() {
         // Paused time does not count: `Resumed` moves the starts by it.
@@ -189,6 +195,32 @@ fn wake_by_deadline(decision: &mut Decision, cursor: &Cursor, first: Timestamp, 
 
 fn deadline(seconds: u32) -> TimeDelta {
     TimeDelta::seconds(i64::from(seconds))
+}
+
+/// What was under way while nobody looked had less time than it was given: its deadline moves by that, once.
+fn give_credit(cursor: &mut Cursor, dag: &Dag, observed: &Observed, now: Timestamp, decision: &mut Decision) {
+    let Some((from, until)) = observed.unled else {
+        return;
+    };
+    let (from, until) = (whole_seconds(from).max(cursor.credited().unwrap_or(from)), whole_seconds(until).min(now));
+    let lost = |first: Timestamp| (until - from.max(first)).num_seconds() >= CREDIT_SECONDS_MIN;
+    let under_way = dag.vertices().iter().any(|vertex| match cursor.state(&vertex.name) {
+        Some(
+            VertexState::Started { first, .. }
+            | VertexState::Waiting { first, .. }
+            | VertexState::BackingOff { first, .. },
+        ) => lost(first),
+        Some(
+            VertexState::Pending { .. }
+            | VertexState::Succeeded { .. }
+            | VertexState::Skipped { .. }
+            | VertexState::Failed { .. },
+        )
+        | None => false,
+    });
+    if under_way && !cursor.is_paused() {
+        push(cursor, decision, Event::Credited { from, until, at: now });
+    }
 }
 
 fn take_intent(cursor: &mut Cursor, intent: &Intent, now: Timestamp, decision: &mut Decision) {

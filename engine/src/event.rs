@@ -114,6 +114,15 @@ pub enum Event {
         /// When.
         at: Timestamp,
     },
+    /// Nobody led this run, or its leader could not reach it, for so long: deadlines of what was under way move by that time.
+    Credited {
+        /// When somebody was last known to look.
+        from: Timestamp,
+        /// When somebody looks again.
+        until: Timestamp,
+        /// When it is recorded.
+        at: Timestamp,
+    },
     /// Only what must happen in any case starts from here on.
     CancelRequested {
         /// When.
@@ -160,6 +169,7 @@ impl Event {
             | Self::Reset { at, .. }
             | Self::Paused { at, .. }
             | Self::Resumed { at }
+            | Self::Credited { at, .. }
             | Self::CancelRequested { at }
             | Self::HeldBack { at, .. }
             | Self::Rested { at, .. }
@@ -180,6 +190,7 @@ impl Event {
             | Self::Reset { vertex, .. } => Some(vertex),
             Self::Paused { .. }
             | Self::Resumed { .. }
+            | Self::Credited { .. }
             | Self::CancelRequested { .. }
             | Self::HeldBack { .. }
             | Self::Rested { .. }
@@ -204,6 +215,9 @@ impl Event {
             Self::Reset { vertex, .. } => format!("reset {vertex}"),
             Self::Paused { reason, .. } => format!("paused: {reason}"),
             Self::Resumed { .. } => "resumed".to_owned(),
+            Self::Credited { from, until, .. } => {
+                format!("nobody looked for {} s: deadlines moved by them", (*until - *from).num_seconds())
+            }
             Self::CancelRequested { .. } => "cancel requested".to_owned(),
             Self::HeldBack { reason, .. } => format!("held back: {reason}"),
             Self::Rested { reason, .. } => format!("needs a person: {reason}"),

@@ -343,6 +343,38 @@ fn what_was_done_while_nobody_looked_is_seen_before_its_deadline_fails_it() {
 }
 
 #[test]
+fn time_in_which_nobody_led_is_given_back_to_deadlines_once() {
+    let (new, registry) = three_goals();
+    let store = Arc::new(MemoryStore::new());
+    let clock = Arc::new(SimClock::starting_at(start()));
+    block_on(store.create(&new)).unwrap();
+    let world = World::default();
+    world.never.lock().unwrap().insert("b".into());
+    let engine = Engine::new(registry.clone(), store.clone(), clock.clone());
+    let tick = |engine: &Engine<TestDomain>, epoch, unled| {
+        let observed = Observed { unled, ..Observed::default() };
+        block_on(engine.tick(&run_name(), epoch, &world, &observed, &BTreeSet::new())).unwrap()
+    };
+    tick(&engine, Epoch(1), None);
+    clock.advance(TimeDelta::seconds(100));
+    let from = clock.now();
+    // A change of leaders is not worth a write; two and a half hours are, and b has 200 of its 300 s left.
+    clock.advance(TimeDelta::seconds(crate::decide::CREDIT_SECONDS_MIN - 1));
+    let quick = tick(&engine, Epoch(1), Some((from, clock.now())));
+    assert!(quick.events.is_empty(), "{:?}", quick.events);
+    clock.advance(TimeDelta::seconds(9_000));
+    let unled = Some((from, clock.now()));
+    let successor = Engine::new(registry, store.clone(), clock.clone());
+    let credited = |events: &[Event]| events.iter().filter(|event| matches!(event, Event::Credited { .. })).count();
+    assert_eq!(credited(&tick(&successor, Epoch(2), unled).events), 1);
+    clock.advance(TimeDelta::seconds(199));
+    let report = tick(&successor, Epoch(2), unled);
+    assert_eq!((credited(&report.events), report.cursor.phase()), (0, RunPhase::InProgress));
+    clock.advance(TimeDelta::seconds(1));
+    assert_eq!(tick(&successor, Epoch(2), unled).cursor.phase(), RunPhase::RequiresAttention);
+}
+
+#[test]
 fn a_clock_that_went_back_keeps_nobody_from_looking() {
     let (new, registry) = three_goals();
     let store = Arc::new(MemoryStore::new());

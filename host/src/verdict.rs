@@ -81,6 +81,7 @@ fn failure(cursor: &Cursor, dag: &Dag, events: &[Event]) -> (Option<VertexName>,
         | Event::Reset { .. }
         | Event::Paused { .. }
         | Event::Resumed { .. }
+        | Event::Credited { .. }
         | Event::CancelRequested { .. }
         | Event::HeldBack { .. }
         | Event::Rested { .. }

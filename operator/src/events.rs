@@ -40,6 +40,7 @@ fn words(event: &RunEvent) -> Option<(&'static str, String, String)> {
         }
         RunEvent::Paused { reason, .. } => Some(("Normal", "Paused".into(), reason.message.clone())),
         RunEvent::Resumed { .. } => Some(("Normal", "Resumed".into(), "goes on".into())),
+        RunEvent::Credited { .. } => Some(("Normal", "DeadlinesMoved".into(), event.line())),
         RunEvent::CancelRequested { .. } => {
             Some(("Normal", "Cancelling".into(), "ends as soon as it safely can".into()))
         }

@@ -94,6 +94,8 @@ impl Outcome {
 struct Loop<'o> {
     operator: &'o Operator,
     epoch: Epoch,
+    /// From when to when nobody led.
+    unled: Option<(Timestamp, Timestamp)>,
     watches: Watches,
     queue: Queue,
     /// Names of things that changed and that a run waits for, by run.
@@ -107,7 +109,14 @@ struct Loop<'o> {
 }
 
 /// Leads until told to stop, or until a greater epoch is met. Resolves when nothing is under way any more.
-pub async fn lead(operator: &Operator, epoch: Epoch, stop: CancellationToken) -> Ended {
+///
+/// Between the two times of `unled` nobody did: what was under way is given that time back.
+pub async fn lead(
+    operator: &Operator,
+    epoch: Epoch,
+    unled: Option<(Timestamp, Timestamp)>,
+    stop: CancellationToken,
+) -> Ended {
     let stamped = tokio::select! {
         biased;
         () = stop.cancelled() => return Ended::Told,
@@ -124,6 +133,7 @@ pub async fn lead(operator: &Operator, epoch: Epoch, stop: CancellationToken) ->
     let mut state = Loop {
         operator,
         epoch,
+        unled,
         watches: Watches::start(&operator.client),
         queue: Queue::default(),
         hints: BTreeMap::new(),
@@ -219,7 +229,8 @@ impl<'o> Loop<'o> {
                     return Box::pin(async move { (key, Outcome::of(Next::AwaitChange)) });
                 };
                 let hints = self.hints.remove(&name).unwrap_or_default();
-                let observed = Observed { unavailable_lanes: self.unavailable(&name), ..Observed::default() };
+                let unavailable_lanes = self.unavailable(&name);
+                let observed = Observed { unavailable_lanes, unled: self.unled, ..Observed::default() };
                 if let Some(update) =
                     self.watches.runs.get(name.as_str()).map(|run| run.spec.direct_update.name.clone())
                 {

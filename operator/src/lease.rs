@@ -137,13 +137,16 @@ pub struct LeaseLock {
     timing: Timing,
     seen: Seen,
     sight: Sight,
+    /// Between the last sign of life of the leader before and this replica's own beginning, if it took the lease from one.
+    unled: Option<(Timestamp, Timestamp)>,
 }
 
 impl LeaseLock {
     /// The lease in that namespace, for a replica of that identity.
     pub fn new(client: kube::Client, namespace: &str, identity: &str, timing: Timing) -> Self {
         let api = Api::namespaced(client.clone(), namespace);
-        Self { client, api, identity: identity.to_owned(), timing, seen: Seen::default(), sight: Sight::Doubtful }
+        let (seen, sight) = (Seen::default(), Sight::Doubtful);
+        Self { client, api, identity: identity.to_owned(), timing, seen, sight, unled: None }
     }
 
     /// Renews or takes the lease if that is this replica's to do.
@@ -171,16 +174,25 @@ impl LeaseLock {
                 Move::Create | Move::Take => Epoch(self.seen.epoch + 1),
             };
             let transitions = self.seen.transitions + i32::from(step == Move::Take);
+            let unled = self.seen.renewed.map(|renewed| (renewed, now));
             let acquired = self.seen.acquired.clone().filter(|_| step == Move::Renew);
             let mut lease = self.lease(Some(&self.identity), epoch, transitions, now);
             if let (Some(spec), Some(acquired)) = (&mut lease.spec, acquired) {
                 spec.acquire_time = Some(acquired);
             }
             if self.write(step, &lease, now).await? {
+                if step == Move::Take {
+                    self.unled = unled;
+                }
                 return Ok(Standing::Holds(epoch));
             }
         }
         Ok(Standing::Unknown)
+    }
+
+    /// From when to when nobody led before this replica did, as far as clocks of two machines can tell.
+    pub fn unled(&self) -> Option<(Timestamp, Timestamp)> {
+        self.unled
     }
 
     /// Takes note of an epoch that stands somewhere: the next one that this replica takes is greater.

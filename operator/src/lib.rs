@@ -36,6 +36,7 @@ use leader::Ended;
 use lease::{LeaseLock, Standing, Timing};
 use metrics::Metrics;
 use std::sync::Arc;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 /// All that an operator replica is made of.
@@ -46,6 +47,8 @@ pub struct OperatorConfig {
     pub clock: Arc<dyn Clock>,
     /// Tells this replica from others; a pod's name.
     pub identity: String,
+    /// The node it runs on, if that is known: before host work disturbs that node, another replica takes over.
+    pub node_name: Option<String>,
     /// Where the Lease lives.
     pub namespace: String,
     /// How long the lease holds.
@@ -83,10 +86,14 @@ pub struct Operator {
 /// # Panics
 /// Only where a reconcile does: the panic ends the whole process, lease and all, and whoever restarts it decides about it.
 pub async fn run(config: OperatorConfig, shutdown: CancellationToken) {
-    let OperatorConfig { client, clock, identity, namespace, timing, registry, metrics } = config;
+    let OperatorConfig { client, clock, identity, node_name, namespace, timing, registry, metrics } = config;
     let store = KubeStore::new(client.clone());
     let cluster = KubeClusterOps::new(client.clone(), store.clone(), Arc::clone(&clock));
-    let nodes = KubeNodeOps::new(client.clone());
+    let disturbed = Arc::new(Notify::new());
+    let mut nodes = KubeNodeOps::new(client.clone());
+    if let Some(node) = node_name {
+        nodes = nodes.with_own_node(node, Arc::clone(&disturbed));
+    }
     let operator = Operator {
         client: client.clone(),
         clock: Arc::clone(&clock),
@@ -104,7 +111,7 @@ pub async fn run(config: OperatorConfig, shutdown: CancellationToken) {
         tracing::info!(%epoch, identity, "leading");
         metrics.leads(true);
         let stop = CancellationToken::new();
-        let leading = leader::lead(&operator, epoch, stop.clone());
+        let leading = leader::lead(&operator, epoch, lock.unled(), stop.clone());
         let holding = hold(&mut lock, epoch, clock.as_ref(), timing, &shutdown);
         let mut leading = std::pin::pin!(leading);
         let end = tokio::select! {
@@ -115,10 +122,22 @@ pub async fn run(config: OperatorConfig, shutdown: CancellationToken) {
                 end
             }
             Ended::Outdated { by } = &mut leading => End::Outdated { by },
+            () = disturbed.notified() => {
+                stop.cancel();
+                leading.await;
+                End::Disturbed
+            }
         };
         metrics.leads(false);
         match end {
             End::Shutdown => {}
+            End::Disturbed => {
+                tracing::info!(%epoch, "work begins on the node of this replica: another one may lead");
+                release(&mut lock, epoch, clock.as_ref(), timing).await;
+                // Whoever else is there is told by the watch, and takes it meanwhile; alone, this one leads on.
+                clock.sleep_until(clock.now() + timing.retry()).await;
+                continue;
+            }
             End::Lost => {
                 tracing::warn!(%epoch, "lease lost; competing again");
                 continue;
@@ -176,6 +195,8 @@ enum End {
     Shutdown,
     /// Another replica holds the lease, or may by now.
     Lost,
+    /// Work was ordered that disturbs the node it runs on.
+    Disturbed,
     /// It met a greater epoch.
     Outdated {
         /// That one.

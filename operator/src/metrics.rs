@@ -87,6 +87,7 @@ impl Metrics {
                 | Event::Reset { .. }
                 | Event::Paused { .. }
                 | Event::Resumed { .. }
+                | Event::Credited { .. }
                 | Event::CancelRequested { .. }
                 | Event::HeldBack { .. }
                 | Event::Rested { .. }

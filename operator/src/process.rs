@@ -21,6 +21,9 @@ pub struct Args {
     /// Tells this replica from others.
     #[arg(long, env = "POD_NAME", default_value = "cupcake-operator-0")]
     pub identity: String,
+    /// The node it runs on: before host work disturbs that node, another replica takes over.
+    #[arg(long, env = "NODE_NAME")]
+    pub node_name: Option<String>,
     /// Where the Lease lives.
     #[arg(long, env = "POD_NAMESPACE", default_value = "kube-system")]
     pub namespace: String,
@@ -44,6 +47,7 @@ pub async fn run(args: Args, shutdown: CancellationToken) -> anyhow::Result<()> 
         client,
         clock: Arc::new(SystemClock),
         identity: args.identity,
+        node_name: args.node_name,
         namespace: args.namespace,
         timing: Timing { lease_seconds: args.lease_seconds, ..Timing::default() },
         registry: crate::standard_registry()?,

@@ -70,6 +70,22 @@ async fn a_renewal_is_one_request_and_keeps_the_time_of_the_acquisition() {
     assert_eq!(renewed.as_second() - acquired.as_second(), 5);
 }
 
+#[tokio::test(start_paused = true)]
+async fn who_takes_a_lease_knows_since_when_nobody_led() {
+    let mut replicas = Replicas::start().await;
+    replicas.a_leads().await;
+    let began = replicas.now();
+    assert_eq!(replicas.a.unled(), None, "there was no leader before it");
+    replicas.pass(600_000).await;
+    let now = replicas.now();
+    assert_eq!(replicas.b.attempt(None, now).await.unwrap(), Standing::Holds(Epoch(2)));
+    assert_eq!(replicas.b.unled(), Some((began, now)));
+    replicas.pass(1_000).await;
+    let later = replicas.now();
+    assert_eq!(replicas.b.attempt(Some(Epoch(2)), later).await.unwrap(), Standing::Holds(Epoch(2)));
+    assert_eq!(replicas.b.unled(), Some((began, now)), "a renewal is no beginning");
+}
+
 /// Loses the answer to one PUT, which stands nevertheless.
 struct LosesAnAnswer(AtomicU32);
 

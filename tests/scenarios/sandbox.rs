@@ -120,6 +120,38 @@ fn an_update_over_four_minors_goes_hop_by_hop_and_moves_the_workers_only_where_t
 }
 
 #[test]
+fn whoever_leads_while_work_disturbs_a_node_runs_on_another_one() {
+    let settings = Settings {
+        control_planes: 3,
+        workers: 0,
+        from: KubeVersion::new(1, 33, 4),
+        to: KubeVersion::new(1, 34, 4),
+        start: start(),
+        operators: 2,
+        without: std::collections::BTreeSet::default(),
+    };
+    let (verdict, lines) = simulate::transcript(&settings, &Schedule { seed: 7, faults: Vec::new() }).unwrap();
+    assert!(verdict.outcome.succeeded() && verdict.violations.is_empty(), "{}", verdict.outcome.message);
+    // The first replica runs on cp-1, the second on cp-2.
+    let (mut disturbed, mut seen) = (None, std::collections::BTreeMap::<&str, u32>::new());
+    for line in &lines {
+        let words: Vec<_> = line.split_whitespace().collect();
+        match words[1..] {
+            ["effect", node, "kubeadm" | "kubelet-restart", .., "begun"] => disturbed = Some(node),
+            [client, "update", path, ..] if client.starts_with("operator.") && path.contains("/upgraderuns/") => {
+                let own = if client.starts_with("operator.b.") { "cp-2" } else { "cp-1" };
+                if let Some(node) = disturbed.take() {
+                    assert_ne!(node, own, "{line}");
+                    *seen.entry(node).or_default() += 1;
+                }
+            }
+            _ => {}
+        }
+    }
+    assert!(seen.contains_key("cp-1") && seen.contains_key("cp-2"), "nobody led while {seen:?}");
+}
+
+#[test]
 fn an_update_over_minors_survives_what_goes_wrong_in_any_hop() {
     let settings = Settings {
         control_planes: 3,

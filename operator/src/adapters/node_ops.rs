@@ -9,24 +9,47 @@ use cupcake_crds::node_task::Order;
 use cupcake_crds::{CORDONED_BY_ANNOTATION, NodeTask};
 use cupcake_engine::clock::Timestamp;
 use cupcake_engine::names::{Epoch, Reason};
+use cupcake_steps::host::params::{KUBEADM_UPGRADE, RESTART_KUBELET};
 use cupcake_steps::ports::cluster::{CordonOwner, Eviction, NodeOps, NodeView, OpsError, PodView};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{Api, DeleteParams, EvictParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
 use serde_json::{Value, json};
+use std::sync::Arc;
+use tokio::sync::Notify;
 
 /// The field manager of the operator's writes.
 pub const FIELD_MANAGER: &str = "cupcake-operator";
+
+/// Host steps after which kubelet or static pods of a node start anew.
+const DISTURBING: [&str; 2] = [KUBEADM_UPGRADE, RESTART_KUBELET];
 
 /// One node at a time, over the Kubernetes API.
 #[derive(Clone)]
 pub struct KubeNodeOps {
     client: kube::Client,
+    /// The node that this replica itself runs on, and what rings when work was ordered that disturbs it.
+    own_node: Option<(String, Arc<Notify>)>,
 }
 
 impl KubeNodeOps {
     /// Over that client.
     pub fn new(client: kube::Client) -> Self {
-        Self { client }
+        Self { client, own_node: None }
+    }
+
+    /// Rings `bell` whenever work is ordered that restarts what runs on `node`, which carries this replica.
+    #[must_use]
+    pub fn with_own_node(mut self, node: String, bell: Arc<Notify>) -> Self {
+        self.own_node = Some((node, bell));
+        self
+    }
+
+    fn disturbed(&self, node: &str) {
+        if let Some((own, bell)) = &self.own_node
+            && own == node
+        {
+            bell.notify_one();
+        }
     }
 
     fn tasks(&self) -> Api<NodeTask> {
@@ -112,8 +135,13 @@ impl NodeOps for KubeNodeOps {
     async fn place_order(&self, task: &NodeTask, order: Order) -> Result<(), OpsError> {
         let mut task = task.clone();
         task.spec.epoch = order.epoch;
+        let disturbs = order.prepare.iter().any(|step| DISTURBING.contains(&step.kind.as_str()));
         task.spec.order = Some(order);
-        self.replace_task("order on", &task).await
+        self.replace_task("order on", &task).await?;
+        if disturbs {
+            self.disturbed(&task.spec.node_name);
+        }
+        Ok(())
     }
 
     async fn proceed(&self, task: &NodeTask, epoch: Epoch) -> Result<(), OpsError> {
@@ -123,7 +151,9 @@ impl NodeOps for KubeNodeOps {
             order.proceed = true;
             order.epoch = epoch.0;
         }
-        self.replace_task("proceed on", &task).await
+        self.replace_task("proceed on", &task).await?;
+        self.disturbed(&task.spec.node_name);
+        Ok(())
     }
 
     async fn stop(&self, task: &NodeTask, epoch: Epoch) -> Result<(), OpsError> {

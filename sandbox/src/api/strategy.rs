@@ -79,9 +79,9 @@ pub(super) fn prepare_update(
     object: &mut Value,
 ) {
     if subresource == "status" {
-        let status = object.get("status").cloned();
+        let status = as_map(object).remove("status");
         let managed = meta(object, "managedFields").cloned();
-        let mut kept = old.clone();
+        let mut kept = without_status(old);
         if let Nature::Builtin(_) = resource.nature {
             // Built-in kinds let labels and annotations through their status.
             for field in ["labels", "annotations", "finalizers", "generateName", "ownerReferences"] {
@@ -100,9 +100,7 @@ pub(super) fn prepare_update(
             }
             Some(status) => kept["status"] = status,
             None if pod && !class.is_null() => kept["status"] = json!({"qosClass": class}),
-            None => {
-                as_map(&mut kept).remove("status");
-            }
+            None => {}
         }
         if let Some(managed) = managed {
             set_meta(&mut kept, "managedFields", managed);
@@ -122,17 +120,23 @@ pub(super) fn prepare_update(
     }
 }
 
+/// The object but for its status, which is about to be replaced.
+fn without_status(object: &Value) -> Value {
+    let fields = object.as_object().into_iter().flatten();
+    let others = fields.filter(|(name, _)| *name != "status").map(|(name, field)| (name.clone(), field.clone()));
+    Value::Object(others.collect())
+}
+
 fn specification_differs(resource: &Resource, has_status: bool, old: &Value, new: &Value) -> bool {
     match resource.nature {
         Nature::Builtin(_) => old.get("spec") != new.get("spec"),
         Nature::Custom => {
-            let ignored =
-                |name: &str| matches!(name, "metadata" | "apiVersion" | "kind") || (has_status && name == "status");
-            let fields = |object: &Value| -> Map<String, Value> {
-                let fields = object.as_object().into_iter().flatten();
-                fields.filter(|(name, _)| !ignored(name)).map(|(name, field)| (name.clone(), field.clone())).collect()
+            let counts = |(name, _): &(&String, &Value)| {
+                let apart = matches!(name.as_str(), "metadata" | "apiVersion" | "kind");
+                !apart && (!has_status || *name != "status")
             };
-            fields(old) != fields(new)
+            let (old, new) = (old.as_object().into_iter().flatten(), new.as_object().into_iter().flatten());
+            !old.filter(counts).eq(new.filter(counts))
         }
     }
 }

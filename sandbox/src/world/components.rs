@@ -99,7 +99,7 @@ impl Components {
     }
 
     /// Runs a replica of the operator, again and again; never ends. The first one has no name.
-    pub(super) async fn operator(self: Arc<Self>, replica: &'static str) {
+    pub(super) async fn operator(self: Arc<Self>, replica: &'static str, node: String) {
         for number in 1u64.. {
             let life = Life::new(Component::Operator, replica);
             let client = client_name(Component::Operator, replica, number);
@@ -110,6 +110,7 @@ impl Components {
                         client: self.server.client(client.as_str()),
                         clock: self.clock(replica),
                         identity: self.identity(replica, number),
+                        node_name: Some(node.clone()),
                         namespace: NAMESPACE.to_owned(),
                         timing: LEASE,
                         registry,

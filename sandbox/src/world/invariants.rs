@@ -115,6 +115,11 @@ impl Invariants {
         self.lock().busy.1 >= REQUESTS_IN_A_SECOND_MAX
     }
 
+    /// Whether a write of that resource may break one of them.
+    pub(super) fn look_at(resource: &str) -> bool {
+        matches!(resource, "upgraderuns" | "nodetasks" | "nodes")
+    }
+
     /// An object was written.
     pub(super) fn written(&self, resource: &str, name: &str) {
         let found = match resource {

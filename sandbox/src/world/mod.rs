@@ -186,8 +186,11 @@ impl World {
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         let (agenda, clock) = (self.site.agenda.clone(), Arc::clone(&self.site.clock));
         tasks.spawn(async move { agenda.run(clock).await });
-        for replica in REPLICAS.into_iter().take(usize::try_from(self.config.operators).unwrap_or(1)) {
-            tasks.spawn(Arc::clone(&self.components).operator(replica));
+        // Each on a control-plane node of its own, as far as there are any.
+        let operators = usize::try_from(self.config.operators).unwrap_or(1);
+        for (replica, number) in REPLICAS.into_iter().take(operators).zip(1u32..) {
+            let node = format!("cp-{}", (number - 1) % self.config.control_planes + 1);
+            tasks.spawn(Arc::clone(&self.components).operator(replica, node));
         }
         for machine in self.machines.values() {
             machine.install_program(Arc::clone(&program));

@@ -247,7 +247,7 @@ impl Observer for Arc<Ear> {
 
 impl Ear {
     fn accepted(self: &Arc<Self>, request: &RequestInfo, target: &Target) {
-        if let Some(invariants) = self.invariants.get() {
+        if let Some(invariants) = self.invariants.get().filter(|_| Invariants::look_at(&target.resource)) {
             invariants.written(&target.resource, &object_name(request, target));
         }
         match (target.group.as_str(), target.resource.as_str(), target.subresource.as_str()) {
