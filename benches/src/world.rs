@@ -2,7 +2,9 @@
 
 use chrono::DateTime;
 use cupcake_crds::DirectUpdateSpec;
-use cupcake_crds::values::{ClusterSnapshot, Cordon, EtcdTopology, KubeVersion, NodeRef, NodeRole, NodeSnapshot};
+use cupcake_crds::values::{
+    ClusterSnapshot, Cordon, EtcdTopology, KubeVersion, NodeRef, NodeRole, NodeSnapshot, Surroundings,
+};
 use cupcake_engine::clock::Timestamp;
 use cupcake_engine::names::RunName;
 use cupcake_engine::plan::{Item, Part, Plan};
@@ -47,6 +49,7 @@ pub fn cluster(control_planes: usize, workers: usize, control_plane_at: KubeVers
         cordon: Cordon::Schedulable,
         labels: BTreeMap::from([("kubernetes.io/os".to_owned(), "linux".to_owned())]),
         taints: Vec::new(),
+        managed_by: None,
         inventory: None,
     };
     let control_plane =
@@ -60,6 +63,7 @@ pub fn cluster(control_planes: usize, workers: usize, control_plane_at: KubeVers
         nodes: control_plane.chain(workers).map(|node| (node.node.name.clone(), node)).collect(),
         unreadable: Vec::new(),
         known_versions: BTreeSet::new(),
+        surroundings: Surroundings::default(),
     }
 }
 

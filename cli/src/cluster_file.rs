@@ -5,7 +5,8 @@ use crate::exit::{Exit, Failure};
 use crate::{connect, out, plan};
 use cupcake_crds::node_task::NodeInventory;
 use cupcake_crds::values::{
-    ClusterSnapshot, Cordon, EtcdTopology, KubeVersion, NodeRef, NodeRole, NodeSnapshot, Taint, UnreadableNode,
+    AdmissionHook, ClusterSnapshot, Cordon, DeprecatedRequest, DisruptionBudget, EtcdMember, EtcdTopology, KubeVersion,
+    NodeRef, NodeRole, NodeSnapshot, PodSnapshot, Surroundings, Taint, UnreadableNode,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,6 +31,30 @@ struct ClusterFile {
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     known_versions: BTreeSet<KubeVersion>,
     nodes: Vec<NodeEntry>,
+    /// Members of etcd; none: nobody looked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    etcd_members: Vec<EtcdMember>,
+    /// Disruption budgets that some of `pods` come under.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    disruption_budgets: Vec<DisruptionBudget>,
+    /// Pods that a drain cannot evict as a matter of course.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pods: Vec<PodSnapshot>,
+    /// Admission webhooks that refuse when they fail.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    admission_hooks: Vec<AdmissionHook>,
+    /// API versions on their way out that somebody asks for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    deprecated_requests: Vec<DeprecatedRequest>,
+    /// Other programs that change nodes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    other_updaters: Vec<String>,
+    /// Whether something else does kube-proxy's work.
+    #[serde(default, skip_serializing_if = "is_false")]
+    without_kube_proxy: bool,
+    /// What could not be read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    unread: Vec<String>,
     /// Nodes that could not be understood, which no plan goes around.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     unreadable: Vec<UnreadableNode>,
@@ -51,6 +76,9 @@ struct NodeEntry {
     labels: BTreeMap<String, String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     taints: Vec<Taint>,
+    /// What else makes and replaces its machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    managed_by: Option<String>,
     /// What its agent found on the machine; of a node without an agent, absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     inventory: Option<NodeInventory>,
@@ -85,9 +113,8 @@ pub(crate) fn read(file: &Path) -> Result<ClusterSnapshot, Failure> {
     if let Some(problem) = odd_inventory(&written, &cluster) {
         return Err(Failure::new(format!("{tried}: {problem}"), next));
     }
-    snapshot_of(cluster).map_err(|name| {
-        Failure::new(format!("{tried}: node {name} stands there twice"), "give each node a name of its own")
-    })
+    snapshot_of(cluster)
+        .map_err(|problem| Failure::new(format!("{tried}: {problem}"), "mend the file (docs/cluster-file.md)"))
 }
 
 /// Writes the cluster of the kubeconfig down.
@@ -118,7 +145,7 @@ fn odd_inventory(written: &serde_json::Value, cluster: &ClusterFile) -> Option<S
     })
 }
 
-/// The name of a node that stands there twice, or the cluster.
+/// The cluster, or what in the file does not fit together.
 fn snapshot_of(cluster: ClusterFile) -> Result<ClusterSnapshot, String> {
     let mut nodes = BTreeMap::new();
     for entry in cluster.nodes {
@@ -130,10 +157,20 @@ fn snapshot_of(cluster: ClusterFile) -> Result<ClusterSnapshot, String> {
             cordon: if entry.cordoned { Cordon::ByOther } else { Cordon::Schedulable },
             labels: entry.labels,
             taints: entry.taints,
+            managed_by: entry.managed_by,
             inventory: entry.inventory,
         };
         if nodes.insert(entry.name.clone(), node).is_some() {
-            return Err(entry.name);
+            return Err(format!("node {} stands there twice", entry.name));
+        }
+    }
+    for pod in &cluster.pods {
+        if !nodes.contains_key(&pod.node) {
+            return Err(format!("pod {} runs on node {}, which is not in the file", pod.name, pod.node));
+        }
+        let known = |name: &&String| cluster.disruption_budgets.iter().any(|budget| budget.name == **name);
+        if let Some(unknown) = pod.budgets.iter().find(|name| !known(name)) {
+            return Err(format!("pod {} comes under budget {unknown}, which is not in the file", pod.name));
         }
     }
     Ok(ClusterSnapshot {
@@ -144,6 +181,16 @@ fn snapshot_of(cluster: ClusterFile) -> Result<ClusterSnapshot, String> {
         nodes,
         unreadable: cluster.unreadable,
         known_versions: cluster.known_versions,
+        surroundings: Surroundings {
+            etcd_members: cluster.etcd_members,
+            disruption_budgets: cluster.disruption_budgets,
+            pods: cluster.pods,
+            admission_hooks: cluster.admission_hooks,
+            deprecated_requests: cluster.deprecated_requests,
+            other_updaters: cluster.other_updaters,
+            without_kube_proxy: cluster.without_kube_proxy,
+            unread: cluster.unread,
+        },
     })
 }
 
@@ -159,8 +206,10 @@ fn file_of(snapshot: ClusterSnapshot) -> ClusterFile {
         },
         labels: node.labels,
         taints: node.taints,
+        managed_by: node.managed_by,
         inventory: node.inventory,
     };
+    let surroundings = snapshot.surroundings;
     ClusterFile {
         server: snapshot.server,
         kubeadm_config: snapshot.kubeadm_config,
@@ -168,6 +217,14 @@ fn file_of(snapshot: ClusterSnapshot) -> ClusterFile {
         known_versions: snapshot.known_versions,
         nodes: snapshot.nodes.into_values().map(entry).collect(),
         unreadable: snapshot.unreadable,
+        etcd_members: surroundings.etcd_members,
+        disruption_budgets: surroundings.disruption_budgets,
+        pods: surroundings.pods,
+        admission_hooks: surroundings.admission_hooks,
+        deprecated_requests: surroundings.deprecated_requests,
+        other_updaters: surroundings.other_updaters,
+        without_kube_proxy: surroundings.without_kube_proxy,
+        unread: surroundings.unread,
     }
 }
 
@@ -203,7 +260,10 @@ nodes:
         assert!(error(&BY_HAND.replace("pool: blue}", "pool: blue}\n  redy: true")).contains("redy"));
         assert!(error(&BY_HAND.replace("1.31.14}", "latest}")).contains("latest"));
         let twice = BY_HAND.replace("w-1", "cp-1");
-        assert_eq!(snapshot_of(serde_saphyr::from_str(&twice).unwrap()), Err("cp-1".to_owned()));
+        assert_eq!(
+            snapshot_of(serde_saphyr::from_str(&twice).unwrap()),
+            Err("node cp-1 stands there twice".to_owned())
+        );
         let odd = |inventory: &str| {
             let text = BY_HAND.replace("cordoned: true", &format!("inventory: {inventory}"));
             odd_inventory(&serde_saphyr::from_str(&text).unwrap(), &serde_saphyr::from_str(&text).unwrap())

@@ -8,7 +8,7 @@ use crate::out;
 use cupcake_crds::validate::Validate as _;
 use cupcake_crds::values::ClusterSnapshot;
 use cupcake_crds::{DirectUpdate, GROUP, VERSION};
-use cupcake_operator::adapters::snapshot::gather;
+use cupcake_operator::adapters::snapshot::gather_all;
 use cupcake_workflows::{Compilation, Finding, HopSummary, Refusal, Request, Summary, compile, plan_bytes};
 use kube::ResourceExt as _;
 use serde_json::{Value, json};
@@ -38,7 +38,7 @@ pub fn run(connection: &Connection, args: &PlanArgs) -> Result<Exit, Failure> {
 pub(crate) fn live(connection: &Connection) -> Result<ClusterSnapshot, Failure> {
     runtime()?.block_on(async {
         let client = connect::client(connection).await?;
-        gather(&client, connect::now()).await.map_err(|error| {
+        gather_all(&client, connect::now()).await.map_err(|error| {
             Failure::from_error("read the cluster", &error, "kubectl get nodes, to see whether the API server answers")
         })
     })

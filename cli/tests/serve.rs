@@ -127,7 +127,7 @@ fn an_administrator_does_with_kubectl_what_the_guide_says() {
     let updates = cluster.says("get du");
     assert!(updates.starts_with("NAME") && updates.contains("PHASE") && updates.contains("PROGRESS"), "{updates}");
 
-    let told = cluster.until("describe upgraderun", "control-plane/cp-1");
+    let told = cluster.until("describe upgraderun", "StepSucceeded");
     let graph: Vec<&str> = told.lines().skip_while(|line| !line.trim().starts_with("Graph:")).skip(1).take(3).collect();
     assert!(graph[0].contains("1.27.16") && graph[1].contains("├─") && graph[1].contains("preflight"), "{told}");
     assert!(told.contains("Events:") && told.contains("StepSucceeded"), "the events of this run: {told}");

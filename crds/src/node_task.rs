@@ -3,7 +3,7 @@
 use crate::{
     limits::{self, cut, cut_some},
     validate::node_task as rules,
-    values::{HostStep, KubeVersion, NodeRole, OrderKey},
+    values::{EtcdMember, HostStep, KubeVersion, NodeRole, OrderKey},
 };
 use cupcake_engine::clock::Timestamp;
 use kube_derive::{CustomResource, KubeSchema};
@@ -285,6 +285,10 @@ pub struct NodeInventory {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub etcd_data_bytes: Option<u64>,
+    /// Members of etcd, as the one on this machine lists them; empty on a worker, and where it does not answer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 9), extend("x-kubernetes-list-type" = "atomic"))]
+    pub etcd_members: Vec<EtcdMember>,
     /// Version of kubeadm. Example: 1.33.4
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]

@@ -64,6 +64,24 @@ pub enum Code {
     RemovedKubeletFlags,
     /// A minor on the way brings another minor of etcd.
     EtcdMinor,
+    /// Members of etcd that are not as a safe upgrade needs them.
+    EtcdMembers,
+    /// Pods that their budgets do not let go.
+    DisruptionBudget,
+    /// Pods whose emptyDir ends with them.
+    LocalStorage,
+    /// Pods that nothing makes anew.
+    UnmanagedPods,
+    /// Nodes that are not ours to change.
+    ForeignNode,
+    /// A program that changes nodes, too.
+    OtherUpdater,
+    /// An admission hook that refuses when it fails.
+    FailClosedHook,
+    /// There is no kube-proxy.
+    KubeProxyAbsent,
+    /// Something that could not be read.
+    NotLookedAt,
     /// The kubelet of a minor on the way does not start on control groups version 1.
     CgroupV1,
     /// The kubelet of a minor on the way needs a newer containerd.

@@ -30,6 +30,7 @@ pub mod render;
 mod request;
 pub mod skew;
 mod summary;
+mod surroundings;
 mod templates;
 #[cfg(test)]
 mod testing;

@@ -32,22 +32,32 @@ pub struct Check {
 }
 
 /// The checks in the order in which they are told.
-const CHECKS: [(&str, &str); 11] = [
+const CHECKS: [(&str, &str); 14] = [
     ("Spec", "the fields of the update"),
     ("Versions", "target, API servers, kubeadm's configuration, and the way between"),
     ("Skew", "every kubelet against every hop"),
     ("ControlPlane", "made by kubeadm, with etcd beside it"),
     ("Nodes", "Ready, readable, not cordoned by others"),
     ("Agents", "an agent answered on each node"),
-    ("Etcd", "the minor of etcd that kubeadm brings"),
+    ("Etcd", "its members, and the minor that kubeadm brings"),
     ("Machines", "disk, certificates, package manager"),
     ("Kubelet", "removed flags, control groups"),
     ("Runtime", "the oldest containerd that the kubelet works with"),
-    ("Apis", "API versions that are no longer served"),
+    ("Apis", "API versions that are no longer served, and who still asks for them"),
+    ("Drains", "the eviction of each node's pods: budgets, emptyDirs, pods that nothing makes anew"),
+    ("Hooks", "admission webhooks and policies that refuse when they fail"),
+    ("Neighbours", "programs that change nodes, too; what could not be read"),
 ];
 
 /// The findings about one node that somebody may answer for.
-pub const ACKNOWLEDGED: [Code; 3] = [Code::CgroupV1, Code::ContainerdTooOld, Code::DiskSpace];
+pub const ACKNOWLEDGED: [Code; 6] = [
+    Code::CgroupV1,
+    Code::ContainerdTooOld,
+    Code::DiskSpace,
+    Code::DisruptionBudget,
+    Code::LocalStorage,
+    Code::UnmanagedPods,
+];
 
 /// The checklist of what the compiler came to.
 pub fn checklist(compiled: &Result<Compilation<Compiled>, Refusal>) -> Vec<Check> {
@@ -93,9 +103,12 @@ fn check_of(code: Code) -> &'static str {
         | Code::ControlPlaneBehind => "Versions",
         Code::VersionSkew | Code::NextHopBlocked => "Skew",
         Code::NoControlPlane | Code::NoKubeadmConfig | Code::ExternalEtcd => "ControlPlane",
-        Code::UnreadableNode | Code::NodeNotReady | Code::CordonedByOther => "Nodes",
+        Code::UnreadableNode | Code::NodeNotReady | Code::CordonedByOther | Code::ForeignNode => "Nodes",
         Code::NoInventory => "Agents",
-        Code::EtcdMinor => "Etcd",
+        Code::EtcdMinor | Code::EtcdMembers => "Etcd",
+        Code::DisruptionBudget | Code::LocalStorage | Code::UnmanagedPods => "Drains",
+        Code::FailClosedHook => "Hooks",
+        Code::OtherUpdater | Code::KubeProxyAbsent | Code::NotLookedAt => "Neighbours",
         Code::DiskSpace | Code::CertificatesExpired | Code::CertificatesExpire | Code::PackageManager => "Machines",
         Code::RemovedKubeletFlags | Code::CgroupV1 => "Kubelet",
         Code::ContainerdTooOld => "Runtime",

@@ -3,7 +3,9 @@
 use crate::{Compilation, Compiled, CompiledWave, Refusal, Request, WaveOf, compile, compile_wave, wave_run};
 use chrono::{DateTime, TimeDelta};
 use cupcake_crds::DirectUpdateSpec;
-use cupcake_crds::values::{ClusterSnapshot, Cordon, EtcdTopology, KubeVersion, NodeRef, NodeRole, NodeSnapshot};
+use cupcake_crds::values::{
+    ClusterSnapshot, Cordon, EtcdTopology, KubeVersion, NodeRef, NodeRole, NodeSnapshot, Surroundings,
+};
 use cupcake_engine::clock::Timestamp;
 use cupcake_engine::cursor::Cursor;
 use cupcake_engine::dag::Dag;
@@ -45,6 +47,7 @@ pub(crate) fn node(name: &str, role: NodeRole, kubelet: KubeVersion) -> NodeSnap
         cordon: Cordon::Schedulable,
         labels: BTreeMap::new(),
         taints: Vec::new(),
+        managed_by: None,
         inventory: Some(serde_json::from_value(json!({})).unwrap_or_default()),
     }
 }
@@ -63,6 +66,7 @@ pub(crate) fn cluster(control_planes: usize, workers: usize, version: &str) -> C
         nodes: control_plane.chain(workers).map(|node| (node.node.name.clone(), node)).collect(),
         unreadable: Vec::new(),
         known_versions: BTreeSet::new(),
+        surroundings: Surroundings::default(),
     }
 }
 

@@ -18,7 +18,7 @@ use chrono::TimeDelta;
 use cupcake_crds::values::{ClusterSnapshot, KubeVersion};
 use cupcake_crds::{DirectUpdate, GROUP, UpgradePlan, UpgradeRun};
 use cupcake_engine::clock::Timestamp;
-use cupcake_operator::adapters::snapshot::gather;
+use cupcake_operator::adapters::snapshot::gather_all;
 use cupcake_sandbox::machine::releases::Repositories;
 use cupcake_sandbox::world::{self, Outcome, SPEED_WATCHED, Speed, Upgrade, World, WorldConfig, WorldError};
 use cupcake_workflows::render::Glyphs;
@@ -139,7 +139,7 @@ pub(crate) fn snapshot(cluster: &ClusterArgs) -> Result<ClusterSnapshot, Failure
         let world = World::new(config).map_err(|error| failed(&error))?;
         world.start();
         world.clock().sleep_until(start + TimeDelta::seconds(REPORTED_SECONDS)).await;
-        gather(&world.server().client("plan"), world.now())
+        gather_all(&world.server().client("plan"), world.now())
             .await
             .map_err(|error| Failure::from_error("read the simulated cluster", &error, "kubectl cupcake sandbox"))
     })

@@ -7,6 +7,7 @@ mod node_ref;
 mod options;
 mod phase;
 mod snapshot;
+mod surroundings;
 
 pub use concurrency::{Concurrency, InvalidConcurrency};
 pub use host_step::{HostStep, OrderKey};
@@ -16,3 +17,4 @@ pub use options::{AirGapped, Canary, Component, Strategy};
 pub(crate) use options::{enabled, labels_schema};
 pub use phase::Phase;
 pub use snapshot::{ClusterSnapshot, Cordon, EtcdTopology, NodeSnapshot, Taint, UnreadableNode};
+pub use surroundings::{AdmissionHook, DeprecatedRequest, DisruptionBudget, EtcdMember, PodSnapshot, Surroundings};

@@ -1,6 +1,6 @@
 //! What the operator saw of a cluster at one moment: the only view of it that compilers of plans get.
 
-use super::{KubeVersion, NodeRef, NodeRole};
+use super::{KubeVersion, NodeRef, NodeRole, Surroundings};
 use crate::node_task::NodeInventory;
 use cupcake_engine::clock::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -27,6 +27,9 @@ pub struct ClusterSnapshot {
     /// Releases that are known to be obtainable, from inventories and bundles; empty if nobody knows.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub known_versions: BTreeSet<KubeVersion>,
+    /// What lives around the nodes; empty where nobody looked.
+    #[serde(default)]
+    pub surroundings: Surroundings,
 }
 
 /// One Node as it was seen.
@@ -49,6 +52,9 @@ pub struct NodeSnapshot {
     /// `spec.taints`, sorted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub taints: Vec<Taint>,
+    /// What else makes, changes and replaces the machine: `Machine prod/md-0-x` of Cluster API.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub managed_by: Option<String>,
     /// What its agent last answered; absent if it never did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inventory: Option<NodeInventory>,

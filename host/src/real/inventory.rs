@@ -31,12 +31,13 @@ async fn answer(name: &'static str, arguments: &[&str]) -> Option<String> {
 
 impl RealHost {
     pub(super) async fn take_inventory(&self, request: &str) -> NodeInventory {
-        let (kubelet, kubeadm, kubectl, containerd, madison) = tokio::join!(
+        let (kubelet, kubeadm, kubectl, containerd, madison, etcd_members) = tokio::join!(
             self.kubelet_version(),
             self.kubeadm_version(),
             answer("kubectl", &["version", "--client"]),
             answer("containerd", &["--version"]),
             self.madison("kubeadm"),
+            self.etcd_members(),
         );
         let role = self.files.role();
         let mut versions: Vec<KubeVersion> =
@@ -55,6 +56,7 @@ impl RealHost {
             containerd: containerd.as_deref().and_then(containerd_version),
             disk_free_bytes: self.files.free_bytes("/var/lib"),
             etcd_data_bytes: etcd_data.and_then(|folder| self.files.folder_bytes(&folder)),
+            etcd_members: etcd_members.unwrap_or_default(),
             kubeadm: kubeadm.ok().map(|version| version.to_string()),
             kubectl: kubectl.as_deref().and_then(kubectl_version).map(|version| version.to_string()),
             kubelet: kubelet.map(|version| version.to_string()),

@@ -97,6 +97,10 @@ impl RealHost {
     pub fn new(settings: Settings) -> Self {
         Self { files: os::Files::below(settings.root.clone()), settings }
     }
+
+    fn files(&self) -> &os::Files {
+        &self.files
+    }
 }
 
 #[async_trait]

@@ -4,6 +4,7 @@ pub mod cluster_ops;
 pub mod kube_store;
 pub mod node_ops;
 pub mod snapshot;
+pub mod surroundings;
 pub mod views;
 
 use crate::error_chain;

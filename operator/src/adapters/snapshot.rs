@@ -3,13 +3,17 @@
 //! RBAC: list on nodes and nodetasks; get on configmaps in kube-system.
 
 use super::ops_error;
-use super::views::node_view;
+use super::surroundings::surroundings;
+use super::views::{annotation, node_view};
 use cupcake_crds::NodeTask;
-use cupcake_crds::values::{ClusterSnapshot, Cordon, EtcdTopology, KubeVersion, NodeSnapshot, Taint, UnreadableNode};
+use cupcake_crds::values::{
+    ClusterSnapshot, Cordon, EtcdTopology, KubeVersion, NodeSnapshot, Surroundings, Taint, UnreadableNode,
+};
 use cupcake_engine::clock::Timestamp;
 use cupcake_engine::names::Reason;
 use cupcake_steps::ports::cluster::{CordonOwner, OpsError, Readiness};
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, ListParams};
 use kube::core::DeserializeGuard;
 use serde::Deserialize;
@@ -71,6 +75,21 @@ pub async fn server_version(client: &kube::Client) -> Result<KubeVersion, OpsErr
     Ok(oldest)
 }
 
+/// What else makes and replaces a machine: Cluster API marks the Nodes of its Machines so.
+///
+/// Source: cluster-api.sigs.k8s.io, "Labels and annotations" (v1.9).
+fn managed_by(meta: &ObjectMeta) -> Option<String> {
+    let machine = annotation(meta, "cluster.x-k8s.io/machine")?;
+    let namespace = annotation(meta, "cluster.x-k8s.io/cluster-namespace").unwrap_or("default");
+    Some(format!("Machine {namespace}/{machine} of Cluster API"))
+}
+
+/// As [`gather`], with what lives around the nodes: more than a wave in the middle of an update asks for.
+pub async fn gather_all(client: &kube::Client, taken_at: Timestamp) -> Result<ClusterSnapshot, OpsError> {
+    let snapshot = gather(client, taken_at).await?;
+    Ok(ClusterSnapshot { surroundings: surroundings(client).await?, ..snapshot })
+}
+
 /// The cluster as it is now. `taken_at` is written into it.
 pub async fn gather(client: &kube::Client, taken_at: Timestamp) -> Result<ClusterSnapshot, OpsError> {
     let server = server_version(client).await?;
@@ -93,6 +112,7 @@ pub async fn gather(client: &kube::Client, taken_at: Timestamp) -> Result<Cluste
         nodes: BTreeMap::new(),
         unreadable: Vec::new(),
         known_versions: BTreeSet::new(),
+        surroundings: Surroundings::default(),
     };
     for node in nodes.items {
         let node = match node.0 {
@@ -120,6 +140,7 @@ pub async fn gather(client: &kube::Client, taken_at: Timestamp) -> Result<Cluste
                 role: view.role,
                 kubelet,
                 ready: view.readiness == Readiness::Ready,
+                managed_by: managed_by(&node.metadata),
                 cordon: match view.cordon {
                     CordonOwner::Nobody => Cordon::Schedulable,
                     CordonOwner::Run { uid, .. } => Cordon::ByRun { run_uid: uid },

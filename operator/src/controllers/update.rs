@@ -119,7 +119,7 @@ async fn reconciled(operator: &Operator, view: &View) -> Result<Next, kube::Erro
         write(operator, &view.update, Stand::pending(run::WAITING_FOR_CLUSTER, message)).await?;
         return Ok(again(operator));
     }
-    let snapshot = match snapshot::gather(&operator.client, operator.clock.now()).await {
+    let snapshot = match snapshot::gather_all(&operator.client, operator.clock.now()).await {
         Ok(snapshot) => snapshot,
         Err(error) => {
             let reason = match &error {

@@ -105,6 +105,14 @@ impl ControlPlane {
         self.lock().get(node).is_some_and(|member| member.etcd)
     }
 
+    /// The members of etcd, by the names of their nodes, and whether each serves; none where that of `node` does not.
+    pub fn etcd_members(&self, node: &str) -> Vec<(String, bool)> {
+        if !self.etcd_is_up(node) {
+            return Vec::new();
+        }
+        self.lock().iter().map(|(name, member)| (name.clone(), member.etcd)).collect()
+    }
+
     /// The nodes whose API servers do not know the roles of nodes yet.
     pub fn cold(&self, now: Timestamp) -> Vec<String> {
         let is_cold = |member: &Member| member.cold_until.is_some_and(|until| now < until);

@@ -4,7 +4,7 @@ use super::ledger::{EffectKind, Ending};
 use super::state::SimMachine;
 use super::timing::Act;
 use super::transcript::hex;
-use cupcake_crds::values::NodeRole;
+use cupcake_crds::values::{EtcdMember, NodeRole};
 use cupcake_engine::names::Reason;
 use cupcake_steps::ports::host::{HostError, SnapshotInfo};
 use sha2::{Digest, Sha256};
@@ -20,6 +20,12 @@ const BYTES_PER_REVISION: u64 = 900;
 impl SimMachine {
     pub(super) fn snapshot_now(&self, name: &str) -> Option<SnapshotInfo> {
         self.state().snapshots.get(name).cloned()
+    }
+
+    /// Who the members are, as the local one says.
+    pub(super) fn etcd_members(&self) -> Vec<EtcdMember> {
+        let members = self.site.control_plane.etcd_members(&self.name);
+        members.into_iter().map(|(name, healthy)| EtcdMember { name, learner: false, healthy }).collect()
     }
 
     /// Takes a snapshot; cut short it leaves nothing under its name.

@@ -70,6 +70,7 @@ impl HostOps for SimHost {
             containerd: Some("1.7.24".to_owned()),
             disk_free_bytes: Some(38_000_000_000),
             etcd_data_bytes: control_plane.then_some(52_000_000),
+            etcd_members: if control_plane { machine.etcd_members() } else { Vec::new() },
             kubeadm: version(Package::Kubeadm),
             kubectl: version(Package::Kubectl),
             kubelet: version(Package::Kubelet),

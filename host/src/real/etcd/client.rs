@@ -1,6 +1,9 @@
 //! A client of the local etcd member: two calls, over loopback, with the certificates that kubeadm made.
 
-use super::messages::{SnapshotRequest, SnapshotResponse, StatusRequest, StatusResponse};
+use super::messages::{
+    ListedMember, MemberListRequest, MemberListResponse, SnapshotRequest, SnapshotResponse, StatusRequest,
+    StatusResponse,
+};
 use crate::real::failure::{self, needs_operator, transient};
 use crate::real::os::Files;
 use cupcake_steps::ports::host::HostError;
@@ -70,6 +73,17 @@ impl Member {
         let codec = ProstCodec::<StatusRequest, StatusResponse>::default();
         let answer = self.grpc.unary(request, path, codec).await;
         answer.map(tonic::Response::into_inner).map_err(|status| refused("status", &status))
+    }
+
+    /// The members, as most of them agree.
+    pub(super) async fn members(&mut self) -> Result<Vec<ListedMember>, HostError> {
+        self.ready().await?;
+        let mut request = Request::new(MemberListRequest { linearizable: true });
+        request.set_timeout(STATUS_LIMIT);
+        let path = PathAndQuery::from_static("/etcdserverpb.Cluster/MemberList");
+        let codec = ProstCodec::<MemberListRequest, MemberListResponse>::default();
+        let answer = self.grpc.unary(request, path, codec).await;
+        answer.map(|response| response.into_inner().members).map_err(|status| refused("list of members", &status))
     }
 
     /// The member's database as it is now, part by part.

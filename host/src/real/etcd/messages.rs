@@ -41,6 +41,35 @@ pub(crate) struct ResponseHeader {
     pub(crate) revision: i64,
 }
 
+/// Asks for the members.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(crate) struct MemberListRequest {
+    /// Whether the answer has to be agreed upon, rather than what this member knows.
+    #[prost(bool, tag = "1")]
+    pub(crate) linearizable: bool,
+}
+
+/// The members.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(crate) struct MemberListResponse {
+    #[prost(message, repeated, tag = "2")]
+    pub(crate) members: Vec<ListedMember>,
+}
+
+/// A member as the others know it.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(crate) struct ListedMember {
+    #[prost(uint64, tag = "1")]
+    pub(crate) id: u64,
+    /// Empty until it has started.
+    #[prost(string, tag = "2")]
+    pub(crate) name: String,
+    #[prost(string, repeated, tag = "4")]
+    pub(crate) client_urls: Vec<String>,
+    #[prost(bool, tag = "5")]
+    pub(crate) is_learner: bool,
+}
+
 /// Asks for a snapshot.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub(crate) struct SnapshotRequest {}
@@ -85,6 +114,22 @@ mod tests {
                 is_learner: true,
             }
         );
+    }
+
+    #[test]
+    fn the_members_are_read_from_the_bytes_that_etcd_sends() {
+        // header { member 2 }, member { id 2, name "cp-1", peer and client URL }, member { id 3, learner }
+        let first = [&[0x08, 2, 0x12, 4][..], b"cp-1", &[0x1a, 1, b'p', 0x22, 1, b'c']].concat();
+        let bytes =
+            [&[0x0a, 2, 0x10, 2, 0x12, u8::try_from(first.len()).unwrap()][..], &first, &[0x12, 4, 0x08, 3, 0x28, 1]];
+        let list = MemberListResponse::decode(bytes.concat().as_slice()).expect("they fit");
+        let member = |id, name: &str, urls: &[&str], is_learner| ListedMember {
+            id,
+            name: name.to_owned(),
+            client_urls: urls.iter().map(|url| (*url).to_owned()).collect(),
+            is_learner,
+        };
+        assert_eq!(list.members, [member(2, "cp-1", &["c"], false), member(3, "", &[], true)]);
     }
 
     #[test]

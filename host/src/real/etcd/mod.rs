@@ -7,5 +7,6 @@
 //! etcdctl is on few machines; the member's client certificate lies on every control plane.
 
 mod client;
+mod members;
 mod messages;
 mod snapshot;

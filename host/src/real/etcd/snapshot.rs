@@ -217,7 +217,7 @@ impl RealHost {
     }
 
     /// The member's address for clients of this machine, as its manifest says.
-    fn etcd_address(&self) -> Option<String> {
+    pub(super) fn etcd_address(&self) -> Option<String> {
         let urls = self.etcd_argument("--listen-client-urls=")?;
         let local = urls
             .split(',')

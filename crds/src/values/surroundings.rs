@@ -1,0 +1,118 @@
+//! What else is in a cluster and matters to an upgrade: etcd's members, pods that a drain would meet, hooks, other programs.
+
+use serde::{Deserialize, Serialize};
+
+/// What lives around the nodes. All of it may be empty: then nothing of the kind was seen.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct Surroundings {
+    /// Members of etcd, as one of them tells; empty if nobody asked.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub etcd_members: Vec<EtcdMember>,
+    /// PodDisruptionBudgets.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub disruption_budgets: Vec<DisruptionBudget>,
+    /// Pods that a drain cannot evict as a matter of course; others need not be named.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub pods: Vec<PodSnapshot>,
+    /// Admission webhooks and policies that refuse when they fail, and see nodes, pods or evictions.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub admission_hooks: Vec<AdmissionHook>,
+    /// API versions that are on their way out and were asked for since the API servers started.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub deprecated_requests: Vec<DeprecatedRequest>,
+    /// Programs that reboot, upgrade or remove nodes, too: `DaemonSet kube-system/kured`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub other_updaters: Vec<String>,
+    /// Whether something else than kube-proxy does its work.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub without_kube_proxy: bool,
+    /// What could not be read, and why: told, never guessed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unread: Vec<String>,
+}
+
+/// A member of etcd.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EtcdMember {
+    /// Its name: kubeadm gives it that of its node. Empty if it never started. Example: cp-1
+    #[schemars(length(max = 253))]
+    pub name: String,
+    /// Whether it has no vote yet. Example: false
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub learner: bool,
+    /// Whether it answers and knows a leader. Example: true
+    #[serde(default = "yes")]
+    pub healthy: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// How much a PodDisruptionBudget leaves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DisruptionBudget {
+    /// Namespace and name: `shop/web`.
+    pub name: String,
+    /// `status.expectedPods`.
+    pub expected_pods: i32,
+    /// `status.desiredHealthy`.
+    pub desired_healthy: i32,
+    /// `status.currentHealthy`; all of them if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub current_healthy: Option<i32>,
+}
+
+impl DisruptionBudget {
+    /// Whether none of its pods may ever be evicted, however healthy they are.
+    pub fn never_gives(&self) -> bool {
+        self.expected_pods > 0 && self.desired_healthy >= self.expected_pods
+    }
+
+    /// Whether none of its pods may be evicted now.
+    pub fn gives_nothing_now(&self) -> bool {
+        self.current_healthy.unwrap_or(self.expected_pods) <= self.desired_healthy
+    }
+}
+
+/// A pod that a drain cannot evict as a matter of course.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PodSnapshot {
+    /// Namespace and name: `shop/web-0`.
+    pub name: String,
+    /// The node that it runs on.
+    pub node: String,
+    /// Names of the budgets that cover it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub budgets: Vec<String>,
+    /// Whether it has an emptyDir, whose data ends with it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub empty_dir: bool,
+    /// Whether nothing would make it anew elsewhere.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unmanaged: bool,
+}
+
+/// An admission webhook or policy that refuses when it fails.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AdmissionHook {
+    /// What it is called: `ValidatingWebhookConfiguration kyverno webhook validate.kyverno.svc-fail`.
+    pub name: String,
+    /// What of an upgrade it sees: nodes, pods, pods/eviction.
+    pub sees: Vec<String>,
+}
+
+/// An API version that somebody asks for and that goes away.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DeprecatedRequest {
+    /// Group, version and resource: `policy/v1beta1 podsecuritypolicies`.
+    pub api: String,
+    /// The first minor that no longer serves it: `1.25`.
+    pub removed_in: String,
+}

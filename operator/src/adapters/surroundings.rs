@@ -1,0 +1,330 @@
+//! Gathers what lives around the nodes: budgets and pods that drains meet, webhooks, other programs, requests to old API versions.
+//!
+//! Read once an update begins and by `plan`, `preflight` and `snapshot`. What may not be read is named, not guessed.
+//!
+//! RBAC: list on pods, poddisruptionbudgets, daemonsets, deployments, validatingwebhookconfigurations and
+//! mutatingwebhookconfigurations; get on the path /metrics.
+
+use super::ops_error;
+use super::views::pod_view;
+use cupcake_crds::values::{AdmissionHook, DeprecatedRequest, DisruptionBudget, PodSnapshot, Surroundings};
+use cupcake_steps::ports::cluster::{OpsError, PodKind};
+use k8s_openapi::api::admissionregistration::v1::{
+    MutatingWebhookConfiguration, RuleWithOperations, ValidatingWebhookConfiguration,
+};
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use kube::api::{Api, ListParams};
+use kube::core::{ObjectMeta, PartialObjectMeta, Selector, SelectorExt};
+use kube::{Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+use std::collections::BTreeSet;
+use std::fmt::Debug;
+
+/// How many objects one request lists.
+const PAGE_OBJECTS: u32 = 500;
+/// How many of each kind of finding are kept: what is beyond them changes no verdict.
+const KEPT_MAX: usize = 2_000;
+/// Programs that reboot, remove or upgrade nodes, by the name of their workload.
+const UPDATERS: [&str; 5] = ["kured", "cluster-autoscaler", "karpenter", "system-upgrade-controller", "draino"];
+/// The metric of requests to API versions that are on their way out. Source: kubernetes.io, "Kubernetes Metrics Reference" (v1.34).
+const DEPRECATED: &str = "apiserver_requested_deprecated_apis{";
+
+/// What lives around the nodes now.
+pub async fn surroundings(client: &kube::Client) -> Result<Surroundings, OpsError> {
+    let mut found = Surroundings::default();
+    let budgets: Vec<PodDisruptionBudget> = all(client, "poddisruptionbudgets", &mut found.unread).await?;
+    let selectors = budgets.iter().filter_map(budget_of).collect::<Vec<_>>();
+    found.disruption_budgets = selectors.iter().map(|(_, _, budget)| budget.clone()).collect();
+    pods(client, &selectors, &mut found).await?;
+
+    let validating: Vec<ValidatingWebhookConfiguration> =
+        all(client, "validatingwebhookconfigurations", &mut found.unread).await?;
+    let mutating: Vec<MutatingWebhookConfiguration> =
+        all(client, "mutatingwebhookconfigurations", &mut found.unread).await?;
+    for configuration in &validating {
+        for hook in configuration.webhooks.iter().flatten() {
+            let selector = hook.namespace_selector.as_ref();
+            let closed = hook.failure_policy.as_deref() != Some("Ignore");
+            let name = format!("ValidatingWebhookConfiguration {} webhook {}", configuration.name_any(), hook.name);
+            note_hook(&mut found.admission_hooks, name, closed, selector, hook.rules.as_deref());
+        }
+    }
+    for configuration in &mutating {
+        for hook in configuration.webhooks.iter().flatten() {
+            let selector = hook.namespace_selector.as_ref();
+            let closed = hook.failure_policy.as_deref() != Some("Ignore");
+            let name = format!("MutatingWebhookConfiguration {} webhook {}", configuration.name_any(), hook.name);
+            note_hook(&mut found.admission_hooks, name, closed, selector, hook.rules.as_deref());
+        }
+    }
+
+    let sets: Option<Vec<ObjectMeta>> = names::<DaemonSet>(client, "daemonsets", &mut found.unread).await?;
+    let deployments = names::<Deployment>(client, "deployments", &mut found.unread).await?;
+    let is = |meta: &ObjectMeta, namespace: &str, name: &str| {
+        meta.namespace.as_deref() == Some(namespace) && meta.name.as_deref() == Some(name)
+    };
+    found.without_kube_proxy =
+        sets.as_ref().is_some_and(|sets| !sets.iter().any(|set| is(set, "kube-system", "kube-proxy")));
+    let workloads = [("DaemonSet", sets), ("Deployment", deployments)];
+    for (kind, meta) in workloads.iter().flat_map(|(kind, all)| all.iter().flatten().map(move |meta| (kind, meta))) {
+        let name = meta.name.as_deref().unwrap_or_default();
+        if UPDATERS.iter().any(|updater| name.contains(updater)) {
+            let namespace = meta.namespace.as_deref().unwrap_or_default();
+            found.other_updaters.push(format!("{kind} {namespace}/{name}"));
+        }
+    }
+    found.deprecated_requests = deprecated(client, &mut found.unread).await?;
+    Ok(found)
+}
+
+/// A budget, and the pods that it covers: those of its namespace which its selector matches.
+fn budget_of(budget: &PodDisruptionBudget) -> Option<(String, Selector, DisruptionBudget)> {
+    let namespace = budget.namespace()?;
+    let selector = Selector::try_from(budget.spec.as_ref()?.selector.clone()?).ok()?;
+    let status = budget.status.as_ref()?;
+    let told = DisruptionBudget {
+        name: format!("{namespace}/{}", budget.name_any()),
+        expected_pods: status.expected_pods,
+        desired_healthy: status.desired_healthy,
+        current_healthy: Some(status.current_healthy),
+    };
+    Some((namespace, selector, told))
+}
+
+/// Takes note of the pods that a drain would stumble over.
+async fn pods(
+    client: &kube::Client,
+    budgets: &[(String, Selector, DisruptionBudget)],
+    found: &mut Surroundings,
+) -> Result<(), OpsError> {
+    let api: Api<Pod> = Api::all(client.clone());
+    let mut params = ListParams::default().limit(PAGE_OBJECTS);
+    loop {
+        let page = api.list(&params).await.map_err(|error| ops_error("list pods", &error))?;
+        for pod in &page.items {
+            if found.pods.len() >= KEPT_MAX {
+                return Ok(());
+            }
+            found.pods.extend(stumbling(pod, budgets));
+        }
+        params.continue_token = page.metadata.continue_.filter(|token| !token.is_empty());
+        if params.continue_token.is_none() {
+            return Ok(());
+        }
+    }
+}
+
+/// The pod, if a drain cannot evict it as a matter of course.
+fn stumbling(pod: &Pod, budgets: &[(String, Selector, DisruptionBudget)]) -> Option<PodSnapshot> {
+    let view = pod_view(pod);
+    if view.kind != PodKind::Evictable {
+        return None;
+    }
+    let labels = pod.labels();
+    let covering: Vec<&DisruptionBudget> = budgets
+        .iter()
+        .filter(|(namespace, selector, _)| *namespace == view.namespace && selector.matches(labels))
+        .map(|(_, _, budget)| budget)
+        .collect();
+    let blocked =
+        covering.len() > 1 || covering.iter().any(|budget| budget.never_gives() || budget.gives_nothing_now());
+    let spec = pod.spec.as_ref()?;
+    let empty_dir = spec.volumes.iter().flatten().any(|volume| volume.empty_dir.is_some());
+    let unmanaged = !pod.owner_references().iter().any(|owner| owner.controller == Some(true));
+    (blocked || empty_dir || unmanaged).then(|| PodSnapshot {
+        name: format!("{}/{}", view.namespace, view.name),
+        node: spec.node_name.clone().unwrap_or_default(),
+        budgets: covering.iter().map(|budget| budget.name.clone()).collect(),
+        empty_dir,
+        unmanaged,
+    })
+}
+
+fn note_hook(
+    hooks: &mut Vec<AdmissionHook>,
+    name: String,
+    closed: bool,
+    selector: Option<&LabelSelector>,
+    rules: Option<&[RuleWithOperations]>,
+) {
+    let sees = sees(rules.unwrap_or_default(), leaves_out_kube_system(selector));
+    if closed && !sees.is_empty() && hooks.len() < KEPT_MAX {
+        hooks.push(AdmissionHook { name, sees });
+    }
+}
+
+/// What of an update's requests the rules match: registering Nodes, the kubelet's mirrors of static pods, evictions.
+fn sees(rules: &[RuleWithOperations], without_kube_system: bool) -> Vec<String> {
+    let has = |list: Option<&Vec<String>>, wanted: &[&str]| {
+        list.is_some_and(|list| list.iter().any(|entry| wanted.contains(&entry.as_str())))
+    };
+    let matches = |resource: &[&str]| {
+        rules.iter().any(|rule| {
+            has(rule.api_groups.as_ref(), &["", "*"])
+                && has(rule.resources.as_ref(), resource)
+                && has(rule.operations.as_ref(), &["*", "CREATE", "UPDATE", "DELETE"])
+        })
+    };
+    let mut seen = Vec::new();
+    if matches(&["nodes", "*", "*/*"]) {
+        seen.push("nodes".to_owned());
+    }
+    if matches(&["pods", "*", "*/*"]) && !without_kube_system {
+        seen.push("pods".to_owned());
+    }
+    if matches(&["pods/eviction", "pods/*", "*/eviction", "*/*"]) {
+        seen.push("pods/eviction".to_owned());
+    }
+    seen
+}
+
+/// Whether the namespace selector of a hook leaves kube-system out by its name.
+fn leaves_out_kube_system(selector: Option<&LabelSelector>) -> bool {
+    selector.and_then(|selector| selector.match_expressions.as_ref()).into_iter().flatten().any(|expression| {
+        let values: BTreeSet<&str> = expression.values.iter().flatten().map(String::as_str).collect();
+        expression.key == "kubernetes.io/metadata.name"
+            && match expression.operator.as_str() {
+                "NotIn" => values.contains("kube-system"),
+                "In" => !values.contains("kube-system"),
+                _ => false,
+            }
+    })
+}
+
+/// Every object of a kind; none where the API server does not know the kind or does not let us read it, which is noted.
+async fn all<K>(client: &kube::Client, plural: &str, unread: &mut Vec<String>) -> Result<Vec<K>, OpsError>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
+{
+    match Api::<K>::all(client.clone()).list(&ListParams::default()).await {
+        Ok(list) => Ok(list.items),
+        Err(error) => denied(plural, &error, unread).map(|()| Vec::new()),
+    }
+}
+
+/// Names of every object of a kind, if they may be read.
+async fn names<K>(
+    client: &kube::Client,
+    plural: &str,
+    unread: &mut Vec<String>,
+) -> Result<Option<Vec<ObjectMeta>>, OpsError>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
+{
+    match Api::<K>::all(client.clone()).list_metadata(&ListParams::default()).await {
+        Ok(list) => Ok(Some(list.items.into_iter().map(|item: PartialObjectMeta<K>| item.metadata).collect())),
+        Err(error) => denied(plural, &error, unread).map(|()| None),
+    }
+}
+
+/// Notes what may not be read; what is not served is not there; anything else is for another time.
+fn denied(what: &str, error: &kube::Error, unread: &mut Vec<String>) -> Result<(), OpsError> {
+    match error {
+        kube::Error::Api(status) if status.code == 404 => Ok(()),
+        kube::Error::Api(status) if matches!(status.code, 401 | 403) => {
+            unread.push(what.to_owned());
+            Ok(())
+        }
+        other => Err(ops_error(&format!("list {what}"), other)),
+    }
+}
+
+async fn deprecated(client: &kube::Client, unread: &mut Vec<String>) -> Result<Vec<DeprecatedRequest>, OpsError> {
+    let request = http::Request::get("/metrics").body(Vec::new()).expect("a constant path makes a request");
+    match client.request_text(request).await {
+        Ok(text) => Ok(deprecated_in(&text)),
+        Err(error) => denied("/metrics", &error, unread).map(|()| Vec::new()),
+    }
+}
+
+fn deprecated_in(metrics: &str) -> Vec<DeprecatedRequest> {
+    let label = |line: &str, name: &str| {
+        let (_, rest) = line.split_once(&format!("{name}=\""))?;
+        rest.split_once('"').map(|(value, _)| value.to_owned())
+    };
+    let requests = metrics.lines().filter_map(|line| line.strip_prefix(DEPRECATED)).filter_map(|line| {
+        let (group, version) = (label(line, "group").unwrap_or_default(), label(line, "version")?);
+        let group = if group.is_empty() { String::new() } else { format!("{group}/") };
+        let api = format!("{group}{version} {}", label(line, "resource")?);
+        Some(DeprecatedRequest { api, removed_in: label(line, "removed_release").filter(|text| !text.is_empty())? })
+    });
+    let mut seen = BTreeSet::new();
+    requests.filter(|request| seen.insert(request.api.clone())).take(KEPT_MAX).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn rules(rule: &Value) -> Vec<RuleWithOperations> {
+        serde_json::from_value(json!([rule])).unwrap()
+    }
+
+    #[test]
+    fn a_hook_is_told_for_what_of_an_update_it_sees() {
+        let all = json!({"apiGroups": ["*"], "apiVersions": ["*"], "operations": ["*"], "resources": ["*/*"]});
+        assert_eq!(sees(&rules(&all), false), ["nodes", "pods", "pods/eviction"]);
+        assert_eq!(sees(&rules(&all), true), ["nodes", "pods/eviction"]);
+        let deployments = json!({"apiGroups": ["apps"], "operations": ["CREATE"], "resources": ["deployments"]});
+        assert_eq!(sees(&rules(&deployments), false), Vec::<String>::new());
+        let connect = json!({"apiGroups": [""], "operations": ["CONNECT"], "resources": ["pods"]});
+        assert_eq!(sees(&rules(&connect), false), Vec::<String>::new());
+        let selector = |operator: &str| LabelSelector {
+            match_expressions: serde_json::from_value(
+                json!([{"key": "kubernetes.io/metadata.name", "operator": operator, "values": ["kube-system"]}]),
+            )
+            .unwrap(),
+            ..LabelSelector::default()
+        };
+        assert!(leaves_out_kube_system(Some(&selector("NotIn"))) && !leaves_out_kube_system(Some(&selector("In"))));
+    }
+
+    #[test]
+    fn a_pod_is_told_where_its_budget_its_volume_or_its_owner_stands_in_the_way() {
+        let pod = |change: &dyn Fn(&mut Value)| {
+            let mut value = json!({
+                "metadata": {"name": "web-0", "namespace": "shop", "labels": {"app": "web"}, "ownerReferences": [
+                    {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web", "uid": "1", "controller": true}]},
+                "spec": {"nodeName": "w-1", "containers": []},
+            });
+            change(&mut value);
+            serde_json::from_value::<Pod>(value).unwrap()
+        };
+        let budget = |name: &str, desired: i32| {
+            let value = json!({
+                "metadata": {"name": name, "namespace": "shop"}, "spec": {"selector": {"matchLabels": {"app": "web"}}},
+                "status": {"expectedPods": 2, "desiredHealthy": desired, "currentHealthy": 2, "disruptionsAllowed": 2 - desired},
+            });
+            budget_of(&serde_json::from_value(value).unwrap()).unwrap()
+        };
+        let plain = pod(&|_| ());
+        assert_eq!(stumbling(&plain, &[budget("web", 1)]), None);
+        assert_eq!(stumbling(&plain, &[budget("web", 2)]).unwrap().budgets, ["shop/web"]);
+        assert_eq!(stumbling(&plain, &[budget("a", 1), budget("b", 1)]).unwrap().budgets, ["shop/a", "shop/b"]);
+        let elsewhere = pod(&|pod| pod["metadata"]["labels"]["app"] = json!("db"));
+        assert_eq!(stumbling(&elsewhere, &[budget("web", 2)]), None);
+        let local = pod(&|pod| pod["spec"]["volumes"] = json!([{"name": "cache", "emptyDir": {}}]));
+        assert!(stumbling(&local, &[]).unwrap().empty_dir);
+        let alone = pod(&|pod| pod["metadata"]["ownerReferences"] = json!([]));
+        assert!(stumbling(&alone, &[]).unwrap().unmanaged);
+        let done = pod(&|pod| {
+            pod["metadata"]["ownerReferences"] = json!([]);
+            pod["status"] = json!({"phase": "Succeeded"});
+        });
+        assert_eq!(stumbling(&done, &[]), None);
+    }
+
+    #[test]
+    fn requests_to_api_versions_on_their_way_out_are_read_from_the_metrics() {
+        let metrics = "# HELP x\n\
+            apiserver_requested_deprecated_apis{group=\"policy\",removed_release=\"1.25\",resource=\"podsecuritypolicies\",subresource=\"\",version=\"v1beta1\"} 1\n\
+            apiserver_requested_deprecated_apis{group=\"\",removed_release=\"\",resource=\"componentstatuses\",subresource=\"\",version=\"v1\"} 1\n\
+            other{a=\"b\"} 1\n";
+        let api = "policy/v1beta1 podsecuritypolicies".to_owned();
+        assert_eq!(deprecated_in(metrics), [DeprecatedRequest { api, removed_in: "1.25".to_owned() }]);
+    }
+}

@@ -1,0 +1,404 @@
+//! What lives around the nodes, against what an update does to it: etcd's members, pods that drains meet, hooks, other programs.
+
+use crate::compile::Hop;
+use crate::finding::{Code, Finding, Findings, named};
+use cupcake_crds::DirectUpdateSpec;
+use cupcake_crds::values::{
+    ClusterSnapshot, DisruptionBudget, EtcdMember, EtcdTopology, NodeRole, NodeSnapshot, PodSnapshot,
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// All of it.
+pub(crate) fn surroundings(
+    spec: &DirectUpdateSpec,
+    snapshot: &ClusterSnapshot,
+    hops: &[Hop<'_>],
+    findings: &mut Findings,
+) {
+    if hops.iter().any(|hop| hop.control_plane.changes()) {
+        etcd(snapshot, findings);
+        if snapshot.surroundings.without_kube_proxy {
+            let message =
+                "there is no kube-proxy; kubeadm leaves that addon out, and nobody upgrades what does its work";
+            let remedy = "see that your network plugin supports the target";
+            findings.warn(Finding::new(Code::KubeProxyAbsent, "DaemonSet kube-system/kube-proxy", "", message, remedy));
+        }
+        hooks(snapshot, findings);
+        requests(snapshot, hops, findings);
+    }
+    // A node is emptied before its kubelet moves.
+    let drained: BTreeMap<&str, &NodeSnapshot> = hops
+        .iter()
+        .flat_map(|hop| hop.control_plane.kubelets.iter().chain(&hop.workers.moving))
+        .map(|node| (node.node.name.as_str(), *node))
+        .collect();
+    if !drained.is_empty() {
+        drains(spec, snapshot, &drained, findings);
+        foreign(&drained, findings);
+    }
+    for updater in &snapshot.surroundings.other_updaters {
+        let message = "it may reboot, remove or upgrade nodes in the middle of the update";
+        let remedy = "pause it for as long as the update runs";
+        findings.warn(Finding::new(Code::OtherUpdater, updater, "", message, remedy));
+    }
+    for unread in &snapshot.surroundings.unread {
+        let message = "not looked at, so that nothing of the kind is told here";
+        findings.warn(Finding::new(Code::NotLookedAt, unread, "", message, "give the right to read it"));
+    }
+}
+
+/// Source: etcd.io, "How to upgrade etcd from v3.5 to v3.6", and kubernetes.io, "Operating etcd clusters for Kubernetes" (v1.34).
+fn etcd(snapshot: &ClusterSnapshot, findings: &mut Findings) {
+    let (members, seen_by) = members_of(snapshot);
+    if members.is_empty() || snapshot.etcd == EtcdTopology::External {
+        return;
+    }
+    let name = |member: &&EtcdMember| {
+        if member.name.is_empty() { "one that never started".to_owned() } else { member.name.clone() }
+    };
+    let mut refuse = |bad: Vec<&EtcdMember>, message: &str, remedy: &str| {
+        if !bad.is_empty() {
+            let names = named(bad.iter().map(name));
+            let finding = Finding::new(Code::EtcdMembers, "etcd", names, message, remedy);
+            findings.refuse(finding.by_inventories_of(seen_by.clone()));
+        }
+    };
+    let learners: Vec<_> = members.iter().filter(|member| member.learner).collect();
+    refuse(learners, "members without a vote", "wait until they have caught up, then: etcdctl member promote ID");
+    let ill: Vec<_> = members.iter().filter(|member| !member.healthy && !member.name.is_empty()).collect();
+    refuse(ill, "members that do not answer", "mend them: kubectl -n kube-system logs etcd-NODE");
+    let control_plane: BTreeSet<&str> =
+        snapshot.with_role(NodeRole::ControlPlane).map(|node| node.node.name.as_str()).collect();
+    let strangers: Vec<_> = members.iter().filter(|member| !control_plane.contains(member.name.as_str())).collect();
+    refuse(
+        strangers,
+        "members that are no control-plane node of this cluster: they count for the quorum",
+        "if their machines are gone: etcdctl member remove ID",
+    );
+    let known: BTreeSet<&str> = members.iter().map(|member| member.name.as_str()).collect();
+    let missing: Vec<_> = control_plane.difference(&known).collect();
+    if !missing.is_empty() {
+        let message = "control-plane nodes without a member of etcd";
+        let remedy = "join them again with kubeadm join --control-plane, or take the label off those that are none";
+        let finding = Finding::new(Code::EtcdMembers, "etcd", named(missing), message, remedy);
+        findings.refuse(finding.by_inventories_of(seen_by.clone()));
+    }
+    if members.len() == 2 {
+        let message = "with two members the loss of either stops the cluster, so every step on the control plane does";
+        let remedy = "add a third control-plane node, or expect that the API is away for minutes";
+        findings.warn(Finding::new(Code::EtcdMembers, "etcd", members.len(), message, remedy));
+    }
+}
+
+/// The members that are known, and by the inventories of which nodes: the newest one that lists any.
+fn members_of(snapshot: &ClusterSnapshot) -> (&[EtcdMember], Vec<String>) {
+    if !snapshot.surroundings.etcd_members.is_empty() {
+        return (&snapshot.surroundings.etcd_members, Vec::new());
+    }
+    let told = snapshot.with_role(NodeRole::ControlPlane).filter_map(|node| {
+        let inventory = node.inventory.as_ref().filter(|inventory| !inventory.etcd_members.is_empty())?;
+        Some((inventory.taken_at, node.node.name.clone(), inventory.etcd_members.as_slice()))
+    });
+    let told: Vec<_> = told.collect();
+    let newest = told.iter().max_by(|one, other| (one.0, &other.1).cmp(&(other.0, &one.1)));
+    newest.map_or((&[], Vec::new()), |(_, name, members)| (*members, vec![name.clone()]))
+}
+
+/// The eviction of every node's pods, as the Eviction API would judge it.
+///
+/// Source: kubernetes.io, "Specifying a Disruption Budget" and "API-initiated Eviction" (v1.34): none while `currentHealthy` is at
+/// most `desiredHealthy`, an error where two budgets cover one pod.
+fn drains(
+    spec: &DirectUpdateSpec,
+    snapshot: &ClusterSnapshot,
+    drained: &BTreeMap<&str, &NodeSnapshot>,
+    findings: &mut Findings,
+) {
+    let budgets: BTreeMap<&str, &DisruptionBudget> =
+        snapshot.surroundings.disruption_budgets.iter().map(|budget| (budget.name.as_str(), budget)).collect();
+    let pods: Vec<&PodSnapshot> =
+        snapshot.surroundings.pods.iter().filter(|pod| drained.contains_key(pod.node.as_str())).collect();
+    let covering = |pod: &PodSnapshot| -> Vec<&DisruptionBudget> {
+        pod.budgets.iter().filter_map(|name| budgets.get(name.as_str()).copied()).collect()
+    };
+    let never = |pod: &&&PodSnapshot| pod.budgets.len() > 1 || covering(pod).iter().any(|budget| budget.never_gives());
+    let why = |pod: &PodSnapshot| match covering(pod).as_slice() {
+        [budget] if pod.budgets.len() == 1 => {
+            format!(
+                "{} by {} ({} of {} must stay)",
+                pod.name, budget.name, budget.desired_healthy, budget.expected_pods
+            )
+        }
+        _ => format!("{} by {} at once, which the Eviction API refuses", pod.name, pod.budgets.join(" and ")),
+    };
+    let blocked: Vec<&PodSnapshot> = pods.iter().filter(never).copied().collect();
+    let remedy = |node: &str| {
+        format!(
+            "let each budget spare one pod for the time of the update (or add a replica), or name it in spec.acknowledge: {{check: DisruptionBudget, node: {node}}}, and its drain waits for you"
+        )
+    };
+    by_node(spec, &blocked, Code::DisruptionBudget, "pods that may never be evicted", &why, remedy, findings);
+    let now: Vec<_> = pods
+        .iter()
+        .filter(|pod| !never(pod))
+        .filter(|pod| covering(pod).iter().any(|budget| budget.gives_nothing_now()))
+        .map(|pod| pod.name.as_str())
+        .collect();
+    if !now.is_empty() {
+        let message = "their budgets let no pod go as long as others of them are not healthy: the drains wait for that";
+        let remedy = "see: kubectl get pdb -A";
+        findings.warn(Finding::new(Code::DisruptionBudget, "pods", named(now), message, remedy));
+    }
+    let drain = spec.drain.clone().unwrap_or_default();
+    let whole = |pod: &PodSnapshot| pod.name.clone();
+    if !drain.delete_empty_dir_data {
+        let local: Vec<&PodSnapshot> = pods.iter().filter(|pod| pod.empty_dir).copied().collect();
+        let remedy = |node: &str| {
+            format!(
+                "set spec.drain.deleteEmptyDirData: true if that may be, or name it in spec.acknowledge: {{check: LocalStorage, node: {node}}}"
+            )
+        };
+        by_node(spec, &local, Code::LocalStorage, "pods whose emptyDir ends with them", &whole, remedy, findings);
+    }
+    if !drain.delete_unmanaged_pods {
+        let unmanaged: Vec<&PodSnapshot> = pods.iter().filter(|pod| pod.unmanaged).copied().collect();
+        let remedy = |node: &str| {
+            format!(
+                "set spec.drain.deleteUnmanagedPods: true if they may be gone, or name it in spec.acknowledge: {{check: UnmanagedPods, node: {node}}}"
+            )
+        };
+        by_node(spec, &unmanaged, Code::UnmanagedPods, "pods that nothing makes anew", &whole, remedy, findings);
+    }
+}
+
+/// Refuses the pods of nodes that nobody has acknowledged, and warns of the others.
+fn by_node(
+    spec: &DirectUpdateSpec,
+    pods: &[&PodSnapshot],
+    check: Code,
+    message: &str,
+    told: &impl Fn(&PodSnapshot) -> String,
+    remedy: impl Fn(&str) -> String,
+    findings: &mut Findings,
+) {
+    let acknowledged = |pod: &&PodSnapshot| {
+        spec.acknowledge.iter().any(|entry| entry.check == check.to_string() && entry.node == pod.node)
+    };
+    let (known, open): (Vec<&PodSnapshot>, Vec<&PodSnapshot>) = pods.iter().copied().partition(acknowledged);
+    let finding = |pods: &[&PodSnapshot], remedy: String| {
+        let nodes: BTreeSet<&str> = pods.iter().map(|pod| pod.node.as_str()).collect();
+        let message = format!("{message}: {}", named(pods.iter().map(|pod| told(pod))));
+        Finding::new(check, "nodes", named(nodes), message, remedy)
+    };
+    if let Some(first) = open.first() {
+        findings.refuse(finding(&open, remedy(&first.node)));
+    }
+    if !known.is_empty() {
+        findings.warn(finding(&known, "acknowledged in spec.acknowledge".to_owned()));
+    }
+}
+
+/// Nodes whose machines are not ours to change.
+fn foreign(drained: &BTreeMap<&str, &NodeSnapshot>, findings: &mut Findings) {
+    let windows: Vec<_> =
+        drained.values().filter(|node| node.labels.get("kubernetes.io/os").is_some_and(|os| os == "windows")).collect();
+    let mut refuse = |nodes: Vec<String>, message: &str| {
+        if !nodes.is_empty() {
+            let remedy = "leave them out by spec.nodeSelector, and upgrade them the way they were made";
+            findings.refuse(Finding::new(Code::ForeignNode, "nodes", named(nodes), message, remedy));
+        }
+    };
+    refuse(
+        windows.iter().map(|node| node.node.name.clone()).collect(),
+        "Windows nodes, which CUPCAKE does not upgrade",
+    );
+    let managed =
+        drained.values().filter_map(|node| Some(format!("{} ({})", node.node.name, node.managed_by.clone()?)));
+    refuse(managed.collect(), "nodes that something else makes and replaces; it would undo what is changed on them");
+}
+
+/// Hooks that refuse when they fail, and see what an update does.
+fn hooks(snapshot: &ClusterSnapshot, findings: &mut Findings) {
+    for hook in &snapshot.surroundings.admission_hooks {
+        let message = "it refuses requests while it does not answer, as when its own pods are evicted: static pods, nodes or drains would wait for it";
+        let remedy = "see that its pods are on several nodes, or let it leave out kube-system and pods/eviction";
+        findings.warn(Finding::new(Code::FailClosedHook, &hook.name, hook.sees.join(", "), message, remedy));
+    }
+}
+
+/// Requests to API versions that a minor on the way no longer serves.
+fn requests(snapshot: &ClusterSnapshot, hops: &[Hop<'_>], findings: &mut Findings) {
+    let Some(last) = hops.last() else { return };
+    for request in &snapshot.surroundings.deprecated_requests {
+        let removed = request.removed_in.split_once('.').and_then(|(major, minor)| {
+            Some((major.trim_start_matches('v').parse::<u32>().ok()?, minor.parse::<u32>().ok()?))
+        });
+        let (from, to) = (snapshot.server.minor(), last.step.version.minor());
+        if removed.is_some_and(|(_, minor)| minor > from && minor <= to) {
+            let message = format!(
+                "somebody asked for it since the API servers started; {} no longer serves it",
+                request.removed_in
+            );
+            let remedy = "find out who: the API server's audit log marks such requests k8s.io/deprecated=true";
+            findings.warn(Finding::new(Code::RemovedApis, "API requests", &request.api, message, remedy));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{cluster, compiled, spec};
+    use crate::{Compilation, Compiled, Refusal};
+    use cupcake_crds::node_task::NodeInventory;
+    use cupcake_crds::values::{AdmissionHook, DeprecatedRequest, Surroundings};
+    use serde_json::{Value, json};
+
+    fn planned(fields: &Value, change: impl Fn(&mut ClusterSnapshot)) -> Result<Compilation<Compiled>, Refusal> {
+        let mut snapshot = cluster(3, 2, "1.33.4");
+        change(&mut snapshot);
+        compiled(&spec(fields), &snapshot)
+    }
+
+    /// What is refused, and what is warned of, but for the minor of etcd.
+    fn told(fields: &Value, change: impl Fn(&mut ClusterSnapshot)) -> (Vec<String>, Vec<String>) {
+        let lines = |findings: &[Finding]| -> Vec<String> {
+            let told = findings.iter().filter(|finding| finding.code != Code::EtcdMinor);
+            told.map(|finding| format!("{} {finding}", finding.code)).collect()
+        };
+        match planned(fields, change) {
+            Ok(Compilation::Plan(plan)) => (Vec::new(), lines(&plan.report.warnings)),
+            Ok(Compilation::NothingToDo(_)) => panic!("nothing to do"),
+            Err(refusal) => (lines(&refusal.findings), lines(&refusal.warnings)),
+        }
+    }
+
+    fn member(name: &str) -> EtcdMember {
+        EtcdMember { name: name.to_owned(), learner: false, healthy: true }
+    }
+
+    #[test]
+    fn etcd_is_every_control_plane_node_and_nobody_else_all_of_them_well_and_with_a_vote() {
+        let members = |change: &dyn Fn(&mut Vec<EtcdMember>)| {
+            let mut members = vec![member("cp-1"), member("cp-2"), member("cp-3")];
+            change(&mut members);
+            told(&json!({}), |snapshot| {
+                let inventory = NodeInventory { etcd_members: members.clone(), ..NodeInventory::default() };
+                snapshot.nodes.get_mut("cp-2").unwrap().inventory = Some(inventory);
+            })
+            .0
+        };
+        assert_eq!(members(&|_| ()), Vec::<String>::new());
+        let one = |told: Vec<String>, words: &[&str]| {
+            assert!(told.len() == 1 && words.iter().all(|word| told[0].contains(word)), "{told:?}");
+        };
+        one(members(&|members| members[1].learner = true), &["EtcdMembers", "\"cp-2\"", "without a vote", "promote"]);
+        one(members(&|members| members[0].healthy = false), &["\"cp-1\"", "do not answer", "logs etcd-"]);
+        one(members(&|members| members.push(member("cp-9"))), &["\"cp-9\"", "count for the quorum", "member remove"]);
+        one(members(&|members| members.push(EtcdMember { healthy: false, ..member("") })), &["one that never started"]);
+        one(members(&|members| drop(members.pop())), &["\"cp-3\"", "without a member of etcd"]);
+        let stale = planned(&json!({}), |snapshot| {
+            let inventory = NodeInventory { etcd_members: vec![member("cp-1")], ..NodeInventory::default() };
+            snapshot.nodes.get_mut("cp-2").unwrap().inventory = Some(inventory);
+        });
+        assert_eq!(*stale.unwrap_err().findings[0].nodes, ["cp-2"], "whose inventory is to be asked for anew");
+    }
+
+    fn with_pods(pods: &[PodSnapshot], healthy: i32) -> impl Fn(&mut ClusterSnapshot) {
+        let budget = |name: &str, desired_healthy| DisruptionBudget {
+            name: name.to_owned(),
+            expected_pods: 2,
+            desired_healthy,
+            current_healthy: Some(healthy),
+        };
+        let (budgets, pods) = (vec![budget("shop/web", 1), budget("shop/db", 2)], pods.to_vec());
+        move |snapshot| {
+            snapshot.surroundings.disruption_budgets.clone_from(&budgets);
+            snapshot.surroundings.pods.clone_from(&pods);
+        }
+    }
+
+    fn pod(name: &str, node: &str, budgets: &[&str]) -> PodSnapshot {
+        PodSnapshot {
+            name: name.to_owned(),
+            node: node.to_owned(),
+            budgets: budgets.iter().map(|name| (*name).to_owned()).collect(),
+            empty_dir: false,
+            unmanaged: false,
+        }
+    }
+
+    #[test]
+    fn a_drain_that_a_budget_would_never_let_end_is_refused_before_anything_moves() {
+        let never = [pod("shop/db-0", "w-01", &["shop/db"])];
+        let (refused, _) = told(&json!({}), with_pods(&never, 2));
+        assert_eq!(refused.len(), 1);
+        for words in ["DisruptionBudget nodes \"w-01\"", "shop/db-0 by shop/db (2 of 2 must stay)", "node: w-01}"] {
+            assert!(refused[0].contains(words), "{refused:?}");
+        }
+        let acknowledged = json!({"acknowledge": [{"check": "DisruptionBudget", "node": "w-01"}]});
+        let (refused, warned) = told(&acknowledged, with_pods(&never, 2));
+        assert!(refused.is_empty() && warned[0].contains("acknowledged"), "{refused:?} {warned:?}");
+        let two = [pod("shop/web-0", "w-02", &["shop/web", "shop/db"])];
+        assert!(told(&json!({}), with_pods(&two, 2)).0[0].contains("which the Eviction API refuses"));
+        let one = [pod("shop/web-0", "w-02", &["shop/web"])];
+        assert_eq!(told(&json!({}), with_pods(&one, 2)), (Vec::new(), Vec::new()), "one of two may go");
+        let (refused, warned) = told(&json!({}), with_pods(&one, 1));
+        assert!(refused.is_empty() && warned[0].contains("wait for that"), "{warned:?}");
+        // Nodes that are not emptied do not count.
+        let selected = json!({"nodeSelector": {"pool": "blue"}});
+        let blue = |snapshot: &mut ClusterSnapshot| {
+            with_pods(&never, 2)(snapshot);
+            snapshot.nodes.get_mut("w-02").unwrap().labels.insert("pool".into(), "blue".into());
+        };
+        assert_eq!(told(&selected, blue).0, Vec::<String>::new());
+    }
+
+    #[test]
+    fn pods_that_lose_something_by_an_eviction_need_consent() {
+        let mut pods = [pod("shop/cache", "w-01", &[]), pod("shop/alone", "w-02", &[])];
+        (pods[0].empty_dir, pods[1].unmanaged) = (true, true);
+        let (refused, _) = told(&json!({}), with_pods(&pods, 2));
+        assert!(refused[0].contains("LocalStorage") && refused[0].contains("deleteEmptyDirData: true"), "{refused:?}");
+        assert!(refused[1].contains("UnmanagedPods") && refused[1].contains("shop/alone"), "{refused:?}");
+        let consent = json!({"drain": {"deleteEmptyDirData": true, "deleteUnmanagedPods": true}});
+        assert_eq!(told(&consent, with_pods(&pods, 2)), (Vec::new(), Vec::new()));
+    }
+
+    #[test]
+    fn machines_that_are_not_ours_are_refused_by_name() {
+        let change = |snapshot: &mut ClusterSnapshot| {
+            let windows = snapshot.nodes.get_mut("w-01").unwrap();
+            windows.labels.insert("kubernetes.io/os".into(), "windows".into());
+            snapshot.nodes.get_mut("w-02").unwrap().managed_by = Some("Machine prod/md-0 of Cluster API".into());
+        };
+        let (refused, _) = told(&json!({}), change);
+        assert!(refused[0].contains("ForeignNode nodes \"w-01\": Windows"), "{refused:?}");
+        assert!(refused[1].contains("w-02 (Machine prod/md-0 of Cluster API)"), "{refused:?}");
+    }
+
+    #[test]
+    fn hooks_neighbours_and_old_clients_are_told() {
+        let request =
+            |api: &str, removed_in: &str| DeprecatedRequest { api: api.into(), removed_in: removed_in.into() };
+        let change = |snapshot: &mut ClusterSnapshot| {
+            snapshot.surroundings = Surroundings {
+                admission_hooks: vec![AdmissionHook { name: "hook".into(), sees: vec!["nodes".into(), "pods".into()] }],
+                deprecated_requests: vec![
+                    request("a/v1beta1 as", "1.34"),
+                    request("b/v1 bs", "1.36"),
+                    request("c/v1 cs", "?"),
+                ],
+                other_updaters: vec!["DaemonSet kube-system/kured".into()],
+                without_kube_proxy: true,
+                unread: vec!["/metrics".into()],
+                ..Surroundings::default()
+            };
+        };
+        let (refused, warned) = told(&json!({}), change);
+        assert_eq!(refused, Vec::<String>::new());
+        let codes: Vec<_> = warned.iter().map(|line| line.split(' ').next().unwrap()).collect();
+        assert_eq!(codes, ["KubeProxyAbsent", "FailClosedHook", "RemovedApis", "OtherUpdater", "NotLookedAt"]);
+        assert!(warned[1].contains("\"nodes, pods\"") && warned[2].contains("\"a/v1beta1 as\""), "{warned:?}");
+    }
+}
