@@ -21,6 +21,8 @@ mod kubelet;
 mod kubelet_flags;
 mod os;
 mod packages;
+#[cfg(test)]
+mod packages_real;
 mod program;
 mod repository;
 mod runtime;

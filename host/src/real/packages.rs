@@ -261,6 +261,14 @@ impl RealHost {
         if is_locked(&error) {
             return Err(transient("PackageLockHeld", failure::chain(&error)));
         }
+        // One that was killed while it was unpacked cannot be configured, only installed anew, which is what follows. Where
+        // another package is in the way, too, apt says so.
+        for package in Package::ALL {
+            if self.dpkg(package.as_str()).await?.reinstall {
+                tracing::warn!(package = package.as_str(), "half unpacked: it is installed anew");
+                return Ok(());
+            }
+        }
         Err(match error {
             ProgramError::Failed { .. } => needs_operator(
                 "PackagesBroken",

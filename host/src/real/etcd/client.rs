@@ -95,6 +95,17 @@ impl Member {
         answer.map(tonic::Response::into_inner).map_err(|status| refused("snapshot", &status))
     }
 
+    /// Writes a key, so that a snapshot has something to hold.
+    #[cfg(test)]
+    pub(super) async fn put(&mut self, key: &str, value: &str) -> Result<(), HostError> {
+        self.ready().await?;
+        let request = super::messages::PutRequest { key: key.into(), value: value.into() };
+        let path = PathAndQuery::from_static("/etcdserverpb.KV/Put");
+        let codec = ProstCodec::<super::messages::PutRequest, StatusRequest>::default();
+        let answer = self.grpc.unary(Request::new(request), path, codec).await;
+        answer.map(drop).map_err(|status| refused("answer to a write", &status))
+    }
+
     async fn ready(&mut self) -> Result<(), HostError> {
         self.grpc
             .ready()

@@ -84,6 +84,16 @@ pub(crate) struct SnapshotResponse {
     pub(crate) blob: Vec<u8>,
 }
 
+/// Writes a key.
+#[cfg(test)]
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(crate) struct PutRequest {
+    #[prost(bytes = "vec", tag = "1")]
+    pub(crate) key: Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    pub(crate) value: Vec<u8>,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -9,4 +9,6 @@
 mod client;
 mod members;
 mod messages;
+#[cfg(test)]
+mod real;
 mod snapshot;
