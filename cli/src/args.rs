@@ -62,6 +62,11 @@ pub(crate) enum Command {
     /// Follow an upgrade to its end: a live tree on a terminal, a line an event elsewhere
     #[command(after_help = "Examples:\n  kubectl cupcake watch\n  kubectl cupcake watch my-update -o json")]
     Watch(WatchArgs),
+    /// Try a node or a step again on which an upgrade rests, once its cause is mended
+    #[command(
+        after_help = "Examples:\n  kubectl cupcake retry my-update worker-3\n  kubectl cupcake retry my-update 1.34.4/verify"
+    )]
+    Retry(RetryArgs),
 }
 
 /// How to print.
@@ -125,6 +130,21 @@ pub(crate) struct StatusArgs {
     /// Print the DirectUpdate and its UpgradeRuns as a JSON List.
     #[arg(short, long, value_name = "FORMAT")]
     pub(crate) output: Option<Format>,
+}
+
+#[derive(Debug, Clone, ClapArgs)]
+pub(crate) struct RetryArgs {
+    /// The DirectUpdate.
+    pub(crate) update: String,
+    /// The node, all of whose steps are done again as far as they are not in place; or a step, as kubectl cupcake status names it.
+    #[arg(value_name = "NODE|STEP")]
+    pub(crate) what: String,
+    /// The UpgradeRun that has the step; whichever has it failed if that is left out.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) run: Option<String>,
+    /// Why, for whoever reads it later.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
 }
 
 #[derive(Debug, Clone, ClapArgs)]

@@ -17,6 +17,7 @@ mod out;
 mod plan;
 mod preflight;
 mod printer;
+mod retry;
 mod status;
 mod terminal;
 mod watch;
@@ -47,6 +48,7 @@ pub fn run(args: Args) -> ExitCode {
         Command::Snapshot(args) => cluster_file::write(&connection, &args),
         Command::Status(args) => on_runtime(status::run(&connection, &args)),
         Command::Watch(args) => on_runtime(watch::run(&connection, &args)),
+        Command::Retry(args) => on_runtime(retry::run(&connection, &args)),
         #[cfg(feature = "sandbox")]
         Command::Sandbox(args) => sandbox::run(&args),
         #[cfg(feature = "sandbox")]

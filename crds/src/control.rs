@@ -1,5 +1,6 @@
 //! What a user asks of an update that is under way; every request has an id and is acknowledged under it.
 
+use crate::limits;
 use cupcake_engine::clock::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -10,7 +11,7 @@ use serde::{Deserialize, Serialize};
 pub struct Control {
     /// Gates that somebody opens, one entry a gate.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["requestId"]))]
+    #[schemars(length(max = limits::REQUESTS_MAX), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["requestId"]))]
     pub approvals: Vec<Approval>,
     /// Stops the update for good: what is under way comes to a safe point, then nothing follows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -18,13 +19,13 @@ pub struct Control {
     /// Starts nothing new as long as it is here; remove it to go on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pause: Option<Request>,
-    /// Failed steps to try again.
+    /// What failed and is to be tried again: each request is taken up once.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["requestId"]))]
+    #[schemars(length(max = limits::REQUESTS_MAX), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["requestId"]))]
     pub retry: Vec<VertexRequest>,
     /// Failed steps to go past without doing them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["requestId"]))]
+    #[schemars(length(max = limits::REQUESTS_MAX), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["requestId"]))]
     pub skip: Vec<VertexRequest>,
 }
 
@@ -72,11 +73,11 @@ pub struct VertexRequest {
     /// Name of the request, chosen by who asks; status.acknowledged answers under it. Example: retry-1
     #[schemars(length(min = 1, max = 64))]
     pub request_id: String,
-    /// The run that the step belongs to; the root run if left out. Example: to-1-34-6f0d7f0e-1.34.4-workers-1
+    /// The run that the step belongs to; whichever has it failed if left out. Example: to-1-34-6f0d7f0e-1.34.4-workers-1
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub run: Option<String>,
-    /// The step, as status.graph names it. Example: worker-3/drain
+    /// The step, as status.graph names it, or a node: all of its steps are looked at again. Example: worker-3
     #[schemars(length(min = 1, max = 320))]
     pub vertex: String,
     /// Why, for whoever reads it later. Example: the pod that blocked is gone

@@ -75,6 +75,8 @@ struct Stored {
     paused_since: Option<i64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     credited: Option<i64>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    requests: Vec<String>,
     #[serde(default, skip_serializing_if = "is_false")]
     cancelling: bool,
     created: i64,
@@ -118,6 +120,7 @@ pub fn encode(cursor: &Cursor, dag: &Dag) -> String {
         paused: cursor.paused,
         paused_since: cursor.paused_since.map(since),
         credited: cursor.credited.map(since),
+        requests: cursor.requests.clone(),
         cancelling: cursor.cancelling,
         created: cursor.created.timestamp(),
         clock: since(cursor.clock),
@@ -221,6 +224,7 @@ pub fn decode(text: &str, plan_digest: &str, dag: &Dag) -> Result<Cursor, Decode
         paused: stored.paused,
         paused_since: optional(stored.paused_since, "paused_since")?,
         credited: optional(stored.credited, "credited")?,
+        requests: stored.requests,
         cancelling: stored.cancelling,
         created,
         clock: at(stored.clock).ok_or_else(|| damaged(0, "clock"))?,

@@ -11,6 +11,9 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt;
 
+/// Requests of people that a cursor remembers: as many as a DirectUpdate may carry.
+const REQUESTS_MAX: usize = 32;
+
 /// Where a run stands as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub enum RunPhase {
@@ -196,6 +199,8 @@ pub struct Cursor {
     pub(crate) phase: RunPhase,
     pub(crate) paused: bool,
     pub(crate) paused_since: Option<Timestamp>,
+    /// Requests of people that were taken up, the newest last.
+    pub(crate) requests: Vec<String>,
     /// Up to when time without anybody who looks was given back.
     pub(crate) credited: Option<Timestamp>,
     pub(crate) cancelling: bool,
@@ -218,6 +223,7 @@ impl Cursor {
             phase: RunPhase::Pending,
             paused: false,
             paused_since: None,
+            requests: Vec::new(),
             credited: None,
             cancelling: false,
             created: now,
@@ -249,6 +255,10 @@ impl Cursor {
     /// Whether nothing new starts.
     pub fn is_paused(&self) -> bool {
         self.paused
+    }
+    /// Whether a request of a person was taken up.
+    pub fn has_taken_up(&self, request: &str) -> bool {
+        self.requests.iter().any(|taken| taken == request)
     }
     /// Up to when time without anybody who looks was given back to deadlines.
     pub fn credited(&self) -> Option<Timestamp> {
@@ -439,7 +449,7 @@ impl Cursor {
                 self.set(vertex, next);
                 self.keep_note(vertex, reason);
             }
-            Event::Reset { vertex, .. } => {
+            Event::Reset { vertex, request, .. } => {
                 let attempts = match self.vertex(vertex)? {
                     state @ (VertexState::Failed { .. }
                     | VertexState::Succeeded { .. }
@@ -451,6 +461,11 @@ impl Cursor {
                 };
                 self.notes.remove(vertex);
                 self.outputs.remove(vertex);
+                if let Some(request) = request.as_ref().filter(|request| !self.requests.contains(request)) {
+                    self.requests.push(request.clone());
+                    let surplus = self.requests.len().saturating_sub(REQUESTS_MAX);
+                    self.requests.drain(..surplus);
+                }
                 self.set(vertex, VertexState::Pending { attempts });
                 self.phase = RunPhase::InProgress;
                 self.reason = None;

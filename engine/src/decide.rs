@@ -7,6 +7,7 @@ use crate::cursor::{Cursor, RunPhase, VertexState, cut};
 use crate::dag::{Dag, Requires};
 use crate::event::{AfterFailure, Event, FinalPhase};
 use crate::names::{Reason, RunName, VertexName};
+use crate::requests::{give_credit, take_intent, take_retries};
 use chrono::TimeDelta;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
@@ -43,6 +44,19 @@ pub struct Intent {
     pub pause: Option<Reason>,
     /// Whether the run is to end as soon as it safely can.
     pub cancel: bool,
+    /// What is to be tried again; each request is taken up once.
+    pub retry: Vec<Retry>,
+}
+
+/// A request to try something again that failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Retry {
+    /// Its name, by which it is known again.
+    pub request: String,
+    /// The run that it is about; whichever has it failed if that is not said.
+    pub run: Option<RunName>,
+    /// A vertex, or a lane (a node); `None` in a run that it is not about, where only what waits for a child goes on.
+    pub what: Option<String>,
 }
 
 /// What the cluster shows.
@@ -55,10 +69,9 @@ pub struct Observed {
     pub overdue_unseen: BTreeSet<VertexName>,
     /// The last time in which nobody led, or the leader could not reach the store: from when to when.
     pub unled: Option<(Timestamp, Timestamp)>,
+    /// Vertices whose child run is at work, or has done it: one that gave up on its child follows a retry below it.
+    pub children_under_way: BTreeSet<VertexName>,
 }
-
-/// Shorter times without anybody who looks are not given back to deadlines, in seconds: a change of leaders is not worth a write.
-pub const CREDIT_SECONDS_MIN: i64 = 30;
 
 /// What to do next.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -126,6 +139,7 @@ pub fn decide(
     let mut cursor = cursor.clone();
     give_credit(&mut cursor, dag, observed, now, &mut decision);
     take_intent(&mut cursor, intent, now, &mut decision);
+    take_retries(&mut cursor, dag, intent, observed, now, &mut decision);
     if !cursor.is_paused() {
         // Paused time does not count: `Resumed` moves the starts by it.
         fail_overdue(&mut cursor, dag, observed, now, &mut decision);
@@ -177,7 +191,7 @@ pub fn decide(
     decision
 }
 
-fn push(cursor: &mut Cursor, decision: &mut Decision, event: Event) {
+pub(crate) fn push(cursor: &mut Cursor, decision: &mut Decision, event: Event) {
     cursor.apply(&event).expect("decide emits only events that fit the state it looked at");
     decision.events.push(event);
 }
@@ -195,47 +209,6 @@ fn wake_by_deadline(decision: &mut Decision, cursor: &Cursor, first: Timestamp, 
 
 fn deadline(seconds: u32) -> TimeDelta {
     TimeDelta::seconds(i64::from(seconds))
-}
-
-/// What was under way while nobody looked had less time than it was given: its deadline moves by that, once.
-fn give_credit(cursor: &mut Cursor, dag: &Dag, observed: &Observed, now: Timestamp, decision: &mut Decision) {
-    let Some((from, until)) = observed.unled else {
-        return;
-    };
-    let (from, until) = (whole_seconds(from).max(cursor.credited().unwrap_or(from)), whole_seconds(until).min(now));
-    let lost = |first: Timestamp| (until - from.max(first)).num_seconds() >= CREDIT_SECONDS_MIN;
-    let under_way = dag.vertices().iter().any(|vertex| match cursor.state(&vertex.name) {
-        Some(
-            VertexState::Started { first, .. }
-            | VertexState::Waiting { first, .. }
-            | VertexState::BackingOff { first, .. },
-        ) => lost(first),
-        Some(
-            VertexState::Pending { .. }
-            | VertexState::Succeeded { .. }
-            | VertexState::Skipped { .. }
-            | VertexState::Failed { .. },
-        )
-        | None => false,
-    });
-    if under_way && !cursor.is_paused() {
-        push(cursor, decision, Event::Credited { from, until, at: now });
-    }
-}
-
-fn take_intent(cursor: &mut Cursor, intent: &Intent, now: Timestamp, decision: &mut Decision) {
-    // A cancel ends a pause: what must happen in any case could not happen under it.
-    match (intent.pause.as_ref().filter(|_| !intent.cancel), cursor.is_paused()) {
-        (Some(reason), false) => {
-            let reason = reason.clone();
-            push(cursor, decision, Event::Paused { reason, at: now });
-        }
-        (None, true) => push(cursor, decision, Event::Resumed { at: now }),
-        (Some(_), true) | (None, false) => {}
-    }
-    if intent.cancel && !cursor.is_cancelling() {
-        push(cursor, decision, Event::CancelRequested { at: now });
-    }
 }
 
 fn fail_overdue(cursor: &mut Cursor, dag: &Dag, observed: &Observed, now: Timestamp, decision: &mut Decision) {

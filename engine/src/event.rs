@@ -99,6 +99,9 @@ pub enum Event {
     Reset {
         /// Which vertex.
         vertex: VertexName,
+        /// The request that asked, which asks no second time.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        request: Option<String>,
         /// When.
         at: Timestamp,
     },

@@ -27,6 +27,7 @@ pub mod event;
 pub mod names;
 pub mod plan;
 pub mod registry;
+mod requests;
 pub mod step;
 pub mod store;
 pub mod tick;

@@ -187,7 +187,7 @@ proptest! {
                 3 => result_of(Fate::Transient, &vertex, attempt, at),
                 4 => result_of(Fate::Fail, &vertex, attempt, at),
                 5 => result_of(Fate::Skip, &vertex, attempt, at),
-                6 => Event::Reset { vertex, at },
+                6 => Event::Reset { vertex, request: None, at },
                 7 => Event::Rested { reason, at },
                 9 => Event::HeldBack { reason, at },
                 8 => result_of(Fate::Continue, &vertex, attempt, at),
@@ -359,7 +359,7 @@ fn time_in_which_nobody_led_is_given_back_to_deadlines_once() {
     clock.advance(TimeDelta::seconds(100));
     let from = clock.now();
     // A change of leaders is not worth a write; two and a half hours are, and b has 200 of its 300 s left.
-    clock.advance(TimeDelta::seconds(crate::decide::CREDIT_SECONDS_MIN - 1));
+    clock.advance(TimeDelta::seconds(crate::requests::CREDIT_SECONDS_MIN - 1));
     let quick = tick(&engine, Epoch(1), Some((from, clock.now())));
     assert!(quick.events.is_empty(), "{:?}", quick.events);
     clock.advance(TimeDelta::seconds(9_000));
@@ -401,13 +401,19 @@ fn a_cancel_ends_a_step_that_only_waits_to_act_and_a_pause_under_it() {
     let engine = Engine::new(registry, store.clone(), clock.clone());
     let tick = || block_on(engine.tick(&run_name(), Epoch(1), &world, &Observed::default(), &BTreeSet::new())).unwrap();
     tick();
-    store.set_intent(&run_name(), Intent { pause: Some(Reason::new("Paused", "by a test")), cancel: false });
+    store.set_intent(
+        &run_name(),
+        Intent { pause: Some(Reason::new("Paused", "by a test")), cancel: false, ..Intent::default() },
+    );
     tick();
     clock.advance(TimeDelta::seconds(9_000));
     let paused = tick();
     assert!(paused.wake_at.is_none_or(|at| at > clock.now()), "a paused run does not spin: {:?}", paused.wake_at);
     assert!(tick().wake_at.is_none_or(|at| at > clock.now()));
-    store.set_intent(&run_name(), Intent { pause: Some(Reason::new("Paused", "by a test")), cancel: true });
+    store.set_intent(
+        &run_name(),
+        Intent { pause: Some(Reason::new("Paused", "by a test")), cancel: true, ..Intent::default() },
+    );
     assert_eq!(tick_until_rest(&engine, &clock, &world, Epoch(1)), RunPhase::Cancelled);
     let cursor = block_on(store.load(&run_name())).unwrap().cursor;
     let state = |name: &str| cursor.state(&VertexName::new(name).unwrap());
@@ -488,7 +494,10 @@ fn a_pause_longer_than_every_deadline_fails_nothing() {
     let engine = Engine::new(registry, store.clone(), clock.clone());
     let tick = || block_on(engine.tick(&run_name(), Epoch(1), &world, &Observed::default(), &BTreeSet::new())).unwrap();
     tick();
-    store.set_intent(&run_name(), Intent { pause: Some(Reason::new("Paused", "by a test")), cancel: false });
+    store.set_intent(
+        &run_name(),
+        Intent { pause: Some(Reason::new("Paused", "by a test")), cancel: false, ..Intent::default() },
+    );
     tick();
     clock.advance(TimeDelta::hours(5));
     tick();
@@ -537,7 +546,10 @@ fn a_paused_run_looks_but_does_not_act() {
     let world = World::default();
     let engine = Engine::new(registry, store.clone(), clock.clone());
     let tick = || block_on(engine.tick(&run_name(), Epoch(1), &world, &Observed::default(), &BTreeSet::new())).unwrap();
-    store.set_intent(&run_name(), Intent { pause: Some(Reason::new("Paused", "by a test")), cancel: false });
+    store.set_intent(
+        &run_name(),
+        Intent { pause: Some(Reason::new("Paused", "by a test")), cancel: false, ..Intent::default() },
+    );
     assert_eq!(tick().cursor.phase(), RunPhase::Pending);
     assert!(world.effects.lock().unwrap().is_empty());
     store.set_intent(&run_name(), Intent::default());

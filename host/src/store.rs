@@ -252,7 +252,7 @@ impl RunStore for FileStore {
                 backoff_base_seconds: journal.created.backoff_base_seconds,
                 backoff_max_seconds: journal.created.backoff_max_seconds,
             },
-            intent: Intent { pause: None, cancel },
+            intent: Intent { cancel, ..Intent::default() },
         })
     }
 

@@ -15,10 +15,10 @@ use crate::watches::{Changed, Watches};
 use chrono::TimeDelta;
 use cupcake_crds::UpgradeRun;
 use cupcake_crds::upgrade_run::CommitId;
-use cupcake_crds::values::{Concurrency, NodeRole, Strategy};
+use cupcake_crds::values::{Concurrency, NodeRole, Phase, Strategy};
 use cupcake_engine::clock::Timestamp;
-use cupcake_engine::decide::{Intent, Observed};
-use cupcake_engine::names::{Epoch, Reason, RunName};
+use cupcake_engine::decide::{Intent, Observed, Retry};
+use cupcake_engine::names::{Epoch, Reason, RunName, VertexName};
 use cupcake_engine::tick::TickReport;
 use cupcake_steps::cluster::{node_subject, run_subject, task_subject};
 use cupcake_steps::ports::cluster::Readiness;
@@ -103,7 +103,7 @@ struct Loop<'o> {
     /// The last commit of our own to each run.
     committed: BTreeMap<RunName, CommitId>,
     /// Phases as last seen: a parent and its update hear of changes of phase at once.
-    phases: BTreeMap<String, (Option<cupcake_crds::values::Phase>, Option<i64>)>,
+    phases: BTreeMap<String, (Option<Phase>, Option<i64>)>,
     /// Nodes that are not Ready, and since when.
     unready: BTreeMap<String, Option<Timestamp>>,
 }
@@ -229,8 +229,12 @@ impl<'o> Loop<'o> {
                     return Box::pin(async move { (key, Outcome::of(Next::AwaitChange)) });
                 };
                 let hints = self.hints.remove(&name).unwrap_or_default();
-                let unavailable_lanes = self.unavailable(&name);
-                let observed = Observed { unavailable_lanes, unled: self.unled, ..Observed::default() };
+                let observed = Observed {
+                    unavailable_lanes: self.unavailable(&name),
+                    unled: self.unled,
+                    children_under_way: self.children_under_way(&name),
+                    ..Observed::default()
+                };
                 if let Some(update) =
                     self.watches.runs.get(name.as_str()).map(|run| run.spec.direct_update.name.clone())
                 {
@@ -343,6 +347,15 @@ impl<'o> Loop<'o> {
         }
         let phase_changed = before.is_none_or(|(phase, _)| phase != seen.0);
         if phase_changed {
+            // A parent that gave up on it waits for nothing any more, and goes on when it does.
+            let parent = run.spec.parent.as_ref().map(|parent| parent.run.clone());
+            let rests = |name: &String| {
+                let status = self.watches.runs.get(name).and_then(|run| run.status.as_ref());
+                status.and_then(|status| status.phase) == Some(Phase::RequiresAttention)
+            };
+            if let Some(parent) = parent.filter(rests) {
+                self.queue.add(Key::Run(parent), now);
+            }
             self.hint(&run_subject(name), now);
             self.queue.add(Key::Update(update), now);
         } else {
@@ -370,9 +383,9 @@ impl<'o> Loop<'o> {
         }
         if self.watches.updates.is_unreadable(name) {
             let why = format!("DirectUpdate {name} cannot be read: mend it with kubectl edit directupdate {name}");
-            return Intent { pause: Some(Reason::new("UpdateUnreadable", why)), cancel: false };
+            return Intent { pause: Some(Reason::new("UpdateUnreadable", why)), cancel: false, ..Intent::default() };
         }
-        Intent { pause: None, cancel: true }
+        Intent { pause: None, cancel: true, ..Intent::default() }
     }
 
     /// Lets the update's runs know how many workers may be in flight by its spec as it is now. Gives whether that is new.
@@ -424,6 +437,19 @@ impl<'o> Loop<'o> {
 
     /// Nodes that became unavailable since the upgrade began: since the creation of the run's root, so that a node that an earlier
     /// batch lost counts in later ones.
+    /// The vertices of a run whose child is at work, or has done it.
+    fn children_under_way(&self, run: &RunName) -> BTreeSet<VertexName> {
+        let Some(uid) = self.watches.runs.get(run.as_str()).and_then(|run| run.metadata.uid.as_deref()) else {
+            return BTreeSet::new();
+        };
+        let children = self.watches.runs.iter().filter_map(|(_, child)| {
+            let parent = child.spec.parent.as_ref().filter(|parent| parent.uid == uid)?;
+            let goes_on = matches!(child.status.as_ref()?.phase?, Phase::InProgress | Phase::Succeeded);
+            goes_on.then(|| VertexName::new(parent.vertex.clone()).ok()).flatten()
+        });
+        children.collect()
+    }
+
     fn unavailable(&self, run: &RunName) -> BTreeSet<String> {
         let run = self.watches.runs.get(run.as_str());
         let root = run.and_then(|run| run.metadata.labels.as_ref()?.get(cupcake_crds::RUN_LABEL));
@@ -450,7 +476,7 @@ impl<'o> Loop<'o> {
 
 /// Whether a run is over.
 pub(crate) fn is_final(run: &UpgradeRun) -> bool {
-    run.status.as_ref().and_then(|status| status.phase).is_some_and(cupcake_crds::values::Phase::is_final)
+    run.status.as_ref().and_then(|status| status.phase).is_some_and(Phase::is_final)
 }
 
 fn intent_of(update: &cupcake_crds::DirectUpdate) -> Intent {
@@ -462,5 +488,11 @@ fn intent_of(update: &cupcake_crds::DirectUpdate) -> Intent {
         }
         None => Reason::new("Paused", "paused by its annotation; remove it to go on"),
     });
-    Intent { pause, cancel: control.cancel.is_some() || update.metadata.deletion_timestamp.is_some() }
+    let cancel = control.cancel.is_some() || update.metadata.deletion_timestamp.is_some();
+    let retry = control.retry.into_iter().map(|request| Retry {
+        request: request.request_id,
+        run: request.run.and_then(|run| RunName::new(run).ok()),
+        what: Some(request.vertex),
+    });
+    Intent { pause, cancel, retry: retry.collect() }
 }

@@ -7,6 +7,7 @@ use cupcake_crds::node_task::TaskState;
 use cupcake_crds::values::{KubeVersion, Phase};
 use cupcake_crds::{DirectUpdate, GROUP, NodeTask, UpgradeRun};
 use cupcake_engine::clock::Timestamp;
+use cupcake_sandbox::machine::ledger::EffectKind;
 use cupcake_sandbox::world::{self, Speed, World, WorldConfig};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Node;
@@ -217,6 +218,66 @@ fn a_drain_that_stays_blocked_stops_the_nodes_order_and_another_update_goes_on_o
         cluster.apply("again", json!({})).await;
         let (phase, message) = cluster.at_rest("again").await;
         assert_eq!(phase, Phase::Succeeded, "{message}");
+    });
+}
+
+#[test]
+fn a_node_that_failed_is_tried_again_from_its_first_step_and_the_same_update_goes_on() {
+    in_cluster(2, false, async |cluster| {
+        let budgets = cluster.freeze().await;
+        cluster.apply(UPDATE, json!({})).await;
+        let (phase, message) = cluster.at_rest(UPDATE).await;
+        assert_eq!(phase, Phase::RequiresAttention, "{message}");
+        cluster.is_left_alone("after a drain that stayed blocked").await;
+        let restarts = || -> u32 {
+            let effects = cluster.world.effects();
+            effects
+                .iter()
+                .filter(|effect| effect.name.kind == EffectKind::KubeletRestart)
+                .map(|effect| effect.begun)
+                .sum()
+        };
+        let before = restarts();
+        cluster.ask(async || budgets.delete("frozen", &DeleteParams::default()).await.map(drop)).await;
+        let retry = json!({"spec": {"control": {"retry": [{"requestId": "retry-1", "vertex": "w-1"}]}}});
+        cluster.patch(UPDATE, retry).await;
+        cluster.eventually("it goes on", async || cluster.phase(UPDATE).0 != Phase::RequiresAttention).await;
+        let (phase, message) = cluster.at_rest(UPDATE).await;
+        assert_eq!(phase, Phase::Succeeded, "{message}");
+        assert_eq!(restarts() - before, 2, "each worker's kubelet was restarted once");
+        assert_eq!(cluster.cordoned(), Vec::<String>::new());
+    });
+}
+
+#[test]
+fn a_retry_is_taken_up_once_so_that_what_fails_again_rests_again() {
+    in_cluster(2, false, async |cluster| {
+        cluster.freeze().await;
+        cluster.apply(UPDATE, json!({})).await;
+        assert_eq!(cluster.at_rest(UPDATE).await.0, Phase::RequiresAttention);
+        let retry = json!({"spec": {"control": {"retry": [{"requestId": "retry-1", "vertex": "w-1"}]}}});
+        cluster.patch(UPDATE, retry).await;
+        cluster.eventually("it goes on", async || cluster.phase(UPDATE).0 == Phase::InProgress).await;
+        let (phase, message) = cluster.at_rest(UPDATE).await;
+        assert_eq!(phase, Phase::RequiresAttention, "{message}");
+        cluster.is_left_alone("after a retry that failed, too").await;
+    });
+}
+
+#[test]
+fn a_budget_that_lets_no_pod_go_is_found_before_anything_moves() {
+    in_cluster(2, false, async |cluster| {
+        cluster.pass(120).await;
+        cluster.freeze().await;
+        let before = cluster.effects();
+        cluster.apply(UPDATE, json!({})).await;
+        cluster.eventually("it is refused", async || cluster.phase(UPDATE).1.contains("DisruptionBudget")).await;
+        let (phase, message) = cluster.phase(UPDATE);
+        assert!(phase == Phase::Pending && message.contains("default/frozen"), "{phase}: {message}");
+        assert_eq!(cluster.effects(), before, "nothing was touched");
+        let known = ["w-1", "w-2"].map(|node| json!({"check": "DisruptionBudget", "node": node}));
+        cluster.patch(UPDATE, json!({"spec": {"acknowledge": known}})).await;
+        cluster.eventually("it begins", async || cluster.phase(UPDATE).0 == Phase::InProgress).await;
     });
 }
 

@@ -289,7 +289,7 @@ proptest! {
             let mut world = World::new(plan, concurrency);
             world.limits.failures_max = 1 + u32::try_from(seed % 9).unwrap();
             world.until(seconds / 2, fate);
-            world.intent = Intent { pause: None, cancel };
+            world.intent = Intent { cancel, ..Intent::default() };
             world.until(seconds, fate);
             let view = View { dag: &world.dag, cursor: &world.cursor, now: start(), children: &children };
             for glyphs in [Glyphs::Unicode, Glyphs::Ascii] {

@@ -296,6 +296,11 @@ impl RunStore for KubeStore {
         let mut intent = shared.intents.get(&run.spec.direct_update.name).cloned().unwrap_or_default();
         // A run that is being deleted ends as soon as it safely can.
         intent.cancel |= run.metadata.deletion_timestamp.is_some();
+        for retry in &mut intent.retry {
+            if retry.run.as_ref().is_some_and(|run| run != name) {
+                retry.what = None;
+            }
+        }
         // The root's nodes are one after another whatever the spec says; a wave has no nodes of its own.
         let asked = run.spec.parent.as_ref().and(shared.concurrency.get(&run.spec.direct_update.name).copied());
         let stored = StoredRun {

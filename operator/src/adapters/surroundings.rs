@@ -16,6 +16,7 @@ use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::api::{Api, ListParams};
 use kube::core::{ObjectMeta, PartialObjectMeta, Selector, SelectorExt};
 use kube::{Resource, ResourceExt};
@@ -83,14 +84,23 @@ pub async fn surroundings(client: &kube::Client) -> Result<Surroundings, OpsErro
 /// A budget, and the pods that it covers: those of its namespace which its selector matches.
 fn budget_of(budget: &PodDisruptionBudget) -> Option<(String, Selector, DisruptionBudget)> {
     let namespace = budget.namespace()?;
-    let selector = Selector::try_from(budget.spec.as_ref()?.selector.clone()?).ok()?;
-    let status = budget.status.as_ref()?;
-    let told = DisruptionBudget {
-        name: format!("{namespace}/{}", budget.name_any()),
-        expected_pods: status.expected_pods,
-        desired_healthy: status.desired_healthy,
-        current_healthy: Some(status.current_healthy),
+    let spec = budget.spec.as_ref()?;
+    let selector = Selector::try_from(spec.selector.clone()?).ok()?;
+    let none = match &spec.max_unavailable {
+        Some(IntOrString::Int(pods)) => *pods == 0,
+        Some(IntOrString::String(share)) => share == "0%",
+        None => false,
     };
+    // One that was made a moment ago has no figures yet; that it lets none go at all stands in its spec.
+    let (expected_pods, desired_healthy, current_healthy) = match &budget.status {
+        Some(status) if status.expected_pods > 0 => {
+            (status.expected_pods, status.desired_healthy, Some(status.current_healthy))
+        }
+        Some(_) | None if none => (1, 1, None),
+        Some(_) | None => return None,
+    };
+    let name = format!("{namespace}/{}", budget.name_any());
+    let told = DisruptionBudget { name, expected_pods, desired_healthy, current_healthy };
     Some((namespace, selector, told))
 }
 
@@ -305,6 +315,10 @@ mod tests {
         assert_eq!(stumbling(&plain, &[budget("web", 1)]), None);
         assert_eq!(stumbling(&plain, &[budget("web", 2)]).unwrap().budgets, ["shop/web"]);
         assert_eq!(stumbling(&plain, &[budget("a", 1), budget("b", 1)]).unwrap().budgets, ["shop/a", "shop/b"]);
+        let fresh = json!({"metadata": {"name": "new", "namespace": "shop"},
+            "spec": {"maxUnavailable": "0%", "selector": {"matchLabels": {"app": "web"}}}});
+        let fresh = budget_of(&serde_json::from_value(fresh).unwrap()).unwrap();
+        assert!(fresh.2.never_gives(), "its spec says so before it has figures");
         let elsewhere = pod(&|pod| pod["metadata"]["labels"]["app"] = json!("db"));
         assert_eq!(stumbling(&elsewhere, &[budget("web", 2)]), None);
         let local = pod(&|pod| pod["spec"]["volumes"] = json!([{"name": "cache", "emptyDir": {}}]));

@@ -108,7 +108,7 @@ fn under_way(view: &View<'_>) -> String {
     text
 }
 
-/// What ends the rest: a look at the child that rests, or a new update, whose plan leaves out what has arrived.
+/// What ends the rest: a look at the child that rests, or another try.
 fn way_out(view: &View<'_>, names: &Names<'_>) -> String {
     let failed = view.dag.vertices().iter().find(|vertex| State::of(state_of(view, vertex)) == State::Failed);
     let Some(vertex) = failed else {
@@ -117,12 +117,10 @@ fn way_out(view: &View<'_>, names: &Names<'_>) -> String {
     if vertex.kind.as_str() == CHILD_RUN {
         return format!("see: kubectl describe upgraderun {}", run_of(vertex).unwrap_or(names.run));
     }
-    let patch = json!({"spec": {"control": {"cancel": {"requestId": "cancel-1"}}}});
-    format!(
-        "when that is mended, end this update and apply it again under another name, which goes on from here: \
-         kubectl patch directupdate {} --type merge -p '{patch}'",
-        names.direct_update
-    )
+    // The node of a lane: the whole of it is tried again.
+    let node = vertex.lane.as_deref().and_then(|lane| lane.rsplit('/').next());
+    let what = node.unwrap_or(vertex.name.as_str());
+    format!("when that is mended: kubectl cupcake retry {} {what}", names.direct_update)
 }
 
 fn resume(names: &Names<'_>, reason: &str) -> String {

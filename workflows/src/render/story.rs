@@ -89,7 +89,8 @@ fn batch(story: &mut Story) {
     };
     world.until(260, blocked);
     story.scene("A blocked drain, and a node that is tried again", &world, run, &[]);
-    world.intent = Intent { pause: Some(Reason::new("Paused", "paused by its annotation")), cancel: false };
+    world.intent =
+        Intent { pause: Some(Reason::new("Paused", "paused by its annotation")), cancel: false, ..Intent::default() };
     world.until(270, blocked);
     story.scene("Paused", &world, run, &[]);
     world.intent = Intent::default();
