@@ -174,3 +174,31 @@ fn cargo(arguments: &[&str]) -> String {
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
+
+/// Every source file below a folder of the workspace.
+fn sources(folder: &std::path::Path, found: &mut Vec<String>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|ending| ending == "rs") {
+            found.push(std::fs::read_to_string(&path).unwrap());
+        }
+    }
+}
+
+#[test]
+fn every_test_that_the_table_of_pains_names_exists() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let text = std::fs::read_to_string(root.join("docs/pains.md")).unwrap();
+    let mut files = Vec::new();
+    for room in ["engine", "steps", "crds", "workflows", "operator", "agent", "host", "cli", "sandbox"] {
+        sources(&root.join(room).join("src"), &mut files);
+    }
+    sources(&root.join("tests/scenarios"), &mut files);
+    let named = text.split('`').skip(1).step_by(2).filter(|word| word.contains('_') && !word.contains(['.', ' ', '/']));
+    let missing: Vec<&str> =
+        named.filter(|name| !files.iter().any(|file| file.contains(&format!("fn {name}(")))).collect();
+    assert_eq!(missing, Vec::<&str>::new());
+    assert_eq!(text.lines().filter(|line| line.starts_with("| ") && line.as_bytes()[2].is_ascii_digit()).count(), 25);
+}
