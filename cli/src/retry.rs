@@ -3,15 +3,24 @@
 use crate::args::{Connection, RetryArgs};
 use crate::connect::{client, request_failed};
 use crate::exit::{Exit, Failure};
+use crate::forest::{Forest, Graphs};
 use crate::out;
+use crate::status::{graphs, read};
 use cupcake_crds::control::{Control, VertexRequest};
 use cupcake_crds::values::Phase;
-use cupcake_crds::{DirectUpdate, limits};
+use cupcake_crds::{DirectUpdate, UpgradeRun, limits};
+use cupcake_engine::codec;
+use cupcake_engine::cursor::VertexState;
+use cupcake_engine::dag::Vertex;
 use kube::api::{Api, PostParams};
+
+/// The kind of vertices that stand for a run below.
+const CHILD_RUN: &str = "child-run/v1";
 
 /// Writes the request into `spec.control.retry`; the operator takes it up.
 pub async fn run(connection: &Connection, args: &RetryArgs) -> Result<Exit, Failure> {
-    let api: Api<DirectUpdate> = Api::all(client(connection).await?);
+    let client = client(connection).await?;
+    let api: Api<DirectUpdate> = Api::all(client.clone());
     let name = args.update.as_str();
     let tried = format!("ask DirectUpdate {name} to try {} again", args.what);
     let found = api.get_opt(name).await.map_err(|error| request_failed(&tried, &error))?;
@@ -27,10 +36,21 @@ pub async fn run(connection: &Connection, args: &RetryArgs) -> Result<Exit, Fail
             ),
         ));
     }
+    let forest = read(&client, Some(name)).await?;
+    let graphs = graphs(&client, &forest).await?;
+    let failed = failed(&forest, &graphs);
+    if !failed.iter().any(|vertex| vertex.is_named(&args.what)) {
+        let names: Vec<&str> = failed.iter().map(|vertex| vertex.name.as_str()).collect();
+        let has = if names.is_empty() { "nothing has".to_owned() } else { format!("what has: {}", names.join(", ")) };
+        return Err(Failure::new(
+            format!("{tried}: nothing of that name has failed; {has}"),
+            format!("kubectl cupcake status {name}"),
+        ));
+    }
     let request = asked(update.spec.control.get_or_insert_default(), args);
     match api.replace(name, &PostParams::default(), &update).await {
         Ok(_) => {
-            out::line(format!("asked, as {request}; see: kubectl cupcake watch {name}"));
+            out::line(format!("asked, as {request}; see: kubectl cupcake status {name}"));
             Ok(Exit::Done)
         }
         Err(kube::Error::Api(status)) if status.code == 409 => {
@@ -39,6 +59,19 @@ pub async fn run(connection: &Connection, args: &RetryArgs) -> Result<Exit, Fail
         }
         Err(error) => Err(request_failed(&tried, &error)),
     }
+}
+
+/// What of an update has failed, and rests.
+fn failed(forest: &Forest, graphs: &Graphs) -> Vec<Vertex> {
+    let of = |run: &UpgradeRun| -> Option<Vec<Vertex>> {
+        let dag = graphs.get(&run.spec.plan.name)?;
+        let cursor = codec::decode(run.status.as_ref()?.cursor.as_ref()?, &run.spec.plan.digest, dag).ok()?;
+        let failed = |vertex: &&Vertex| matches!(cursor.state(&vertex.name), Some(VertexState::Failed { .. }));
+        // A child that failed is told by what failed in it.
+        let own = dag.vertices().iter().filter(failed).filter(|vertex| vertex.kind.as_str() != CHILD_RUN);
+        Some(own.cloned().collect())
+    };
+    forest.runs.iter().filter_map(of).flatten().collect()
 }
 
 /// Adds the request under a name that no other has; the oldest goes where there are as many as there may be.

@@ -11,8 +11,8 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// Requests of people that a cursor remembers: as many as a DirectUpdate may carry.
-const REQUESTS_MAX: usize = 32;
+/// Requests of people that a cursor remembers: more than a DirectUpdate may carry, so that none is forgotten that still stands.
+const REQUESTS_MAX: usize = 64;
 
 /// Where a run stands as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
@@ -449,7 +449,14 @@ impl Cursor {
                 self.set(vertex, next);
                 self.keep_note(vertex, reason);
             }
-            Event::Reset { vertex, request, .. } => {
+            Event::TakenUp { request, .. } => {
+                if !self.requests.contains(request) {
+                    self.requests.push(request.clone());
+                    let surplus = self.requests.len().saturating_sub(REQUESTS_MAX);
+                    self.requests.drain(..surplus);
+                }
+            }
+            Event::Reset { vertex, .. } => {
                 let attempts = match self.vertex(vertex)? {
                     state @ (VertexState::Failed { .. }
                     | VertexState::Succeeded { .. }
@@ -461,11 +468,6 @@ impl Cursor {
                 };
                 self.notes.remove(vertex);
                 self.outputs.remove(vertex);
-                if let Some(request) = request.as_ref().filter(|request| !self.requests.contains(request)) {
-                    self.requests.push(request.clone());
-                    let surplus = self.requests.len().saturating_sub(REQUESTS_MAX);
-                    self.requests.drain(..surplus);
-                }
                 self.set(vertex, VertexState::Pending { attempts });
                 self.phase = RunPhase::InProgress;
                 self.reason = None;

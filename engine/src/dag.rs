@@ -40,6 +40,17 @@ pub struct Vertex {
     pub attempts_max: u32,
 }
 
+impl Vertex {
+    /// Whether a person who says `what` means this vertex: by its name, by a part of it, or by its lane (a node; lanes of a plan over
+    /// several minors carry the version before it).
+    pub fn is_named(&self, what: &str) -> bool {
+        let is_lane = |lane: &str| lane == what || lane.strip_suffix(what).is_some_and(|before| before.ends_with('/'));
+        self.name.as_str() == what
+            || self.name.as_str().split('/').any(|part| part == what)
+            || self.lane.as_deref().is_some_and(is_lane)
+    }
+}
+
 /// Why vertices do not make a graph.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DagError {

@@ -288,7 +288,8 @@ impl<'d> View<'d> {
             if failed {
                 view.failed_lanes.insert(lane);
             }
-            if states[position].attempts() > 0 {
+            // A lane that is to be tried again takes a slot like any other.
+            if !matches!(states[position], VertexState::Pending { .. }) && states[position].attempts() > 0 {
                 begun.insert(lane);
             }
             if !view.outlooks[position].is_settled() {

@@ -95,13 +95,17 @@ pub enum Event {
         /// When.
         at: Timestamp,
     },
-    /// A person asked for the vertex to run again.
+    /// A request of a person was taken up: it is not looked at again.
+    TakenUp {
+        /// Its name.
+        request: String,
+        /// When.
+        at: Timestamp,
+    },
+    /// The vertex is to run again.
     Reset {
         /// Which vertex.
         vertex: VertexName,
-        /// The request that asked, which asks no second time.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        request: Option<String>,
         /// When.
         at: Timestamp,
     },
@@ -169,6 +173,7 @@ impl Event {
             | Self::Succeeded { at, .. }
             | Self::Skipped { at, .. }
             | Self::Failed { at, .. }
+            | Self::TakenUp { at, .. }
             | Self::Reset { at, .. }
             | Self::Paused { at, .. }
             | Self::Resumed { at }
@@ -191,7 +196,8 @@ impl Event {
             | Self::Skipped { vertex, .. }
             | Self::Failed { vertex, .. }
             | Self::Reset { vertex, .. } => Some(vertex),
-            Self::Paused { .. }
+            Self::TakenUp { .. }
+            | Self::Paused { .. }
             | Self::Resumed { .. }
             | Self::Credited { .. }
             | Self::CancelRequested { .. }
@@ -215,6 +221,7 @@ impl Event {
                 AfterFailure::Retry(at) => format!("failed {vertex} attempt {attempt}, again at {at}: {reason}"),
                 AfterFailure::Rest => format!("failed {vertex} attempt {attempt}: {reason}"),
             },
+            Self::TakenUp { request, .. } => format!("request {request} taken up"),
             Self::Reset { vertex, .. } => format!("reset {vertex}"),
             Self::Paused { reason, .. } => format!("paused: {reason}"),
             Self::Resumed { .. } => "resumed".to_owned(),

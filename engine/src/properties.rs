@@ -187,7 +187,7 @@ proptest! {
                 3 => result_of(Fate::Transient, &vertex, attempt, at),
                 4 => result_of(Fate::Fail, &vertex, attempt, at),
                 5 => result_of(Fate::Skip, &vertex, attempt, at),
-                6 => Event::Reset { vertex, request: None, at },
+                6 => Event::Reset { vertex, at },
                 7 => Event::Rested { reason, at },
                 9 => Event::HeldBack { reason, at },
                 8 => result_of(Fate::Continue, &vertex, attempt, at),

@@ -39,7 +39,8 @@ pub(crate) fn give_credit(
         )
         | None => false,
     });
-    if under_way && !cursor.is_paused() {
+    // Under a pause too, which is given back as a whole: then nothing moves, and it is not given back once more.
+    if under_way {
         push(cursor, decision, Event::Credited { from, until, at: now });
     }
 }
@@ -70,7 +71,7 @@ pub(crate) fn take_retries(
     now: Timestamp,
     decision: &mut Decision,
 ) {
-    if intent.retry.is_empty() || cursor.is_cancelling() {
+    if cursor.is_cancelling() {
         return;
     }
     for retry in &intent.retry {
@@ -82,9 +83,11 @@ pub(crate) fn take_retries(
         if again.iter().any(|name| is_under_way(cursor.state(name))) {
             continue;
         }
+        // Taken up, whether or not there is anything to try again: it does not lie in wait for a later failure.
+        push(cursor, decision, Event::TakenUp { request: retry.request.clone(), at: now });
         for vertex in again {
             if !matches!(cursor.state(&vertex), Some(VertexState::Pending { .. })) {
-                push(cursor, decision, Event::Reset { vertex, request: Some(retry.request.clone()), at: now });
+                push(cursor, decision, Event::Reset { vertex, at: now });
             }
         }
     }
@@ -99,23 +102,40 @@ pub(crate) fn take_retries(
     let revived: Vec<VertexName> =
         revived.filter(|name| observed.children_under_way.contains(*name)).cloned().collect();
     for vertex in revived {
-        push(cursor, decision, Event::Reset { vertex, request: None, at: now });
+        push(cursor, decision, Event::Reset { vertex, at: now });
     }
 }
 
-/// Failed vertices that `what` names, by themselves or by their lane, with all others of their lanes.
+/// Failed vertices that `what` names (by their name, a part of it, or their lane), each with what belongs to it: what is guarded by
+/// it, so that whatever it begins is ended again, and the vertices of its lane that it is joined to by edges within the lane. A
+/// node that is visited twice in a run has two such visits in one lane.
 fn meant(cursor: &Cursor, dag: &Dag, what: &str) -> Vec<VertexName> {
-    let is_meant = |vertex: &&Vertex| {
-        let named = vertex.name.as_str() == what || vertex.lane.as_deref().is_some_and(|lane| is_lane(lane, what));
-        named && has_failed(cursor.state(&vertex.name))
+    let vertices = dag.vertices();
+    let lane_of = |position: usize| vertices[position].lane.as_deref();
+    let edges: Vec<(usize, usize)> = (0..vertices.len())
+        .flat_map(|position| {
+            let within = |to: &usize| lane_of(position).is_some() && lane_of(position) == lane_of(*to);
+            let after = dag.after(position).iter().copied().filter(within);
+            after.chain(dag.guard(position)).map(move |to| (position, to)).collect::<Vec<_>>()
+        })
+        .collect();
+    let is_meant = |position: &usize| {
+        let vertex = &vertices[*position];
+        vertex.is_named(what) && has_failed(cursor.state(&vertex.name))
     };
-    let failed: Vec<&Vertex> = dag.vertices().iter().filter(is_meant).collect();
-    let lanes: BTreeSet<&str> = failed.iter().filter_map(|vertex| vertex.lane.as_deref()).collect();
-    let again = dag.vertices().iter().filter(|vertex| {
-        vertex.lane.as_deref().is_some_and(|lane| lanes.contains(lane))
-            || failed.iter().any(|failed| failed.name == vertex.name)
-    });
-    again.map(|vertex| vertex.name.clone()).collect()
+    let mut again: BTreeSet<usize> = (0..vertices.len()).filter(is_meant).collect();
+    loop {
+        let joined = edges.iter().flat_map(|(from, to)| {
+            let (one, other) = (again.contains(from), again.contains(to));
+            [(other && !one).then_some(*from), (one && !other).then_some(*to)]
+        });
+        let joined: Vec<usize> = joined.flatten().collect();
+        if joined.is_empty() {
+            break;
+        }
+        again.extend(joined);
+    }
+    again.into_iter().map(|position| vertices[position].name.clone()).collect()
 }
 
 fn has_failed(state: Option<VertexState>) -> bool {
@@ -124,11 +144,6 @@ fn has_failed(state: Option<VertexState>) -> bool {
 
 fn is_under_way(state: Option<VertexState>) -> bool {
     matches!(state, Some(VertexState::Started { .. } | VertexState::Waiting { .. } | VertexState::BackingOff { .. }))
-}
-
-/// Whether a lane is that node's: lanes of a plan over several minors carry the version before the node.
-fn is_lane(lane: &str, what: &str) -> bool {
-    lane == what || lane.strip_suffix(what).is_some_and(|before| before.ends_with('/'))
 }
 
 #[cfg(test)]
@@ -144,8 +159,8 @@ mod tests {
         Timestamp::from_timestamp(1_790_000_000, 0).unwrap()
     }
 
-    #[test]
-    fn a_retry_takes_the_whole_lane_up_once_and_a_vertex_that_gave_up_on_its_child_follows() {
+    /// A node of three steps in a lane, one without, and a child.
+    fn plan() -> Plan {
         let kind = StepKind::new("reach/v1").unwrap();
         let mut plan = Plan::new("test");
         for vertex in ["prepare", "drain", "restart"] {
@@ -158,71 +173,116 @@ mod tests {
                 VertexTemplate::new(format!("w-1/{vertex}"), kind.clone(), vertex.into(), after).lane("1.34.4/w-1"),
             );
         }
+        // What ends again whatever a step begins: of a node with a lane, and of one without.
+        let release =
+            |name: &str, of: &str| VertexTemplate::new(name, kind.clone(), "release".into(), &[of]).guarded_by(of);
+        plan.vertex(release("release", "w-1/drain").lane("1.34.4/w-1"));
+        plan.vertex(VertexTemplate::new("cp-1/upgrade", kind.clone(), "upgrade".into(), &[]));
+        plan.vertex(release("cp-1/release", "cp-1/upgrade"));
+        // An earlier visit of that node, which came to its end: it stays as it is.
+        plan.vertex(VertexTemplate::new("visit-before", kind.clone(), "before".into(), &[]).lane("1.34.4/w-1"));
         plan.vertex(VertexTemplate::new("child", kind, "child".into(), &[]));
-        let dag = plan.expand().unwrap();
-        let cursor = Cursor::new(plan.digest(), &dag, start());
-        let name = |text: &str| VertexName::new(text).unwrap();
-        let started = |vertex: &str| Event::Started { vertex: name(vertex), attempt: 1, at: start() };
-        let done =
-            |vertex: &str| Event::Succeeded { vertex: name(vertex), attempt: 1, output: Value::Null, at: start() };
-        let failed = |vertex: &str, code: &str| Event::Failed {
+        plan
+    }
+
+    fn name(text: &str) -> VertexName {
+        VertexName::new(text).unwrap()
+    }
+
+    fn started(vertex: &str) -> Event {
+        Event::Started { vertex: name(vertex), attempt: 1, at: start() }
+    }
+
+    fn done(vertex: &str) -> Event {
+        Event::Succeeded { vertex: name(vertex), attempt: 1, output: Value::Null, at: start() }
+    }
+
+    fn failed(vertex: &str, attempt: u32, after_seconds: i64) -> Event {
+        Event::Failed {
             vertex: name(vertex),
-            attempt: 1,
-            reason: Reason::new(code, "by a test"),
+            attempt,
+            reason: Reason::new("DeadlineExceeded", "by a test"),
             next: AfterFailure::Rest,
-            at: start(),
-        };
-        let mut rests = cursor.clone();
-        let past =
-            [started("w-1/prepare"), done("w-1/prepare"), started("w-1/drain"), failed("w-1/drain", "DrainBlocked")];
-        rests.fold(&past).unwrap();
-        rests.fold(&[started("child"), failed("child", "DeadlineExceeded")]).unwrap();
-        let asked = |what: Option<&str>| Intent {
+            at: start() + TimeDelta::seconds(after_seconds),
+        }
+    }
+
+    fn asked(what: Option<&str>) -> Intent {
+        Intent {
             retry: vec![Retry { request: "retry-1".into(), run: None, what: what.map(str::to_owned) }],
             ..Intent::default()
-        };
-        let reset_by = |cursor: &Cursor, intent: &Intent, observed: &Observed| -> Vec<String> {
-            let decision = decide(&dag, cursor, intent, observed, &Limits::default(), start());
-            let lines = decision.events.iter().filter(|event| matches!(event, Event::Reset { .. }));
-            lines.map(Event::line).collect()
-        };
+        }
+    }
+
+    fn decided(dag: &Dag, cursor: &Cursor, intent: &Intent, observed: &Observed) -> Vec<Event> {
+        decide(dag, cursor, intent, observed, &Limits::default(), start()).events
+    }
+
+    fn reset_by(dag: &Dag, cursor: &Cursor, intent: &Intent, observed: &Observed) -> Vec<String> {
+        let events = decided(dag, cursor, intent, observed);
+        events.iter().filter(|event| matches!(event, Event::Reset { .. })).map(Event::line).collect()
+    }
+
+    #[test]
+    fn a_retry_takes_up_once_all_that_belongs_to_what_failed() {
+        let plan = plan();
+        let dag = plan.expand().unwrap();
+        let mut rests = Cursor::new(plan.digest(), &dag, start());
+        rests.fold(&[started("visit-before"), done("visit-before")]).unwrap();
+        let past = [started("w-1/prepare"), done("w-1/prepare"), started("w-1/drain"), failed("w-1/drain", 1, 0)];
+        rests.fold(&past).unwrap();
+        rests.fold(&[started("release")]).unwrap();
+        let at_work = decided(&dag, &rests, &asked(Some("w-1")), &Observed::default());
+        let taken = at_work.iter().any(|event| matches!(event, Event::TakenUp { .. }));
+        assert!(!taken, "its order is still being ended");
+        rests.fold(&[done("release")]).unwrap();
         let calm = Observed::default();
         for what in ["w-1", "1.34.4/w-1", "w-1/drain"] {
-            assert_eq!(reset_by(&rests, &asked(Some(what)), &calm), ["reset w-1/prepare", "reset w-1/drain"], "{what}");
+            assert_eq!(
+                reset_by(&dag, &rests, &asked(Some(what)), &calm),
+                ["reset w-1/prepare", "reset w-1/drain", "reset release"],
+                "{what}"
+            );
+        }
+        let mut upgrade = rests.clone();
+        upgrade.fold(&[started("cp-1/upgrade"), failed("cp-1/upgrade", 1, 0)]).unwrap();
+        upgrade.fold(&[started("cp-1/release"), done("cp-1/release")]).unwrap();
+        for what in ["cp-1", "cp-1/upgrade"] {
+            let both = ["reset cp-1/upgrade", "reset cp-1/release"];
+            assert_eq!(reset_by(&dag, &upgrade, &asked(Some(what)), &calm), both, "its order is ended again, too");
         }
         for what in [Some("w-11"), Some("w-1/prepare"), Some("1"), None] {
-            assert_eq!(reset_by(&rests, &asked(what), &calm), Vec::<String>::new(), "{what:?} has not failed");
+            assert_eq!(reset_by(&dag, &rests, &asked(what), &calm), Vec::<String>::new(), "{what:?} has not failed");
         }
         // Taken up once: what fails again needs another request.
         let mut again = rests.clone();
-        again.fold(&decide(&dag, &rests, &asked(Some("w-1")), &calm, &Limits::default(), start()).events).unwrap();
+        again.fold(&decided(&dag, &rests, &asked(Some("w-1")), &calm)).unwrap();
         assert!(again.has_taken_up("retry-1"));
         let again = crate::codec::decode(&crate::codec::encode(&again, &dag), &plan.digest(), &dag).unwrap();
         assert_eq!(again.state(&name("w-1/prepare")).unwrap().under_way(), Some(2));
         let mut failed_again = again;
-        failed_again
-            .fold(&[Event::Failed {
-                vertex: name("w-1/prepare"),
-                attempt: 2,
-                reason: Reason::new("X", "x"),
-                next: AfterFailure::Rest,
-                at: start(),
-            }])
-            .unwrap();
-        assert_eq!(reset_by(&failed_again, &asked(Some("w-1")), &calm), Vec::<String>::new());
-        // The child goes on: so does what waited for it, in a run that the request does not name, too.
-        let revived = Observed { children_under_way: BTreeSet::from([name("child")]), ..Observed::default() };
-        assert_eq!(reset_by(&rests, &asked(None), &revived), ["reset child"]);
-        assert_eq!(reset_by(&rests, &Intent::default(), &revived), Vec::<String>::new(), "nobody asked");
-        let late = Event::Failed {
-            vertex: name("child"),
-            attempt: 1,
-            reason: Reason::new("DeadlineExceeded", "by a test"),
-            next: AfterFailure::Rest,
-            at: start() + TimeDelta::seconds(i64::from(crate::plan::DEADLINE_SECONDS_DEFAULT)),
+        failed_again.fold(&[failed("w-1/prepare", 2, 0)]).unwrap();
+        assert_eq!(reset_by(&dag, &failed_again, &asked(Some("w-1")), &calm), Vec::<String>::new());
+        // Nothing failed by that name: taken up all the same, so that it does not lie in wait.
+        let early = decided(&dag, &rests, &asked(Some("w-11")), &calm);
+        assert_eq!(early.first().map(Event::line).as_deref(), Some("request retry-1 taken up"));
+    }
+
+    #[test]
+    fn a_vertex_that_gave_up_on_its_child_follows_when_that_goes_on_unless_its_own_time_is_up() {
+        let plan = plan();
+        let dag = plan.expand().unwrap();
+        let cursor = Cursor::new(plan.digest(), &dag, start());
+        let goes_on = Observed { children_under_way: BTreeSet::from([name("child")]), ..Observed::default() };
+        let after = |seconds| {
+            let mut cursor = cursor.clone();
+            cursor.fold(&[started("child"), failed("child", 1, seconds)]).unwrap();
+            reset_by(&dag, &cursor, &asked(None), &goes_on)
         };
-        let mut overdue = cursor;
-        overdue.fold(&[started("child"), late]).unwrap();
-        assert_eq!(reset_by(&overdue, &asked(None), &revived), Vec::<String>::new(), "its own time is up");
+        assert_eq!(after(0), ["reset child"]);
+        assert_eq!(after(i64::from(crate::plan::DEADLINE_SECONDS_DEFAULT)), Vec::<String>::new());
+        let mut rests = cursor.clone();
+        rests.fold(&[started("child"), failed("child", 1, 0)]).unwrap();
+        assert_eq!(reset_by(&dag, &rests, &asked(None), &Observed::default()), Vec::<String>::new(), "it rests still");
     }
 }

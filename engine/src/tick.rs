@@ -176,14 +176,16 @@ impl<D: Domain> Engine<D> {
         };
         let mut results = self.unrecorded(&run, epoch);
         let mut changed = changed.clone();
+        let mut observed = observed.clone();
         for _ in 0..ROUNDS_MAX {
             let mut cursor = run.cursor.clone();
             // A result that no longer fits (the vertex was reset or skipped meanwhile) is dropped, not forced.
             results.retain(|event| cursor.apply(event).is_ok());
             let now = self.clock.now();
-            let observed =
-                Observed { overdue_unseen: self.overdue_unseen(name, &dag, &cursor, now), ..observed.clone() };
+            observed.overdue_unseen = self.overdue_unseen(name, &dag, &cursor, now);
             let decision = decide(&dag, &cursor, &run.intent, &observed, &run.limits, now);
+            // Looked at before this tick, perhaps in an old cache: good for one decision.
+            observed.children_under_way.clear();
             cursor.fold(&decision.events).expect("decide emits only events that fit the cursor it was given");
             let mut events = std::mem::take(&mut results);
             events.extend(decision.events.iter().cloned());

@@ -78,6 +78,7 @@ fn failure(cursor: &Cursor, dag: &Dag, events: &[Event]) -> (Option<VertexName>,
         | Event::Succeeded { .. }
         | Event::Skipped { .. }
         | Event::Failed { .. }
+        | Event::TakenUp { .. }
         | Event::Reset { .. }
         | Event::Paused { .. }
         | Event::Resumed { .. }

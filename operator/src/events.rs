@@ -48,7 +48,7 @@ fn words(event: &RunEvent) -> Option<(&'static str, String, String)> {
         RunEvent::Rested { reason, .. } => Some(("Warning", "RequiresAttention".into(), reason.message.clone())),
         RunEvent::Finished { phase, reason, .. } => Some(("Normal", format!("{phase:?}"), reason.message.clone())),
         RunEvent::Reset { vertex, .. } => Some(("Normal", "Retrying".into(), format!("{vertex} runs again"))),
-        RunEvent::Started { .. } | RunEvent::Continued { .. } | RunEvent::Unknown => None,
+        RunEvent::Started { .. } | RunEvent::Continued { .. } | RunEvent::TakenUp { .. } | RunEvent::Unknown => None,
     }
 }
 

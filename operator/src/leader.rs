@@ -435,8 +435,6 @@ impl<'o> Loop<'o> {
         self.watches.runs.iter().map(|(_, run)| run).filter(move |run| run.spec.direct_update.name == update)
     }
 
-    /// Nodes that became unavailable since the upgrade began: since the creation of the run's root, so that a node that an earlier
-    /// batch lost counts in later ones.
     /// The vertices of a run whose child is at work, or has done it.
     fn children_under_way(&self, run: &RunName) -> BTreeSet<VertexName> {
         let Some(uid) = self.watches.runs.get(run.as_str()).and_then(|run| run.metadata.uid.as_deref()) else {
@@ -450,6 +448,8 @@ impl<'o> Loop<'o> {
         children.collect()
     }
 
+    /// Nodes that became unavailable since the upgrade began: since the creation of the run's root, so that a node that an earlier
+    /// batch lost counts in later ones.
     fn unavailable(&self, run: &RunName) -> BTreeSet<String> {
         let run = self.watches.runs.get(run.as_str());
         let root = run.and_then(|run| run.metadata.labels.as_ref()?.get(cupcake_crds::RUN_LABEL));
@@ -489,10 +489,10 @@ fn intent_of(update: &cupcake_crds::DirectUpdate) -> Intent {
         None => Reason::new("Paused", "paused by its annotation; remove it to go on"),
     });
     let cancel = control.cancel.is_some() || update.metadata.deletion_timestamp.is_some();
-    let retry = control.retry.into_iter().map(|request| Retry {
-        request: request.request_id,
-        run: request.run.and_then(|run| RunName::new(run).ok()),
-        what: Some(request.vertex),
+    // One about a run of a name that no run can have is about none.
+    let retry = control.retry.into_iter().filter_map(|request| {
+        let run = request.run.map(RunName::new).transpose().ok()?;
+        Some(Retry { request: request.request_id, run, what: Some(request.vertex) })
     });
     Intent { pause, cancel, retry: retry.collect() }
 }

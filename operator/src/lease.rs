@@ -137,7 +137,9 @@ pub struct LeaseLock {
     timing: Timing,
     seen: Seen,
     sight: Sight,
-    /// Between the last sign of life of the leader before and this replica's own beginning, if it took the lease from one.
+    /// The last sign of life of the leader before, from the first try to take the lease to the first renewal of its own.
+    silent_since: Option<Timestamp>,
+    /// Between that sign of life and this replica's own beginning, if it took the lease from one.
     unled: Option<(Timestamp, Timestamp)>,
 }
 
@@ -146,7 +148,7 @@ impl LeaseLock {
     pub fn new(client: kube::Client, namespace: &str, identity: &str, timing: Timing) -> Self {
         let api = Api::namespaced(client.clone(), namespace);
         let (seen, sight) = (Seen::default(), Sight::Doubtful);
-        Self { client, api, identity: identity.to_owned(), timing, seen, sight, unled: None }
+        Self { client, api, identity: identity.to_owned(), timing, seen, sight, silent_since: None, unled: None }
     }
 
     /// Renews or takes the lease if that is this replica's to do.
@@ -165,7 +167,10 @@ impl LeaseLock {
                 other => other,
             };
             let epoch = match step {
-                Move::Wait => return Ok(Standing::AnotherHolds),
+                Move::Wait => {
+                    self.silent_since = None;
+                    return Ok(Standing::AnotherHolds);
+                }
                 Move::Renew => Epoch(self.seen.epoch),
                 // A Lease that was deleted and one without our annotation tell nothing: what carries an epoch does.
                 Move::Create | Move::Take if self.seen.epoch == 0 => {
@@ -174,15 +179,20 @@ impl LeaseLock {
                 Move::Create | Move::Take => Epoch(self.seen.epoch + 1),
             };
             let transitions = self.seen.transitions + i32::from(step == Move::Take);
-            let unled = self.seen.renewed.map(|renewed| (renewed, now));
+            if step == Move::Take {
+                // Before the write: one whose answer is lost shows this replica's own time from then on.
+                self.silent_since = self.silent_since.or(self.seen.renewed);
+            }
             let acquired = self.seen.acquired.clone().filter(|_| step == Move::Renew);
             let mut lease = self.lease(Some(&self.identity), epoch, transitions, now);
             if let (Some(spec), Some(acquired)) = (&mut lease.spec, acquired) {
                 spec.acquire_time = Some(acquired);
             }
             if self.write(step, &lease, now).await? {
-                if step == Move::Take {
-                    self.unled = unled;
+                match step {
+                    Move::Take => self.unled = self.silent_since.map(|since| (since, now)),
+                    Move::Renew => self.silent_since = None,
+                    Move::Create | Move::Wait => {}
                 }
                 return Ok(Standing::Holds(epoch));
             }

@@ -32,6 +32,7 @@ use cupcake_engine::names::Epoch;
 use cupcake_engine::registry::{RegistryError, StepRegistry};
 use cupcake_engine::tick::Engine;
 use cupcake_steps::ports::cluster::{Cluster, ClusterPorts};
+use futures::FutureExt;
 use leader::Ended;
 use lease::{LeaseLock, Standing, Timing};
 use metrics::Metrics;
@@ -111,6 +112,8 @@ pub async fn run(config: OperatorConfig, shutdown: CancellationToken) {
         tracing::info!(%epoch, identity, "leading");
         metrics.leads(true);
         let stop = CancellationToken::new();
+        // What was ordered at the end of an earlier leadership ends none that begins now.
+        let _rung_before = disturbed.notified().now_or_never();
         let leading = leader::lead(&operator, epoch, lock.unled(), stop.clone());
         let holding = hold(&mut lock, epoch, clock.as_ref(), timing, &shutdown);
         let mut leading = std::pin::pin!(leading);

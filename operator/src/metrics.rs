@@ -84,6 +84,7 @@ impl Metrics {
                 Event::Started { .. }
                 | Event::Waiting { .. }
                 | Event::Continued { .. }
+                | Event::TakenUp { .. }
                 | Event::Reset { .. }
                 | Event::Paused { .. }
                 | Event::Resumed { .. }

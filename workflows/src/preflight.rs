@@ -45,7 +45,7 @@ const CHECKS: [(&str, &str); 14] = [
     ("Runtime", "the oldest containerd that the kubelet works with"),
     ("Apis", "API versions that are no longer served, and who still asks for them"),
     ("Drains", "the eviction of each node's pods: budgets, emptyDirs, pods that nothing makes anew"),
-    ("Hooks", "admission webhooks and policies that refuse when they fail"),
+    ("Hooks", "admission webhooks that refuse when they fail"),
     ("Neighbours", "programs that change nodes, too; what could not be read"),
 ];
 

@@ -8,6 +8,9 @@ use cupcake_crds::values::{
 };
 use std::collections::{BTreeMap, BTreeSet};
 
+/// After how long what was known of etcd's members is called old, in seconds.
+const MEMBERS_SECONDS_MAX: i64 = 900;
+
 /// All of it.
 pub(crate) fn surroundings(
     spec: &DirectUpdateSpec,
@@ -50,8 +53,24 @@ pub(crate) fn surroundings(
 /// Source: etcd.io, "How to upgrade etcd from v3.5 to v3.6", and kubernetes.io, "Operating etcd clusters for Kubernetes" (v1.34).
 fn etcd(snapshot: &ClusterSnapshot, findings: &mut Findings) {
     let (members, seen_by) = members_of(snapshot);
-    if members.is_empty() || snapshot.etcd == EtcdTopology::External {
+    // What is no cluster of kubeadm's with etcd beside it is refused for that.
+    if snapshot.etcd == EtcdTopology::External || snapshot.with_role(NodeRole::ControlPlane).next().is_none() {
         return;
+    }
+    if members.is_empty() {
+        // Without any inventory that is said already.
+        if snapshot.with_role(NodeRole::ControlPlane).any(|node| node.inventory.is_some()) {
+            let remedy = "see: etcdctl endpoint health --cluster";
+            let message = "no control-plane node could tell who its members are, so they are not looked at";
+            findings.warn(Finding::new(Code::EtcdMembers, "etcd", "", message, remedy));
+        }
+        return;
+    }
+    let seen_at = seen_by.first().and_then(|name| snapshot.nodes.get(name)?.inventory.as_ref()?.taken_at);
+    if let Some(at) = seen_at.filter(|at| (snapshot.taken_at - *at).num_seconds() > MEMBERS_SECONDS_MAX) {
+        let message = format!("its members were looked at last on {}", at.format("%Y-%m-%d at %H:%M UTC"));
+        let remedy = "see: etcdctl endpoint health --cluster";
+        findings.warn(Finding::new(Code::EtcdMembers, "etcd", "", message, remedy));
     }
     let name = |member: &&EtcdMember| {
         if member.name.is_empty() { "one that never started".to_owned() } else { member.name.clone() }
@@ -283,6 +302,7 @@ mod tests {
             let mut members = vec![member("cp-1"), member("cp-2"), member("cp-3")];
             change(&mut members);
             told(&json!({}), |snapshot| {
+                snapshot.surroundings.etcd_members.clear();
                 let inventory = NodeInventory { etcd_members: members.clone(), ..NodeInventory::default() };
                 snapshot.nodes.get_mut("cp-2").unwrap().inventory = Some(inventory);
             })
@@ -297,7 +317,21 @@ mod tests {
         one(members(&|members| members.push(member("cp-9"))), &["\"cp-9\"", "count for the quorum", "member remove"]);
         one(members(&|members| members.push(EtcdMember { healthy: false, ..member("") })), &["one that never started"]);
         one(members(&|members| drop(members.pop())), &["\"cp-3\"", "without a member of etcd"]);
+        let (refused, warned) = told(&json!({}), |snapshot| {
+            snapshot.surroundings.etcd_members.clear();
+            let members = ["cp-1", "cp-2", "cp-3"].map(member).to_vec();
+            let taken_at = Some(snapshot.taken_at - chrono::TimeDelta::days(90));
+            let inventory = NodeInventory { etcd_members: members, taken_at, ..NodeInventory::default() };
+            snapshot.nodes.get_mut("cp-1").unwrap().inventory = Some(inventory);
+        });
+        assert!(refused.is_empty() && warned[0].contains("looked at last on"), "{refused:?} {warned:?}");
+        let unknown = |snapshot: &mut ClusterSnapshot| {
+            snapshot.surroundings.etcd_members.clear();
+            snapshot.nodes.get_mut("cp-1").unwrap().inventory = Some(NodeInventory::default());
+        };
+        assert!(told(&json!({}), unknown).1[0].contains("not looked at"));
         let stale = planned(&json!({}), |snapshot| {
+            snapshot.surroundings.etcd_members.clear();
             let inventory = NodeInventory { etcd_members: vec![member("cp-1")], ..NodeInventory::default() };
             snapshot.nodes.get_mut("cp-2").unwrap().inventory = Some(inventory);
         });
@@ -392,7 +426,7 @@ mod tests {
                 other_updaters: vec!["DaemonSet kube-system/kured".into()],
                 without_kube_proxy: true,
                 unread: vec!["/metrics".into()],
-                ..Surroundings::default()
+                ..snapshot.surroundings.clone()
             };
         };
         let (refused, warned) = told(&json!({}), change);

@@ -4,7 +4,7 @@ use crate::{Compilation, Compiled, CompiledWave, Refusal, Request, WaveOf, compi
 use chrono::{DateTime, TimeDelta};
 use cupcake_crds::DirectUpdateSpec;
 use cupcake_crds::values::{
-    ClusterSnapshot, Cordon, EtcdTopology, KubeVersion, NodeRef, NodeRole, NodeSnapshot, Surroundings,
+    ClusterSnapshot, Cordon, EtcdMember, EtcdTopology, KubeVersion, NodeRef, NodeRole, NodeSnapshot, Surroundings,
 };
 use cupcake_engine::clock::Timestamp;
 use cupcake_engine::cursor::Cursor;
@@ -58,6 +58,8 @@ pub(crate) fn cluster(control_planes: usize, workers: usize, version: &str) -> C
     let width = workers.to_string().len().max(2);
     let control_plane = (1..=control_planes).map(|n| node(&format!("cp-{n}"), NodeRole::ControlPlane, version));
     let workers = (1..=workers).map(|n| node(&format!("w-{n:0width$}"), NodeRole::Worker, version));
+    let member = |n: usize| EtcdMember { name: format!("cp-{n}"), learner: false, healthy: true };
+    let members = (1..=control_planes).map(member).collect();
     ClusterSnapshot {
         taken_at: start(),
         server: version,
@@ -66,7 +68,7 @@ pub(crate) fn cluster(control_planes: usize, workers: usize, version: &str) -> C
         nodes: control_plane.chain(workers).map(|node| (node.node.name.clone(), node)).collect(),
         unreadable: Vec::new(),
         known_versions: BTreeSet::new(),
-        surroundings: Surroundings::default(),
+        surroundings: Surroundings { etcd_members: members, ..Surroundings::default() },
     }
 }
 

@@ -15,10 +15,10 @@ pub struct Surroundings {
     /// Pods that a drain cannot evict as a matter of course; others need not be named.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub pods: Vec<PodSnapshot>,
-    /// Admission webhooks and policies that refuse when they fail, and see nodes, pods or evictions.
+    /// Admission webhooks that refuse when they fail, and see nodes, pods or evictions.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub admission_hooks: Vec<AdmissionHook>,
-    /// API versions that are on their way out and were asked for since the API servers started.
+    /// API versions that are on their way out and were asked for since the API server that answered has started.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub deprecated_requests: Vec<DeprecatedRequest>,
     /// Programs that reboot, upgrade or remove nodes, too: `DaemonSet kube-system/kured`.
@@ -97,7 +97,7 @@ pub struct PodSnapshot {
     pub unmanaged: bool,
 }
 
-/// An admission webhook or policy that refuses when it fails.
+/// An admission webhook that refuses when it fails.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AdmissionHook {

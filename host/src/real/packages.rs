@@ -186,7 +186,7 @@ impl RealHost {
     /// Installs those of the packages that are not of that version, and releases their holds for it.
     async fn install_wanting(&self, packages: &[Package], version: &KubeVersion) -> Result<(), HostError> {
         // An interrupted dpkg stops apt before it begins.
-        self.finish_interrupted().await?;
+        self.finish_interrupted(packages).await?;
         let mut wanted = Vec::new();
         let mut reinstall = false;
         for package in packages {
@@ -254,16 +254,16 @@ impl RealHost {
     }
 
     /// Brings what an interrupted dpkg left to its end.
-    async fn finish_interrupted(&self) -> Result<(), HostError> {
+    async fn finish_interrupted(&self, packages: &[Package]) -> Result<(), HostError> {
         let arguments = KEEP_CONFIGURATION.into_iter().chain(["--configure", "-a"]);
         let program = Program::doing("dpkg", CONFIGURE_LIMIT, arguments).with(&self.apt_environment());
         let Err(error) = past_lock(program, LOCK_AGAIN).await else { return Ok(()) };
         if is_locked(&error) {
             return Err(transient("PackageLockHeld", failure::chain(&error)));
         }
-        // One that was killed while it was unpacked cannot be configured, only installed anew, which is what follows. Where
-        // another package is in the way, too, apt says so.
-        for package in Package::ALL {
+        // One that was killed while it was unpacked cannot be configured, only installed anew: which is what follows for those
+        // that are to be installed, and for no other.
+        for package in packages {
             if self.dpkg(package.as_str()).await?.reinstall {
                 tracing::warn!(package = package.as_str(), "half unpacked: it is installed anew");
                 return Ok(());

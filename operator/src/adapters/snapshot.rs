@@ -87,7 +87,10 @@ fn managed_by(meta: &ObjectMeta) -> Option<String> {
 /// As [`gather`], with what lives around the nodes: more than a wave in the middle of an update asks for.
 pub async fn gather_all(client: &kube::Client, taken_at: Timestamp) -> Result<ClusterSnapshot, OpsError> {
     let snapshot = gather(client, taken_at).await?;
-    Ok(ClusterSnapshot { surroundings: surroundings(client).await?, ..snapshot })
+    let mut surroundings = surroundings(client).await?;
+    // Of Nodes that went away in between, or could not be understood.
+    surroundings.pods.retain(|pod| snapshot.nodes.contains_key(&pod.node));
+    Ok(ClusterSnapshot { surroundings, ..snapshot })
 }
 
 /// The cluster as it is now. `taken_at` is written into it.

@@ -1,6 +1,7 @@
 //! Gathers what lives around the nodes: budgets and pods that drains meet, webhooks, other programs, requests to old API versions.
 //!
-//! Read once an update begins and by `plan`, `preflight` and `snapshot`. What may not be read is named, not guessed.
+//! Read whenever an update is about to begin (again after a while where it is refused), and by `plan`, `preflight` and `snapshot`.
+//! What may not be read is named, not guessed.
 //!
 //! RBAC: list on pods, poddisruptionbudgets, daemonsets, deployments, validatingwebhookconfigurations and
 //! mutatingwebhookconfigurations; get on the path /metrics.
@@ -9,6 +10,7 @@ use super::ops_error;
 use super::views::pod_view;
 use cupcake_crds::values::{AdmissionHook, DeprecatedRequest, DisruptionBudget, PodSnapshot, Surroundings};
 use cupcake_steps::ports::cluster::{OpsError, PodKind};
+use futures::{AsyncBufReadExt, AsyncReadExt, StreamExt};
 use k8s_openapi::api::admissionregistration::v1::{
     MutatingWebhookConfiguration, RuleWithOperations, ValidatingWebhookConfiguration,
 };
@@ -21,13 +23,15 @@ use kube::api::{Api, ListParams};
 use kube::core::{ObjectMeta, PartialObjectMeta, Selector, SelectorExt};
 use kube::{Resource, ResourceExt};
 use serde::de::DeserializeOwned;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 
 /// How many objects one request lists.
 const PAGE_OBJECTS: u32 = 500;
-/// How many of each kind of finding are kept: what is beyond them changes no verdict.
+/// How many of each sort are kept; where there are more, that is told.
 const KEPT_MAX: usize = 2_000;
+/// How much of the API server's metrics is read, in bytes.
+const METRICS_BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// Programs that reboot, remove or upgrade nodes, by the name of their workload.
 const UPDATERS: [&str; 5] = ["kured", "cluster-autoscaler", "karpenter", "system-upgrade-controller", "draino"];
 /// The metric of requests to API versions that are on their way out. Source: kubernetes.io, "Kubernetes Metrics Reference" (v1.34).
@@ -41,10 +45,11 @@ pub async fn surroundings(client: &kube::Client) -> Result<Surroundings, OpsErro
     found.disruption_budgets = selectors.iter().map(|(_, _, budget)| budget.clone()).collect();
     pods(client, &selectors, &mut found).await?;
 
+    // From here on nothing stands in the way of an update: what cannot be read now is told.
     let validating: Vec<ValidatingWebhookConfiguration> =
-        all(client, "validatingwebhookconfigurations", &mut found.unread).await?;
+        told(all(client, "validatingwebhookconfigurations", &mut found.unread).await, &mut found.unread);
     let mutating: Vec<MutatingWebhookConfiguration> =
-        all(client, "mutatingwebhookconfigurations", &mut found.unread).await?;
+        told(all(client, "mutatingwebhookconfigurations", &mut found.unread).await, &mut found.unread);
     for configuration in &validating {
         for hook in configuration.webhooks.iter().flatten() {
             let selector = hook.namespace_selector.as_ref();
@@ -62,8 +67,9 @@ pub async fn surroundings(client: &kube::Client) -> Result<Surroundings, OpsErro
         }
     }
 
-    let sets: Option<Vec<ObjectMeta>> = names::<DaemonSet>(client, "daemonsets", &mut found.unread).await?;
-    let deployments = names::<Deployment>(client, "deployments", &mut found.unread).await?;
+    let sets: Option<Vec<ObjectMeta>> =
+        told(names::<DaemonSet>(client, "daemonsets", &mut found.unread).await, &mut found.unread);
+    let deployments = told(names::<Deployment>(client, "deployments", &mut found.unread).await, &mut found.unread);
     let is = |meta: &ObjectMeta, namespace: &str, name: &str| {
         meta.namespace.as_deref() == Some(namespace) && meta.name.as_deref() == Some(name)
     };
@@ -77,7 +83,7 @@ pub async fn surroundings(client: &kube::Client) -> Result<Surroundings, OpsErro
             found.other_updaters.push(format!("{kind} {namespace}/{name}"));
         }
     }
-    found.deprecated_requests = deprecated(client, &mut found.unread).await?;
+    found.deprecated_requests = told(deprecated(client, &mut found.unread).await, &mut found.unread);
     Ok(found)
 }
 
@@ -112,13 +118,21 @@ async fn pods(
 ) -> Result<(), OpsError> {
     let api: Api<Pod> = Api::all(client.clone());
     let mut params = ListParams::default().limit(PAGE_OBJECTS);
+    // By cause, so that many emptyDirs hide no budget.
+    let mut kept = BTreeMap::<(bool, bool, bool), usize>::new();
     loop {
-        let page = api.list(&params).await.map_err(|error| ops_error("list pods", &error))?;
-        for pod in &page.items {
-            if found.pods.len() >= KEPT_MAX {
-                return Ok(());
+        let page = match api.list(&params).await {
+            Ok(page) => page,
+            Err(error) => return denied("pods", &error, &mut found.unread),
+        };
+        for pod in page.items.iter().filter_map(|pod| stumbling(pod, budgets)) {
+            let count = kept.entry((!pod.budgets.is_empty(), pod.empty_dir, pod.unmanaged)).or_default();
+            *count += 1;
+            if *count <= KEPT_MAX {
+                found.pods.push(pod);
+            } else if *count == KEPT_MAX + 1 {
+                found.unread.push(format!("pods beyond the first {KEPT_MAX} of their sort"));
             }
-            found.pods.extend(stumbling(pod, budgets));
         }
         params.continue_token = page.metadata.continue_.filter(|token| !token.is_empty());
         if params.continue_token.is_none() {
@@ -142,11 +156,13 @@ fn stumbling(pod: &Pod, budgets: &[(String, Selector, DisruptionBudget)]) -> Opt
     let blocked =
         covering.len() > 1 || covering.iter().any(|budget| budget.never_gives() || budget.gives_nothing_now());
     let spec = pod.spec.as_ref()?;
+    // One that waits for a node is on none that is to be emptied.
+    let node = spec.node_name.clone()?;
     let empty_dir = spec.volumes.iter().flatten().any(|volume| volume.empty_dir.is_some());
     let unmanaged = !pod.owner_references().iter().any(|owner| owner.controller == Some(true));
     (blocked || empty_dir || unmanaged).then(|| PodSnapshot {
         name: format!("{}/{}", view.namespace, view.name),
-        node: spec.node_name.clone().unwrap_or_default(),
+        node,
         budgets: covering.iter().map(|budget| budget.name.clone()).collect(),
         empty_dir,
         unmanaged,
@@ -242,12 +258,31 @@ fn denied(what: &str, error: &kube::Error, unread: &mut Vec<String>) -> Result<(
     }
 }
 
+/// What was read, or nothing and a note of why not.
+fn told<T: Default>(read: Result<T, OpsError>, unread: &mut Vec<String>) -> T {
+    read.unwrap_or_else(|error| {
+        let (OpsError::Changed(reason) | OpsError::Transient(reason) | OpsError::NeedsOperator(reason)) = error;
+        unread.push(reason.message);
+        T::default()
+    })
+}
+
+/// Of one API server: each counts for itself.
 async fn deprecated(client: &kube::Client, unread: &mut Vec<String>) -> Result<Vec<DeprecatedRequest>, OpsError> {
     let request = http::Request::get("/metrics").body(Vec::new()).expect("a constant path makes a request");
-    match client.request_text(request).await {
-        Ok(text) => Ok(deprecated_in(&text)),
-        Err(error) => denied("/metrics", &error, unread).map(|()| Vec::new()),
+    let stream = match client.request_stream(request).await {
+        Ok(stream) => stream.take(METRICS_BYTES_MAX),
+        Err(error) => return denied("/metrics", &error, unread).map(|()| Vec::new()),
+    };
+    let mut lines = stream.lines();
+    let mut kept = String::new();
+    while let Some(Ok(line)) = lines.next().await {
+        if line.starts_with(DEPRECATED) && kept.len() < KEPT_MAX * 256 {
+            kept.push_str(&line);
+            kept.push('\n');
+        }
     }
+    Ok(deprecated_in(&kept))
 }
 
 fn deprecated_in(metrics: &str) -> Vec<DeprecatedRequest> {
