@@ -173,6 +173,21 @@ fn snapshot_of(cluster: ClusterFile) -> Result<ClusterSnapshot, String> {
             return Err(format!("pod {} comes under budget {unknown}, which is not in the file", pod.name));
         }
     }
+    for request in &cluster.deprecated_requests {
+        let minor = request.removed_in.split_once('.').filter(|(major, minor)| {
+            [major, minor].iter().all(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
+        });
+        if minor.is_none() {
+            return Err(format!(
+                "removedIn of {} is {:?}: write a minor, such as 1.36",
+                request.api, request.removed_in
+            ));
+        }
+    }
+    // As the operator does: what the machines' repositories offer is known.
+    let offered = nodes.values().filter_map(|node| node.inventory.as_ref()).flat_map(|found| &found.available_versions);
+    let known_versions =
+        cluster.known_versions.into_iter().chain(offered.filter_map(|text| text.parse().ok())).collect();
     Ok(ClusterSnapshot {
         taken_at: connect::now(),
         server: cluster.server,
@@ -180,7 +195,7 @@ fn snapshot_of(cluster: ClusterFile) -> Result<ClusterSnapshot, String> {
         etcd: cluster.etcd,
         nodes,
         unreadable: cluster.unreadable,
-        known_versions: cluster.known_versions,
+        known_versions,
         surroundings: Surroundings {
             etcd_members: cluster.etcd_members,
             disruption_budgets: cluster.disruption_budgets,
@@ -252,6 +267,18 @@ nodes:
         let again: ClusterFile =
             serde_saphyr::from_str(&serde_saphyr::to_string(&file_of(snapshot.clone())).unwrap()).unwrap();
         assert_eq!(snapshot_of(again).unwrap().nodes, snapshot.nodes, "what is written down is read back");
+    }
+
+    #[test]
+    fn what_a_machines_repository_offers_is_known_and_what_no_minor_is_is_told() {
+        let offers = BY_HAND.replace("cordoned: true", "inventory: {availableVersions: [1.32.5]}");
+        let snapshot = snapshot_of(serde_saphyr::from_str(&offers).unwrap()).unwrap();
+        assert_eq!(snapshot.known_versions, BTreeSet::from([KubeVersion::new(1, 32, 5)]));
+        for odd in ["1.32.0", "1", "soon"] {
+            let text = format!("{BY_HAND}deprecatedRequests: [{{api: a/v1 as, removedIn: \"{odd}\"}}]\n");
+            let error = snapshot_of(serde_saphyr::from_str(&text).unwrap()).unwrap_err();
+            assert!(error.contains("removedIn"), "{error}");
+        }
     }
 
     #[test]

@@ -12,6 +12,9 @@ use cupcake_crds::values::{
 };
 use std::collections::BTreeSet;
 
+/// As many acknowledged checks as the schema takes.
+const ACKNOWLEDGED_MAX: usize = 64;
+
 /// Fields of the spec that need no cluster to be judged.
 pub(crate) fn spec(spec: &DirectUpdateSpec, findings: &mut Findings) {
     components(spec, findings);
@@ -55,6 +58,12 @@ pub(crate) fn spec(spec: &DirectUpdateSpec, findings: &mut Findings) {
     if spec.drain.as_ref().is_some_and(|drain| drain.pod_timeout.is_some()) {
         let message = "no effect in this release: every pod gets its own grace period";
         findings.warn(Finding::new(Code::NoEffect, "spec.drain.podTimeout", "", message, "use spec.drain.timeout"));
+    }
+    let distinct: BTreeSet<_> = spec.acknowledge.iter().map(|entry| (&entry.check, &entry.node)).collect();
+    if distinct.len() < spec.acknowledge.len() || distinct.len() > ACKNOWLEDGED_MAX {
+        let message = format!("each check and node may stand there once, and {ACKNOWLEDGED_MAX} of them at the most");
+        let remedy = "select the workers in parts, by spec.nodeSelector";
+        findings.refuse(Finding::new(Code::OutOfRange, "spec.acknowledge", spec.acknowledge.len(), message, remedy));
     }
     for entry in &spec.acknowledge {
         if !crate::preflight::ACKNOWLEDGED.iter().any(|code| code.to_string() == entry.check) {
@@ -269,7 +278,9 @@ pub(crate) fn kubelets(hops: &[Hop<'_>], snapshot: &ClusterSnapshot, target: Kub
         .filter(|node| !moves(node) && fits(node))
         .filter(|node| {
             let behind = i64::from(target.minor()) - i64::from(node.kubelet.minor());
+            let next = KubeVersion::new(target.major(), target.minor() + 1, 0);
             behind >= skew::kubelet_minors_behind_max(node.kubelet.minor_version())
+                || skew::kubeadm_accepts(node.kubelet, next).is_err()
         })
         .collect();
     if !at_the_edge.is_empty() {
@@ -277,7 +288,7 @@ pub(crate) fn kubelets(hops: &[Hop<'_>], snapshot: &ClusterSnapshot, target: Kub
             Code::NextHopBlocked,
             "spec.nodeSelector",
             shown(&at_the_edge),
-            format!("they stay as far behind {target} as a kubelet may be, so no further minor can follow"),
+            format!("they stay as far behind {target} as a kubelet may be (for kubeadm, too), so no further minor can follow"),
             "upgrade them before the next minor",
         ));
     }
@@ -295,8 +306,8 @@ fn too_old(hops: &[Hop<'_>], hop: &Hop<'_>, moves: &impl Fn(&NodeSnapshot) -> bo
             refused.push(node);
         }
     }
-    // A hop that is there to move these.
-    if hop.step.is_for_late_kubelets() {
+    // A hop that is there to move these: its API servers stay where they are.
+    if hop.step.is_for_late_kubelets() || version == from {
         too_old.retain(|node| !moves(node));
         refused.retain(|node| !moves(node));
     }

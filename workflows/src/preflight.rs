@@ -68,9 +68,12 @@ pub fn checklist(compiled: &Result<Compilation<Compiled>, Refusal>) -> Vec<Check
     };
     let check = |(name, about): (&'static str, &'static str)| {
         let of = |findings: &[Finding]| -> Vec<Finding> {
-            findings.iter().filter(|finding| check_of(finding.code) == name).cloned().collect()
+            findings.iter().filter(|finding| check_of(finding) == name).cloned().collect()
         };
-        let (failed, warned) = (of(refused), of(warnings));
+        // An update is taken although a node is not Ready, and waits for it: a cluster is not fit as long as it would.
+        let (waits, warned): (Vec<_>, Vec<_>) =
+            of(warnings).into_iter().partition(|finding| finding.code == Code::NodeNotReady);
+        let failed = [of(refused), waits].concat();
         let verdict = match (failed.is_empty(), warned.is_empty()) {
             (false, _) => Verdict::Failed,
             (true, false) => Verdict::Warned,
@@ -82,8 +85,8 @@ pub fn checklist(compiled: &Result<Compilation<Compiled>, Refusal>) -> Vec<Check
 }
 
 /// The check that a finding belongs to.
-fn check_of(code: Code) -> &'static str {
-    match code {
+fn check_of(finding: &Finding) -> &'static str {
+    match finding.code {
         Code::IllegalComponents
         | Code::OutOfRange
         | Code::NotInThisRelease
@@ -108,7 +111,20 @@ fn check_of(code: Code) -> &'static str {
         Code::EtcdMinor | Code::EtcdMembers => "Etcd",
         Code::DisruptionBudget | Code::LocalStorage | Code::UnmanagedPods => "Drains",
         Code::FailClosedHook => "Hooks",
-        Code::OtherUpdater | Code::KubeProxyAbsent | Code::NotLookedAt => "Neighbours",
+        Code::OtherUpdater | Code::KubeProxyAbsent => "Neighbours",
+        // What was not looked at stands under the check that does not know it.
+        Code::NotLookedAt => {
+            let about = |words: &[&str]| words.iter().any(|word| finding.field.contains(word));
+            if about(&["pods", "poddisruptionbudgets"]) {
+                "Drains"
+            } else if about(&["webhook"]) {
+                "Hooks"
+            } else if about(&["metrics"]) {
+                "Apis"
+            } else {
+                "Neighbours"
+            }
+        }
         Code::DiskSpace | Code::CertificatesExpired | Code::CertificatesExpire | Code::PackageManager => "Machines",
         Code::RemovedKubeletFlags | Code::CgroupV1 => "Kubelet",
         Code::ContainerdTooOld => "Runtime",
@@ -121,6 +137,17 @@ mod tests {
     use super::*;
     use crate::testing::{cluster, compiled, spec};
     use serde_json::json;
+
+    #[test]
+    fn a_check_that_could_not_be_made_gets_no_tick_and_a_node_that_is_not_ready_stands_in_the_way() {
+        let mut snapshot = cluster(3, 1, "1.33.4");
+        snapshot.surroundings.unread = ["pods", "validatingwebhookconfigurations", "/metrics"].map(Into::into).to_vec();
+        snapshot.nodes.get_mut("cp-2").unwrap().ready = false;
+        let list = checklist(&compiled(&spec(&json!({})), &snapshot));
+        let verdict = |name: &str| list.iter().find(|check| check.name == name).unwrap().verdict;
+        assert_eq!(["Drains", "Hooks", "Apis"].map(verdict), [Verdict::Warned; 3]);
+        assert_eq!(["Nodes", "Neighbours"].map(verdict), [Verdict::Failed, Verdict::Passed]);
+    }
 
     #[test]
     fn every_finding_stands_under_one_check_of_the_list() {

@@ -58,12 +58,9 @@ fn etcd(snapshot: &ClusterSnapshot, findings: &mut Findings) {
         return;
     }
     if members.is_empty() {
-        // Without any inventory that is said already.
-        if snapshot.with_role(NodeRole::ControlPlane).any(|node| node.inventory.is_some()) {
-            let remedy = "see: etcdctl endpoint health --cluster";
-            let message = "no control-plane node could tell who its members are, so they are not looked at";
-            findings.warn(Finding::new(Code::EtcdMembers, "etcd", "", message, remedy));
-        }
+        let remedy = "see: etcdctl endpoint health --cluster";
+        let message = "who its members are is not known (no control-plane node told), so they are not looked at";
+        findings.warn(Finding::new(Code::EtcdMembers, "etcd", "", message, remedy));
         return;
     }
     let seen_at = seen_by.first().and_then(|name| snapshot.nodes.get(name)?.inventory.as_ref()?.taken_at);
@@ -150,13 +147,20 @@ fn drains(
         }
         _ => format!("{} by {} at once, which the Eviction API refuses", pod.name, pod.budgets.join(" and ")),
     };
-    let blocked: Vec<&PodSnapshot> = pods.iter().filter(never).copied().collect();
+    let blocked = pods.iter().filter(never).copied();
+    let (twice, blocked): (Vec<&PodSnapshot>, Vec<&PodSnapshot>) = blocked.partition(|pod| pod.budgets.len() > 1);
     let remedy = |node: &str| {
         format!(
             "let each budget spare one pod for the time of the update (or add a replica), or name it in spec.acknowledge: {{check: DisruptionBudget, node: {node}}}, and its drain waits for you"
         )
     };
     by_node(spec, &blocked, Code::DisruptionBudget, "pods that may never be evicted", &why, remedy, findings);
+    let remedy = |node: &str| {
+        format!(
+            "leave each of them under one budget only, by the selector of the other, or name it in spec.acknowledge: {{check: DisruptionBudget, node: {node}}}, and its drain waits for you"
+        )
+    };
+    by_node(spec, &twice, Code::DisruptionBudget, "pods that may never be evicted", &why, remedy, findings);
     let now: Vec<_> = pods
         .iter()
         .filter(|pod| !never(pod))

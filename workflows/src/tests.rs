@@ -126,6 +126,25 @@ fn kubelets_that_do_not_fit_are_named() {
 }
 
 #[test]
+fn a_worker_far_behind_can_always_be_moved_to_where_the_control_plane_is() {
+    let mut snapshot = cluster(3, 2, "1.31.14");
+    snapshot.nodes.get_mut("w-01").unwrap().kubelet = v("1.27.3");
+    let plan = plan_of(&spec(&json!({"targetVersion": "1.31.14"})), &snapshot);
+    assert_eq!(plan.summary.hops.iter().map(|hop| hop.batches.len()).collect::<Vec<_>>(), [1]);
+}
+
+#[test]
+fn more_acknowledgements_than_the_schema_takes_and_doubled_ones_are_refused() {
+    let entry = |node: usize| json!({"check": "CgroupV1", "node": format!("w-{node}")});
+    let refused = |entries: Vec<serde_json::Value>| {
+        let refusal = compiled(&spec(&json!({"acknowledge": entries})), &cluster(1, 2, "1.33.4"));
+        refusal.is_err_and(|refusal| refusal.findings.iter().any(|finding| finding.field == "spec.acknowledge"))
+    };
+    assert!(refused((0..65).map(entry).collect()) && refused(vec![entry(1), entry(1)]));
+    assert!(!refused((0..64).map(entry).collect()));
+}
+
+#[test]
 fn a_cluster_that_kubeadm_could_not_upgrade_is_refused() {
     let none = refused(&json!({}), |snapshot| snapshot.nodes.retain(|_, node| node.role == NodeRole::Worker));
     only(&none, Code::NoControlPlane, "nodes", &[NodeRole::CONTROL_PLANE_LABEL]);
