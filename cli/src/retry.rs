@@ -12,10 +12,8 @@ use cupcake_crds::{DirectUpdate, UpgradeRun, limits};
 use cupcake_engine::codec;
 use cupcake_engine::cursor::VertexState;
 use cupcake_engine::dag::Vertex;
+use cupcake_workflows::CHILD_RUN;
 use kube::api::{Api, PostParams};
-
-/// The kind of vertices that stand for a run below.
-const CHILD_RUN: &str = "child-run/v1";
 
 /// Writes the request into `spec.control.retry`; the operator takes it up.
 pub async fn run(connection: &Connection, args: &RetryArgs) -> Result<Exit, Failure> {

@@ -81,7 +81,7 @@ pub struct DirectUpdateSpec {
 
     /// Checks that stand in the way and that somebody has looked at, each by its name and node.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["check", "node"]))]
+    #[schemars(length(max = limits::ACKNOWLEDGED_CHECKS_MAX), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["check", "node"]))]
     pub acknowledge: Vec<AcknowledgedCheck>,
 
     /// An upgrade without any network, from a bundle.

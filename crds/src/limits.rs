@@ -24,6 +24,8 @@ pub const STEP_CHARS_MAX: usize = 320;
 pub const REASON_CHARS_MAX: usize = 128;
 /// Nodes that a DirectUpdate names one by one.
 pub const NODES_MAX: usize = 64;
+/// Checks that an update may carry as acknowledged.
+pub const ACKNOWLEDGED_CHECKS_MAX: usize = 64;
 /// Requests of one sort that an update carries at once.
 pub const REQUESTS_MAX: usize = 32;
 /// Requests that a DirectUpdate remembers to have taken up.

@@ -122,11 +122,16 @@ impl VertexState {
 
     /// Moves the start of a series under way by that part of the time between `from` and `until` which lies after it.
     fn credit(&mut self, from: Timestamp, until: Timestamp) {
+        if let Some(first) = self.series_start() {
+            self.delay((until - from.max(first)).max(TimeDelta::zero()));
+        }
+    }
+
+    /// The start of the attempt series that is under way, from which its deadline counts.
+    pub(crate) fn series_start(&self) -> Option<Timestamp> {
         match *self {
-            Self::Started { first, .. } | Self::Waiting { first, .. } | Self::BackingOff { first, .. } => {
-                self.delay((until - from.max(first)).max(TimeDelta::zero()));
-            }
-            Self::Pending { .. } | Self::Succeeded { .. } | Self::Skipped { .. } | Self::Failed { .. } => {}
+            Self::Started { first, .. } | Self::Waiting { first, .. } | Self::BackingOff { first, .. } => Some(first),
+            Self::Pending { .. } | Self::Succeeded { .. } | Self::Skipped { .. } | Self::Failed { .. } => None,
         }
     }
 

@@ -25,22 +25,10 @@ pub(crate) fn give_credit(
     };
     let (from, until) = (whole_seconds(from).max(cursor.credited().unwrap_or(from)), whole_seconds(until).min(now));
     let lost = |first: Timestamp| (until - from.max(first)).num_seconds() >= CREDIT_SECONDS_MIN;
-    let under_way = dag.vertices().iter().any(|vertex| match cursor.state(&vertex.name) {
-        Some(
-            VertexState::Started { first, .. }
-            | VertexState::Waiting { first, .. }
-            | VertexState::BackingOff { first, .. },
-        ) => lost(first),
-        Some(
-            VertexState::Pending { .. }
-            | VertexState::Succeeded { .. }
-            | VertexState::Skipped { .. }
-            | VertexState::Failed { .. },
-        )
-        | None => false,
-    });
+    let series = dag.vertices().iter().filter_map(|vertex| cursor.state(&vertex.name)?.series_start());
+    let lost_some = series.into_iter().any(lost);
     // Under a pause too, which is given back as a whole: then nothing moves, and it is not given back once more.
-    if under_way {
+    if lost_some {
         push(cursor, decision, Event::Credited { from, until, at: now });
     }
 }
@@ -80,7 +68,7 @@ pub(crate) fn take_retries(
         };
         let again = meant(cursor, dag, what);
         // What gives the node back is still at work: the request is taken up when it is done.
-        if again.iter().any(|name| is_under_way(cursor.state(name))) {
+        if again.iter().any(|name| cursor.state(name).is_some_and(|state| state.series_start().is_some())) {
             continue;
         }
         // Taken up, whether or not there is anything to try again: it does not lie in wait for a later failure.
@@ -142,10 +130,6 @@ fn has_failed(state: Option<VertexState>) -> bool {
     matches!(state, Some(VertexState::Failed { .. }))
 }
 
-fn is_under_way(state: Option<VertexState>) -> bool {
-    matches!(state, Some(VertexState::Started { .. } | VertexState::Waiting { .. } | VertexState::BackingOff { .. }))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -181,7 +165,8 @@ mod tests {
         plan.vertex(release("cp-1/release", "cp-1/upgrade"));
         // An earlier visit of that node, which came to its end: it stays as it is.
         plan.vertex(VertexTemplate::new("visit-before", kind.clone(), "before".into(), &[]).lane("1.34.4/w-1"));
-        plan.vertex(VertexTemplate::new("child", kind, "child".into(), &[]));
+        plan.vertex(VertexTemplate::new("child", kind.clone(), "child".into(), &[]));
+        plan.vertex(VertexTemplate::new("w-2/prepare", kind, "other".into(), &[]).lane("1.34.4/w-2"));
         plan
     }
 
@@ -284,5 +269,39 @@ mod tests {
         let mut rests = cursor.clone();
         rests.fold(&[started("child"), failed("child", 1, 0)]).unwrap();
         assert_eq!(reset_by(&dag, &rests, &asked(None), &Observed::default()), Vec::<String>::new(), "it rests still");
+    }
+
+    #[test]
+    fn a_node_that_is_tried_again_takes_a_slot_like_any_other() {
+        let plan = plan();
+        let dag = plan.expand().unwrap();
+        let mut cursor = Cursor::new(plan.digest(), &dag, start());
+        let needless = Reason::new("Needless", "by a test");
+        cursor.fold(&[Event::Skipped { vertex: name("visit-before"), reason: needless, at: start() }]).unwrap();
+        let past = [started("w-1/prepare"), failed("w-1/prepare", 1, 0), started("w-2/prepare")];
+        cursor.fold(&past).unwrap();
+        let begun = |concurrency| {
+            let limits = Limits { concurrency, failures_max: 3, ..Limits::default() };
+            let decision = decide(&dag, &cursor, &asked(Some("w-1")), &Observed::default(), &limits, start());
+            decision.start.contains(&name("w-1/prepare"))
+        };
+        assert_eq!([begun(1), begun(2)], [false, true], "w-2 holds the first slot");
+    }
+
+    #[test]
+    fn a_pause_in_which_nobody_led_is_given_back_once() {
+        let plan = plan();
+        let dag = plan.expand().unwrap();
+        let at = |seconds| start() + TimeDelta::seconds(seconds);
+        let mut cursor = Cursor::new(plan.digest(), &dag, start());
+        let pause = Reason::new("Paused", "by a test");
+        cursor.fold(&[started("child"), Event::Paused { reason: pause.clone(), at: at(600) }]).unwrap();
+        let observed = Observed { unled: Some((at(700), at(1_000))), ..Observed::default() };
+        let paused = Intent { pause: Some(pause), ..Intent::default() };
+        for (intent, now) in [(&paused, 1_000), (&Intent::default(), 1_010), (&Intent::default(), 1_020)] {
+            let decision = decide(&dag, &cursor, intent, &observed, &Limits::default(), at(now));
+            cursor.fold(&decision.events).unwrap();
+        }
+        assert_eq!(cursor.state(&name("child")).unwrap().series_start(), Some(at(410)), "the 410 s of the pause");
     }
 }

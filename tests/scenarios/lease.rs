@@ -101,6 +101,34 @@ impl Faults for LosesAnAnswer {
 }
 
 #[tokio::test(start_paused = true)]
+async fn since_when_nobody_led_is_known_although_the_answer_to_the_first_write_was_lost_and_forgotten_when_another_leads()
+ {
+    let mut replicas = Replicas::start().await;
+    replicas.a_leads().await;
+    let began = replicas.now();
+    replicas.pass(600_000).await;
+    replicas.server.inject(Arc::new(LosesAnAnswer(AtomicU32::new(0))));
+    let now = replicas.now();
+    replicas.b.attempt(None, now).await.unwrap_err();
+    replicas.pass(1_000).await;
+    let now = replicas.now();
+    assert!(matches!(replicas.b.attempt(None, now).await.unwrap(), Standing::Holds(_)));
+    assert_eq!(replicas.b.unled(), Some((began, now)), "not since its own first write");
+    // The old holder comes back, leads for long, and goes: only the time after it counts.
+    replicas.pass(5_000).await;
+    let now = replicas.now();
+    assert!(matches!(replicas.a.attempt(None, now).await.unwrap(), Standing::AnotherHolds));
+    replicas.pass(5_000).await;
+    let taken = replicas.now();
+    assert!(matches!(replicas.a.attempt(None, taken).await.unwrap(), Standing::Holds(_)));
+    assert!(matches!(replicas.b.attempt(None, taken).await.unwrap(), Standing::AnotherHolds));
+    replicas.pass(300_000).await;
+    let now = replicas.now();
+    assert!(matches!(replicas.b.attempt(None, now).await.unwrap(), Standing::Holds(_)));
+    assert_eq!(replicas.b.unled(), Some((taken, now)));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_renewal_whose_answer_was_lost_is_looked_at_before_the_next_one() {
     let mut replicas = Replicas::start().await;
     replicas.a_leads().await;

@@ -6,14 +6,11 @@ use crate::finding::{Code, Finding, Findings, named};
 use crate::request::is_concurrency;
 use crate::skew::{self, Skew};
 use crate::wave::Workers;
-use cupcake_crds::DirectUpdateSpec;
 use cupcake_crds::values::{
     ClusterSnapshot, Component, Concurrency, Cordon, EtcdTopology, KubeVersion, NodeRole, NodeSnapshot, Stage, Strategy,
 };
+use cupcake_crds::{DirectUpdateSpec, limits};
 use std::collections::BTreeSet;
-
-/// As many acknowledged checks as the schema takes.
-const ACKNOWLEDGED_MAX: usize = 64;
 
 /// Fields of the spec that need no cluster to be judged.
 pub(crate) fn spec(spec: &DirectUpdateSpec, findings: &mut Findings) {
@@ -60,8 +57,9 @@ pub(crate) fn spec(spec: &DirectUpdateSpec, findings: &mut Findings) {
         findings.warn(Finding::new(Code::NoEffect, "spec.drain.podTimeout", "", message, "use spec.drain.timeout"));
     }
     let distinct: BTreeSet<_> = spec.acknowledge.iter().map(|entry| (&entry.check, &entry.node)).collect();
-    if distinct.len() < spec.acknowledge.len() || distinct.len() > ACKNOWLEDGED_MAX {
-        let message = format!("each check and node may stand there once, and {ACKNOWLEDGED_MAX} of them at the most");
+    if distinct.len() < spec.acknowledge.len() || distinct.len() > limits::ACKNOWLEDGED_CHECKS_MAX {
+        let most = limits::ACKNOWLEDGED_CHECKS_MAX;
+        let message = format!("each check and node may stand there once, and {most} of them at the most");
         let remedy = "select the workers in parts, by spec.nodeSelector";
         findings.refuse(Finding::new(Code::OutOfRange, "spec.acknowledge", spec.acknowledge.len(), message, remedy));
     }

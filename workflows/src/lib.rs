@@ -46,5 +46,5 @@ pub use request::{
     wave_run,
 };
 pub use summary::{BatchPreview, HopSummary, Summary};
-pub use templates::{CLUSTER_KINDS, lane_of};
+pub use templates::{CHILD_RUN, CLUSTER_KINDS, lane_of};
 pub use wave::{CompiledBatch, CompiledWave, WaveOf, compile_wave};

@@ -46,7 +46,13 @@ pub(crate) fn surroundings(
     }
     for unread in &snapshot.surroundings.unread {
         let message = "not looked at, so that nothing of the kind is told here";
-        findings.warn(Finding::new(Code::NotLookedAt, unread, "", message, "give the right to read it"));
+        findings.warn(Finding::new(
+            Code::NotLookedAt,
+            unread,
+            "",
+            message,
+            "give the right to read it, or look at it yourself",
+        ));
     }
 }
 

@@ -32,7 +32,7 @@ pub const CLUSTER_KINDS: [&str; 9] =
     [ADDONS, CHILD_RUN, DRAIN_NODE, HOST_ORDER, HOST_PROCEED, HOST_RELEASE, PREFLIGHT, UNCORDON_NODE, VERIFY_CLUSTER];
 const ADDONS: &str = "addons/v1";
 /// Kind of the vertices that stand for a whole run.
-pub(crate) const CHILD_RUN: &str = "child-run/v1";
+pub const CHILD_RUN: &str = "child-run/v1";
 const DRAIN_NODE: &str = "drain-node/v1";
 const HOST_ORDER: &str = "host-order/v1";
 const HOST_PROCEED: &str = "host-proceed/v1";

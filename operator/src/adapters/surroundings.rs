@@ -28,7 +28,7 @@ use std::fmt::Debug;
 
 /// How many objects one request lists.
 const PAGE_OBJECTS: u32 = 500;
-/// How many of each sort are kept; where there are more, that is told.
+/// How many pods of each sort are kept (where there are more, that is told), and how many hooks and requests.
 const KEPT_MAX: usize = 2_000;
 /// How much of the API server's metrics is read, in bytes.
 const METRICS_BYTES_MAX: u64 = 256 * 1024 * 1024;
