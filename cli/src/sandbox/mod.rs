@@ -6,6 +6,7 @@ mod report;
 mod serve;
 pub(crate) mod simulate;
 mod sweep;
+mod workers;
 
 use crate::args::Format;
 use crate::connect;
@@ -71,7 +72,7 @@ pub(crate) fn run(args: &SandboxArgs) -> Result<Exit, Failure> {
         }
         Ok(outcome)
     });
-    let report = Report::new(outcome.map_err(|error| failed(&error))?, begun.elapsed());
+    let report = Report::new(outcome.map_err(|error: WorldError| failed(&error))?, begun.elapsed());
     if as_json {
         out::json(&report);
     } else {
@@ -181,7 +182,7 @@ fn upgrade(args: &SandboxArgs, to: KubeVersion) -> Upgrade {
     Upgrade { name: UPDATE.to_owned(), to, concurrency: args.concurrency }
 }
 
-fn failed(error: &WorldError) -> Failure {
+fn failed(error: &(dyn std::error::Error + 'static)) -> Failure {
     Failure::from_error("sandbox", error, "kubectl cupcake sandbox --help")
 }
 

@@ -1,5 +1,6 @@
 //! `kubectl cupcake simulate`: many upgrades of a simulated cluster, each with other faults, and what must hold in all of them.
 
+use super::workers::{self, Leaf};
 use super::{failed, fences, wall};
 use crate::args::Format;
 use crate::exit::{Exit, Failure};
@@ -10,8 +11,9 @@ use cupcake_crds::values::KubeVersion;
 use cupcake_engine::clock::Timestamp;
 use cupcake_sandbox::machine::fault::Fault;
 use cupcake_sandbox::machine::releases::Repositories;
-use cupcake_sandbox::simulate::{self, Schedule, Settings, Verdict};
-use cupcake_sandbox::world::{CONTROL_PLANES_MAX, Fence, OPERATORS_MAX, WORKERS_MAX};
+use cupcake_sandbox::simulate::branches::family;
+use cupcake_sandbox::simulate::{self, Schedule, Settings};
+use cupcake_sandbox::world::{CONTROL_PLANES_MAX, Fence, OPERATORS_MAX, WORKERS_MAX, WorldError, Writes};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::num::NonZero;
@@ -27,8 +29,12 @@ pub(crate) const EXAMPLES: &str = "Examples:
   kubectl cupcake simulate --seed 7 --transcript
   kubectl cupcake simulate --seed 7 --fault operator@12:stopped --fault agent@3:reply-lost --transcript";
 
-/// Threads at most: each holds a whole world.
+/// Worlds at once, at most.
 const THREADS_MAX: usize = 16;
+/// Schedules of one seed, unless said otherwise: enough that most of what they have in common happens once.
+const BRANCHES: usize = 48;
+/// Families that all single faults are shared out to, so that no worker waits long for the others.
+const SINGLE_FAMILIES: usize = 32;
 /// Violating schedules that are told; all are counted.
 const TOLD_MAX: usize = 20;
 
@@ -57,6 +63,9 @@ pub(crate) struct SimulateArgs {
     /// Run each schedule twice: both must give the same transcript.
     #[arg(long, conflicts_with = "transcript")]
     twice: bool,
+    /// Schedules of one seed for pairs and random: they share their beginnings, which are run once; 48 unless --twice, then 1.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    branches: Option<u16>,
     /// For each fence of the protocol, look for a schedule that does harm without it and none with it.
     #[arg(long, conflicts_with_all = ["faults", "fault", "schedules", "twice", "without", "transcript"])]
     fences: bool,
@@ -137,7 +146,7 @@ impl SimulateArgs {
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Told {
-    invariant: &'static str,
+    invariant: String,
     seed: u64,
     what: String,
     command: String,
@@ -148,6 +157,8 @@ struct Told {
 #[serde(rename_all = "camelCase")]
 struct Report {
     schedules: u64,
+    /// Seeds of worlds that they ran in.
+    seeds: u64,
     seconds: f64,
     schedules_per_minute: f64,
     faults_injected: BTreeMap<String, u64>,
@@ -162,29 +173,30 @@ struct Report {
 }
 
 impl Report {
-    fn enter(&mut self, verdict: &Verdict) {
+    fn enter(&mut self, leaf: &Leaf) {
         self.schedules += 1;
-        for fault in &verdict.happened {
+        for fault in &leaf.happened {
             *self.faults_injected.entry(fault.wrong.as_str().to_owned()).or_default() += 1;
         }
-        *self.phases.entry(verdict.outcome.phase.clone()).or_default() += 1;
-        self.reruns_after_interruption += u64::from(verdict.outcome.reruns_after_interruption);
-        self.virtual_seconds_max = self.virtual_seconds_max.max(verdict.outcome.virtual_seconds);
-        self.violating_schedules += u64::from(!verdict.violations.is_empty());
+        *self.phases.entry(leaf.phase.clone()).or_default() += 1;
+        self.reruns_after_interruption += u64::from(leaf.reruns);
+        self.virtual_seconds_max = self.virtual_seconds_max.max(leaf.virtual_seconds);
+        self.violating_schedules += u64::from(!leaf.violations.is_empty());
     }
 
     /// The second run of a schedule; another transcript is told as a violation.
-    fn compare(&mut self, one: &Verdict, other: &Verdict, seed: u64, command: impl FnOnce() -> String) {
-        let (first, second) = (&one.outcome.transcript_sha256, &other.outcome.transcript_sha256);
+    fn compare(&mut self, leaf: &Leaf, second: &str, command: impl FnOnce() -> String) {
+        let first = &leaf.transcript;
         let alike = self.transcripts_alike.get_or_insert_default();
         if first == second {
             *alike += 1;
             return;
         }
-        self.violating_schedules += u64::from(one.violations.is_empty());
+        self.violating_schedules += u64::from(leaf.violations.is_empty());
         let what = format!("its transcripts are {first} and {second}");
         if self.violations.len() < TOLD_MAX {
-            self.violations.push(Told { invariant: "determinism", seed, what, command: command() });
+            let invariant = "determinism".to_owned();
+            self.violations.push(Told { invariant, seed: leaf.seed, what, command: command() });
         }
     }
 
@@ -200,7 +212,10 @@ impl Report {
             counts.iter().map(|(name, count)| format!("{name} {count}")).collect::<Vec<_>>().join(", ")
         };
         let mut lines = vec![
-            format!("{} schedules in {} s: {} a minute", self.schedules, self.seconds, self.schedules_per_minute),
+            format!(
+                "{} schedules of {} seeds in {} s: {} a minute",
+                self.schedules, self.seeds, self.seconds, self.schedules_per_minute
+            ),
             format!("  ended:  {}; the longest after {:.0} virtual s", list(&self.phases), self.virtual_seconds_max),
             format!("  faults: {}", list(&self.faults_injected)),
             format!("  {} effects run again after an interruption", self.reruns_after_interruption),
@@ -216,10 +231,9 @@ impl Report {
     }
 }
 
-/// What the threads share.
+/// What the threads share that read what the workers tell.
+#[derive(Default)]
 struct Work {
-    /// Schedules that were handed out.
-    begun: u64,
     report: Report,
     failure: Option<Failure>,
 }
@@ -236,35 +250,26 @@ pub(crate) fn run(args: &SimulateArgs) -> Result<Exit, Failure> {
     if args.fences {
         return fences::run(args, &settings, writes);
     }
-    let singles = simulate::singles(writes);
     let until = begun + Duration::from_secs(60 * args.minutes);
-    let schedule = |index: u64| -> Option<Schedule> {
-        let seed = args.seed.wrapping_add(index);
-        match args.faults {
-            None if index > 0 => None,
-            None if args.fault.is_empty() => Some(simulate::random(seed, writes, None)),
-            None => Some(Schedule { seed, faults: args.fault.clone() }),
-            Some(Which::Single) => {
-                let fault = usize::try_from(index).ok().and_then(|index| singles.get(index))?;
-                Some(Schedule { seed: args.seed, faults: vec![*fault] })
-            }
-            Some(Which::Pairs | Which::Random) if args.schedules.map_or(wall() > until, |count| index >= count) => None,
-            Some(Which::Pairs) => Some(simulate::random(seed, writes, Some(2))),
-            Some(Which::Random) => Some(simulate::random(seed, writes, None)),
-        }
-    };
-    let work = Mutex::new(Work { begun: 0, report: Report::default(), failure: None });
+    let families = |index: u64| families(args, writes, until, index);
+    let workers = workers::start(&settings, threads(), &families)?;
+    let work = Mutex::<Work>::default();
     std::thread::scope(|scope| {
-        for _ in 0..threads() {
-            scope.spawn(|| run_schedules(args, &settings, &schedule, &work));
+        for worker in workers {
+            scope.spawn(|| {
+                let ended = worker.each(|leaf| enter(args, &settings, leaf, &work));
+                if let Err(failure) = ended {
+                    lock(&work).failure = Some(failure);
+                }
+            });
         }
     });
-    let Work { mut report, failure, .. } = work.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let Work { mut report, failure } = work.into_inner().unwrap_or_else(PoisonError::into_inner);
     if let Some(failure) = failure {
         return Err(failure);
     }
     report.finish(elapsed(begun));
-    // Threads end in any order.
+    // Workers end in any order.
     report.violations.sort_by(|one, other| (one.seed, &one.command).cmp(&(other.seed, &other.command)));
     if args.output == Some(Format::Json) {
         out::json(&report);
@@ -272,6 +277,39 @@ pub(crate) fn run(args: &SimulateArgs) -> Result<Exit, Failure> {
         report.lines().into_iter().for_each(out::line);
     }
     Ok(if report.violating_schedules == 0 { Exit::Done } else { Exit::Failed })
+}
+
+/// The schedules of the command, shared out to families of one seed each; `None` after the last.
+fn families(args: &SimulateArgs, writes: Writes, until: Instant, index: u64) -> Option<(u64, Vec<Vec<Fault>>)> {
+    let seed = args.seed.wrapping_add(index);
+    let place = usize::try_from(index).ok()?;
+    let drawn = |faults: Option<usize>| {
+        let branches = args.branches.map_or(if args.twice { 1 } else { BRANCHES }, usize::from);
+        let begun = place.checked_mul(branches)?;
+        let left = match args.schedules {
+            Some(count) => usize::try_from(count).unwrap_or(usize::MAX).checked_sub(begun).filter(|left| *left > 0)?,
+            None if wall() > until => return None,
+            None => branches,
+        };
+        let lists = if branches == 1 {
+            vec![simulate::random(seed, writes, faults).faults]
+        } else {
+            family(seed, writes, faults, branches)
+        };
+        Some((seed, lists.into_iter().take(left).collect()))
+    };
+    match args.faults {
+        None if index > 0 => None,
+        None if args.fault.is_empty() => Some((seed, vec![simulate::random(seed, writes, None).faults])),
+        None => Some((seed, vec![args.fault.clone()])),
+        Some(Which::Single) if place >= SINGLE_FAMILIES => None,
+        Some(Which::Single) => {
+            let singles = simulate::singles(writes).into_iter().skip(place).step_by(SINGLE_FAMILIES);
+            Some((args.seed, singles.map(|fault| vec![fault]).collect()))
+        }
+        Some(Which::Pairs) => drawn(Some(2)),
+        Some(Which::Random) => drawn(None),
+    }
 }
 
 /// How many worlds at once.
@@ -287,61 +325,33 @@ pub(super) fn lock<T>(work: &Mutex<T>) -> MutexGuard<'_, T> {
     work.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn run_schedules(
-    args: &SimulateArgs,
-    settings: &Settings,
-    schedule: &(dyn Fn(u64) -> Option<Schedule> + Sync),
-    work: &Mutex<Work>,
-) {
-    loop {
-        let index = {
-            let mut work = lock(work);
-            let index = work.begun;
-            work.begun += 1;
-            index
-        };
-        let Some(schedule) = schedule(index) else { return };
-        let told = simulate::run(settings, &schedule).and_then(|verdict| {
-            let told = tell(args, settings, &schedule, &verdict)?;
-            let again = args.twice.then(|| simulate::run(settings, &schedule)).transpose()?;
-            Ok((verdict, told, again))
-        });
-        let mut work = lock(work);
-        match told {
-            Ok((verdict, told, again)) => {
-                work.report.enter(&verdict);
-                if let Some(again) = again {
-                    work.report.compare(&verdict, &again, schedule.seed, || args.command(settings, &schedule));
-                }
-                if work.report.violations.len() < TOLD_MAX {
-                    work.report.violations.extend(told);
-                }
-            }
-            Err(error) => {
-                work.failure = Some(failed(&error));
-                return;
-            }
-        }
+/// Enters what a schedule came to.
+fn enter(args: &SimulateArgs, settings: &Settings, leaf: &Leaf, work: &Mutex<Work>) -> Result<(), WorldError> {
+    let schedule = leaf.schedule();
+    let told = if lock(work).report.violations.len() < TOLD_MAX { tell(args, settings, leaf)? } else { Vec::new() };
+    let again = args.twice.then(|| simulate::run(settings, &schedule)).transpose()?;
+    let report = &mut lock(work).report;
+    report.seeds = report.seeds.max(leaf.seed.wrapping_sub(args.seed) + 1);
+    report.enter(leaf);
+    if let Some(again) = again {
+        report.compare(leaf, &again.outcome.transcript_sha256, || args.command(settings, &schedule));
     }
+    report.violations.extend(told);
+    Ok(())
 }
 
 /// The violations of a schedule, each with the shortest schedule that shows it.
-fn tell(
-    args: &SimulateArgs,
-    settings: &Settings,
-    schedule: &Schedule,
-    verdict: &Verdict,
-) -> Result<Vec<Told>, cupcake_sandbox::world::WorldError> {
+fn tell(args: &SimulateArgs, settings: &Settings, leaf: &Leaf) -> Result<Vec<Told>, WorldError> {
     let mut told: Vec<Told> = Vec::new();
-    for violation in &verdict.violations {
-        if told.iter().any(|told| told.invariant == violation.invariant) {
+    for (invariant, what) in &leaf.violations {
+        if told.iter().any(|told| told.invariant == *invariant) {
             continue;
         }
-        let shortest = simulate::shrink(settings, schedule, violation.invariant)?;
+        let shortest = simulate::shrink(settings, &leaf.schedule(), invariant)?;
         told.push(Told {
-            invariant: violation.invariant,
-            seed: schedule.seed,
-            what: violation.what.clone(),
+            invariant: invariant.clone(),
+            seed: leaf.seed,
+            what: what.clone(),
             command: args.command(settings, &shortest),
         });
     }

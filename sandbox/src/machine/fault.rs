@@ -314,31 +314,62 @@ impl Life {
 /// Carries out what a fault does to more than the one write that it falls on; gets every fault, with the place of its component.
 pub type OnWorld = dyn Fn(Wrong, &str) + Send + Sync;
 
+/// Makes a copy of the world where lists of faults part, and says which of the two this is.
+pub type Part = dyn Fn() -> Side + Send + Sync;
+
+/// A world that was copied, or its copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// Goes on without the lists that its copy took.
+    Original,
+    /// Goes on with the lists that part here.
+    Copy,
+}
+
 /// Counts the writes of each component and says which of them meet a fault; clones share the counts.
+///
+/// Of several lists of faults all are followed as long as the same goes wrong in them. Where they part the world is copied, so
+/// that what is common to them happens once.
 #[derive(Clone, Default)]
 pub struct FaultPlan {
-    /// Guards the counts and what happened.
+    /// Guards the counts, what happened, and the lists that are followed.
     inner: Arc<Mutex<Counts>>,
-    planned: Arc<[Fault]>,
     on_world: Arc<OnceLock<Box<OnWorld>>>,
+    part: Arc<OnceLock<Box<Part>>>,
 }
 
 #[derive(Debug, Default)]
 struct Counts {
     writes: BTreeMap<Component, u64>,
     happened: Vec<(Fault, Arc<str>)>,
+    /// The lists that agree with everything that went wrong so far; never empty but in a plan without faults.
+    followed: Vec<Arc<[Fault]>>,
 }
 
 impl fmt::Debug for FaultPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FaultPlan").field("planned", &self.planned).finish_non_exhaustive()
+        f.debug_struct("FaultPlan").field("counts", &self.lock()).finish_non_exhaustive()
     }
 }
 
 impl FaultPlan {
     /// With those.
     pub fn planned(faults: &[Fault]) -> Self {
-        Self { planned: faults.into(), ..Self::default() }
+        let plan = Self::default();
+        plan.lock().followed = vec![faults.into()];
+        plan
+    }
+
+    /// Follows those lists from now on, in place of its own, and has the world copied where they part. The first call counts.
+    pub fn follow(&self, lists: Vec<Arc<[Fault]>>, part: impl Fn() -> Side + Send + Sync + 'static) {
+        if self.part.set(Box::new(part)).is_ok() {
+            self.lock().followed = lists;
+        }
+    }
+
+    /// The lists that agree with everything that went wrong so far.
+    pub fn followed(&self) -> Vec<Arc<[Fault]>> {
+        self.lock().followed.clone()
     }
 
     /// Who carries out what concerns more than one component. The first call counts.
@@ -357,15 +388,35 @@ impl FaultPlan {
         let count = counts.writes.entry(life.component).or_default();
         *count += 1;
         let count = *count;
-        let here =
-            |fault: &&Fault| fault.component == life.component && fault.write == count && fault.wrong.befalls(to);
-        let fault = *self.planned.iter().find(here)?;
+        let here = |fault: &Fault| fault.component == life.component && fault.write == count && fault.wrong.befalls(to);
+        let fault = self.meet(&mut counts.followed, here)?;
         counts.happened.push((fault, Arc::clone(&life.place)));
         drop(counts);
         if let Some(carry_out) = self.on_world.get() {
             carry_out(fault.wrong, &life.place);
         }
         Some(fault.wrong)
+    }
+
+    /// What goes wrong here. Lists in which something else does, or nothing, are left to the other side of a copy.
+    fn meet(&self, followed: &mut Vec<Arc<[Fault]>>, here: impl Fn(&Fault) -> bool) -> Option<Fault> {
+        let of = |list: &Arc<[Fault]>| list.iter().copied().find(|fault| here(fault));
+        loop {
+            // The lists in which nothing goes wrong here come last: the original of all copies follows them.
+            let fault = followed.iter().find_map(of);
+            let (same, others): (Vec<_>, Vec<_>) = followed.drain(..).partition(|list| of(list) == fault);
+            let side = match self.part.get() {
+                Some(part) if !others.is_empty() => part(),
+                _ => Side::Copy,
+            };
+            match side {
+                Side::Copy => {
+                    *followed = same;
+                    return fault;
+                }
+                Side::Original => *followed = others,
+            }
+        }
     }
 
     /// Writes of a component so far.
@@ -419,6 +470,29 @@ mod tests {
         assert_eq!(faults.count(&second, WriteTo::Api), None);
         assert_eq!(faults.writes(Component::Agent), 3);
         assert_eq!(faults.told().as_deref(), Some("agent@2:after on w-2"));
+    }
+
+    #[test]
+    fn where_lists_of_faults_part_each_side_follows_its_own() {
+        let lists = || -> Vec<Arc<[Fault]>> {
+            let list = |faults: &[&str]| faults.iter().map(|fault| fault.parse().unwrap()).collect();
+            vec![list(&["agent@1", "agent@2:busy"]), list(&["agent@2"]), list(&["agent@1", "agent@3"]), list(&[])]
+        };
+        let agent = Life::new(Component::Agent, "w-1");
+        let run = |sides: &[Side]| {
+            let plan = FaultPlan::default();
+            let left = Mutex::new(sides.iter().rev().copied().collect::<Vec<_>>());
+            plan.follow(lists(), move || left.lock().unwrap().pop().expect("no more copies than expected"));
+            for _ in 0..3 {
+                plan.count(&agent, WriteTo::Api);
+            }
+            (plan.happened(), plan.followed())
+        };
+        let list = |index: usize| (lists()[index].to_vec(), vec![lists()[index].clone()]);
+        assert_eq!(run(&[Side::Copy, Side::Copy]), list(0));
+        assert_eq!(run(&[Side::Copy, Side::Original]), list(2));
+        assert_eq!(run(&[Side::Original, Side::Copy]), list(1));
+        assert_eq!(run(&[Side::Original, Side::Original]), list(3));
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! ```
 //! A schedule is a seed and a list of faults; it always gives the same run. A violation is told with the schedule that shows it.
 
+pub mod branches;
 pub mod fences;
 
 use crate::machine::fault::{Component, Fault, Wrong};

@@ -307,6 +307,11 @@ impl World {
         self.faults.happened()
     }
 
+    /// What counts the writes and carries the faults.
+    pub fn faults(&self) -> &FaultPlan {
+        &self.faults
+    }
+
     /// The virtual time now.
     pub fn now(&self) -> Timestamp {
         self.site.now()
@@ -439,11 +444,13 @@ fn share(total: u64, count: usize) -> f64 {
 /// # Errors
 /// When the system gives no runtime.
 pub fn runtime(speed: Speed) -> Result<tokio::runtime::Runtime, WorldError> {
-    let paused = match speed {
-        Speed::Fastest => true,
-        Speed::Times(_) => false,
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    match speed {
+        // Nothing comes from outside, and the copies of a process would share what listens for it.
+        Speed::Fastest => builder.enable_time().start_paused(true),
+        Speed::Times(_) => builder.enable_all(),
     };
-    Ok(tokio::runtime::Builder::new_current_thread().enable_all().start_paused(paused).build()?)
+    Ok(builder.build()?)
 }
 
 /// Makes a world, upgrades it, and gives what remains.
