@@ -24,8 +24,10 @@ use std::collections::BTreeMap;
 
 /// What stands in every plan as its compiler.
 pub const COMPILER: &str = concat!("cupcake-workflows/", env!("CARGO_PKG_VERSION"));
-/// The largest plan, in bytes of JSON: with the metadata of its UpgradePlan it stays below 64 kB.
+/// The largest plan of a wave or a batch, in bytes of JSON: with the metadata of its UpgradePlan it stays below 64 kB.
 pub const PLAN_BYTES_MAX: usize = 62_000;
+/// The largest plan of a root run, of which there is one an update: thirteen minors with seven control-plane nodes fit.
+pub const ROOT_PLAN_BYTES_MAX: usize = 400_000;
 
 /// What a compiler comes to when nothing stands in the way.
 #[derive(Debug, Clone, PartialEq)]
@@ -67,7 +69,7 @@ pub struct Compiled {
 /// # Guarantees
 /// Pure: equal inputs give equal plans. Hop by hop; in each one control-plane nodes are strictly one after another, by name, and
 /// the workers that have to move come after all of them. What has arrived already is left out: control plane, kubelets and
-/// workers each for themselves. The plan fits [`PLAN_BYTES_MAX`] and expands to a graph. `spec.dryRun` is the caller's business.
+/// workers each for themselves. The plan fits [`ROOT_PLAN_BYTES_MAX`] and expands to a graph. `spec.dryRun` is the caller's business.
 /// The workers' batches are compiled on trial, so that what cannot fit is refused now; those that count are compiled
 /// by [`crate::compile_wave`] when the workers' turn comes.
 ///
@@ -139,7 +141,7 @@ pub fn compile(
     }
     let mut report = findings.end()?;
     report.warnings.dedup();
-    if let Err(finding) = checked(&plan, "the root run's plan", &shorter(&hops)) {
+    if let Err(finding) = checked(&plan, ROOT_PLAN_BYTES_MAX, "the root run's plan", &shorter(&hops)) {
         return Err(Refusal { findings: vec![finding], warnings: report.warnings });
     }
     let digest = plan.digest();
@@ -279,10 +281,10 @@ fn summary(
 }
 
 /// Whether a plan can be stored and executed; if not, why.
-pub(crate) fn checked(plan: &Plan, what: &str, remedy: &str) -> Result<(), Finding> {
+pub(crate) fn checked(plan: &Plan, bytes_max: usize, what: &str, remedy: &str) -> Result<(), Finding> {
     let bytes = plan_bytes(plan);
-    if bytes > PLAN_BYTES_MAX {
-        let message = format!("{what} has {bytes} bytes, an object takes {PLAN_BYTES_MAX}");
+    if bytes > bytes_max {
+        let message = format!("{what} has {bytes} bytes, an object takes {bytes_max}");
         return Err(Finding::new(Code::TooLarge, "plan", "", message, remedy));
     }
     match plan.expand() {

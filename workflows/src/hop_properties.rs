@@ -1,6 +1,6 @@
 //! Properties of updates over several minors, judged by a checker of its own that was written from the text of the policy.
 
-use crate::testing::{NAME, UID, cluster, compiled, node, run, spec, v};
+use crate::testing::{NAME, UID, cluster, compiled, node, plan_of, run, spec, v};
 use crate::{Compilation, Compiled, Request, WaveOf, compile_wave, wave_run};
 use cupcake_crds::values::{ClusterSnapshot, KubeVersion, NodeRole};
 use cupcake_steps::cluster::params;
@@ -338,6 +338,20 @@ fn the_way_is_the_newest_offered_patch_what_kubeadm_has_begun_or_what_people_nam
     };
     assert_eq!(hops(&json!({}), &begun), "1.33.9 1.34.4");
     assert_eq!(hops(&json!({"path": ["1.32.13", "1.33.0", "1.34.4"]}), &offered), "1.32.13 1.33.0 1.34.4");
+}
+
+#[test]
+fn the_longest_way_fits_the_plan_of_the_largest_control_plane() {
+    let mut snapshot = cluster(0, 5, "1.24.17");
+    for index in 1..=7 {
+        let name = format!("ip-10-0-1-10.eu-central-1.compute.internal-control-plane-{index}");
+        snapshot.nodes.insert(name.clone(), node(&name, NodeRole::ControlPlane, v("1.24.17")));
+    }
+    snapshot.surroundings.etcd_members.clear();
+    let plan = plan_of(&spec(&json!({"targetVersion": "1.37.0"})), &snapshot);
+    assert_eq!(plan.summary.hops.len(), 13);
+    assert!(plan.plan.expand().is_ok());
+    assert!(crate::plan_bytes(&plan.plan) < crate::ROOT_PLAN_BYTES_MAX * 9 / 10, "{}", crate::plan_bytes(&plan.plan));
 }
 
 #[test]

@@ -39,7 +39,9 @@ mod tests;
 mod timing;
 mod wave;
 
-pub use compile::{COMPILER, Compilation, Compiled, NothingToDo, PLAN_BYTES_MAX, compile, plan_bytes};
+pub use compile::{
+    COMPILER, Compilation, Compiled, NothingToDo, PLAN_BYTES_MAX, ROOT_PLAN_BYTES_MAX, compile, plan_bytes,
+};
 pub use finding::{Code, Finding, Refusal, Report};
 pub use request::{
     BATCH_NODES_DEFAULT, BATCH_NODES_MAX, Request, RunLimits, batch_limits, batch_run, concurrency_of, plan_name,

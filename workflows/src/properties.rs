@@ -4,8 +4,8 @@ use crate::render::{Glyphs, LINE_CHARS_MAX, Names, View, current_step, dot, full
 use crate::render::{node_summary, status_lines};
 use crate::testing::{Fate, World, after_control_plane, cluster, compiled, last, node, run, spec, start, usual, v};
 use crate::{
-    BATCH_NODES_MAX, CLUSTER_KINDS, Compilation, Compiled, CompiledWave, PLAN_BYTES_MAX, Request, compile,
-    compile_wave, plan_bytes, plan_name, wave_run,
+    BATCH_NODES_MAX, CLUSTER_KINDS, Compilation, Compiled, CompiledWave, PLAN_BYTES_MAX, ROOT_PLAN_BYTES_MAX, Request,
+    compile, compile_wave, plan_bytes, plan_name, wave_run,
 };
 use cupcake_crds::limits::{GRAPH_LINES_MAX, MESSAGE_CHARS_MAX};
 use cupcake_crds::upgrade_run::ChildRun;
@@ -162,7 +162,7 @@ fn strictly_serial(dag: &Dag, of: impl Fn(&str) -> bool) -> Checked {
 }
 
 fn root_is_sound(compiled: &Compiled, snapshot: &ClusterSnapshot) -> Checked {
-    prop_assert!(plan_bytes(&compiled.plan) <= PLAN_BYTES_MAX);
+    prop_assert!(plan_bytes(&compiled.plan) <= ROOT_PLAN_BYTES_MAX);
     prop_assert_eq!(&compiled.digest, &compiled.plan.digest());
     let dag = compiled.plan.expand().unwrap();
     params_are_readable(&dag)?;

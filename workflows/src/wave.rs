@@ -1,6 +1,6 @@
 //! The workers of a hop: which of them move, in which batches, and the plans of the wave and of each batch.
 
-use crate::compile::{COMPILER, Compilation, NothingToDo, checked};
+use crate::compile::{COMPILER, Compilation, NothingToDo, PLAN_BYTES_MAX, checked};
 use crate::finding::{Code, Finding, Findings, Refusal, Report, named};
 use crate::request::{BATCH_NODES_DEFAULT, Request, RunLimits, batch_limits, batch_nodes, batch_run, concurrency_of};
 use crate::summary::BatchPreview;
@@ -210,7 +210,7 @@ pub(crate) fn plans(
     }
     let plan = wave_plan(spec, wave, &time, size, &batches);
     let remedy = format!("set spec.batchSize to {BATCH_NODES_DEFAULT} or more");
-    if let Err(finding) = checked(&plan, "the wave's plan", &remedy) {
+    if let Err(finding) = checked(&plan, PLAN_BYTES_MAX, "the wave's plan", &remedy) {
         findings.refuse(finding);
     }
     let report = findings.end()?;
@@ -255,7 +255,7 @@ fn one_batch(
     let items: Vec<Item> = group.nodes.iter().map(|node| templates::item(node)).collect();
     let nodes: Vec<String> = items.iter().map(|item| item.name.clone()).collect();
     plan.each(items, templates.visit("{item}", Visit::Worker, &[]));
-    checked(&plan, &format!("the plan of batch {number}"), "set a smaller spec.batchSize")?;
+    checked(&plan, PLAN_BYTES_MAX, &format!("the plan of batch {number}"), "set a smaller spec.batchSize")?;
     let vertex = VertexName::new(format!("batch-{number}")).map_err(|error| {
         Finding::new(Code::InvalidPlan, "batch", number, error.to_string(), "report this as a fault of CUPCAKE")
     })?;

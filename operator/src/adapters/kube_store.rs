@@ -30,8 +30,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The largest run object that is sent, in bytes. The goal is 20 kB; past this limit the API server itself gets slow.
 pub const RUN_BYTES_MAX: usize = 100_000;
-/// The largest plan that is sent, in bytes.
-pub const PLAN_BYTES_MAX: usize = 65_536;
+/// The largest plan that is sent, in bytes: a little more than the compiler's for a root run. It is written once, and read when
+/// somebody begins to lead; what is written again and again is small.
+pub const PLAN_BYTES_MAX: usize = 409_600;
 /// How many expanded plans are kept in memory; a run's tree has at most three open levels.
 const PLANS_KEPT_MAX: usize = 16;
 /// When a run was created, as RFC 3339: the zero of its cursor's times.
