@@ -6,7 +6,7 @@ NAMESPACE ?= kube-system
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help sandbox build test lint deny bench e2e-smoke crds crds-check install uninstall watch logs-operator logs-agent status
+.PHONY: help sandbox build test lint deny bench e2e-smoke crds crds-check helm install uninstall watch logs-operator logs-agent status
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,10 @@ crds: ## writes crds/generated from the types
 crds-check: ## fails when crds/generated is not what the types say
 	cargo run -p cupcake-crds --bin crdgen -- --check
 
+helm: ## the chart: linted, rendered, compared, and installed into a real API server (Python; needs no Rust)
+	tests/helm/check
+	tests/helm/install
+
 install: ## the custom resource definitions into the cluster of KUBECONFIG
 	$(KUBECTL) apply --server-side -f crds/generated
 	$(KUBECTL) wait --for=condition=Established -f crds/generated
@@ -53,8 +57,8 @@ status: ## everything of CUPCAKE in the cluster
 	$(KUBECTL) get cupcake
 	$(KUBECTL) --namespace $(NAMESPACE) get lease cupcake-operator --ignore-not-found
 
-logs-operator: ## follows the operator's log (pods labelled app.kubernetes.io/component=operator)
-	$(KUBECTL) --namespace $(NAMESPACE) logs --follow --prefix --selector app.kubernetes.io/name=cupcake,app.kubernetes.io/component=operator
+logs-operator: ## follows the operator's log
+	$(KUBECTL) --namespace $(NAMESPACE) logs --follow --prefix --selector app.kubernetes.io/part-of=cupcake,app.kubernetes.io/component=operator
 
-logs-agent: ## follows the agents' logs (pods labelled app.kubernetes.io/component=agent)
-	$(KUBECTL) --namespace $(NAMESPACE) logs --follow --prefix --max-log-requests 50 --selector app.kubernetes.io/name=cupcake,app.kubernetes.io/component=agent
+logs-agent: ## follows the agents' logs
+	$(KUBECTL) --namespace $(NAMESPACE) logs --follow --prefix --max-log-requests 50 --selector app.kubernetes.io/part-of=cupcake,app.kubernetes.io/component=agent
