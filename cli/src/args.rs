@@ -67,6 +67,18 @@ pub(crate) enum Command {
         after_help = "Examples:\n  kubectl cupcake retry my-update worker-3\n  kubectl cupcake retry my-update 1.34.4/verify"
     )]
     Retry(RetryArgs),
+    /// Leave a worker out of an upgrade: what is left to do there is not done, and it is given back
+    #[command(after_help = "Examples:\n  kubectl cupcake skip my-update worker-3 --reason \"disk to be replaced\"")]
+    Skip(SkipArgs),
+    /// Start nothing new until resume; what is under way on a machine comes to its end
+    #[command(after_help = "Examples:\n  kubectl cupcake pause my-update --reason CHG-4711")]
+    Pause(AskArgs),
+    /// Let a paused upgrade go on
+    #[command(after_help = "Examples:\n  kubectl cupcake resume my-update")]
+    Resume(AskArgs),
+    /// End an upgrade for good: what is under way comes to a safe point, then nodes are given back
+    #[command(after_help = "Examples:\n  kubectl cupcake cancel my-update --reason \"not tonight\"")]
+    Cancel(AskArgs),
 }
 
 /// How to print.
@@ -142,6 +154,26 @@ pub(crate) struct RetryArgs {
     /// The UpgradeRun that has the step; whichever has it failed if that is left out.
     #[arg(long, value_name = "NAME")]
     pub(crate) run: Option<String>,
+    /// Why, for whoever reads it later.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
+}
+
+#[derive(Debug, Clone, ClapArgs)]
+pub(crate) struct SkipArgs {
+    /// The DirectUpdate.
+    pub(crate) update: String,
+    /// The worker.
+    pub(crate) node: String,
+    /// Why, for whoever reads it later.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
+}
+
+#[derive(Debug, Clone, ClapArgs)]
+pub(crate) struct AskArgs {
+    /// The DirectUpdate.
+    pub(crate) update: String,
     /// Why, for whoever reads it later.
     #[arg(long, value_name = "TEXT")]
     pub(crate) reason: Option<String>,

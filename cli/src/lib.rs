@@ -11,6 +11,7 @@
 mod args;
 mod cluster_file;
 mod connect;
+mod control;
 mod exit;
 mod forest;
 mod out;
@@ -49,6 +50,10 @@ pub fn run(args: Args) -> ExitCode {
         Command::Status(args) => on_runtime(status::run(&connection, &args)),
         Command::Watch(args) => on_runtime(watch::run(&connection, &args)),
         Command::Retry(args) => on_runtime(retry::run(&connection, &args)),
+        Command::Skip(args) => on_runtime(control::skip(&connection, &args)),
+        Command::Pause(args) => on_runtime(control::pause(&connection, &args)),
+        Command::Resume(args) => on_runtime(control::resume(&connection, &args)),
+        Command::Cancel(args) => on_runtime(control::cancel(&connection, &args)),
         #[cfg(feature = "sandbox")]
         Command::Sandbox(args) => sandbox::run(&args),
         #[cfg(feature = "sandbox")]

@@ -23,7 +23,7 @@ pub struct Control {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = limits::REQUESTS_MAX), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["requestId"]))]
     pub retry: Vec<VertexRequest>,
-    /// Failed steps to go past without doing them.
+    /// Workers to leave out: what is left to do on each is skipped as soon as none of its steps is under way, and it is given back. Control-plane nodes cannot be left out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = limits::REQUESTS_MAX), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["requestId"]))]
     pub skip: Vec<VertexRequest>,

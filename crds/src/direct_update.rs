@@ -401,6 +401,17 @@ impl DirectUpdateSpec {
     pub fn target(&self) -> Result<KubeVersion, InvalidVersion> {
         self.target_version.parse()
     }
+
+    /// Whether somebody asked to leave that worker out (`spec.control.skip`).
+    pub fn skips(&self, node: &str) -> bool {
+        let skip = self.control.iter().flat_map(|control| &control.skip);
+        skip.into_iter().any(|request| request.vertex == node)
+    }
+
+    /// Whether a worker with these labels is to move: selected, and not left out.
+    pub fn moves(&self, node: &str, labels: &BTreeMap<String, String>) -> bool {
+        self.node_selector.iter().all(|(key, value)| labels.get(key) == Some(value)) && !self.skips(node)
+    }
 }
 
 impl DirectUpdateStatus {

@@ -418,6 +418,11 @@ impl Cursor {
                     VertexState::Skipped { .. } => return Ok(()),
                     VertexState::Succeeded { .. } => return Err(self.illegal(event)),
                 };
+                if matches!(self.vertex(vertex)?, VertexState::Failed { .. }) {
+                    // What it rested for is left out.
+                    self.phase = RunPhase::InProgress;
+                    self.reason = None;
+                }
                 self.set(vertex, next);
                 self.keep_note(vertex, reason);
             }

@@ -7,7 +7,7 @@ use crate::cursor::{Cursor, RunPhase, VertexState, cut};
 use crate::dag::{Dag, Requires};
 use crate::event::{AfterFailure, Event, FinalPhase};
 use crate::names::{Reason, RunName, VertexName};
-use crate::requests::{give_credit, take_intent, take_retries};
+use crate::requests::{give_credit, take_intent, take_retries, take_skips};
 use chrono::TimeDelta;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
@@ -45,15 +45,17 @@ pub struct Intent {
     /// Whether the run is to end as soon as it safely can.
     pub cancel: bool,
     /// What is to be tried again; each request is taken up once.
-    pub retry: Vec<Retry>,
+    pub retry: Vec<Asked>,
+    /// Lanes to leave out; each request is taken up once.
+    pub skip: Vec<Asked>,
 }
 
-/// A request to try something again that failed.
+/// A request about a part of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Retry {
+pub struct Asked {
     /// Its name, by which it is known again.
     pub request: String,
-    /// The run that it is about; whichever has it failed if that is not said.
+    /// The run that it is about; whichever has the part if that is not said.
     pub run: Option<RunName>,
     /// A vertex, or a lane (a node); `None` in a run that it is not about, where only what waits for a child goes on.
     pub what: Option<String>,
@@ -139,6 +141,7 @@ pub fn decide(
     let mut cursor = cursor.clone();
     give_credit(&mut cursor, dag, observed, now, &mut decision);
     take_intent(&mut cursor, intent, now, &mut decision);
+    take_skips(&mut cursor, dag, intent, now, &mut decision);
     take_retries(&mut cursor, dag, intent, observed, now, &mut decision);
     if !cursor.is_paused() {
         // Paused time does not count: `Resumed` moves the starts by it.

@@ -5,7 +5,7 @@ use crate::cursor::{Cursor, VertexState};
 use crate::dag::{Dag, Vertex};
 use crate::decide::{Decision, Intent, Observed, push};
 use crate::event::Event;
-use crate::names::VertexName;
+use crate::names::{Reason, VertexName};
 use chrono::TimeDelta;
 use std::collections::BTreeSet;
 
@@ -45,6 +45,41 @@ pub(crate) fn take_intent(cursor: &mut Cursor, intent: &Intent, now: Timestamp, 
     }
     if intent.cancel && !cursor.is_cancelling() {
         push(cursor, decision, Event::CancelRequested { at: now });
+    }
+}
+
+/// Leaves lanes out: what is left of one is skipped once none of its vertices is under way; what gives it back runs all the same.
+/// Not under a pause, which nothing passes.
+pub(crate) fn take_skips(cursor: &mut Cursor, dag: &Dag, intent: &Intent, now: Timestamp, decision: &mut Decision) {
+    if cursor.is_cancelling() || cursor.is_paused() {
+        return;
+    }
+    for skip in &intent.skip {
+        let Some(what) = skip.what.as_deref().filter(|_| !cursor.has_taken_up(&skip.request)) else {
+            continue;
+        };
+        // `w-1`, or `1.34.4/w-1`: the same node.
+        let is_meant = |lane: &str| lane == what || lane.rsplit('/').next() == Some(what);
+        let lane = || dag.vertices().iter().filter(|vertex| vertex.lane.as_deref().is_some_and(is_meant));
+        let states = || lane().filter_map(|vertex| cursor.state(&vertex.name));
+        // Of another run, or between two commit points: it is taken up at the next one.
+        if lane().next().is_none() || states().any(|state| state.series_start().is_some()) {
+            continue;
+        }
+        let left: Vec<VertexName> = lane()
+            .filter(|vertex| match cursor.state(&vertex.name) {
+                Some(VertexState::Failed { .. }) => true,
+                // What undoes something has its own rule: it runs if that was begun.
+                Some(VertexState::Pending { .. }) => vertex.guard.is_none(),
+                Some(_) | None => false,
+            })
+            .map(|vertex| vertex.name.clone())
+            .collect();
+        push(cursor, decision, Event::TakenUp { request: skip.request.clone(), at: now });
+        for vertex in left {
+            let reason = Reason::new("LeftOut", format!("{what} is left out, as {} asks", skip.request));
+            push(cursor, decision, Event::Skipped { vertex, reason, at: now });
+        }
     }
 }
 
@@ -133,9 +168,9 @@ fn has_failed(state: Option<VertexState>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decide::{Limits, Retry, decide};
+    use crate::decide::{Asked, Limits, decide};
     use crate::event::AfterFailure;
-    use crate::names::{Reason, StepKind};
+    use crate::names::StepKind;
     use crate::plan::{Plan, VertexTemplate};
     use serde_json::Value;
 
@@ -194,7 +229,7 @@ mod tests {
 
     fn asked(what: Option<&str>) -> Intent {
         Intent {
-            retry: vec![Retry { request: "retry-1".into(), run: None, what: what.map(str::to_owned) }],
+            retry: vec![Asked { request: "retry-1".into(), run: None, what: what.map(str::to_owned) }],
             ..Intent::default()
         }
     }
@@ -251,6 +286,35 @@ mod tests {
         // Nothing failed by that name: taken up all the same, so that it does not lie in wait.
         let early = decided(&dag, &rests, &asked(Some("w-11")), &calm);
         assert_eq!(early.first().map(Event::line).as_deref(), Some("request retry-1 taken up"));
+    }
+
+    #[test]
+    fn a_lane_is_left_out_between_its_vertices_and_what_gives_it_back_still_runs() {
+        let plan = plan();
+        let dag = plan.expand().unwrap();
+        let skip = Asked { request: "skip-1".into(), run: None, what: Some("w-1".into()) };
+        let asked = Intent { skip: vec![skip], ..Intent::default() };
+        let calm = Observed::default();
+        let lines = |cursor: &Cursor, intent: &Intent| -> Vec<String> {
+            decided(&dag, cursor, intent, &calm).iter().map(Event::line).collect()
+        };
+        let mut cursor = Cursor::new(plan.digest(), &dag, start());
+        cursor.fold(&[started("w-1/prepare")]).unwrap();
+        assert!(!lines(&cursor, &asked).iter().any(|line| line.contains("taken up")), "its step is under way");
+        cursor.fold(&[done("w-1/prepare"), started("w-1/drain"), failed("w-1/drain", 1, 0)]).unwrap();
+        let paused = Intent { pause: Some(Reason::new("Paused", "by a test")), ..asked.clone() };
+        assert_eq!(lines(&cursor, &paused), ["paused: Paused: by a test"]);
+        let events = lines(&cursor, &asked);
+        assert_eq!(events[0], "request skip-1 taken up");
+        assert!(events[1].starts_with("skipped w-1/drain: LeftOut"), "{events:?}");
+        assert!(events[2].starts_with("skipped w-1/restart: LeftOut"), "{events:?}");
+        assert!(events.iter().any(|line| line == "started release"), "what the drain began is undone: {events:?}");
+        let mut rests = cursor.clone();
+        rests.fold(&[Event::Rested { reason: Reason::new("Failed", "by a test"), at: start() }]).unwrap();
+        rests.fold(&decided(&dag, &rests, &asked, &calm)).unwrap();
+        assert_eq!(rests.phase(), crate::cursor::RunPhase::InProgress, "what it rested for is left out");
+        let elsewhere = Intent { skip: vec![Asked { what: Some("w-9".into()), ..asked.skip[0].clone() }], ..asked };
+        assert!(!lines(&cursor, &elsewhere).iter().any(|line| line.contains("taken up")), "no lane of this run");
     }
 
     #[test]

@@ -14,10 +14,11 @@ use crate::queue::{Key, Queue};
 use crate::watches::{Changed, Watches};
 use chrono::TimeDelta;
 use cupcake_crds::UpgradeRun;
+use cupcake_crds::control::VertexRequest;
 use cupcake_crds::upgrade_run::CommitId;
 use cupcake_crds::values::{Concurrency, NodeRole, Phase, Strategy};
 use cupcake_engine::clock::Timestamp;
-use cupcake_engine::decide::{Intent, Observed, Retry};
+use cupcake_engine::decide::{Asked, Intent, Observed};
 use cupcake_engine::names::{Epoch, Reason, RunName, VertexName};
 use cupcake_engine::tick::TickReport;
 use cupcake_steps::cluster::{node_subject, run_subject, task_subject};
@@ -490,9 +491,11 @@ fn intent_of(update: &cupcake_crds::DirectUpdate) -> Intent {
     });
     let cancel = control.cancel.is_some() || update.metadata.deletion_timestamp.is_some();
     // One about a run of a name that no run can have is about none.
-    let retry = control.retry.into_iter().filter_map(|request| {
+    let asked = |request: VertexRequest| {
         let run = request.run.map(RunName::new).transpose().ok()?;
-        Some(Retry { request: request.request_id, run, what: Some(request.vertex) })
-    });
-    Intent { pause, cancel, retry: retry.collect() }
+        Some(Asked { request: request.request_id, run, what: Some(request.vertex) })
+    };
+    let retry = control.retry.into_iter().filter_map(asked).collect();
+    let skip = control.skip.into_iter().filter_map(asked).collect();
+    Intent { pause, cancel, retry, skip }
 }

@@ -99,6 +99,14 @@ impl Cluster {
         cordoned.map(|node| node.name_any()).collect()
     }
 
+    /// The version of a node's kubelet.
+    fn kubelet(&self, name: &str) -> String {
+        let nodes = self.all::<Node>("", "nodes");
+        let node = nodes.into_iter().find(|node| node.name_any() == name);
+        let info = node.and_then(|node| node.status?.node_info).unwrap_or_default();
+        info.kubelet_version.trim_start_matches('v').to_owned()
+    }
+
     async fn cancel(&self) {
         self.patch(UPDATE, json!({"spec": {"control": {"cancel": {"requestId": "enough"}}}})).await;
     }
@@ -261,6 +269,63 @@ fn a_retry_is_taken_up_once_so_that_what_fails_again_rests_again() {
         let (phase, message) = cluster.at_rest(UPDATE).await;
         assert_eq!(phase, Phase::RequiresAttention, "{message}");
         cluster.is_left_alone("after a retry that failed, too").await;
+    });
+}
+
+/// Asks to leave a node out, as `kubectl cupcake skip` does.
+fn leave_out(node: &str) -> Value {
+    json!({"spec": {"control": {"skip": [{"requestId": "skip-1", "vertex": node}]}}})
+}
+
+#[test]
+fn a_worker_that_failed_is_left_out_and_the_same_update_goes_on_without_it() {
+    in_cluster(2, false, async |cluster| {
+        let budgets = cluster.freeze().await;
+        cluster.apply(UPDATE, json!({})).await;
+        let (phase, message) = cluster.at_rest(UPDATE).await;
+        assert!(phase == Phase::RequiresAttention && message.contains("w-1/drain"), "{phase}: {message}");
+        cluster.ask(async || budgets.delete("frozen", &DeleteParams::default()).await.map(drop)).await;
+        cluster.patch(UPDATE, leave_out("w-1")).await;
+        cluster.eventually("it goes on", async || cluster.phase(UPDATE).0 != Phase::RequiresAttention).await;
+        let (phase, message) = cluster.at_rest(UPDATE).await;
+        assert_eq!(phase, Phase::Succeeded, "{message}");
+        let versions = ["cp-1", "w-1", "w-2"].map(|node| cluster.kubelet(node));
+        assert_eq!(versions, ["1.34.4", "1.33.4", "1.34.4"]);
+        assert_eq!(cluster.cordoned(), Vec::<String>::new());
+        let status = cluster.update(UPDATE).unwrap().status.unwrap();
+        assert_eq!(status.progress.as_deref(), Some("2/2"), "{status:?}");
+        assert!(status.acknowledged.iter().any(|answer| answer.request_id == "skip-1"), "{:?}", status.acknowledged);
+    });
+}
+
+#[test]
+fn a_worker_that_is_left_out_at_any_moment_is_given_back_and_holds_nobody_up() {
+    let mut stayed = 0;
+    for seconds in (0..560).step_by(40) {
+        in_cluster(3, true, async |cluster| {
+            cluster.apply(UPDATE, json!({})).await;
+            cluster.pass(seconds).await;
+            cluster.patch(UPDATE, leave_out("w-2")).await;
+            let (phase, message) = cluster.at_rest(UPDATE).await;
+            assert_eq!(phase, Phase::Succeeded, "left out after {seconds} s: {message}");
+            let versions = ["w-1", "w-3"].map(|node| cluster.kubelet(node));
+            assert_eq!(versions, ["1.34.4", "1.34.4"], "left out after {seconds} s");
+            stayed += u32::from(cluster.kubelet("w-2") == "1.33.4");
+            cluster.is_left_alone(&format!("w-2 left out after {seconds} s")).await;
+        });
+    }
+    assert!((4..14).contains(&stayed), "{stayed} of 14: it stays until its own turn has begun, and not for ever");
+}
+
+#[test]
+fn a_control_plane_node_is_not_left_out_and_the_update_says_so() {
+    in_cluster(1, true, async |cluster| {
+        cluster.apply(UPDATE, json!({})).await;
+        cluster.patch(UPDATE, leave_out("cp-1")).await;
+        let (phase, message) = cluster.at_rest(UPDATE).await;
+        assert_eq!((phase, cluster.kubelet("cp-1").as_str()), (Phase::Succeeded, "1.34.4"), "{message}");
+        let answers = cluster.update(UPDATE).unwrap().status.unwrap().acknowledged;
+        assert!(answers.len() == 1 && answers[0].message.starts_with("refused: cp-1"), "{answers:?}");
     });
 }
 

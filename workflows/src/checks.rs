@@ -423,14 +423,18 @@ fn canaries(spec: &DirectUpdateSpec, snapshot: &ClusterSnapshot, findings: &mut 
         match snapshot.nodes.get(name) {
             None => unknown.push(name),
             Some(node) if node.role == NodeRole::ControlPlane => control_plane.push(name),
-            Some(node) if !node.matches(&spec.node_selector) => left_out.push(name),
+            Some(node) if !spec.moves(name, &node.labels) => left_out.push(name),
             Some(_) => {}
         }
     }
     for (names, message, remedy) in [
         (unknown, "no such node", "name nodes as kubectl get nodes shows them"),
         (control_plane, "control-plane nodes always go first and cannot be canaries", "name workers"),
-        (left_out, "spec.nodeSelector leaves them out", "name selected workers, or change the selector"),
+        (
+            left_out,
+            "spec.nodeSelector or spec.control.skip leaves them out",
+            "name selected workers, or change the selector",
+        ),
     ] {
         if !names.is_empty() {
             findings.refuse(Finding::new(Code::UnknownCanary, "spec.canary.nodes", named(names), message, remedy));

@@ -103,7 +103,7 @@ pub fn compile(
         .collect();
     checks::kubelets(&hops, snapshot, target, &mut findings);
     let control_plane_changes = hops.iter().any(|hop| hop.control_plane.changes());
-    let workers = Workers::of(snapshot, &spec.node_selector, target, None);
+    let workers = Workers::of(snapshot, spec, target, None);
     checks::selection(spec, snapshot, &workers, control_plane_changes, &mut findings);
     let changing = changing(&hops);
     checks::quorum(snapshot, &mut findings);

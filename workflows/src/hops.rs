@@ -44,7 +44,7 @@ impl Step<'_> {
 
     /// The workers as this hop sees them.
     pub fn workers<'a>(&'a self, spec: &DirectUpdateSpec) -> Workers<'a> {
-        Workers::of(&self.before, &spec.node_selector, self.version, self.oldest_kubelet)
+        Workers::of(&self.before, spec, self.version, self.oldest_kubelet)
     }
 
     /// The cluster after it.
@@ -132,7 +132,7 @@ fn versions(
     let oldest = oldest_kubelet(server, versions[0]);
     let begun = snapshot.kubeadm_config.is_some_and(|config| config > server);
     let late = |node: &NodeSnapshot| {
-        let moves = node.role == NodeRole::ControlPlane || node.matches(&spec.node_selector);
+        let moves = node.role == NodeRole::ControlPlane || spec.moves(&node.node.name, &node.labels);
         moves && node.kubelet < oldest
     };
     if versions[0] > server && !begun && snapshot.nodes.values().any(late) {

@@ -91,7 +91,10 @@ impl Summary {
             lines.push(format!("     there already: {}", count(self.workers_at_target, "worker")));
         }
         if self.workers_left_out > 0 {
-            lines.push(format!("     left out by spec.nodeSelector: {}", count(self.workers_left_out, "worker")));
+            lines.push(format!(
+                "     left out by spec.nodeSelector or spec.control.skip: {}",
+                count(self.workers_left_out, "worker")
+            ));
         }
         lines
     }

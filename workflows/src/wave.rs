@@ -67,7 +67,7 @@ impl<'s> Workers<'s> {
     /// `oldest`: where further hops follow, what the next one asks of a worker.
     pub fn of(
         snapshot: &'s ClusterSnapshot,
-        selector: &BTreeMap<String, String>,
+        spec: &DirectUpdateSpec,
         target: KubeVersion,
         oldest: Option<KubeVersion>,
     ) -> Self {
@@ -79,7 +79,7 @@ impl<'s> Workers<'s> {
             left_out: Vec::new(),
         };
         for node in snapshot.with_role(NodeRole::Worker) {
-            if !node.matches(selector) {
+            if !spec.moves(&node.node.name, &node.labels) {
                 workers.left_out.push(node);
             } else if node.kubelet == target {
                 workers.at_target.push(node);
@@ -145,7 +145,7 @@ pub fn compile_wave(
             "see the control-plane steps of the root run",
         ));
     }
-    let workers = Workers::of(snapshot, &request.spec.node_selector, target, hop.oldest_kubelet);
+    let workers = Workers::of(snapshot, request.spec, target, hop.oldest_kubelet);
     // What is newer than this hop waits for the one that gets there; what is newer than the last one fits nowhere.
     let last = request.spec.target().unwrap_or(target).max(target);
     for node in workers.moving.iter().chain(&workers.left_out).chain(&workers.newer) {

@@ -23,6 +23,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::ResourceExt;
 use kube::api::{Api, ListParams};
 use kube::core::DeserializeGuard;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// The longest refusal that goes into a reason, in characters.
@@ -261,6 +262,14 @@ impl ClusterOps for KubeClusterOps {
             // Also where somebody created it since we looked: the next look adopts it, or says whose it is.
             Err(error) => Err(ops_error(&format!("create UpgradeRun {child}"), &error)),
         }
+    }
+
+    async fn left_out(&self, run: &RunName) -> Result<BTreeSet<String>, OpsError> {
+        let Some(run) = self.run(run).await? else {
+            return Ok(BTreeSet::new());
+        };
+        let control = self.update_of(&run).await?.spec.control.unwrap_or_default();
+        Ok(control.skip.into_iter().map(|request| request.vertex).collect())
     }
 
     async fn still_leads(&self, run: &RunName, uid: &str, epoch: Epoch) -> Result<(), OpsError> {

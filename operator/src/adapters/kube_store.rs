@@ -297,10 +297,14 @@ impl RunStore for KubeStore {
         let mut intent = shared.intents.get(&run.spec.direct_update.name).cloned().unwrap_or_default();
         // A run that is being deleted ends as soon as it safely can.
         intent.cancel |= run.metadata.deletion_timestamp.is_some();
-        for retry in &mut intent.retry {
-            if retry.run.as_ref().is_some_and(|run| run != name) {
-                retry.what = None;
+        for asked in intent.retry.iter_mut().chain(&mut intent.skip) {
+            if asked.run.as_ref().is_some_and(|run| run != name) {
+                asked.what = None;
             }
+        }
+        // The nodes of a root run are the control plane, of which none can be left out.
+        if run.spec.parent.is_none() {
+            intent.skip.clear();
         }
         // The root's nodes are one after another whatever the spec says; a wave has no nodes of its own.
         let asked = run.spec.parent.as_ref().and(shared.concurrency.get(&run.spec.direct_update.name).copied());

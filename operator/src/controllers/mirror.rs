@@ -32,15 +32,12 @@ pub fn nodes_now(update: &DirectUpdate, watches: &Watches) -> Vec<NodeNow> {
     let Ok(target) = update.spec.target() else {
         return Vec::new();
     };
-    let selected = |labels: &std::collections::BTreeMap<String, String>| {
-        update.spec.node_selector.iter().all(|(key, value)| labels.get(key) == Some(value))
-    };
     let nodes = watches.nodes.iter().map(|(_, node)| node_view(node));
     let uid = update.metadata.uid.as_deref().unwrap_or_default();
     let of_update = watches.runs.iter().filter(|(_, run)| run.spec.direct_update.uid == uid);
     let runs: std::collections::BTreeSet<&str> = of_update.filter_map(|(_, run)| run.metadata.uid.as_deref()).collect();
     nodes
-        .filter(|node| node.role == NodeRole::ControlPlane || selected(&node.labels))
+        .filter(|node| node.role == NodeRole::ControlPlane || update.spec.moves(&node.node.name, &node.labels))
         .map(|node| {
             let task = watches.tasks.get(&node.node.name);
             let state = task.and_then(cupcake_crds::NodeTask::answer);

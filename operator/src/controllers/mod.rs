@@ -1,5 +1,6 @@
 //! One file a kind: what to do when an object of it changed.
 
+mod acknowledge;
 pub mod deletion;
 pub(crate) mod mirror;
 pub mod node;

@@ -9,7 +9,7 @@
 //! RBAC: get, list, patch, update (status) on directupdates; list, get, create on upgraderuns; get, create on upgradeplans; patch on
 //! nodetasks; and what `adapters::snapshot` reads.
 
-use super::{deletion, mirror, run};
+use super::{acknowledge, deletion, mirror, run};
 use crate::adapters::cluster_ops::run_phase;
 use crate::adapters::kube_store::RunMeta;
 use crate::adapters::{is_already_exists, is_not_found, snapshot};
@@ -22,7 +22,7 @@ use cupcake_crds::conditions::{self, Condition};
 use cupcake_crds::direct_update::UpgradePath;
 use cupcake_crds::limits;
 use cupcake_crds::upgrade_run::ObjectRef;
-use cupcake_crds::values::{ClusterSnapshot, Phase};
+use cupcake_crds::values::{ClusterSnapshot, NodeRole, Phase};
 use cupcake_crds::{DirectUpdate, DirectUpdateStatus, NodeTask, UpgradePlan, UpgradeRun};
 use cupcake_engine::clock::Timestamp;
 use cupcake_engine::cursor::RunPhase;
@@ -33,7 +33,7 @@ use kube::ResourceExt;
 use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
 use kube::core::DeserializeGuard;
 use serde_json::json;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How often an update that is refused or waits is looked at again, in seconds: clusters change without telling.
 const AGAIN_SECONDS: i64 = 30;
@@ -49,6 +49,8 @@ pub struct View {
     pub(super) update: DirectUpdate,
     pub(super) runs: Vec<UpgradeRun>,
     pub(super) nodes: Vec<mirror::NodeNow>,
+    /// The roles of the nodes that it is asked to leave out.
+    asked_for: BTreeMap<String, NodeRole>,
 }
 
 impl View {
@@ -58,7 +60,8 @@ impl View {
         let runs = watches.runs.iter().map(|(_, run)| run).filter(|run| run.spec.direct_update.name == name);
         let runs = runs.cloned().collect();
         let nodes = mirror::nodes_now(&update, watches);
-        Self { update, runs, nodes }
+        let asked_for = acknowledge::roles_asked_for(&update, watches);
+        Self { update, runs, nodes, asked_for }
     }
 }
 
@@ -319,6 +322,9 @@ async fn follow(operator: &Operator, view: &View, name: &str) -> Result<Next, ku
     if let (Some(waits), Some(message)) = (waiting_child(operator, view, now).await, &mut after.message) {
         message.push_str("; ");
         message.push_str(&waits);
+    }
+    if let Some(control) = &view.update.spec.control {
+        after.acknowledged = acknowledge::acknowledged(&before.acknowledged, control, &view.asked_for, now);
     }
     after.bound();
     let phase = after.phase;

@@ -13,10 +13,11 @@ pub mod verify_cluster;
 
 use crate::ports::cluster::{Cluster, NodeView, OpsError};
 use chrono::TimeDelta;
+use cupcake_crds::values::NodeRole;
 use cupcake_engine::clock::Timestamp;
 use cupcake_engine::registry::{RegistryError, StepRegistry};
 use cupcake_engine::step::StepContext;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What a probe reads. A read that fails tells nothing: the step looks again, and its attempt, which is the token of its
 /// order, stays the same.
@@ -67,9 +68,11 @@ async fn still_leads(ctx: &StepContext<'_, Cluster>) -> Result<(), OpsError> {
     ctx.ports().cluster.still_leads(ctx.run(), ctx.run_uid(), ctx.epoch()).await
 }
 
-/// Whether a node has all the labels of a selector; an empty selector selects every node.
-fn selected(node: &NodeView, selector: &BTreeMap<String, String>) -> bool {
-    selector.iter().all(|(key, value)| node.labels.get(key) == Some(value))
+/// Whether a node is one that moves: of the control plane, or a worker that has all the labels of the selector (an empty one
+/// selects all) and is not left out.
+fn moves(node: &NodeView, selector: &BTreeMap<String, String>, left_out: &BTreeSet<String>) -> bool {
+    let selected = || selector.iter().all(|(key, value)| node.labels.get(key) == Some(value));
+    node.role == NodeRole::ControlPlane || (selected() && !left_out.contains(&node.node.name))
 }
 
 /// The subject that changes with a Node.

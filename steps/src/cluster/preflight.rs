@@ -3,7 +3,6 @@
 use super::{again, params, read};
 use crate::ports::cluster::{Cluster, NodeView, Readiness};
 use async_trait::async_trait;
-use cupcake_crds::values::NodeRole;
 use cupcake_engine::names::Reason;
 use cupcake_engine::step::{OnCancel, Probe, Step, StepContext, StepError, StepOutcome, Wait};
 use std::collections::BTreeSet;
@@ -36,8 +35,8 @@ impl Step<Cluster> for Preflight {
                 format!("the API server is at {server}, newer than {}: set a newer target", params.target_version);
             return Err(StepError::NeedsOperator(Reason::new("Downgrade", message)));
         }
-        let moving =
-            |node: &&NodeView| node.role == NodeRole::ControlPlane || super::selected(node, &params.node_selector);
+        let left_out = read!(ctx, cluster.left_out(ctx.run()));
+        let moving = |node: &&NodeView| super::moves(node, &params.node_selector, &left_out);
         let newest = params.newest_kubelet.unwrap_or(params.target_version);
         let newer: Vec<_> = nodes
             .iter()

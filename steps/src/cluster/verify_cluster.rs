@@ -28,9 +28,10 @@ impl Step<Cluster> for VerifyCluster {
         if server != target {
             return wait("ServerBehind", format!("the API server answers with {server}, wanted {target}"));
         }
+        let left_out = look!(cluster.left_out(ctx.run()));
         for node in look!(cluster.nodes()) {
             let name = &node.node.name;
-            let moved = node.role == NodeRole::ControlPlane || super::selected(&node, &params.node_selector);
+            let moved = super::moves(&node, &params.node_selector, &left_out);
             // Workers that fit the next hop wait for a later one, and some may be newer already.
             let waits = params.oldest_kubelet.filter(|_| node.role == NodeRole::Worker);
             let is_there = match waits {

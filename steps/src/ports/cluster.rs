@@ -15,7 +15,7 @@ use cupcake_engine::names::{Epoch, Reason, RunName, VertexName};
 use cupcake_engine::step::{Domain, StepError, StepOutcome, Wait};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// The operator's domain.
@@ -236,6 +236,8 @@ pub trait ClusterOps: Send + Sync {
     async fn server_version(&self) -> Result<KubeVersion, OpsError>;
     /// `kubernetesVersion` in kubeadm's ClusterConfiguration.
     async fn kubeadm_config_version(&self) -> Result<KubeVersion, OpsError>;
+    /// Workers that the update of this run is asked to leave out.
+    async fn left_out(&self, run: &RunName) -> Result<BTreeSet<String>, OpsError>;
     /// The addons that kubeadm manages, as far as they exist.
     async fn addons(&self) -> Result<Vec<AddonView>, OpsError>;
     /// Makes the child run exist. Repeating it adopts the child that is there, if it is this parent's.
