@@ -172,10 +172,10 @@ pub struct AcknowledgedCheck {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Drain {
-    /// Whether pods with an emptyDir may be evicted, whose data ends with them. Without it such a pod on a node that is to be drained stands in the way when the update is about to begin; what comes later is evicted all the same. Example: true
+    /// Whether pods with an emptyDir may be evicted, whose data ends with them. Without it such a pod on a node that is to be drained stands in the way when the update is about to begin, and one that comes later blocks the drain. Example: true
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub delete_empty_dir_data: bool,
-    /// Whether pods without a controller may be evicted, which nothing makes anew. Without it they stand in the way when the update is about to begin; what comes later is evicted all the same. Example: true
+    /// Whether pods without a controller may be evicted, which nothing makes anew. Without it they stand in the way when the update is about to begin, and one that comes later blocks the drain. Example: true
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub delete_unmanaged_pods: bool,
     /// How long one pod gets to end, as a Go duration; its own grace period if left out. Example: 5m

@@ -91,7 +91,7 @@ pub async fn run(config: OperatorConfig, shutdown: CancellationToken) {
     let store = KubeStore::new(client.clone());
     let cluster = KubeClusterOps::new(client.clone(), store.clone(), Arc::clone(&clock));
     let disturbed = Arc::new(Notify::new());
-    let mut nodes = KubeNodeOps::new(client.clone());
+    let mut nodes = KubeNodeOps::new(client.clone(), namespace.clone());
     if let Some(node) = node_name {
         nodes = nodes.with_own_node(node, Arc::clone(&disturbed));
     }

@@ -10,7 +10,7 @@ use cupcake_engine::clock::Timestamp;
 use cupcake_sandbox::machine::ledger::EffectKind;
 use cupcake_sandbox::world::{self, Speed, World, WorldConfig};
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
@@ -326,6 +326,34 @@ fn a_control_plane_node_is_not_left_out_and_the_update_says_so() {
         assert_eq!((phase, cluster.kubelet("cp-1").as_str()), (Phase::Succeeded, "1.34.4"), "{message}");
         let answers = cluster.update(UPDATE).unwrap().status.unwrap().acknowledged;
         assert!(answers.len() == 1 && answers[0].message.starts_with("refused: cp-1"), "{answers:?}");
+    });
+}
+
+#[test]
+fn a_pod_whose_data_nobody_agreed_to_lose_blocks_the_drain_and_is_named_until_it_is_gone() {
+    in_cluster(2, true, async |cluster| {
+        cluster.apply(UPDATE, json!({})).await;
+        cluster.eventually("it is under way", async || cluster.phase(UPDATE).0 == Phase::InProgress).await;
+        // After the checks: nobody asked about it.
+        let notes = json!({
+            "metadata": {"name": "notes", "namespace": "default"},
+            "spec": {
+                "nodeName": "w-2",
+                "containers": [{"name": "notes", "image": "registry.example/notes:1"}],
+                "volumes": [{"name": "scratch", "emptyDir": {}}],
+            },
+        });
+        let notes: Pod = serde_json::from_value(notes).unwrap();
+        let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), "default");
+        cluster.ask(async || pods.create(&PostParams::default(), &notes).await).await;
+        cluster.eventually("the drain names it", async || cluster.phase(UPDATE).1.contains("default/notes")).await;
+        let (phase, message) = cluster.phase(UPDATE);
+        assert!(phase == Phase::InProgress && message.contains("spec.drain.deleteUnmanagedPods"), "{phase}: {message}");
+        let alive = cluster.all::<Pod>("", "pods").into_iter().any(|pod| pod.name_any() == "notes");
+        assert!(alive && cluster.is_cordoned("w-2"), "it is still there");
+        cluster.ask(async || pods.delete("notes", &DeleteParams::default()).await.map(drop)).await;
+        let (phase, message) = cluster.at_rest(UPDATE).await;
+        assert_eq!((phase, cluster.cordoned()), (Phase::Succeeded, Vec::new()), "{message}");
     });
 }
 

@@ -15,8 +15,10 @@ use cupcake_engine::clock::Clock;
 use cupcake_engine::cursor::RunPhase;
 use cupcake_engine::names::{Epoch, Reason, RunName, VertexName};
 use cupcake_engine::store::StoreError;
-use cupcake_steps::ports::cluster::{AddonView, ChildSource, ChildView, ClusterOps, NodeView, OpsError, Readiness};
-use cupcake_workflows::{BATCH_NODES_MAX, Compilation, Request, RunLimits, WaveOf, batch_limits, compile_wave};
+use cupcake_steps::ports::cluster::{
+    AddonView, ChildSource, ChildView, ClusterOps, Consent, NodeView, OpsError, Readiness,
+};
+use cupcake_workflows::{BATCH_NODES_MAX, Code, Compilation, Request, RunLimits, WaveOf, batch_limits, compile_wave};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::core::v1::{Node, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -262,6 +264,20 @@ impl ClusterOps for KubeClusterOps {
             // Also where somebody created it since we looked: the next look adopts it, or says whose it is.
             Err(error) => Err(ops_error(&format!("create UpgradeRun {child}"), &error)),
         }
+    }
+
+    async fn consent(&self, run: &RunName) -> Result<Consent, OpsError> {
+        let Some(run) = self.run(run).await? else {
+            return Ok(Consent { empty_dir: false, unmanaged: false });
+        };
+        let spec = self.update_of(&run).await?.spec;
+        let drain = spec.drain.unwrap_or_default();
+        // Pods that leave a node for which that was acknowledged come to another one.
+        let acknowledged = |check: Code| spec.acknowledge.iter().any(|one| one.check == format!("{check:?}"));
+        Ok(Consent {
+            empty_dir: drain.delete_empty_dir_data || acknowledged(Code::LocalStorage),
+            unmanaged: drain.delete_unmanaged_pods || acknowledged(Code::UnmanagedPods),
+        })
     }
 
     async fn left_out(&self, run: &RunName) -> Result<BTreeSet<String>, OpsError> {

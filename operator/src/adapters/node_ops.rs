@@ -2,8 +2,8 @@
 //!
 //! RBAC: get, patch on nodes; list on pods; create on pods/eviction; get, update on nodetasks.
 
+use super::ops_error;
 use super::views::{CORDONED_AT_ANNOTATION, node_view, pod_view};
-use super::{is_not_found, ops_error};
 use async_trait::async_trait;
 use cupcake_crds::node_task::Order;
 use cupcake_crds::{CORDONED_BY_ANNOTATION, NodeTask};
@@ -29,12 +29,14 @@ pub struct KubeNodeOps {
     client: kube::Client,
     /// The node that this replica itself runs on, and what rings when work was ordered that disturbs it.
     own_node: Option<(String, Arc<Notify>)>,
+    /// Where the operator's own pods are.
+    namespace: String,
 }
 
 impl KubeNodeOps {
-    /// Over that client.
-    pub fn new(client: kube::Client) -> Self {
-        Self { client, own_node: None }
+    /// Over that client, for an operator whose pods are in that namespace.
+    pub fn new(client: kube::Client, namespace: String) -> Self {
+        Self { client, own_node: None, namespace }
     }
 
     /// Rings `bell` whenever work is ordered that restarts what runs on `node`, which carries this replica.
@@ -74,6 +76,32 @@ impl KubeNodeOps {
     }
 }
 
+/// What a refused eviction says of the pod; `None` if it says nothing. Budgets, webhooks and policies all mean "not yet", with
+/// whatever status a webhook says it.
+fn verdict(error: &kube::Error) -> Option<Eviction> {
+    let kube::Error::Api(status) = error else { return None };
+    let message = status.message.as_str();
+    let blocked = |code: &str, message: &str| Some(Eviction::Blocked(Reason::new(code, message.to_owned())));
+    if message.contains("admission webhook") {
+        return blocked("AdmissionWebhook", message);
+    }
+    if message.contains("ValidatingAdmissionPolicy") {
+        return blocked("AdmissionPolicy", message);
+    }
+    match status.code {
+        // 409: the UID precondition failed. The pod that had to go is gone, this is its successor.
+        404 | 409 => Some(Eviction::Gone),
+        429 => {
+            let mut causes = status.details.iter().flat_map(|details| &details.causes);
+            match causes.find(|cause| cause.reason == "DisruptionBudget") {
+                Some(cause) => blocked("DisruptionBudget", &cause.message),
+                None => blocked("ApiServerBusy", message),
+            }
+        }
+        _ => None,
+    }
+}
+
 #[async_trait]
 impl NodeOps for KubeNodeOps {
     async fn node(&self, name: &str) -> Result<Option<NodeView>, OpsError> {
@@ -105,7 +133,7 @@ impl NodeOps for KubeNodeOps {
         let api: Api<Pod> = Api::all(self.client.clone());
         let params = ListParams::default().fields(&format!("spec.nodeName={node}"));
         let list = api.list(&params).await.map_err(|error| ops_error(&format!("list pods of node {node}"), &error))?;
-        Ok(list.items.iter().map(pod_view).collect())
+        Ok(list.items.iter().map(|pod| pod_view(pod, Some(&self.namespace))).collect())
     }
 
     async fn evict(&self, pod: &PodView) -> Result<Eviction, OpsError> {
@@ -115,16 +143,10 @@ impl NodeOps for KubeNodeOps {
         let params = EvictParams { delete_options: Some(options), ..EvictParams::default() };
         match api.evict(&pod.name, &params).await {
             Ok(_) => Ok(Eviction::Accepted),
-            Err(error) if is_not_found(&error) => Ok(Eviction::Gone),
-            // The UID precondition failed: the pod that had to go is gone, this is its successor.
-            Err(kube::Error::Api(status)) if status.code == 409 => Ok(Eviction::Gone),
-            Err(kube::Error::Api(status)) if status.code == 429 => {
-                Ok(Eviction::Blocked(Reason::new("DisruptionBudget", status.message.clone())))
-            }
-            Err(kube::Error::Api(status)) if status.message.contains("admission webhook") => {
-                Ok(Eviction::Blocked(Reason::new("AdmissionWebhook", status.message.clone())))
-            }
-            Err(error) => Err(ops_error(&format!("evict pod {}/{}", pod.namespace, pod.name), &error)),
+            Err(error) => match verdict(&error) {
+                Some(verdict) => Ok(verdict),
+                None => Err(ops_error(&format!("evict pod {}/{}", pod.namespace, pod.name), &error)),
+            },
         }
     }
 
@@ -164,5 +186,49 @@ impl NodeOps for KubeNodeOps {
             order.epoch = epoch.0;
         }
         self.replace_task("stop on", &task).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What an API server answers.
+    fn answer(code: u16, message: &str, cause: Option<(&str, &str)>) -> Option<Eviction> {
+        let causes: Vec<Value> =
+            cause.iter().map(|(reason, message)| json!({"reason": reason, "message": message})).collect();
+        let status = json!({
+            "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "code": code, "message": message,
+            "reason": "Test", "details": {"causes": causes},
+        });
+        verdict(&kube::Error::Api(serde_json::from_value(status).unwrap()))
+    }
+
+    fn code(verdict: Option<Eviction>) -> String {
+        match verdict {
+            Some(Eviction::Blocked(reason)) => reason.code,
+            other => format!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn whoever_denies_an_eviction_on_purpose_is_waited_for_and_named() {
+        let hook = "admission webhook \"drain.strimzi.io\" denied the request: the pod will be rolled by its operator";
+        // A webhook may deny with any status: none of them means that the pod is gone, or that the drain is over.
+        for status in [400, 403, 404, 409, 429, 500] {
+            assert_eq!(code(answer(status, hook, None)), "AdmissionWebhook", "{status}");
+        }
+        let policy = "pods \"shop-0\" is forbidden: ValidatingAdmissionPolicy 'no-evictions' with binding 'all' denied request: not on weekdays";
+        assert_eq!(code(answer(422, policy, None)), "AdmissionPolicy");
+        let budget = "Cannot evict pod as it would violate the pod's disruption budget.";
+        let cause = "The disruption budget shop needs 2 healthy pods and has 2 currently";
+        let verdict = answer(429, budget, Some(("DisruptionBudget", cause)));
+        assert_eq!(verdict, Some(Eviction::Blocked(Reason::new("DisruptionBudget", cause.to_owned()))));
+        assert_eq!(code(answer(429, "too many requests, please try again later", None)), "ApiServerBusy");
+        assert_eq!(
+            [404, 409].map(|status| answer(status, "pods \"shop-0\" not found", None)),
+            [const { Some(Eviction::Gone) }; 2]
+        );
+        assert_eq!(answer(403, "pods \"shop-0\" is forbidden: User \"x\" cannot create resource", None), None);
     }
 }

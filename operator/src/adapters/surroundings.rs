@@ -9,7 +9,7 @@
 use super::ops_error;
 use super::views::pod_view;
 use cupcake_crds::values::{AdmissionHook, DeprecatedRequest, DisruptionBudget, PodSnapshot, Surroundings};
-use cupcake_steps::ports::cluster::{OpsError, PodKind};
+use cupcake_steps::ports::cluster::{OpsError, PodKind, PodView};
 use futures::{AsyncBufReadExt, AsyncReadExt, StreamExt};
 use k8s_openapi::api::admissionregistration::v1::{
     MutatingWebhookConfiguration, RuleWithOperations, ValidatingWebhookConfiguration,
@@ -143,7 +143,8 @@ async fn pods(
 
 /// The pod, if a drain cannot evict it as a matter of course.
 fn stumbling(pod: &Pod, budgets: &[(String, Selector, DisruptionBudget)]) -> Option<PodSnapshot> {
-    let view = pod_view(pod);
+    // Whoever plans from outside does not know where the operator is; it has nothing to lose.
+    let view = pod_view(pod, None);
     if view.kind != PodKind::Evictable {
         return None;
     }
@@ -158,8 +159,7 @@ fn stumbling(pod: &Pod, budgets: &[(String, Selector, DisruptionBudget)]) -> Opt
     let spec = pod.spec.as_ref()?;
     // One that waits for a node is on none that is to be emptied.
     let node = spec.node_name.clone()?;
-    let empty_dir = spec.volumes.iter().flatten().any(|volume| volume.empty_dir.is_some());
-    let unmanaged = !pod.owner_references().iter().any(|owner| owner.controller == Some(true));
+    let PodView { empty_dir, unmanaged, .. } = view;
     (blocked || empty_dir || unmanaged).then(|| PodSnapshot {
         name: format!("{}/{}", view.namespace, view.name),
         node,

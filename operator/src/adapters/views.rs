@@ -74,22 +74,30 @@ fn cordon_owner(node: &Node) -> CordonOwner {
     }
 }
 
-/// A pod as a drain sees it.
-pub fn pod_view(pod: &Pod) -> PodView {
+/// A pod as a drain sees it. Only in the operator's own namespace is a pod taken for one of it by its label, which anybody may
+/// put on a pod of theirs; `None` where that namespace is not known.
+pub fn pod_view(pod: &Pod, operator_namespace: Option<&str>) -> PodView {
+    let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_deref()).unwrap_or_default();
+    let owners = pod.metadata.owner_references.as_deref().unwrap_or_default();
     PodView {
         namespace: pod.metadata.namespace.clone().unwrap_or_default(),
         name: pod.metadata.name.clone().unwrap_or_default(),
         uid: pod.metadata.uid.clone().unwrap_or_default(),
-        kind: pod_kind(pod),
+        kind: pod_kind(pod, operator_namespace),
         created: pod.metadata.creation_timestamp.as_ref().and_then(timestamp),
         terminating: pod.metadata.deletion_timestamp.is_some(),
+        ends: pod.metadata.deletion_timestamp.as_ref().and_then(timestamp),
+        finalizers: pod.metadata.finalizers.clone().unwrap_or_default(),
+        empty_dir: volumes.iter().any(|volume| volume.empty_dir.is_some()),
+        unmanaged: !owners.iter().any(|owner| owner.controller == Some(true)),
     }
 }
 
-fn pod_kind(pod: &Pod) -> PodKind {
+fn pod_kind(pod: &Pod, operator_namespace: Option<&str>) -> PodKind {
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
     let owners = pod.metadata.owner_references.as_deref().unwrap_or_default();
-    let operator = pod.metadata.labels.as_ref().and_then(|labels| labels.get(OPERATOR_LABEL.0));
+    let at_home = operator_namespace.is_none_or(|home| pod.metadata.namespace.as_deref() == Some(home));
+    let operator = pod.metadata.labels.as_ref().and_then(|labels| labels.get(OPERATOR_LABEL.0)).filter(|_| at_home);
     if annotation(&pod.metadata, MIRROR_ANNOTATION).is_some() {
         PodKind::Mirror
     } else if matches!(phase, Some("Succeeded" | "Failed")) {

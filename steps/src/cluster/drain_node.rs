@@ -1,12 +1,13 @@
 //! `drain-node/v1`: cordon, then evict what has to go.
 //!
 //! What must go is fixed at the cordon: evictable pods created until then (`DaemonSet` pods, static pods and CUPCAKE's own
-//! operator stay). Evictions go through the Eviction API, so disruption budgets hold; none is ever forced.
+//! operator stay). Evictions go through the Eviction API, so disruption budgets hold; none is ever forced. A pod that loses
+//! something by it goes only where that was agreed to.
 //!
 //! Source: kubernetes.io, "Safely Drain a Node" (v1.34), and "API-initiated Eviction" (v1.34).
 
 use super::{again, look, node_subject, params, read, still_leads};
-use crate::ports::cluster::{Cluster, CordonOwner, Eviction, NodeView, OpsError, PodKind, PodView};
+use crate::ports::cluster::{Cluster, Consent, CordonOwner, Eviction, NodeView, OpsError, PodKind, PodView};
 use async_trait::async_trait;
 use chrono::TimeDelta;
 use cupcake_engine::clock::Timestamp;
@@ -17,6 +18,12 @@ use cupcake_engine::step::{OnCancel, Probe, Step, StepContext, StepError, StepOu
 const LEAVING_AGAIN_SECONDS: i64 = 2;
 /// How soon a refused eviction is asked for again, in seconds.
 const BLOCKED_AGAIN_SECONDS: i64 = 5;
+/// How long after its grace period a pod that is still there is told, in seconds.
+const STUCK_SECONDS: i64 = 60;
+/// Pods that are named for each thing that keeps them.
+const PODS_TOLD_MAX: usize = 3;
+/// Things that keep pods which are told.
+const SORTS_TOLD_MAX: usize = 2;
 /// Pods that were created this many seconds after the cordon still count as there before it: the cordon carries this replica's
 /// time, a pod the API server's, and clocks differ; and a scheduler may act on what it saw a moment ago.
 const CORDON_RACE_SECONDS: i64 = 120;
@@ -62,33 +69,88 @@ impl Step<Cluster> for DrainNode {
         }
         // These pods were there while this leader led: whatever lands late evicts none of their successors.
         read!(ctx, still_leads(ctx));
+        let loses = |pod: &PodView| pod.empty_dir || pod.unmanaged;
+        let consent = if left.iter().any(loses) {
+            read!(ctx, ctx.ports().cluster.consent(ctx.run()))
+        } else {
+            Consent { empty_dir: true, unmanaged: true }
+        };
         let mut blocked: Vec<(String, Reason)> = Vec::new();
         for pod in left.iter().filter(|pod| !pod.terminating) {
+            let mut told = |reason| blocked.push((format!("{}/{}", pod.namespace, pod.name), reason));
+            if let Some(reason) = not_agreed(pod, consent) {
+                told(reason);
+                continue;
+            }
             match ctx.ports().nodes.evict(pod).await {
                 Ok(Eviction::Accepted | Eviction::Gone) => {}
-                Ok(Eviction::Blocked(reason)) => blocked.push((format!("{}/{}", pod.namespace, pod.name), reason)),
                 // One pod that cannot be asked about keeps the others from nothing: it is asked for again.
-                Err(OpsError::Changed(reason) | OpsError::Transient(reason)) => {
-                    blocked.push((format!("{}/{}", pod.namespace, pod.name), reason));
+                Ok(Eviction::Blocked(reason)) | Err(OpsError::Changed(reason) | OpsError::Transient(reason)) => {
+                    told(reason);
                 }
                 Err(error @ OpsError::NeedsOperator(_)) => return Err(error.into()),
             }
         }
-        let Some((pod, reason)) = blocked.first() else {
-            let message = format!("{} pods are leaving {name}", left.len());
-            let wait = Wait::quiet(again(ctx, LEAVING_AGAIN_SECONDS), Reason::new("PodsLeaving", message));
-            return Ok(StepOutcome::Wait(wait.on(node_subject(name))));
-        };
-        let others = match blocked.len() - 1 {
-            0 => String::new(),
-            more => format!(" ({more} more)"),
-        };
-        let until = ctx.deadline().format("%H:%M:%S");
-        let message =
-            format!("{name}: pod {pod} may not be evicted{others}: {}; trying until {until} UTC", reason.message);
-        let reason = Reason::new("DrainBlocked", message);
-        Ok(StepOutcome::Wait(Wait::shown(again(ctx, BLOCKED_AGAIN_SECONDS), reason)))
+        if !blocked.is_empty() {
+            let reason = Reason::new("DrainBlocked", blocked_message(name, &blocked, ctx.deadline()));
+            return Ok(StepOutcome::Wait(Wait::shown(again(ctx, BLOCKED_AGAIN_SECONDS), reason)));
+        }
+        if let Some(stuck) = left.iter().find_map(|pod| stuck(pod, ctx.now())) {
+            let message = format!("{name}: {stuck}; trying until {} UTC", ctx.deadline().format("%H:%M:%S"));
+            let wait = Wait::shown(again(ctx, BLOCKED_AGAIN_SECONDS), Reason::new("PodStuck", message));
+            return Ok(StepOutcome::Wait(wait));
+        }
+        let message = format!("{} pods are leaving {name}", left.len());
+        let wait = Wait::quiet(again(ctx, LEAVING_AGAIN_SECONDS), Reason::new("PodsLeaving", message));
+        Ok(StepOutcome::Wait(wait.on(node_subject(name))))
     }
+}
+
+/// Why a pod is not evicted that nobody agreed to lose.
+fn not_agreed(pod: &PodView, consent: Consent) -> Option<Reason> {
+    let what = match (pod.unmanaged && !consent.unmanaged, pod.empty_dir && !consent.empty_dir) {
+        (true, _) => "nothing would make it anew (spec.drain.deleteUnmanagedPods is not set)",
+        (false, true) => "the data of its emptyDir would be lost (spec.drain.deleteEmptyDirData is not set)",
+        (false, false) => return None,
+    };
+    Some(Reason::new("NeedsConsent", format!("{what}: delete it yourself, or leave the node out")))
+}
+
+/// A pod that should have ended by now, and what holds it.
+fn stuck(pod: &PodView, now: Timestamp) -> Option<String> {
+    let ends = pod.ends.filter(|ends| now >= *ends + TimeDelta::seconds(STUCK_SECONDS))?;
+    let held = match pod.finalizers.as_slice() {
+        [] => "its kubelet has not ended it".to_owned(),
+        finalizers => format!("held by its finalizers {}", finalizers.join(", ")),
+    };
+    Some(format!("pod {}/{} should have ended at {} UTC: {held}", pod.namespace, pod.name, ends.format("%H:%M:%S")))
+}
+
+/// Which pods stay, by what keeps them: the first of each sort by name, the others counted.
+fn blocked_message(node: &str, blocked: &[(String, Reason)], until: Timestamp) -> String {
+    let mut sorts: Vec<(&str, Vec<&str>)> = Vec::new();
+    for (pod, reason) in blocked {
+        match sorts.iter_mut().find(|(message, _)| *message == reason.message) {
+            Some((_, pods)) => pods.push(pod),
+            None => sorts.push((&reason.message, vec![pod])),
+        }
+    }
+    let told = sorts.iter().take(SORTS_TOLD_MAX).map(|(message, pods)| {
+        let more = match pods.len().saturating_sub(PODS_TOLD_MAX) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        let named: Vec<&str> = pods.iter().take(PODS_TOLD_MAX).copied().collect();
+        format!("{}{more}: {message}", named.join(", "))
+    });
+    let told: Vec<String> = told.collect();
+    let others = match sorts.len().saturating_sub(SORTS_TOLD_MAX) {
+        0 => String::new(),
+        more => format!("; and {more} other reasons"),
+    };
+    let (pods, until) = (blocked.len(), until.format("%H:%M:%S"));
+    let (pods, s) = (pods, if pods == 1 { "" } else { "s" });
+    format!("{node}: {pods} pod{s} may not be evicted, trying until {until} UTC: {}{others}", told.join("; "))
 }
 
 async fn node_of_plan(
@@ -117,4 +179,70 @@ fn must_go(pods: Vec<PodView>, cordoned: Timestamp) -> Vec<PodView> {
             PodKind::Daemon | PodKind::Mirror | PodKind::Operator | PodKind::Finished => false,
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_timestamp(1_790_000_000 + seconds, 0).unwrap()
+    }
+
+    fn pod() -> PodView {
+        PodView {
+            namespace: "default".into(),
+            name: "shop-0".into(),
+            uid: "uid".into(),
+            kind: PodKind::Evictable,
+            created: None,
+            terminating: true,
+            ends: Some(at(30)),
+            finalizers: Vec::new(),
+            empty_dir: false,
+            unmanaged: false,
+        }
+    }
+
+    #[test]
+    fn pods_that_stay_are_told_by_what_keeps_them() {
+        let budget = "The disruption budget shop needs 9 healthy pods and has 9 currently";
+        let blocked = |pods: &[(&str, &str)]| -> String {
+            let pods: Vec<(String, Reason)> = pods
+                .iter()
+                .map(|(pod, message)| ((*pod).to_owned(), Reason::new("Test", (*message).to_owned())))
+                .collect();
+            blocked_message("w-1", &pods, at(0))
+        };
+        assert_eq!(
+            blocked(&[("shop-0", budget)]),
+            format!("w-1: 1 pod may not be evicted, trying until 14:13:20 UTC: shop-0: {budget}")
+        );
+        let many = [("a", budget), ("b", "a webhook"), ("c", budget), ("d", budget), ("e", budget), ("f", "third")];
+        assert_eq!(
+            blocked(&many),
+            format!(
+                "w-1: 6 pods may not be evicted, trying until 14:13:20 UTC: a, c, d and 1 more: {budget}; b: a webhook; and 1 other reasons"
+            )
+        );
+    }
+
+    #[test]
+    fn a_pod_that_does_not_end_is_told_with_what_holds_it() {
+        assert_eq!((stuck(&pod(), at(89)), stuck(&PodView { ends: None, ..pod() }, at(900))), (None, None));
+        let told = stuck(&pod(), at(90)).unwrap();
+        assert_eq!(told, "pod default/shop-0 should have ended at 14:13:50 UTC: its kubelet has not ended it");
+        let held = PodView { finalizers: vec!["example.com/backup".into()], ..pod() };
+        assert!(stuck(&held, at(90)).unwrap().ends_with("held by its finalizers example.com/backup"));
+    }
+
+    #[test]
+    fn a_pod_that_loses_something_goes_only_where_that_was_agreed_to() {
+        let consent = |empty_dir, unmanaged| Consent { empty_dir, unmanaged };
+        let (local, bare) = (PodView { empty_dir: true, ..pod() }, PodView { unmanaged: true, ..pod() });
+        let goes = |pod: &PodView, consent| not_agreed(pod, consent).is_none();
+        assert!(goes(&pod(), consent(false, false)));
+        assert_eq!([goes(&local, consent(false, true)), goes(&local, consent(true, false))], [false, true]);
+        assert_eq!([goes(&bare, consent(true, false)), goes(&bare, consent(false, true))], [false, true]);
+    }
 }

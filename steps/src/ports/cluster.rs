@@ -147,6 +147,23 @@ pub struct PodView {
     pub created: Option<Timestamp>,
     /// Whether it is on its way out.
     pub terminating: bool,
+    /// When it has to have ended, if it is on its way out: its grace period included.
+    pub ends: Option<Timestamp>,
+    /// What has to be taken off before it is gone.
+    pub finalizers: Vec<String>,
+    /// Whether data ends with it.
+    pub empty_dir: bool,
+    /// Whether nothing makes it anew.
+    pub unmanaged: bool,
+}
+
+/// Which pods may be evicted that lose something by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Consent {
+    /// Those with an emptyDir.
+    pub empty_dir: bool,
+    /// Those without a controller.
+    pub unmanaged: bool,
 }
 
 /// What came of asking for an eviction.
@@ -238,6 +255,8 @@ pub trait ClusterOps: Send + Sync {
     async fn kubeadm_config_version(&self) -> Result<KubeVersion, OpsError>;
     /// Workers that the update of this run is asked to leave out.
     async fn left_out(&self, run: &RunName) -> Result<BTreeSet<String>, OpsError>;
+    /// Which pods the update of this run may evict that lose something by it.
+    async fn consent(&self, run: &RunName) -> Result<Consent, OpsError>;
     /// The addons that kubeadm manages, as far as they exist.
     async fn addons(&self) -> Result<Vec<AddonView>, OpsError>;
     /// Makes the child run exist. Repeating it adopts the child that is there, if it is this parent's.
