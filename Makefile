@@ -39,7 +39,8 @@ crds: ## writes crds/generated from the types
 crds-check: ## fails when crds/generated is not what the types say
 	cargo run -p cupcake-crds --bin crdgen -- --check
 
-helm: ## the chart: linted, rendered, compared, and installed into a real API server (Python; needs no Rust)
+helm: ## images and chart: assembled, linted, rendered, compared, and installed into a real API server (Python; needs no Rust)
+	tests/images/check
 	tests/helm/check
 	tests/helm/install
 

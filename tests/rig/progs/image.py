@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """image.py OUT.tar NAME:TAG ROOT [ENTRYPOINT...]: writes the folder ROOT as an image of one layer (docker-archive).
 
-The same content gives the same bytes: owners, times and order are fixed.
+The same content gives the same bytes: owners, times and order are fixed. tests/images uses `write` for images of our own.
 """
 
 import hashlib
@@ -38,13 +38,18 @@ def add(archive, name, content):
 
 
 def main(out, name, root, *entrypoint):
-    layer = out + ".layer"
-    diff = write_layer(layer, root)
     config = {"Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"], "WorkingDir": "/"}
     if entrypoint:
         config["Entrypoint"] = list(entrypoint)
+    write(out, name, root, config)
+
+
+def write(out, name, root, config, architecture="amd64"):
+    """The folder as an image with that configuration."""
+    layer = out + ".layer"
+    diff = write_layer(layer, root)
     image = json.dumps({
-        "architecture": "amd64", "os": "linux", "created": EPOCH, "config": config,
+        "architecture": architecture, "os": "linux", "created": EPOCH, "config": config,
         "rootfs": {"type": "layers", "diff_ids": ["sha256:" + diff]}, "history": [{"created": EPOCH}],
     }).encode()
     image_name = hashlib.sha256(image).hexdigest() + ".json"
@@ -60,4 +65,5 @@ def main(out, name, root, *entrypoint):
     os.rename(out + ".part", out)
 
 
-main(*sys.argv[1:])
+if __name__ == "__main__":
+    main(*sys.argv[1:])
