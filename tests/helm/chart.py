@@ -33,6 +33,7 @@ CASES = {
             "global": {"imageRegistry": "registry.example.com/cupcake", "imagePullSecrets": [{"name": "pull"}]},
             "namespaceOverride": "cupcake-system",
             "commonLabels": {"team": "platform"},
+            "knownVersions": ["1.36.9", "1.37.1"],
             "crds": {"keep": False},
             "rbac": {"userRoles": {"aggregateToView": False}},
             "admissionPolicies": {"exemptUsers": ["system:serviceaccount:velero:velero"]},

@@ -1,6 +1,6 @@
 //! Gathers what compilers get to see: one [`ClusterSnapshot`] at one moment.
 //!
-//! RBAC: list on nodes and nodetasks; get on configmaps in kube-system.
+//! RBAC: list on nodes and nodetasks; get on configmaps kubeadm-config and cupcake-versions in kube-system.
 
 use super::ops_error;
 use super::surroundings::surroundings;
@@ -45,6 +45,35 @@ pub async fn cluster_configuration(client: &kube::Client) -> Result<ClusterConfi
         let message = format!("ConfigMap kube-system/kubeadm-config holds no readable ClusterConfiguration: {error}");
         OpsError::NeedsOperator(Reason::new("KubeadmConfigUnreadable", message))
     })
+}
+
+/// The ConfigMap of kube-system in which people name releases that exist: key `versions`, separated by blanks or lines; what stands
+/// after a `#` is a comment. None is no fault.
+pub const VERSIONS_CONFIG_MAP: &str = "cupcake-versions";
+
+/// The releases that people named.
+async fn named_versions(client: &kube::Client) -> Result<BTreeSet<KubeVersion>, OpsError> {
+    let what = format!("get ConfigMap kube-system/{VERSIONS_CONFIG_MAP}");
+    let api: Api<ConfigMap> = Api::namespaced(client.clone(), "kube-system");
+    let map = match api.get_opt(VERSIONS_CONFIG_MAP).await {
+        Ok(map) => map,
+        // Whoever plans from outside may read less than the operator.
+        Err(kube::Error::Api(status)) if status.code == 403 => None,
+        Err(error) => return Err(ops_error(&what, &error)),
+    };
+    let text = map.and_then(|map| map.data?.remove("versions")).unwrap_or_default();
+    versions_of(&text).map_err(|word| {
+        let message = format!(
+            "ConfigMap kube-system/{VERSIONS_CONFIG_MAP} names {word:?}, which is no version: write it as 1.34.4, or remove it"
+        );
+        OpsError::NeedsOperator(Reason::new("VersionsUnreadable", message))
+    })
+}
+
+/// The versions of a text, or the first word that is none.
+fn versions_of(text: &str) -> Result<BTreeSet<KubeVersion>, String> {
+    let words = text.lines().flat_map(|line| line.split('#').next().unwrap_or_default().split_whitespace());
+    words.map(|word| word.trim_start_matches('v').parse().map_err(|_| word.chars().take(64).collect())).collect()
 }
 
 /// A version as the API writes it.
@@ -114,7 +143,7 @@ pub async fn gather(client: &kube::Client, taken_at: Timestamp) -> Result<Cluste
         etcd: if configuration.etcd.external.is_some() { EtcdTopology::External } else { EtcdTopology::Stacked },
         nodes: BTreeMap::new(),
         unreadable: Vec::new(),
-        known_versions: BTreeSet::new(),
+        known_versions: named_versions(client).await?,
         surroundings: Surroundings::default(),
     };
     for node in nodes.items {
@@ -160,4 +189,18 @@ pub async fn gather(client: &kube::Client, taken_at: Timestamp) -> Result<Cluste
         );
     }
     Ok(snapshot)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn releases_are_named_by_word_and_one_that_is_none_is_told() {
+        let named = versions_of("1.33.13 v1.34.4\n# what our mirror has\n 1.35.2 # since Monday\n").unwrap();
+        let named: Vec<String> = named.iter().map(ToString::to_string).collect();
+        assert_eq!(named, ["1.33.13", "1.34.4", "1.35.2"]);
+        assert_eq!(versions_of(""), Ok(BTreeSet::new()));
+        assert_eq!(versions_of("1.33.13, 1.34.4"), Err("1.33.13,".to_owned()));
+    }
 }
