@@ -23,6 +23,8 @@ const RESERVE_BYTES: u64 = 64 * 1024 * 1024;
 /// Share of the disk that must stay free beside it, in percent: below 10 % the kubelet evicts pods (`nodefs.available`, its
 /// default in v1.34), and kubeadm copies etcd's data once more.
 const RESERVE_PERCENT: u64 = 12;
+/// Finished snapshots that stay on the disk, the newest ones: an update takes one a hop.
+const KEPT_MAX: usize = 5;
 /// Bytes of the SHA-256 that etcd puts behind the database.
 const DIGEST_BYTES: usize = 32;
 
@@ -197,6 +199,7 @@ impl RealHost {
         fs::rename(&part, &file).map_err(|error| failure::file("finishing", &file, &error))?;
         sync_folder(&folder)?;
         write_whole(&self.snapshot_file(name, "json"), &sidecar, 0o600)?;
+        keep_newest(&folder, KEPT_MAX);
         Ok(info)
     }
 
@@ -243,6 +246,28 @@ fn remove_parts(folder: &Path) -> Result<(), HostError> {
         }
     }
     Ok(())
+}
+
+/// Removes finished snapshots but the newest ones, by when they were taken. What has no description of ours is not ours to remove.
+/// One that cannot be removed stays: the snapshot that was asked for is there.
+fn keep_newest(folder: &Path, count: usize) {
+    let entries = fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
+    let described = entries.filter_map(|entry| {
+        let path = entry.path();
+        let text = path.extension().filter(|ending| *ending == "json").and_then(|_| fs::read(&path).ok())?;
+        let sidecar: Sidecar = serde_json::from_slice(&text).ok()?;
+        Some((sidecar.info.taken_at, path))
+    });
+    let mut described: Vec<_> = described.collect();
+    described.sort();
+    for (_, description) in described.iter().rev().skip(count) {
+        // The description first: a file without one is no finished snapshot.
+        let removed = fs::remove_file(description).and_then(|()| fs::remove_file(description.with_extension("db")));
+        match removed {
+            Ok(()) => tracing::info!(snapshot = %description.display(), "removed: there are {count} newer ones"),
+            Err(error) => tracing::warn!(snapshot = %description.display(), %error, "an old snapshot stays"),
+        }
+    }
 }
 
 async fn write_parts(path: &Path, mut parts: Streaming<SnapshotResponse>) -> Result<(), HostError> {
@@ -344,6 +369,31 @@ mod tests {
         let mut left: Vec<_> = left.collect();
         left.sort();
         assert_eq!(left, ["whole.db", "whole.json"]);
+    }
+
+    #[test]
+    fn the_newest_snapshots_stay_and_what_is_not_described_as_one_is_left_alone() {
+        let folder = TestFolder::new("snapshot-kept");
+        for number in 1..=4 {
+            let info = SnapshotInfo {
+                path: format!("s{number}.db"),
+                bytes: 1,
+                sha256: "x".into(),
+                revision: 1,
+                // The newest is not the last by name.
+                taken_at: chrono::DateTime::from_timestamp(1_790_000_000 - i64::from(number), 0).expect("a time"),
+            };
+            let sidecar = Sidecar { info, member_id: "1".into(), etcd_version: "3.6.5".into() };
+            folder.write(&format!("snapshots/s{number}.json"), serde_json::to_string(&sidecar).expect("writable"));
+            folder.write(&format!("snapshots/s{number}.db"), "x");
+        }
+        folder.write("snapshots/by-hand.db", "x");
+        folder.write("snapshots/notes.json", "{}");
+        keep_newest(&folder.path("snapshots"), 2);
+        let left = fs::read_dir(folder.path("snapshots")).expect("there");
+        let mut left: Vec<_> = left.map(|entry| entry.expect("readable").file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["by-hand.db", "notes.json", "s1.db", "s1.json", "s2.db", "s2.json"]);
     }
 
     #[test]
