@@ -32,6 +32,8 @@ pub(crate) enum Change {
     Asked(String),
     /// It is so already: this is said.
     IsSo(String),
+    /// It cannot be: this is why.
+    Refused(String),
 }
 
 impl Asking<'_> {
@@ -53,6 +55,10 @@ impl Asking<'_> {
                 Change::IsSo(so) => {
                     out::line(so);
                     return Ok(Exit::Done);
+                }
+                Change::Refused(why) => {
+                    let next = format!("kubectl cupcake cancel {}", self.name);
+                    return Err(Failure::new(format!("{}: {why}", self.tried), next));
                 }
             };
             let patch = Patch::Json::<()>(difference(&before, &update));
@@ -209,8 +215,16 @@ pub async fn skip(connection: &Connection, args: &SkipArgs) -> Result<Exit, Fail
         requested_by: None,
     };
     let change = |update: &mut DirectUpdate| {
-        if update.spec.skips(node) {
+        let rests = update.status.as_ref().and_then(|status| status.phase) == Some(Phase::RequiresAttention);
+        // Asked for again while it rests, it is left out without being given back, which has failed then.
+        if update.spec.skips(node) && !rests {
             return Change::IsSo(format!("{node} is left out of DirectUpdate {name} already"));
+        }
+        if control(update).skip.len() >= limits::REQUESTS_MAX {
+            return Change::Refused(format!(
+                "{} nodes are left out already, and each stays so: leave more out by spec.nodeSelector of another update",
+                limits::REQUESTS_MAX
+            ));
         }
         let request_id = add(&mut control(update).skip, "skip", request.clone());
         Change::Asked(format!("asked, as {request_id}: {node} stays at its version"))

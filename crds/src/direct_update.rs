@@ -41,6 +41,7 @@ use std::collections::BTreeMap;
     validation = rules::FROZEN_STRATEGY,
     validation = rules::FROZEN_TARGET_VERSION,
     validation = rules::RUN_STAYS,
+    validation = rules::SKIP_STAYS,
     doc = "Upgrades this cluster to a version, now: `kubectl apply` it and watch it arrive. Once its run exists the spec stays as it is, but for control and concurrency.",
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase", description = "where it stands"),
     printcolumn(

@@ -29,7 +29,7 @@ pub const ACKNOWLEDGED_CHECKS_MAX: usize = 64;
 /// Requests of one sort that an update carries at once.
 pub const REQUESTS_MAX: usize = 32;
 /// Requests that a DirectUpdate remembers to have taken up.
-pub const ACKNOWLEDGED_MAX: usize = 32;
+pub const ACKNOWLEDGED_MAX: usize = 3 * REQUESTS_MAX + 4;
 /// Checks that a preflight reports.
 pub const CHECKS_MAX: usize = 32;
 /// Outputs of an order.

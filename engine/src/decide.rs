@@ -4,7 +4,7 @@
 
 use crate::clock::{Timestamp, whole_seconds};
 use crate::cursor::{Cursor, RunPhase, VertexState, cut};
-use crate::dag::{Dag, Requires};
+use crate::dag::{Dag, Requires, Vertex};
 use crate::event::{AfterFailure, Event, FinalPhase};
 use crate::names::{Reason, RunName, VertexName};
 use crate::requests::{give_credit, take_intent, take_retries, take_skips};
@@ -371,7 +371,7 @@ fn start_ready(
     let budget_used_up = view.budget_used_up(limits);
     let cancelling = cursor.is_cancelling();
     let mut open: BTreeSet<&str> = view.open_lanes.clone();
-    let lost = lost_lanes(dag, observed);
+    let lost = lost_lanes(dag, cursor, observed);
     let concurrency = limits.concurrency.max(1) as usize;
     for (position, vertex) in dag.vertices().iter().enumerate() {
         // What was begun goes on to its end; only what is new asks for a slot and a whole failure budget.
@@ -416,10 +416,24 @@ fn start_ready(
     }
 }
 
-/// Lanes of this run that became unavailable; a node that is none of its lanes takes no slot.
-fn lost_lanes<'d>(dag: &'d Dag, observed: &Observed) -> BTreeSet<&'d str> {
-    let lanes = dag.vertices().iter().filter_map(|vertex| vertex.lane.as_deref());
-    lanes.filter(|lane| observed.unavailable_lanes.contains(*lane)).collect()
+/// Lanes of this run that became unavailable; a node that is none of its lanes takes no slot, nor does one that was left out.
+fn lost_lanes<'d>(dag: &'d Dag, cursor: &Cursor, observed: &Observed) -> BTreeSet<&'d str> {
+    if observed.unavailable_lanes.is_empty() {
+        return BTreeSet::new();
+    }
+    let in_lanes = || dag.vertices().iter().filter_map(|vertex| Some((vertex.lane.as_deref()?, vertex)));
+    let state = |vertex: &Vertex| cursor.state(&vertex.name);
+    let has_a_part_left =
+        |vertex: &Vertex| !matches!(state(vertex), Some(VertexState::Succeeded { .. } | VertexState::Skipped { .. }));
+    let was_left_out =
+        |vertex: &Vertex| vertex.guard.is_none() && matches!(state(vertex), Some(VertexState::Skipped { .. }));
+    let kept: BTreeSet<&str> = in_lanes().filter(|(_, vertex)| has_a_part_left(vertex)).map(|(lane, _)| lane).collect();
+    let left: BTreeSet<&str> = in_lanes().filter(|(_, vertex)| was_left_out(vertex)).map(|(lane, _)| lane).collect();
+    in_lanes()
+        .map(|(lane, _)| lane)
+        .filter(|lane| observed.unavailable_lanes.contains(*lane))
+        .filter(|lane| kept.contains(lane) || !left.contains(lane))
+        .collect()
 }
 
 fn conclude(
@@ -457,7 +471,7 @@ fn conclude(
     }
     let held_back = view.outlooks.iter().any(|outlook| matches!(outlook, Outlook::Ready | Outlook::NotYet));
     if held_back && !cursor.is_cancelling() && !view.budget_used_up(limits) {
-        let lost = lost_lanes(dag, observed);
+        let lost = lost_lanes(dag, cursor, observed);
         if !lost.is_empty() {
             let names = lost.iter().take(LANES_NAMED_MAX).copied().collect::<Vec<_>>().join(", ");
             let more = match lost.len().saturating_sub(LANES_NAMED_MAX) {

@@ -48,8 +48,20 @@ pub(crate) fn take_intent(cursor: &mut Cursor, intent: &Intent, now: Timestamp, 
     }
 }
 
-/// Leaves lanes out: what is left of one is skipped once none of its vertices is under way; what gives it back runs all the same.
-/// Not under a pause, which nothing passes.
+/// Whether a lane is the one that is meant: `w-1`, or `1.34.4/w-1`, the same node.
+fn is_lane(lane: Option<&str>, what: &str) -> bool {
+    lane.is_some_and(|lane| lane == what || lane.rsplit('/').next() == Some(what))
+}
+
+/// Whether somebody asks to leave out the lane of a vertex, and that was not taken up yet: steps that may be left at any moment
+/// are, as by a cancel, so that a drain that is blocked holds nobody up.
+pub(crate) fn is_being_left_out(cursor: &Cursor, intent: &Intent, vertex: &Vertex) -> bool {
+    let standing = intent.skip.iter().filter(|skip| !cursor.has_taken_up(&skip.request));
+    standing.filter_map(|skip| skip.what.as_deref()).any(|what| is_lane(vertex.lane.as_deref(), what))
+}
+
+/// Leaves lanes out: what is left of one is skipped once none of its vertices is under way. What gives it back runs all the same, and
+/// once more if it had failed; asked for a second time a lane is left out without it. Not under a pause, which nothing passes.
 pub(crate) fn take_skips(cursor: &mut Cursor, dag: &Dag, intent: &Intent, now: Timestamp, decision: &mut Decision) {
     if cursor.is_cancelling() || cursor.is_paused() {
         return;
@@ -58,27 +70,30 @@ pub(crate) fn take_skips(cursor: &mut Cursor, dag: &Dag, intent: &Intent, now: T
         let Some(what) = skip.what.as_deref().filter(|_| !cursor.has_taken_up(&skip.request)) else {
             continue;
         };
-        // `w-1`, or `1.34.4/w-1`: the same node.
-        let is_meant = |lane: &str| lane == what || lane.rsplit('/').next() == Some(what);
-        let lane = || dag.vertices().iter().filter(|vertex| vertex.lane.as_deref().is_some_and(is_meant));
-        let states = || lane().filter_map(|vertex| cursor.state(&vertex.name));
+        let insisted = intent.skip.iter().any(|other| {
+            other.request != skip.request && other.what == skip.what && cursor.has_taken_up(&other.request)
+        });
+        let lane: Vec<&Vertex> = dag.vertices().iter().filter(|vertex| is_lane(vertex.lane.as_deref(), what)).collect();
+        let under_way =
+            |vertex: &&Vertex| cursor.state(&vertex.name).is_some_and(|state| state.series_start().is_some());
         // Of another run, or between two commit points: it is taken up at the next one.
-        if lane().next().is_none() || states().any(|state| state.series_start().is_some()) {
+        if lane.is_empty() || lane.iter().any(under_way) {
             continue;
         }
-        let left: Vec<VertexName> = lane()
-            .filter(|vertex| match cursor.state(&vertex.name) {
-                Some(VertexState::Failed { .. }) => true,
-                // What undoes something has its own rule: it runs if that was begun.
-                Some(VertexState::Pending { .. }) => vertex.guard.is_none(),
-                Some(_) | None => false,
-            })
-            .map(|vertex| vertex.name.clone())
-            .collect();
         push(cursor, decision, Event::TakenUp { request: skip.request.clone(), at: now });
-        for vertex in left {
-            let reason = Reason::new("LeftOut", format!("{what} is left out, as {} asks", skip.request));
-            push(cursor, decision, Event::Skipped { vertex, reason, at: now });
+        for vertex in lane {
+            let name = vertex.name.clone();
+            match (cursor.state(&name), vertex.guard.is_some()) {
+                (Some(VertexState::Failed { .. }), true) if !insisted => {
+                    push(cursor, decision, Event::Reset { vertex: name, at: now });
+                }
+                (Some(VertexState::Failed { .. }), _) | (Some(VertexState::Pending { .. }), false) => {
+                    let reason = Reason::new("LeftOut", format!("{what} is left out, as was asked for"));
+                    push(cursor, decision, Event::Skipped { vertex: name, reason, at: now });
+                }
+                // What undoes something has its own rule: it runs if that was begun.
+                (Some(_) | None, _) => {}
+            }
         }
     }
 }
@@ -313,8 +328,39 @@ mod tests {
         rests.fold(&[Event::Rested { reason: Reason::new("Failed", "by a test"), at: start() }]).unwrap();
         rests.fold(&decided(&dag, &rests, &asked, &calm)).unwrap();
         assert_eq!(rests.phase(), crate::cursor::RunPhase::InProgress, "what it rested for is left out");
+        // What gives it back had failed: once more, and where somebody insists, not at all.
+        let mut kept = cursor.clone();
+        kept.fold(&[started("release"), failed("release", 1, 0)]).unwrap();
+        let events = decided(&dag, &kept, &asked, &calm);
+        assert!(events.iter().any(|event| event.line() == "reset release"), "{events:?}");
+        kept.fold(&events).unwrap();
+        kept.fold(&[failed("release", 2, 0)]).unwrap();
+        let again = Asked { request: "skip-2".into(), ..asked.skip[0].clone() };
+        let insists = Intent { skip: vec![asked.skip[0].clone(), again], ..Intent::default() };
+        let events = lines(&kept, &insists);
+        assert!(events.iter().any(|line| line.starts_with("skipped release: LeftOut")), "{events:?}");
         let elsewhere = Intent { skip: vec![Asked { what: Some("w-9".into()), ..asked.skip[0].clone() }], ..asked };
         assert!(!lines(&cursor, &elsewhere).iter().any(|line| line.contains("taken up")), "no lane of this run");
+    }
+
+    #[test]
+    fn a_lane_that_was_left_out_takes_no_slot_though_its_node_is_away() {
+        let plan = plan();
+        let dag = plan.expand().unwrap();
+        let mut cursor = Cursor::new(plan.digest(), &dag, start());
+        let needless = Reason::new("Needless", "by a test");
+        cursor.fold(&[Event::Skipped { vertex: name("visit-before"), reason: needless, at: start() }]).unwrap();
+        cursor.fold(&[started("w-1/prepare"), failed("w-1/prepare", 1, 0)]).unwrap();
+        let away = Observed { unavailable_lanes: BTreeSet::from(["1.34.4/w-1".to_owned()]), ..Observed::default() };
+        let skip = Asked { request: "skip-1".into(), run: None, what: Some("w-1".into()) };
+        let begun = |intent: &Intent| {
+            let limits = Limits { concurrency: 1, failures_max: 3, ..Limits::default() };
+            decide(&dag, &cursor, intent, &away, &limits, start()).start.contains(&name("w-2/prepare"))
+        };
+        assert_eq!(
+            [begun(&Intent::default()), begun(&Intent { skip: vec![skip], ..Intent::default() })],
+            [false, true]
+        );
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::decide::{Decision, Observed, back_off, decide};
 use crate::event::{AfterFailure, Event};
 use crate::names::{CommitId, Epoch, Reason, RunName, VertexName};
 use crate::registry::{RegistryError, StepRegistry};
+use crate::requests::is_being_left_out;
 use crate::step::{Domain, OnCancel, Probe, StepContext, StepError, StepOutcome, Wait};
 use crate::store::{Change, RunStore, StoreError, StoredRun};
 use chrono::TimeDelta;
@@ -374,7 +375,8 @@ impl<D: Domain> Engine<D> {
             cursor: &run.cursor,
         };
         let until = self.clock.now() + TimeDelta::seconds(i64::from(self.call_seconds_max));
-        let work = std::pin::pin!(self.probe_and_apply(&context, vertex, may_act));
+        let left_out = may_act && is_being_left_out(&run.cursor, &run.intent, vertex);
+        let work = std::pin::pin!(self.probe_and_apply(&context, vertex, may_act, left_out));
         let result = match select(work, self.clock.sleep_until(until)).await {
             Either::Left((result, _)) => result,
             Either::Right(((), _)) => Ok(Seen::Wait(Wait::quiet(
@@ -390,11 +392,12 @@ impl<D: Domain> Engine<D> {
         context: &StepContext<'_, D>,
         vertex: &Vertex,
         may_act: bool,
+        left_out: bool,
     ) -> Result<Seen, StepError> {
         let step = self.registry.get(&vertex.kind).ok_or_else(|| {
             StepError::NeedsOperator(Reason::new("UnknownStepKind", format!("no step of kind {}", vertex.kind)))
         })?;
-        let cancelled = context.is_cancelling() && vertex.guard.is_none();
+        let cancelled = (context.is_cancelling() || left_out) && vertex.guard.is_none();
         let on_cancel = if cancelled { step.on_cancel() } else { OnCancel::Finish };
         let probe = step.probe(context, &vertex.params).await?;
         let ends = match (&probe, on_cancel) {
@@ -405,7 +408,12 @@ impl<D: Domain> Engine<D> {
             | (Probe::Wait(_) | Probe::Unknown(_), OnCancel::Leave) => true,
         };
         if ends {
-            return Ok(Seen::Skipped(Reason::new("Cancelled", "cancelled before its next effect")));
+            let (code, message) = if context.is_cancelling() {
+                ("Cancelled", "cancelled before its next effect")
+            } else {
+                ("LeftOut", "left out before its next effect, as was asked for")
+            };
+            return Ok(Seen::Skipped(Reason::new(code, message)));
         }
         match probe {
             Probe::Satisfied(output) => return Ok(Seen::Done(output)),

@@ -406,8 +406,7 @@ impl<'o> Loop<'o> {
         let views = self.watches.nodes.iter().map(|(_, node)| crate::adapters::views::node_view(node));
         let selected = views.filter(|node| {
             let labels = &node.labels;
-            node.role == NodeRole::Worker
-                && update.spec.node_selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+            node.role == NodeRole::Worker && update.spec.moves(&node.node.name, labels)
         });
         u32::try_from(selected.count()).unwrap_or(u32::MAX)
     }
@@ -496,6 +495,12 @@ fn intent_of(update: &cupcake_crds::DirectUpdate) -> Intent {
         Some(Asked { request: request.request_id, run, what: Some(request.vertex) })
     };
     let retry = control.retry.into_iter().filter_map(asked).collect();
-    let skip = control.skip.into_iter().filter_map(asked).collect();
+    // A node, whichever run has it; named apart from retries, whose ids may be the same.
+    let skip = control.skip.into_iter().map(|request| Asked {
+        request: format!("skip/{}", request.request_id),
+        run: None,
+        what: Some(request.vertex),
+    });
+    let skip = skip.collect();
     Intent { pause, cancel, retry, skip }
 }

@@ -76,6 +76,11 @@ impl Clock for SystemClock {
 /// Logs as JSON lines on stderr, filtered by RUST_LOG (default `info`).
 pub fn start_logging() {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    // While the API server is away the client calls each attempt an error; what was tried in vain is told where it was tried.
+    let filter = match "kube_client::client::builder=off".parse() {
+        Ok(quiet) => filter.add_directive(quiet),
+        Err(_) => filter,
+    };
     tracing_subscriber::fmt().json().with_env_filter(filter).with_writer(std::io::stderr).init();
 }
 

@@ -23,9 +23,13 @@ const QUIET_SECONDS: i64 = 900;
 
 /// A cluster at 1.33.4 with the operator and the agents running.
 fn in_cluster<T>(workers: u32, budget: bool, scenario: impl AsyncFnOnce(&Cluster) -> T) -> T {
+    in_cluster_at(KubeVersion::new(1, 33, 4), workers, budget, scenario)
+}
+
+/// As [`in_cluster`], at another version.
+fn in_cluster_at<T>(version: KubeVersion, workers: u32, budget: bool, scenario: impl AsyncFnOnce(&Cluster) -> T) -> T {
     let start = Timestamp::from_timestamp(1_790_000_000, 0).unwrap();
-    let config =
-        WorldConfig { control_planes: 1, workers, budget, ..WorldConfig::new(KubeVersion::new(1, 33, 4), start) };
+    let config = WorldConfig { control_planes: 1, workers, budget, ..WorldConfig::new(version, start) };
     world::runtime(Speed::Fastest).unwrap().block_on(async {
         let world = World::new(config).unwrap();
         world.start();
@@ -57,7 +61,9 @@ impl Cluster {
     }
 
     async fn apply(&self, name: &str, mut spec: Value) {
-        spec["targetVersion"] = json!("1.34.4");
+        if spec["targetVersion"].is_null() {
+            spec["targetVersion"] = json!("1.34.4");
+        }
         let update = DirectUpdate::new(name, serde_json::from_value(spec).unwrap());
         self.ask(async || self.updates().create(&PostParams::default(), &update).await).await;
     }
@@ -318,6 +324,43 @@ fn a_worker_that_is_left_out_at_any_moment_is_given_back_and_holds_nobody_up() {
 }
 
 #[test]
+fn a_blocked_drain_ends_at_once_when_its_node_is_left_out() {
+    in_cluster(2, false, async |cluster| {
+        let budgets = cluster.freeze().await;
+        cluster.apply(UPDATE, json!({})).await;
+        cluster.eventually("the drain is blocked", async || cluster.phase(UPDATE).1.contains("w-1: ")).await;
+        let asked = cluster.world.now();
+        cluster.patch(UPDATE, leave_out("w-1")).await;
+        cluster.eventually("w-1 is given back", async || !cluster.is_cordoned("w-1")).await;
+        assert!(cluster.world.now() - asked < TimeDelta::seconds(60), "it did not wait for the drain's deadline");
+        cluster.ask(async || budgets.delete("frozen", &DeleteParams::default()).await.map(drop)).await;
+        let (phase, message) = cluster.at_rest(UPDATE).await;
+        assert_eq!((phase, cluster.kubelet("w-1").as_str()), (Phase::Succeeded, "1.33.4"), "{message}");
+        cluster.is_left_alone("left out of a blocked drain").await;
+    });
+}
+
+#[test]
+fn a_worker_that_was_left_out_and_is_too_old_for_the_next_hop_stops_the_update_before_that_hop() {
+    in_cluster_at(KubeVersion::new(1, 25, 16), 2, true, async |cluster| {
+        let skip = json!({"skip": [{"requestId": "skip-1", "vertex": "w-1"}]});
+        cluster.apply(UPDATE, json!({"targetVersion": "1.27.16", "control": skip})).await;
+        let (phase, message) = cluster.phase(UPDATE);
+        assert!(phase == Phase::Pending, "{phase}: {message}");
+        cluster.eventually("it is refused from the start", async || cluster.phase(UPDATE).1.contains("w-1")).await;
+        cluster.delete(UPDATE).await;
+        // Left out under way, when the first hop is planned already.
+        cluster.apply("again", json!({"targetVersion": "1.27.16"})).await;
+        cluster.eventually("it is under way", async || cluster.phase("again").0 == Phase::InProgress).await;
+        cluster.patch("again", leave_out("w-1")).await;
+        let (phase, message) = cluster.at_rest("again").await;
+        assert!(phase == Phase::RequiresAttention && message.contains("w-1 is left out"), "{phase}: {message}");
+        let versions = ["cp-1", "w-1", "w-2"].map(|node| cluster.kubelet(node));
+        assert_eq!(versions, ["1.26.15", "1.25.16", "1.26.15"], "the next hop has not begun");
+    });
+}
+
+#[test]
 fn a_control_plane_node_is_not_left_out_and_the_update_says_so() {
     in_cluster(1, true, async |cluster| {
         cluster.apply(UPDATE, json!({})).await;
@@ -330,7 +373,7 @@ fn a_control_plane_node_is_not_left_out_and_the_update_says_so() {
 }
 
 #[test]
-fn a_pod_whose_data_nobody_agreed_to_lose_blocks_the_drain_and_is_named_until_it_is_gone() {
+fn a_bare_pod_that_nobody_agreed_to_lose_blocks_the_drain_and_is_named_until_it_is_gone() {
     in_cluster(2, true, async |cluster| {
         cluster.apply(UPDATE, json!({})).await;
         cluster.eventually("it is under way", async || cluster.phase(UPDATE).0 == Phase::InProgress).await;
@@ -340,7 +383,6 @@ fn a_pod_whose_data_nobody_agreed_to_lose_blocks_the_drain_and_is_named_until_it
             "spec": {
                 "nodeName": "w-2",
                 "containers": [{"name": "notes", "image": "registry.example/notes:1"}],
-                "volumes": [{"name": "scratch", "emptyDir": {}}],
             },
         });
         let notes: Pod = serde_json::from_value(notes).unwrap();

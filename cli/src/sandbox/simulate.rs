@@ -265,9 +265,6 @@ pub(crate) fn run(args: &SimulateArgs) -> Result<Exit, Failure> {
         }
     });
     let Work { mut report, failure } = work.into_inner().unwrap_or_else(PoisonError::into_inner);
-    if let Some(failure) = failure {
-        return Err(failure);
-    }
     report.finish(elapsed(begun));
     // Workers end in any order.
     report.violations.sort_by(|one, other| (one.seed, &one.command).cmp(&(other.seed, &other.command)));
@@ -275,6 +272,10 @@ pub(crate) fn run(args: &SimulateArgs) -> Result<Exit, Failure> {
         out::json(&report);
     } else {
         report.lines().into_iter().for_each(out::line);
+    }
+    // What was found is worth knowing even where a worker gave up.
+    if let Some(failure) = failure {
+        return Err(failure);
     }
     Ok(if report.violating_schedules == 0 { Exit::Done } else { Exit::Failed })
 }

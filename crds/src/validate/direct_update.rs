@@ -72,6 +72,12 @@ pub(crate) const RUN_STAYS: CelRule = (
     "status.run cannot change once it names a run; create another DirectUpdate",
 );
 
+/// On the root: who is left out is asked for again and again while a run goes on. By number, since comparing names costs too much.
+pub(crate) const SKIP_STAYS: CelRule = (
+    "!has(oldSelf.status) || !has(oldSelf.status.run) || !has(oldSelf.spec.control) || !has(oldSelf.spec.control.skip) || (has(self.spec.control) && has(self.spec.control.skip) && size(self.spec.control.skip) >= size(oldSelf.spec.control.skip))",
+    "a node in spec.control.skip stays left out once status.run names a run; put it back, and apply another DirectUpdate for it afterwards",
+);
+
 /// The rules about the canary nodes and the bundle, which ScheduledUpdate shares.
 pub(crate) fn choices(
     checks: &mut Checks,
@@ -173,5 +179,11 @@ fn frozen(checks: &mut Checks, new: &DirectUpdate, old: &DirectUpdate) {
         "spec.targetVersion",
         new.target_version.clone(),
     );
+    let skipped = |spec: &DirectUpdateSpec| -> Vec<String> {
+        let skip = spec.control.iter().flat_map(|control| &control.skip);
+        skip.map(|request| request.vertex.clone()).collect()
+    };
+    let (left_out, before) = (skipped(new), skipped(old));
+    same(SKIP_STAYS, left_out.len() >= before.len(), "spec.control.skip", json(&left_out));
     same(RUN_STAYS, new_run == old_run, "status.run", shown(new_run.as_ref()));
 }

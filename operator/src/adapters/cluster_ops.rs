@@ -10,7 +10,7 @@ use crate::error_chain;
 use async_trait::async_trait;
 use cupcake_crds::upgrade_run::ParentRef;
 use cupcake_crds::values::{KubeVersion, NodeRole, Phase};
-use cupcake_crds::{DirectUpdate, NodeTask, UpgradeRun};
+use cupcake_crds::{DirectUpdate, DirectUpdateSpec, NodeTask, UpgradeRun};
 use cupcake_engine::clock::Clock;
 use cupcake_engine::cursor::RunPhase;
 use cupcake_engine::names::{Epoch, Reason, RunName, VertexName};
@@ -54,8 +54,7 @@ impl KubeClusterOps {
     async fn batch_limits(&self, run: &UpgradeRun) -> Result<RunLimits, OpsError> {
         let update = self.update_of(run).await?;
         let nodes = self.nodes().await?;
-        let selected =
-            |node: &&NodeView| update.spec.node_selector.iter().all(|(key, value)| node.labels.get(key) == Some(value));
+        let selected = |node: &&NodeView| update.spec.moves(&node.node.name, &node.labels);
         let workers = nodes.iter().filter(|node| node.role == NodeRole::Worker).filter(selected).count();
         let workers = u32::try_from(workers).unwrap_or(u32::MAX);
         Ok(batch_limits(&update.spec, workers, BATCH_NODES_MAX))
@@ -266,18 +265,12 @@ impl ClusterOps for KubeClusterOps {
         }
     }
 
-    async fn consent(&self, run: &RunName) -> Result<Consent, OpsError> {
+    async fn consent(&self, run: &RunName, node: &str) -> Result<Consent, OpsError> {
         let Some(run) = self.run(run).await? else {
             return Ok(Consent { empty_dir: false, unmanaged: false });
         };
         let spec = self.update_of(&run).await?.spec;
-        let drain = spec.drain.unwrap_or_default();
-        // Pods that leave a node for which that was acknowledged come to another one.
-        let acknowledged = |check: Code| spec.acknowledge.iter().any(|one| one.check == format!("{check:?}"));
-        Ok(Consent {
-            empty_dir: drain.delete_empty_dir_data || acknowledged(Code::LocalStorage),
-            unmanaged: drain.delete_unmanaged_pods || acknowledged(Code::UnmanagedPods),
-        })
+        Ok(consent_of(&spec, node))
     }
 
     async fn left_out(&self, run: &RunName) -> Result<BTreeSet<String>, OpsError> {
@@ -317,9 +310,43 @@ impl ClusterOps for KubeClusterOps {
     }
 }
 
+/// What a spec lets a drain of that node evict.
+fn consent_of(spec: &DirectUpdateSpec, node: &str) -> Consent {
+    let drain = spec.drain.clone().unwrap_or_default();
+    let mut acknowledged = spec.acknowledge.iter();
+    Consent {
+        // A pod that left a node for which that was acknowledged has come to another one.
+        empty_dir: drain.delete_empty_dir_data
+            || acknowledged.clone().any(|one| one.check == format!("{:?}", Code::LocalStorage)),
+        // One that nothing makes anew comes to no other node.
+        unmanaged: drain.delete_unmanaged_pods
+            || acknowledged.any(|one| one.check == format!("{:?}", Code::UnmanagedPods) && one.node == node),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_agreed_to_for_one_node_is_not_agreed_to_for_bare_pods_of_another() {
+        let spec = |fields: serde_json::Value| -> DirectUpdateSpec {
+            let mut spec = serde_json::json!({"targetVersion": "1.34.4"});
+            spec.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+            serde_json::from_value(spec).unwrap()
+        };
+        let of = |fields, node| {
+            let Consent { empty_dir, unmanaged } = consent_of(&spec(fields), node);
+            (empty_dir, unmanaged)
+        };
+        let acknowledge = |check: &str| serde_json::json!({"acknowledge": [{"check": check, "node": "w-1"}]});
+        assert_eq!(of(serde_json::json!({}), "w-1"), (false, false));
+        assert_eq!(of(acknowledge("UnmanagedPods"), "w-1"), (false, true));
+        assert_eq!(of(acknowledge("UnmanagedPods"), "w-2"), (false, false));
+        assert_eq!(of(acknowledge("LocalStorage"), "w-2"), (true, false));
+        let flags = serde_json::json!({"drain": {"deleteEmptyDirData": true, "deleteUnmanagedPods": true}});
+        assert_eq!(of(flags, "w-9"), (true, true));
+    }
 
     #[test]
     fn a_daemon_set_is_rolled_out_when_all_but_the_nodes_that_are_away_run_it() {

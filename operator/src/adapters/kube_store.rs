@@ -297,7 +297,7 @@ impl RunStore for KubeStore {
         let mut intent = shared.intents.get(&run.spec.direct_update.name).cloned().unwrap_or_default();
         // A run that is being deleted ends as soon as it safely can.
         intent.cancel |= run.metadata.deletion_timestamp.is_some();
-        for asked in intent.retry.iter_mut().chain(&mut intent.skip) {
+        for asked in &mut intent.retry {
             if asked.run.as_ref().is_some_and(|run| run != name) {
                 asked.what = None;
             }

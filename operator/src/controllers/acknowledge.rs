@@ -4,6 +4,7 @@ use crate::adapters::views::node_view;
 use crate::watches::Watches;
 use cupcake_crds::DirectUpdate;
 use cupcake_crds::control::{Acknowledgement, Control};
+use cupcake_crds::limits;
 use cupcake_crds::values::NodeRole;
 use cupcake_engine::clock::Timestamp;
 use std::collections::BTreeMap;
@@ -26,12 +27,20 @@ pub fn acknowledged(
     roles: &BTreeMap<String, NodeRole>,
     now: Timestamp,
 ) -> Vec<Acknowledgement> {
+    let requests = requests(control, roles);
     let mut answers = before.to_vec();
-    for (request, message) in requests(control, roles) {
-        if !answers.iter().any(|answer| answer.request_id == request) {
-            answers.push(Acknowledgement { at: now, message, request_id: request.to_owned() });
+    for (request, message) in &requests {
+        if !answers.iter().any(|answer| answer.request_id == *request) {
+            answers.push(Acknowledgement { at: now, message: message.clone(), request_id: (*request).to_owned() });
         }
     }
+    // There is room for every request that stands: only answers to others have to go.
+    let mut surplus = answers.len().saturating_sub(limits::ACKNOWLEDGED_MAX);
+    answers.retain(|answer| {
+        let goes = surplus > 0 && !requests.iter().any(|(request, _)| answer.request_id == *request);
+        surplus -= usize::from(goes);
+        !goes
+    });
     answers
 }
 
@@ -59,7 +68,7 @@ fn requests<'c>(control: &'c Control, roles: &BTreeMap<String, NodeRole>) -> Vec
             Some(NodeRole::ControlPlane) => {
                 format!("refused: {node} is of the control plane, which moves as a whole; mend it and retry")
             }
-            None => format!("refused: there is no node {node}"),
+            None => format!("{node}: there is no such node now; left out if it comes"),
         };
         all.push((skip.request_id.as_str(), message));
     }
@@ -96,7 +105,28 @@ mod tests {
             .filter(|answer| answer.message.starts_with("refused"))
             .map(|answer| answer.request_id.as_str())
             .collect();
-        assert_eq!(refused, ["s2", "s3", "a"]);
+        assert_eq!(refused, ["s2", "a"]);
         assert_eq!(acknowledged(&first, &control, &BTreeMap::new(), at(60)), first, "what was said stays");
+    }
+
+    #[test]
+    fn all_requests_that_there_can_be_are_answered_and_then_nothing_is_written_any_more() {
+        let many = |name: &str| -> Vec<serde_json::Value> {
+            (0..limits::REQUESTS_MAX)
+                .map(|n| json!({"requestId": format!("{name}-{n}"), "vertex": "w-1", "gate": "g"}))
+                .collect()
+        };
+        let control: Control = serde_json::from_value(json!({
+            "pause": {"requestId": "p"}, "cancel": {"requestId": "c"},
+            "retry": many("r"), "skip": many("s"), "approvals": many("a"),
+        }))
+        .unwrap();
+        let at = |seconds: i64| Timestamp::from_timestamp(1_790_000_000 + seconds, 0).unwrap();
+        let old =
+            |n: usize| Acknowledgement { at: at(0), message: "was asked for".into(), request_id: format!("old-{n}") };
+        let before: Vec<Acknowledgement> = (0..10).map(old).collect();
+        let all = acknowledged(&before, &control, &BTreeMap::new(), at(1));
+        assert_eq!(all.len(), limits::ACKNOWLEDGED_MAX);
+        assert_eq!(acknowledged(&all, &control, &BTreeMap::new(), at(2)), all);
     }
 }

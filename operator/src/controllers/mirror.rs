@@ -12,7 +12,7 @@ use cupcake_crds::upgrade_run::ChildRun;
 use cupcake_crds::values::{KubeVersion, NodeRole, Phase};
 use cupcake_crds::{DirectUpdate, DirectUpdateStatus, UpgradeRun};
 use cupcake_engine::clock::Timestamp;
-use cupcake_steps::ports::cluster::{CordonOwner, Readiness};
+use cupcake_steps::ports::cluster::{CordonOwner, NodeView, Readiness};
 use kube::ResourceExt;
 
 /// Up to how many nodes `status.nodes` is filled up with those that are neither in flight nor failed.
@@ -36,8 +36,12 @@ pub fn nodes_now(update: &DirectUpdate, watches: &Watches) -> Vec<NodeNow> {
     let uid = update.metadata.uid.as_deref().unwrap_or_default();
     let of_update = watches.runs.iter().filter(|(_, run)| run.spec.direct_update.uid == uid);
     let runs: std::collections::BTreeSet<&str> = of_update.filter_map(|(_, run)| run.metadata.uid.as_deref()).collect();
+    let is_shown = |node: &NodeView| {
+        let ours = matches!(&node.cordon, CordonOwner::Run { uid, .. } if runs.contains(uid.as_str()));
+        node.role == NodeRole::ControlPlane || ours || update.spec.moves(&node.node.name, &node.labels)
+    };
     nodes
-        .filter(|node| node.role == NodeRole::ControlPlane || update.spec.moves(&node.node.name, &node.labels))
+        .filter(|node| is_shown(node))
         .map(|node| {
             let task = watches.tasks.get(&node.node.name);
             let state = task.and_then(cupcake_crds::NodeTask::answer);

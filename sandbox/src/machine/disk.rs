@@ -169,7 +169,8 @@ impl SimDisk {
                 | Wrong::Doubled
                 | Wrong::StaleOrder
                 | Wrong::Paused
-                | Wrong::Cancelled,
+                | Wrong::Cancelled
+                | Wrong::LeftOut,
             )
             | None => {
                 self.store.change(path, operation, whole)?;

@@ -88,6 +88,8 @@ pub enum Wrong {
     Paused,
     /// The write stands; a person cancels the update.
     Cancelled,
+    /// The write stands; a person leaves the component's node out of the update.
+    LeftOut,
 }
 
 /// How long a stopped component is stopped: longer than any lease.
@@ -111,7 +113,7 @@ pub const PAUSED_SECONDS: i64 = 120;
 
 impl Wrong {
     /// All of it.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::Before,
         Self::After,
         Self::Torn,
@@ -133,6 +135,7 @@ impl Wrong {
         Self::StaleOrder,
         Self::Paused,
         Self::Cancelled,
+        Self::LeftOut,
     ];
 
     /// Its name.
@@ -159,6 +162,7 @@ impl Wrong {
             Self::StaleOrder => "stale-order",
             Self::Paused => "paused",
             Self::Cancelled => "cancelled",
+            Self::LeftOut => "left-out",
         }
     }
 
@@ -182,7 +186,8 @@ impl Wrong {
             | Self::Doubled
             | Self::StaleOrder
             | Self::Paused
-            | Self::Cancelled => true,
+            | Self::Cancelled
+            | Self::LeftOut => true,
             Self::ReplyLost | Self::Refused | Self::Busy | Self::TimedOut | Self::Election => {
                 matches!(write, WriteTo::Api)
             }
@@ -203,7 +208,7 @@ impl Wrong {
             | Self::WatchesLate
             | Self::Paused
             | Self::Cancelled => !is_runner,
-            Self::NodeDeleted => !matches!(component, Component::Operator),
+            Self::NodeDeleted | Self::LeftOut => !matches!(component, Component::Operator),
             Self::Doubled | Self::StaleOrder => matches!(component, Component::Agent),
             Self::Torn | Self::PowerCut | Self::DiskFull | Self::SecondRunner => is_runner,
         }

@@ -107,6 +107,10 @@ impl Hands {
             Wrong::Cancelled => site.agenda.at(now, move || {
                 ask(&later, &server, &json!({"spec": {"control": {"cancel": {"requestId": "simulated"}}}}));
             }),
+            Wrong::LeftOut => {
+                let skip = json!([{"requestId": "simulated", "vertex": place}]);
+                site.agenda.at(now, move || ask(&later, &server, &json!({"spec": {"control": {"skip": skip}}})));
+            }
             Wrong::Before
             | Wrong::After
             | Wrong::Torn

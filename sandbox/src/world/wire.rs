@@ -176,7 +176,8 @@ impl Faults for Gate {
                 | Wrong::Doubled
                 | Wrong::StaleOrder
                 | Wrong::Paused
-                | Wrong::Cancelled,
+                | Wrong::Cancelled
+                | Wrong::LeftOut,
             )
             | None => Fault::None,
         }

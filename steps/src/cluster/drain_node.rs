@@ -71,7 +71,7 @@ impl Step<Cluster> for DrainNode {
         read!(ctx, still_leads(ctx));
         let loses = |pod: &PodView| pod.empty_dir || pod.unmanaged;
         let consent = if left.iter().any(loses) {
-            read!(ctx, ctx.ports().cluster.consent(ctx.run()))
+            read!(ctx, ctx.ports().cluster.consent(ctx.run(), name))
         } else {
             Consent { empty_dir: true, unmanaged: true }
         };

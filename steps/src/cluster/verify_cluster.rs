@@ -40,6 +40,13 @@ impl Step<Cluster> for VerifyCluster {
                 None if params.oldest_kubelet.is_some() => node.kubelet.is_some_and(|kubelet| kubelet >= target),
                 None => node.kubelet == Some(target),
             };
+            let too_old = params.oldest_kubelet.filter(|oldest| node.kubelet.is_none_or(|kubelet| kubelet < *oldest));
+            if let (false, Some(oldest)) = (moved || !left_out.contains(name), too_old) {
+                let message = format!(
+                    "{name} is left out, and the next hop takes no kubelet older than {oldest}: upgrade it by hand or take it out of the cluster, then retry"
+                );
+                return Err(StepError::NeedsOperator(Reason::new("LeftOutTooOld", message)));
+            }
             if moved && !is_there {
                 let found =
                     node.kubelet.map_or_else(|| "no readable version".to_owned(), |kubelet| kubelet.to_string());

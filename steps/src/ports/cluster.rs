@@ -255,8 +255,8 @@ pub trait ClusterOps: Send + Sync {
     async fn kubeadm_config_version(&self) -> Result<KubeVersion, OpsError>;
     /// Workers that the update of this run is asked to leave out.
     async fn left_out(&self, run: &RunName) -> Result<BTreeSet<String>, OpsError>;
-    /// Which pods the update of this run may evict that lose something by it.
-    async fn consent(&self, run: &RunName) -> Result<Consent, OpsError>;
+    /// Which pods of a node the update of this run may evict that lose something by it.
+    async fn consent(&self, run: &RunName, node: &str) -> Result<Consent, OpsError>;
     /// The addons that kubeadm manages, as far as they exist.
     async fn addons(&self) -> Result<Vec<AddonView>, OpsError>;
     /// Makes the child run exist. Repeating it adopts the child that is there, if it is this parent's.
