@@ -56,5 +56,9 @@ pub const CORDONED_BY_ANNOTATION: &str = "cupcake.ricardomolendijk.com/cordoned-
 pub const RUN_LABEL: &str = "cupcake.ricardomolendijk.com/run";
 /// On objects that belong to one node: its name.
 pub const NODE_LABEL: &str = "cupcake.ricardomolendijk.com/node";
+/// On a DirectUpdate that a schedule created: the UID of that ScheduledUpdate or UpdateSchedule.
+pub const SCHEDULED_BY_LABEL: &str = "cupcake.ricardomolendijk.com/scheduled-by";
+/// On a DirectUpdate that a schedule created: the time that it was due, RFC 3339.
+pub const DUE_ANNOTATION: &str = "cupcake.ricardomolendijk.com/due";
 /// On runs that must uncordon and stop before they go.
 pub const FINALIZER: &str = "cupcake.ricardomolendijk.com/cleanup";

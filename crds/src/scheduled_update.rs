@@ -79,6 +79,11 @@ pub struct ScheduledUpdateSpec {
     #[serde(default = "crate::values::enabled")]
     pub preflight_checks: bool,
 
+    /// How late the update may still be created, in seconds after scheduleAt; an hour if left out. Example: 1800
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 10, max = 86400))]
+    pub starting_deadline_seconds: Option<u32>,
+
     /// In which order workers follow: rolling (at most concurrency at once), parallel (all at once) or canary (the canary nodes, a gate, then rolling). Example: rolling
     #[serde(default)]
     pub strategy: Strategy,

@@ -60,13 +60,39 @@ pub struct UpdateScheduleSpec {
     /// Which version to take, and how carefully to upgrade.
     pub update_policy: UpdatePolicy,
 
-    /// Upgrades begin inside this window only; at any time if left out.
+    /// What happens at a due time while an update of this schedule is not over: Forbid (the due time is passed over), Allow (another waits for its turn) or Replace (the one before is cancelled). Example: Forbid
+    #[serde(default)]
+    pub concurrency_policy: ConcurrencyPolicy,
+
+    /// Updates are created inside this window only; a due time outside waits until it opens. At any time if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub maintenance_window: Option<MaintenanceWindow>,
 
-    /// Holds the schedule: nothing new is begun as long as it is true. Example: false
+    /// How late an update may still be created, in seconds after its due time (or after the window opened for it); if left out, until the window closes, or for an hour where there is no window. Example: 1800
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 10, max = 86400))]
+    pub starting_deadline_seconds: Option<u32>,
+
+    /// Holds the schedule: nothing new is begun as long as it is true. Due times meanwhile are passed over. Example: false
     #[serde(default)]
     pub suspended: bool,
+
+    /// The IANA time zone of schedule; that of maintenanceWindow if left out, or UTC where there is no window. Example: Europe/Amsterdam
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64))]
+    pub time_zone: Option<String>,
+}
+
+/// What happens at a due time while an update of the same schedule is not over: Forbid, Replace or Allow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub enum ConcurrencyPolicy {
+    /// Creates another one, which waits for its turn: one update owns the cluster at a time.
+    Allow,
+    /// Passes the due time over.
+    #[default]
+    Forbid,
+    /// Cancels the one that is not over, and creates another one, which begins when that has come to a safe point.
+    Replace,
 }
 
 /// Which version to take, and how carefully to upgrade.
@@ -121,7 +147,7 @@ fn utc() -> String {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct UpdateScheduleStatus {
-    /// The DirectUpdate of this schedule that is under way. Example: monthly-20261201
+    /// The DirectUpdate of this schedule that is under way. Example: monthly-20261201-0200
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub active: Option<String>,
@@ -129,13 +155,20 @@ pub struct UpdateScheduleStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "crate::conditions::list_schema")]
     pub conditions: Vec<Condition>,
+    /// All due times until then are dealt with, whatever became of them. Example: 2026-11-01T02:00:00Z
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handled_until: Option<Timestamp>,
     /// When it last looked for a newer version. Example: 2026-11-01T02:00:00Z
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_scheduled_time: Option<Timestamp>,
-    /// The DirectUpdate that it created last. Example: monthly-20261101
+    /// The DirectUpdate that it created last. Example: monthly-20261101-0200
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub last_update_name: Option<String>,
+    /// What became of the last due time, in one line; if a person is needed, what to do. Example: already at 1.34.4, the newest known patch
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub message: Option<String>,
     /// When it looks for a newer version next. Example: 2026-12-01T02:00:00Z
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_scheduled_time: Option<Timestamp>,
