@@ -147,7 +147,7 @@ fn versions(
 }
 
 /// The newest release of a minor that somebody offers, or else that is known to exist; not older than what kubeadm has begun.
-fn newest(snapshot: &ClusterSnapshot, minor: MinorVersion) -> Option<KubeVersion> {
+pub(crate) fn newest(snapshot: &ClusterSnapshot, minor: MinorVersion) -> Option<KubeVersion> {
     let of_minor = |version: &KubeVersion| version.minor_version() == minor && version.stage() == Stage::Release;
     let offered = snapshot.known_versions.iter().copied().filter(of_minor).max();
     let begun = snapshot.kubeadm_config.filter(of_minor);

@@ -28,6 +28,7 @@ pub mod preflight;
 mod properties;
 pub mod render;
 mod request;
+pub mod schedule;
 pub mod skew;
 mod summary;
 mod surroundings;
