@@ -86,6 +86,33 @@ pub async fn warn(operator: &Operator, update: &DirectUpdate, warnings: &[Findin
     }
 }
 
+/// What people should hear of about an object other than a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Note {
+    /// Normal or Warning.
+    pub kind: &'static str,
+    /// One word.
+    pub reason: &'static str,
+    /// The rest.
+    pub text: String,
+    /// Tells it from others of the same object: published twice under the same one, it is one event.
+    pub once: String,
+}
+
+/// Publishes a note about an object of that kind. A failure is logged and otherwise ignored.
+pub async fn tell(operator: &Operator, kind: &str, meta: &ObjectMeta, note: Note) {
+    let (name, uid) = (meta.name.clone().unwrap_or_default(), meta.uid.clone());
+    let head: String = name.chars().take(150).collect();
+    let short: String = uid.iter().flat_map(|uid| uid.chars()).take(8).collect();
+    let own = format!("{head}.{short}.{}.{}", note.once, note.reason.to_ascii_lowercase());
+    let regarding = ObjectReference { uid, ..reference(kind, &name) };
+    let object = event_object(operator, own, regarding, note.kind, note.reason.to_owned(), &note.text);
+    let api: Api<Event> = Api::namespaced(operator.client.clone(), NAMESPACE);
+    if let Err(error) = api.create(&PostParams::default(), &object).await {
+        tracing::debug!(kind, name, error = error_chain(&error), "event not published");
+    }
+}
+
 fn reference(kind: &str, name: &str) -> ObjectReference {
     ObjectReference {
         api_version: Some(format!("{GROUP}/{VERSION}")),

@@ -8,7 +8,7 @@
 
 use crate::Operator;
 use crate::adapters::views::has_stale_mark;
-use crate::controllers::{node, run, update};
+use crate::controllers::{node, run, schedule, scheduled, update};
 use crate::events;
 use crate::queue::{Key, Queue};
 use crate::watches::{Changed, Watches};
@@ -35,7 +35,7 @@ const WIDTH_MAX: usize = 16;
 /// How many ticks' events are published at once; those of further ones are dropped: they are for people, the cursor is the truth.
 const PUBLISHING_MAX: usize = 64;
 /// How often everything is looked at again even if nothing changes, in seconds: a lost watch event costs at most this.
-const RESYNC_SECONDS: i64 = 300;
+pub(crate) const RESYNC_SECONDS: i64 = 300;
 /// How soon a failed reconcile is tried again, in seconds.
 const FAILED_AGAIN_SECONDS: i64 = 5;
 /// How much later than a change of progress a DirectUpdate's status follows, in seconds; a change of phase is followed at once.
@@ -245,6 +245,14 @@ impl<'o> Loop<'o> {
                 let begun = run::Begun::of(self.watches.runs.get(name.as_str()));
                 Box::pin(async move { (key, run::reconcile(operator, epoch, name, observed, hints, begun).await) })
             }
+            Key::Schedule(name) => match schedule::View::of(name, &self.watches) {
+                Some(view) => Box::pin(async move { (key, Box::pin(schedule::reconcile(operator, view)).await) }),
+                None => Box::pin(async move { (key, Outcome::of(Next::AwaitChange)) }),
+            },
+            Key::Scheduled(name) => match scheduled::View::of(name, &self.watches) {
+                Some(view) => Box::pin(async move { (key, Box::pin(scheduled::reconcile(operator, view)).await) }),
+                None => Box::pin(async move { (key, Outcome::of(Next::AwaitChange)) }),
+            },
             Key::Update(name) => {
                 let Some(update) = self.watches.updates.get(name).cloned() else {
                     return Box::pin(async move { (key, Outcome::of(Next::AwaitChange)) });
@@ -265,7 +273,7 @@ impl<'o> Loop<'o> {
         }
         let hinted = match &key {
             Key::Run(name) => RunName::new(name.clone()).is_ok_and(|name| self.hints.contains_key(&name)),
-            Key::Node(_) | Key::Update(_) => false,
+            Key::Node(_) | Key::Schedule(_) | Key::Scheduled(_) | Key::Update(_) => false,
         };
         let at = match outcome.next {
             Next::AwaitChange => now + TimeDelta::seconds(RESYNC_SECONDS),
@@ -276,6 +284,8 @@ impl<'o> Loop<'o> {
         let exists = match &key {
             Key::Node(name) => self.watches.nodes.get(name).is_some(),
             Key::Run(name) => self.watches.runs.get(name).is_some_and(|run| !is_final(run)),
+            Key::Schedule(name) => self.watches.schedules.get(name).is_some(),
+            Key::Scheduled(name) => self.watches.scheduled.get(name).is_some(),
             Key::Update(name) => self.watches.updates.get(name).is_some(),
         };
         if hinted {
@@ -298,8 +308,13 @@ impl<'o> Loop<'o> {
                         self.queue.add(Key::Run(run), now);
                     }
                 }
+                for key in schedule::keys_of(&name, &self.watches) {
+                    self.queue.add(key, now);
+                }
                 self.queue.add(Key::Update(name), now);
             }
+            Changed::Schedule(name) => self.queue.add(Key::Schedule(name), now),
+            Changed::Scheduled(name) => self.queue.add(Key::Scheduled(name), now),
             Changed::Run(name) => self.run_changed(&name, now),
             Changed::Task(name) => {
                 self.hint(&task_subject(&name), now);
@@ -369,7 +384,7 @@ impl<'o> Loop<'o> {
         let mut runs: BTreeSet<RunName> = self.operator.engine.waiting_on(subject).into_iter().collect();
         runs.extend(self.queue.busy().filter_map(|key| match key {
             Key::Run(name) => RunName::new(name.clone()).ok(),
-            Key::Node(_) | Key::Update(_) => None,
+            Key::Node(_) | Key::Schedule(_) | Key::Scheduled(_) | Key::Update(_) => None,
         }));
         for run in runs {
             self.queue.add(Key::Run(run.as_str().to_owned()), now + TimeDelta::milliseconds(TICK_GATHER_MILLISECONDS));

@@ -10,6 +10,10 @@ pub enum Key {
     Node(String),
     /// An UpgradeRun: one tick.
     Run(String),
+    /// An UpdateSchedule.
+    Schedule(String),
+    /// A ScheduledUpdate.
+    Scheduled(String),
     /// A DirectUpdate. All of them are reconciled one after another: one run owns the cluster.
     Update(String),
 }
@@ -18,7 +22,9 @@ impl Key {
     fn excludes(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Update(_), Self::Update(_)) => true,
-            (Self::Node(_) | Self::Run(_) | Self::Update(_), _) => self == other,
+            (Self::Node(_) | Self::Run(_) | Self::Schedule(_) | Self::Scheduled(_) | Self::Update(_), _) => {
+                self == other
+            }
         }
     }
 }

@@ -3,9 +3,9 @@
 //! Streams are polled in a fixed order, so that one seed gives one run. An object that cannot be read (another writer left
 //! it malformed) is remembered by name and stops nothing else.
 //!
-//! RBAC: list, watch on directupdates, upgraderuns, nodetasks, nodes.
+//! RBAC: list, watch on directupdates, scheduledupdates, updateschedules, upgraderuns, nodetasks, nodes.
 
-use cupcake_crds::{DirectUpdate, NodeTask, UpgradeRun};
+use cupcake_crds::{DirectUpdate, NodeTask, ScheduledUpdate, UpdateSchedule, UpgradeRun};
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use k8s_openapi::api::core::v1::Node;
@@ -29,6 +29,10 @@ const BACKOFF_MILLISECONDS_MAX: u64 = 15_000;
 pub enum Changed {
     /// A DirectUpdate of that name.
     Update(String),
+    /// An UpdateSchedule of that name.
+    Schedule(String),
+    /// A ScheduledUpdate of that name.
+    Scheduled(String),
     /// An UpgradeRun of that name.
     Run(String),
     /// A NodeTask of that name.
@@ -172,10 +176,14 @@ where
     watcher(api, watcher::Config::default()).backoff(Doubling::default()).boxed()
 }
 
-/// The four watches and what they showed.
+/// The watches and what they showed.
 pub struct Watches {
     /// DirectUpdates.
     pub updates: Cache<DirectUpdate>,
+    /// UpdateSchedules.
+    pub schedules: Cache<UpdateSchedule>,
+    /// ScheduledUpdates.
+    pub scheduled: Cache<ScheduledUpdate>,
     /// UpgradeRuns.
     pub runs: Cache<UpgradeRun>,
     /// NodeTasks.
@@ -187,6 +195,8 @@ pub struct Watches {
 
 struct Streams {
     updates: Events<DirectUpdate>,
+    schedules: Events<UpdateSchedule>,
+    scheduled: Events<ScheduledUpdate>,
     runs: Events<UpgradeRun>,
     tasks: Events<NodeTask>,
     nodes: Events<Node>,
@@ -194,6 +204,8 @@ struct Streams {
 
 enum Event {
     Update(watcher::Result<watcher::Event<DeserializeGuard<DirectUpdate>>>),
+    Schedule(watcher::Result<watcher::Event<DeserializeGuard<UpdateSchedule>>>),
+    Scheduled(watcher::Result<watcher::Event<DeserializeGuard<ScheduledUpdate>>>),
     Run(watcher::Result<watcher::Event<DeserializeGuard<UpgradeRun>>>),
     Task(watcher::Result<watcher::Event<DeserializeGuard<NodeTask>>>),
     Node(watcher::Result<watcher::Event<DeserializeGuard<Node>>>),
@@ -204,11 +216,15 @@ impl Watches {
     pub fn start(client: &kube::Client) -> Self {
         Self {
             updates: Cache::default(),
+            schedules: Cache::default(),
+            scheduled: Cache::default(),
             runs: Cache::default(),
             tasks: Cache::default(),
             nodes: Cache::default(),
             streams: Streams {
                 updates: events(client),
+                schedules: events(client),
+                scheduled: events(client),
                 runs: events(client),
                 tasks: events(client),
                 nodes: events(client),
@@ -218,7 +234,8 @@ impl Watches {
 
     /// Whether every watch has shown its whole list once.
     pub fn is_synced(&self) -> bool {
-        self.updates.synced && self.runs.synced && self.tasks.synced && self.nodes.synced
+        let schedules = self.schedules.synced && self.scheduled.synced;
+        schedules && self.updates.synced && self.runs.synced && self.tasks.synced && self.nodes.synced
     }
 
     /// Waits for the next event and gives what changed by it (nothing, for a part of a list). Cancel-safe.
@@ -237,16 +254,26 @@ impl Watches {
             if let Poll::Ready(Some(event)) = streams.nodes.poll_next_unpin(cx) {
                 return Poll::Ready(Event::Node(event));
             }
+            if let Poll::Ready(Some(event)) = streams.schedules.poll_next_unpin(cx) {
+                return Poll::Ready(Event::Schedule(event));
+            }
+            if let Poll::Ready(Some(event)) = streams.scheduled.poll_next_unpin(cx) {
+                return Poll::Ready(Event::Scheduled(event));
+            }
             Poll::Pending
         })
         .await;
         let failed = |what, error: watcher::Error| vec![Changed::Failed { what, why: crate::error_chain(&error) }];
         match event {
             Event::Update(Ok(event)) => self.updates.take(event).into_iter().map(Changed::Update).collect(),
+            Event::Schedule(Ok(event)) => self.schedules.take(event).into_iter().map(Changed::Schedule).collect(),
+            Event::Scheduled(Ok(event)) => self.scheduled.take(event).into_iter().map(Changed::Scheduled).collect(),
             Event::Run(Ok(event)) => self.runs.take(event).into_iter().map(Changed::Run).collect(),
             Event::Task(Ok(event)) => self.tasks.take(event).into_iter().map(Changed::Task).collect(),
             Event::Node(Ok(event)) => self.nodes.take(event).into_iter().map(Changed::Node).collect(),
             Event::Update(Err(error)) => failed("directupdates", error),
+            Event::Schedule(Err(error)) => failed("updateschedules", error),
+            Event::Scheduled(Err(error)) => failed("scheduledupdates", error),
             Event::Run(Err(error)) => failed("upgraderuns", error),
             Event::Task(Err(error)) => failed("nodetasks", error),
             Event::Node(Err(error)) => failed("nodes", error),

@@ -9,6 +9,7 @@ mod fences;
 mod lease;
 mod real;
 mod sandbox;
+mod schedules;
 mod stored;
 mod stores;
 mod walls;

@@ -5,4 +5,8 @@ pub mod deletion;
 pub(crate) mod mirror;
 pub mod node;
 pub mod run;
+pub mod schedule;
+mod schedule_status;
+pub mod scheduled;
+mod starts;
 pub mod update;
