@@ -4,9 +4,13 @@ KUBECTL ?= kubectl
 NAMESPACE ?= kube-system
 # Arguments of `make sandbox`, for example: make sandbox ARGS="--workers 20 --concurrency 5"
 ARGS ?=
+# Static programs are built in a folder of their own: they need other flags than the rest.
+TRIPLE := $(shell uname -m)-unknown-linux-gnu
+STATIC_TARGET ?= target/static
+VERSION := $(shell sed -n 's/^appVersion: "\(.*\)"$$/\1/p' helm/Chart.yaml)
 
 .DEFAULT_GOAL := help
-.PHONY: help sandbox build test lint deny bench e2e-smoke crds crds-check helm install uninstall watch logs-operator logs-agent status
+.PHONY: help sandbox build images test lint deny bench e2e-smoke e2e crds crds-check helm install uninstall watch logs-operator logs-agent status
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -16,6 +20,11 @@ sandbox: ## upgrades an embedded cluster and shows it
 
 build: ## all programs, optimised, in target/release
 	cargo build --release --workspace --bins
+
+images: ## both images as archives below target/images, without Docker: `ctr -n k8s.io images import FILE` on each node
+	RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked --target $(TRIPLE) --target-dir $(STATIC_TARGET) \
+		-p cupcake-operator -p cupcake-agent -p cupcake-host --bins
+	tests/images/assemble $(STATIC_TARGET)/$(TRIPLE)/release target/images $(VERSION)
 
 test: ## every test; builds a real kube-apiserver once (Go), and says so loudly if it cannot
 	cargo test --workspace
@@ -32,6 +41,9 @@ bench: ## the benches, as one table
 
 e2e-smoke: ## upgrades a real kubeadm cluster of two nodes on this machine (root; tests/rig/README.md)
 	tests/rig/e2e-smoke
+
+e2e: ## the same of three control planes and two workers, with clients that count what they miss
+	tests/rig/e2e-smoke --chart-ha
 
 crds: ## writes crds/generated from the types
 	cargo run -p cupcake-crds --bin crdgen
