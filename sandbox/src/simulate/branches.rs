@@ -231,6 +231,6 @@ mod tests {
             let planned: usize = lists.iter().map(Vec::len).sum();
             assert!(planned == 48 || faults.len() * 4 < planned * 3, "seed {seed}: {} of {planned}", faults.len());
         }
-        assert_eq!(family(1, Writes { operator: 1, agent: 0, runner: 0 }, Some(1), 2_000).len(), 14 + 17 + 11);
+        assert_eq!(family(1, Writes { operator: 1, agent: 0, runner: 0 }, Some(1), 2_000).len(), 14 + 18 + 12);
     }
 }

@@ -253,6 +253,6 @@ mod tests {
                 assert!(fault.wrong.fits(fault.component) && fault.write <= writes.by(fault.component), "{fault}");
             }
         }
-        assert_eq!(singles(writes).len(), 10 * 14 + 5 * 17 + 7 * 11);
+        assert_eq!(singles(writes).len(), 10 * 14 + 5 * 18 + 7 * 12);
     }
 }
