@@ -67,7 +67,7 @@ pub(crate) enum Command {
         after_help = "Examples:\n  kubectl cupcake retry my-update worker-3\n  kubectl cupcake retry my-update 1.34.4/verify"
     )]
     Retry(RetryArgs),
-    /// Leave a worker out of an upgrade: what is left to do there is not done, and it is given back
+    /// Leave a worker out of this one upgrade: what is left to do there is not done, and it is given back
     #[command(after_help = "Examples:\n  kubectl cupcake skip my-update worker-3 --reason \"disk to be replaced\"")]
     Skip(SkipArgs),
     /// Start nothing new until resume; what is under way on a machine comes to its end

@@ -153,6 +153,9 @@ pub async fn pause(connection: &Connection, args: &AskArgs) -> Result<Exit, Fail
             let so = format!("DirectUpdate {name} is paused already; kubectl cupcake resume {name} lets it go on");
             return Change::IsSo(so);
         }
+        if let Some(cancel) = &control(update).cancel {
+            return Change::IsSo(format!("DirectUpdate {name} is being cancelled, as {} asked", cancel.request_id));
+        }
         let request_id = another(update, "pause");
         let asked = format!("asked, as {request_id}: nothing new starts, what is under way comes to its end");
         control(update).pause = Some(Request { request_id, reason: args.reason.clone(), requested_by: None });
@@ -204,7 +207,9 @@ pub async fn skip(connection: &Connection, args: &SkipArgs) -> Result<Exit, Fail
     if found.labels().contains_key(NodeRole::CONTROL_PLANE_LABEL) {
         return Err(Failure::new(
             format!("{tried}: it is of the control plane, which moves as a whole"),
-            format!("mend it, then kubectl cupcake retry {name} {node}"),
+            format!(
+                "kubectl cupcake pause {name}, or, if it has failed there, mend it and kubectl cupcake retry {name} {node}"
+            ),
         ));
     }
     let request = VertexRequest {
@@ -226,8 +231,17 @@ pub async fn skip(connection: &Connection, args: &SkipArgs) -> Result<Exit, Fail
                 limits::REQUESTS_MAX
             ));
         }
+        if let Some(cancel) = &control(update).cancel {
+            return Change::IsSo(format!("DirectUpdate {name} is being cancelled, as {} asked", cancel.request_id));
+        }
+        let begun = update.status.as_ref().is_some_and(|status| status.run.is_some());
         let request_id = add(&mut control(update).skip, "skip", request.clone());
-        Change::Asked(format!("asked, as {request_id}: {node} stays at its version"))
+        let begins = if begun {
+            ""
+        } else {
+            "; an update that waits or is refused begins as soon as nothing else stands in its way"
+        };
+        Change::Asked(format!("asked, as {request_id}: {node} stays at its version in this update{begins}"))
     };
     let again = format!("kubectl cupcake skip {name} {node}");
     Asking { client, name, tried, again }.of(change).await

@@ -2,12 +2,15 @@
 
 use crate::adapters::views::node_view;
 use crate::watches::Watches;
-use cupcake_crds::DirectUpdate;
 use cupcake_crds::control::{Acknowledgement, Control};
 use cupcake_crds::limits;
 use cupcake_crds::values::NodeRole;
+use cupcake_crds::{DirectUpdate, DirectUpdateSpec};
 use cupcake_engine::clock::Timestamp;
 use std::collections::BTreeMap;
+
+/// Nodes that a message names.
+const NAMED_MAX: usize = 5;
 
 /// The roles of the nodes that the update is asked to leave out; one that is not there is no node.
 pub fn roles_asked_for(update: &DirectUpdate, watches: &Watches) -> BTreeMap<String, NodeRole> {
@@ -42,6 +45,23 @@ pub fn acknowledged(
         !goes
     });
     answers
+}
+
+/// Who was left out, for the end of the message of an update that succeeded without them; `None` if nobody was.
+pub fn left_out(spec: &DirectUpdateSpec, roles: &BTreeMap<String, NodeRole>) -> Option<String> {
+    let workers: Vec<&str> = roles
+        .iter()
+        .filter(|(node, role)| **role == NodeRole::Worker && spec.skips(node))
+        .map(|(node, _)| node.as_str())
+        .collect();
+    let told = workers.iter().take(NAMED_MAX).copied().collect::<Vec<_>>().join(", ");
+    match workers.len() {
+        0 => None,
+        count if count > NAMED_MAX => {
+            Some(format!("; without {told} and {} more, which were left out", count - NAMED_MAX))
+        }
+        _ => Some(format!("; without {told}, left out as was asked for")),
+    }
 }
 
 /// Each request with what becomes of it.

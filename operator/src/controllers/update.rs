@@ -326,6 +326,11 @@ async fn follow(operator: &Operator, view: &View, name: &str) -> Result<Next, ku
     if let Some(control) = &view.update.spec.control {
         after.acknowledged = acknowledge::acknowledged(&before.acknowledged, control, &view.asked_for, now);
     }
+    if let (Some(Phase::Succeeded), Some(message), Some(left_out)) =
+        (after.phase, &mut after.message, acknowledge::left_out(&view.update.spec, &view.asked_for))
+    {
+        message.push_str(&left_out);
+    }
     after.bound();
     let phase = after.phase;
     let operation = after.operation_id.clone().unwrap_or_default();

@@ -287,7 +287,10 @@ impl SimMachine {
         if let Ok(Some(old)) = kube.get(&path) {
             let _already_gone = kube.delete_now(&path, old["metadata"]["uid"].as_str().unwrap_or_default());
         }
-        let node = kube.get(&format!("/api/v1/nodes/{}", self.name)).ok().flatten().unwrap_or_default();
+        // Somebody deleted the Node: nothing to belong to, until the kubelet has registered it again.
+        let Some(node) = kube.get(&format!("/api/v1/nodes/{}", self.name)).ok().flatten() else {
+            return;
+        };
         let hash = format!("{:016x}", super::timing::derive(self.site.seed, &["manifest", pod, &tag]));
         let image = format!("registry.k8s.io/{pod}:{tag}");
         let mirror = json!({
