@@ -2,11 +2,13 @@
 #![expect(clippy::unwrap_used, clippy::print_stdout, clippy::panic, reason = "tests say what went wrong by panicking")]
 
 mod api_server;
+mod cluster;
 mod conformance;
 mod control;
 mod failover;
 mod fences;
 mod lease;
+mod left_out;
 mod real;
 mod sandbox;
 mod schedules;

@@ -2,23 +2,40 @@
 
 use crate::adapters::views::node_view;
 use crate::watches::Watches;
+use cupcake_crds::DirectUpdate;
 use cupcake_crds::control::{Acknowledgement, Control};
 use cupcake_crds::limits;
 use cupcake_crds::values::NodeRole;
-use cupcake_crds::{DirectUpdate, DirectUpdateSpec};
 use cupcake_engine::clock::Timestamp;
 use std::collections::BTreeMap;
 
 /// Nodes that a message names.
 const NAMED_MAX: usize = 5;
 
-/// The roles of the nodes that the update is asked to leave out; one that is not there is no node.
-pub fn roles_asked_for(update: &DirectUpdate, watches: &Watches) -> BTreeMap<String, NodeRole> {
+/// What a node that is to be left out is now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AskedFor {
+    /// Of the control plane: never left out.
+    ControlPlane,
+    /// A worker at the update's target: it has moved already.
+    Moved,
+    /// A worker that has not.
+    Behind,
+}
+
+/// The nodes that the update is asked to leave out, as far as they are there.
+pub fn asked_for(update: &DirectUpdate, watches: &Watches) -> BTreeMap<String, AskedFor> {
+    let target = update.spec.target().ok();
     let asked = update.spec.control.iter().flat_map(|control| &control.skip);
     asked
         .filter_map(|request| {
-            let node = watches.nodes.get(&request.vertex)?;
-            Some((request.vertex.clone(), node_view(node).role))
+            let node = node_view(watches.nodes.get(&request.vertex)?);
+            let is = match node.role {
+                NodeRole::ControlPlane => AskedFor::ControlPlane,
+                NodeRole::Worker if target.is_some() && node.kubelet == target => AskedFor::Moved,
+                NodeRole::Worker => AskedFor::Behind,
+            };
+            Some((request.vertex.clone(), is))
         })
         .collect()
 }
@@ -27,10 +44,10 @@ pub fn roles_asked_for(update: &DirectUpdate, watches: &Watches) -> BTreeMap<Str
 pub fn acknowledged(
     before: &[Acknowledgement],
     control: &Control,
-    roles: &BTreeMap<String, NodeRole>,
+    nodes: &BTreeMap<String, AskedFor>,
     now: Timestamp,
 ) -> Vec<Acknowledgement> {
-    let requests = requests(control, roles);
+    let requests = requests(control, nodes);
     let mut answers = before.to_vec();
     for (request, message) in &requests {
         if !answers.iter().any(|answer| answer.request_id == *request) {
@@ -48,12 +65,9 @@ pub fn acknowledged(
 }
 
 /// Who was left out, for the end of the message of an update that succeeded without them; `None` if nobody was.
-pub fn left_out(spec: &DirectUpdateSpec, roles: &BTreeMap<String, NodeRole>) -> Option<String> {
-    let workers: Vec<&str> = roles
-        .iter()
-        .filter(|(node, role)| **role == NodeRole::Worker && spec.skips(node))
-        .map(|(node, _)| node.as_str())
-        .collect();
+pub fn left_out(nodes: &BTreeMap<String, AskedFor>) -> Option<String> {
+    let behind = nodes.iter().filter(|(_, is)| **is == AskedFor::Behind);
+    let workers: Vec<&str> = behind.map(|(node, _)| node.as_str()).collect();
     let told = workers.iter().take(NAMED_MAX).copied().collect::<Vec<_>>().join(", ");
     match workers.len() {
         0 => None,
@@ -65,7 +79,7 @@ pub fn left_out(spec: &DirectUpdateSpec, roles: &BTreeMap<String, NodeRole>) -> 
 }
 
 /// Each request with what becomes of it.
-fn requests<'c>(control: &'c Control, roles: &BTreeMap<String, NodeRole>) -> Vec<(&'c str, String)> {
+fn requests<'c>(control: &'c Control, nodes: &BTreeMap<String, AskedFor>) -> Vec<(&'c str, String)> {
     let mut all = Vec::new();
     if let Some(pause) = &control.pause {
         let message = "paused: nothing new starts; what is under way on a machine comes to its end";
@@ -81,11 +95,12 @@ fn requests<'c>(control: &'c Control, roles: &BTreeMap<String, NodeRole>) -> Vec
     }
     for skip in &control.skip {
         let node = &skip.vertex;
-        let message = match roles.get(node) {
-            Some(NodeRole::Worker) => {
+        let message = match nodes.get(node) {
+            Some(AskedFor::Behind) => {
                 format!("{node}: left out; what is under way there comes to its end, then it is given back")
             }
-            Some(NodeRole::ControlPlane) => {
+            Some(AskedFor::Moved) => format!("{node}: it has moved already, and stays so"),
+            Some(AskedFor::ControlPlane) => {
                 format!("refused: {node} is of the control plane, which moves as a whole; mend it and retry")
             }
             None => format!("{node}: there is no such node now; left out if it comes"),
@@ -111,21 +126,26 @@ mod tests {
             "retry": [{"requestId": "r", "vertex": "w-1"}],
             "skip": [
                 {"requestId": "s1", "vertex": "w-1"}, {"requestId": "s2", "vertex": "cp-1"}, {"requestId": "s3", "vertex": "w-9"},
+                {"requestId": "s4", "vertex": "w-2"},
             ],
             "approvals": [{"requestId": "a", "gate": "canary-gate"}],
         }))
         .unwrap();
-        let roles = BTreeMap::from([("w-1".into(), NodeRole::Worker), ("cp-1".into(), NodeRole::ControlPlane)]);
+        let nodes = [("w-1", AskedFor::Behind), ("w-2", AskedFor::Moved), ("cp-1", AskedFor::ControlPlane)];
+        let nodes = nodes.map(|(node, is)| (node.to_owned(), is)).into();
         let at = |seconds: i64| Timestamp::from_timestamp(1_790_000_000 + seconds, 0).unwrap();
-        let first = acknowledged(&[], &control, &roles, at(0));
+        let first = acknowledged(&[], &control, &nodes, at(0));
         let ids: Vec<&str> = first.iter().map(|answer| answer.request_id.as_str()).collect();
-        assert_eq!(ids, ["p", "c", "r", "s1", "s2", "s3", "a"]);
+        assert_eq!(ids, ["p", "c", "r", "s1", "s2", "s3", "s4", "a"]);
         let refused: Vec<&str> = first
             .iter()
             .filter(|answer| answer.message.starts_with("refused"))
             .map(|answer| answer.request_id.as_str())
             .collect();
         assert_eq!(refused, ["s2", "a"]);
+        // Who has moved was not left out, whatever was asked.
+        assert_eq!(left_out(&nodes).as_deref(), Some("; without w-1, left out as was asked for"));
+        assert_eq!(left_out(&BTreeMap::from([("w-2".to_owned(), AskedFor::Moved)])), None);
         assert_eq!(acknowledged(&first, &control, &BTreeMap::new(), at(60)), first, "what was said stays");
     }
 

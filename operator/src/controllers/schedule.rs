@@ -96,8 +96,10 @@ async fn reconciled(operator: &Operator, view: View) -> Result<Next, kube::Error
     let now = operator.clock.now();
     let decision = view.decide(None, now);
     let watched = stand(&view.schedule, &view.updates, &decision, now);
-    if waits(&decision) && !watched.is_news(&view.schedule) {
-        return Ok(next_of(operator, &decision));
+    let next = next_of(operator, &decision);
+    // What is to be done at once is done below; what waits wants a look at the status only.
+    if next != Next::AtOnce && !watched.is_news(&view.schedule) {
+        return Ok(next);
     }
     // What the watch shows may be old; what is created or written is decided by what stands at the server.
     let Some(view) = View::anew(operator, &view.schedule.name_any()).await? else {
@@ -127,20 +129,6 @@ async fn reconciled(operator: &Operator, view: View) -> Result<Next, kube::Error
     }
     write(operator, &view.schedule, after).await?;
     Ok(next_of(operator, &decision))
-}
-
-/// Whether a decision asks for nothing but a look at the status.
-fn waits(decision: &Decision) -> bool {
-    match decision {
-        Decision::Suspended | Decision::Stalled(_) | Decision::Wait { .. } | Decision::AwaitWindow { .. } => true,
-        Decision::Anew { .. }
-        | Decision::Look { .. }
-        | Decision::Create { .. }
-        | Decision::Recorded { .. }
-        | Decision::NotNeeded { .. }
-        | Decision::Skipped { .. }
-        | Decision::Missed { .. } => false,
-    }
 }
 
 fn next_of(operator: &Operator, decision: &Decision) -> Next {

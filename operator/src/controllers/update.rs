@@ -22,7 +22,7 @@ use cupcake_crds::conditions::{self, Condition};
 use cupcake_crds::direct_update::UpgradePath;
 use cupcake_crds::limits;
 use cupcake_crds::upgrade_run::ObjectRef;
-use cupcake_crds::values::{ClusterSnapshot, NodeRole, Phase};
+use cupcake_crds::values::{ClusterSnapshot, Phase};
 use cupcake_crds::{DirectUpdate, DirectUpdateStatus, NodeTask, UpgradePlan, UpgradeRun};
 use cupcake_engine::clock::Timestamp;
 use cupcake_engine::cursor::RunPhase;
@@ -49,8 +49,8 @@ pub struct View {
     pub(super) update: DirectUpdate,
     pub(super) runs: Vec<UpgradeRun>,
     pub(super) nodes: Vec<mirror::NodeNow>,
-    /// The roles of the nodes that it is asked to leave out.
-    asked_for: BTreeMap<String, NodeRole>,
+    /// The nodes that it is asked to leave out.
+    asked_for: BTreeMap<String, acknowledge::AskedFor>,
 }
 
 impl View {
@@ -60,7 +60,7 @@ impl View {
         let runs = watches.runs.iter().map(|(_, run)| run).filter(|run| run.spec.direct_update.name == name);
         let runs = runs.cloned().collect();
         let nodes = mirror::nodes_now(&update, watches);
-        let asked_for = acknowledge::roles_asked_for(&update, watches);
+        let asked_for = acknowledge::asked_for(&update, watches);
         Self { update, runs, nodes, asked_for }
     }
 }
@@ -327,7 +327,7 @@ async fn follow(operator: &Operator, view: &View, name: &str) -> Result<Next, ku
         after.acknowledged = acknowledge::acknowledged(&before.acknowledged, control, &view.asked_for, now);
     }
     if let (Some(Phase::Succeeded), Some(message), Some(left_out)) =
-        (after.phase, &mut after.message, acknowledge::left_out(&view.update.spec, &view.asked_for))
+        (after.phase, &mut after.message, acknowledge::left_out(&view.asked_for))
     {
         message.push_str(&left_out);
     }

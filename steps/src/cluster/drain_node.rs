@@ -146,11 +146,15 @@ fn blocked_message(node: &str, blocked: &[(String, Reason)], until: Timestamp) -
     let told: Vec<String> = told.collect();
     let others = match sorts.len().saturating_sub(SORTS_TOLD_MAX) {
         0 => String::new(),
+        1 => "; and another reason".to_owned(),
         more => format!("; and {more} other reasons"),
     };
-    let (pods, until) = (blocked.len(), until.format("%H:%M:%S"));
-    let (pods, s) = (pods, if pods == 1 { "" } else { "s" });
-    format!("{node}: {pods} pod{s} may not be evicted, trying until {until} UTC: {}{others}", told.join("; "))
+    let until = until.format("%H:%M:%S");
+    let pods = match blocked.len() {
+        1 => "1 pod".to_owned(),
+        more => format!("{more} pods"),
+    };
+    format!("{node}: {pods} may not be evicted, trying until {until} UTC: {}{others}", told.join("; "))
 }
 
 async fn node_of_plan(
@@ -222,7 +226,7 @@ mod tests {
         assert_eq!(
             blocked(&many),
             format!(
-                "w-1: 6 pods may not be evicted, trying until 14:13:20 UTC: a, c, d and 1 more: {budget}; b: a webhook; and 1 other reasons"
+                "w-1: 6 pods may not be evicted, trying until 14:13:20 UTC: a, c, d and 1 more: {budget}; b: a webhook; and another reason"
             )
         );
     }

@@ -2,6 +2,7 @@
 """client.py OUT URL...: asks the URLs in turn, five times a second, until SIGTERM; then writes to OUT how many requests there were, how
 many failed, and when and how."""
 
+import http.client
 import json
 import signal
 import sys
@@ -25,7 +26,7 @@ def main(out, *urls):
             with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as answer:
                 answer.read()
             failing_since = None
-        except OSError as error:
+        except (OSError, http.client.HTTPException) as error:
             failed += 1
             failing_since = at if failing_since is None else failing_since
             longest = max(longest, time.monotonic() - failing_since)

@@ -1,0 +1,103 @@
+//! Workers that somebody leaves out of an update: one that failed, at any moment, out of a blocked drain, too old for what follows.
+//!
+//! Everything runs in a sandbox on paused time; each moment is a world of its own.
+
+use crate::cluster::{UPDATE, in_cluster, in_cluster_at};
+use chrono::TimeDelta;
+use cupcake_crds::values::{KubeVersion, Phase};
+use kube::api::DeleteParams;
+use serde_json::{Value, json};
+
+/// Asks to leave a node out, as `kubectl cupcake skip` does.
+fn leave_out(node: &str) -> Value {
+    json!({"spec": {"control": {"skip": [{"requestId": "skip-1", "vertex": node}]}}})
+}
+
+#[test]
+fn a_worker_that_failed_is_left_out_and_the_same_update_goes_on_without_it() {
+    in_cluster(2, false, async |cluster| {
+        let budgets = cluster.freeze().await;
+        cluster.apply(UPDATE, json!({})).await;
+        let (phase, message) = cluster.at_rest(UPDATE).await;
+        assert!(phase == Phase::RequiresAttention && message.contains("w-1/drain"), "{phase}: {message}");
+        cluster.ask(async || budgets.delete("frozen", &DeleteParams::default()).await.map(drop)).await;
+        cluster.patch(UPDATE, leave_out("w-1")).await;
+        cluster.eventually("it goes on", async || cluster.phase(UPDATE).0 != Phase::RequiresAttention).await;
+        let (phase, message) = cluster.at_rest(UPDATE).await;
+        assert!(phase == Phase::Succeeded && message.ends_with("without w-1, left out as was asked for"), "{message}");
+        let versions = ["cp-1", "w-1", "w-2"].map(|node| cluster.kubelet(node));
+        assert_eq!(versions, ["1.34.4", "1.33.4", "1.34.4"]);
+        assert_eq!(cluster.cordoned(), Vec::<String>::new());
+        let status = cluster.update(UPDATE).unwrap().status.unwrap();
+        assert_eq!(status.progress.as_deref(), Some("2/2"), "{status:?}");
+        assert!(status.acknowledged.iter().any(|answer| answer.request_id == "skip-1"), "{:?}", status.acknowledged);
+    });
+}
+
+#[test]
+fn a_worker_that_is_left_out_at_any_moment_is_given_back_and_holds_nobody_up() {
+    let mut stayed = 0;
+    for seconds in (0..560).step_by(40) {
+        in_cluster(3, true, async |cluster| {
+            cluster.apply(UPDATE, json!({})).await;
+            cluster.pass(seconds).await;
+            cluster.patch(UPDATE, leave_out("w-2")).await;
+            let (phase, message) = cluster.at_rest(UPDATE).await;
+            assert_eq!(phase, Phase::Succeeded, "left out after {seconds} s: {message}");
+            let versions = ["w-1", "w-3"].map(|node| cluster.kubelet(node));
+            assert_eq!(versions, ["1.34.4", "1.34.4"], "left out after {seconds} s");
+            stayed += u32::from(cluster.kubelet("w-2") == "1.33.4");
+            cluster.is_left_alone(&format!("w-2 left out after {seconds} s")).await;
+        });
+    }
+    assert!((4..14).contains(&stayed), "{stayed} of 14: it stays until its own turn has begun, and not for ever");
+}
+
+#[test]
+fn a_blocked_drain_ends_at_once_when_its_node_is_left_out() {
+    in_cluster(2, false, async |cluster| {
+        let budgets = cluster.freeze().await;
+        cluster.apply(UPDATE, json!({})).await;
+        cluster.eventually("the drain is blocked", async || cluster.phase(UPDATE).1.contains("w-1: ")).await;
+        let asked = cluster.world.now();
+        cluster.patch(UPDATE, leave_out("w-1")).await;
+        cluster.eventually("w-1 is given back", async || !cluster.is_cordoned("w-1")).await;
+        assert!(cluster.world.now() - asked < TimeDelta::seconds(60), "it did not wait for the drain's deadline");
+        cluster.ask(async || budgets.delete("frozen", &DeleteParams::default()).await.map(drop)).await;
+        let (phase, message) = cluster.at_rest(UPDATE).await;
+        assert_eq!((phase, cluster.kubelet("w-1").as_str()), (Phase::Succeeded, "1.33.4"), "{message}");
+        cluster.is_left_alone("left out of a blocked drain").await;
+    });
+}
+
+#[test]
+fn a_worker_that_was_left_out_and_is_too_old_for_the_next_hop_stops_the_update_before_that_hop() {
+    in_cluster_at(KubeVersion::new(1, 25, 16), 2, true, async |cluster| {
+        let skip = json!({"skip": [{"requestId": "skip-1", "vertex": "w-1"}]});
+        cluster.apply(UPDATE, json!({"targetVersion": "1.27.16", "control": skip})).await;
+        let (phase, message) = cluster.phase(UPDATE);
+        assert!(phase == Phase::Pending, "{phase}: {message}");
+        cluster.eventually("it is refused from the start", async || cluster.phase(UPDATE).1.contains("w-1")).await;
+        cluster.delete(UPDATE).await;
+        // Left out under way, when the first hop is planned already.
+        cluster.apply("again", json!({"targetVersion": "1.27.16"})).await;
+        cluster.eventually("it is under way", async || cluster.phase("again").0 == Phase::InProgress).await;
+        cluster.patch("again", leave_out("w-1")).await;
+        let (phase, message) = cluster.at_rest("again").await;
+        assert!(phase == Phase::RequiresAttention && message.contains("w-1 is left out"), "{phase}: {message}");
+        let versions = ["cp-1", "w-1", "w-2"].map(|node| cluster.kubelet(node));
+        assert_eq!(versions, ["1.26.15", "1.25.16", "1.26.15"], "the next hop has not begun");
+    });
+}
+
+#[test]
+fn a_control_plane_node_is_not_left_out_and_the_update_says_so() {
+    in_cluster(1, true, async |cluster| {
+        cluster.apply(UPDATE, json!({})).await;
+        cluster.patch(UPDATE, leave_out("cp-1")).await;
+        let (phase, message) = cluster.at_rest(UPDATE).await;
+        assert_eq!((phase, cluster.kubelet("cp-1").as_str()), (Phase::Succeeded, "1.34.4"), "{message}");
+        let answers = cluster.update(UPDATE).unwrap().status.unwrap().acknowledged;
+        assert!(answers.len() == 1 && answers[0].message.starts_with("refused: cp-1"), "{answers:?}");
+    });
+}
