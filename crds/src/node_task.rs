@@ -281,6 +281,10 @@ pub struct NodeInventory {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub disk_free_bytes: Option<u64>,
+    /// Bytes of that file system in all. Example: 64424509440
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub disk_size_bytes: Option<u64>,
     /// Bytes of etcd's data on this machine. Example: 83886080
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]

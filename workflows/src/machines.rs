@@ -5,6 +5,7 @@ use crate::finding::{Code, Finding, Findings, named};
 use cupcake_crds::DirectUpdateSpec;
 use cupcake_crds::node_task::NodeInventory;
 use cupcake_crds::values::{ClusterSnapshot, NodeRole, NodeSnapshot};
+use cupcake_steps::ports::host::{reserve_bytes, snapshot_room_bytes};
 
 /// What packages and images of one hop take on a control-plane node, in bytes, rounded up: kubeadm, kubelet and kubectl
 /// unpacked (0.3 GB), seven images (0.7 GB), and a margin.
@@ -30,8 +31,7 @@ pub(crate) fn machines(
         let found = inventory(node);
         found.disk_free_bytes.is_some_and(|free| free < bytes_needed(node.role, &found))
     };
-    let message =
-        "too little space below /var/lib: kubeadm copies etcd's data and pulls images before it changes anything";
+    let message = "too little space below /var/lib: images, a snapshot and kubeadm's copy of etcd's data come on it, and a tenth stays free";
     let remedy = |name: &str| {
         let found = snapshot.nodes.get(name).map(|node| (inventory(node), node.role));
         let (found, role) = found.unwrap_or((NodeInventory::default(), NodeRole::Worker));
@@ -72,11 +72,11 @@ pub(crate) fn machines(
 }
 
 fn bytes_needed(role: NodeRole, found: &NodeInventory) -> u64 {
+    let disk_bytes = found.disk_size_bytes.unwrap_or_default();
     match role {
-        NodeRole::ControlPlane => {
-            CONTROL_PLANE_BYTES.saturating_add(found.etcd_data_bytes.unwrap_or_default().saturating_mul(2))
-        }
-        NodeRole::Worker => WORKER_BYTES,
+        NodeRole::ControlPlane => CONTROL_PLANE_BYTES
+            .saturating_add(snapshot_room_bytes(found.etcd_data_bytes.unwrap_or_default(), disk_bytes)),
+        NodeRole::Worker => WORKER_BYTES + reserve_bytes(disk_bytes),
     }
 }
 
@@ -111,6 +111,17 @@ mod tests {
         let full = |inventory: &mut NodeInventory| {
             (inventory.disk_free_bytes, inventory.etcd_data_bytes) = (Some(3_000_000_000), Some(1_000_000_000));
         };
+        let tenth = |size: u64| {
+            move |inventory: &mut NodeInventory| {
+                (inventory.disk_free_bytes, inventory.disk_size_bytes) = (Some(3_000_000_000), Some(size));
+            }
+        };
+        assert_eq!(
+            codes(&json!({}), "w-01", tenth(25_000_000_000)).0,
+            [Code::DiskSpace],
+            "the kubelet would evict pods"
+        );
+        assert_eq!(codes(&json!({}), "w-01", tenth(20_000_000_000)), (none.clone(), none.clone()));
         assert_eq!(codes(&json!({}), "cp-1", full).0, [Code::DiskSpace], "twice etcd's data, and the images");
         assert_eq!(codes(&json!({}), "w-01", full), (none.clone(), none.clone()), "a worker has no etcd");
         let acknowledged = json!({"acknowledge": [{"check": "DiskSpace", "node": "cp-1"}]});

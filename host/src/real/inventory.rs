@@ -44,6 +44,7 @@ impl RealHost {
             madison.map(|text| offered(&text)).unwrap_or_default().into_iter().map(|(version, _)| version).collect();
         versions.dedup();
         versions.truncate(VERSIONS_MAX);
+        let space = (self.settings.space)(&self.files.path("/var/lib"));
         let etcd_data = self.etcd_argument("--data-dir=");
         NodeInventory {
             architecture: Some(os::architecture().to_owned()),
@@ -54,7 +55,8 @@ impl RealHost {
             },
             cgroup_version: self.files.cgroup_version(),
             containerd: containerd.as_deref().and_then(containerd_version),
-            disk_free_bytes: self.files.free_bytes("/var/lib"),
+            disk_free_bytes: space.map(|space| space.free_bytes),
+            disk_size_bytes: space.map(|space| space.size_bytes),
             etcd_data_bytes: etcd_data.and_then(|folder| self.files.folder_bytes(&folder)),
             etcd_members: etcd_members.unwrap_or_default(),
             kubeadm: kubeadm.ok().map(|version| version.to_string()),

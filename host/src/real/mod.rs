@@ -31,6 +31,7 @@ mod sources;
 mod test_folder;
 
 pub use inventory::probe_machine;
+pub use os::Space;
 
 use async_trait::async_trait;
 use cupcake_crds::node_task::NodeInventory;
@@ -41,7 +42,7 @@ use cupcake_steps::ports::host::{
 };
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Variables by which programs find a proxy, in both spellings that they read.
@@ -59,6 +60,8 @@ pub struct Settings {
     pub state: PathBuf,
     /// Proxy variables that package programs see. apt's own configuration holds beside them.
     pub proxies: BTreeMap<String, String>,
+    /// Tells the space of the file system that holds a folder; [`Space::of`] outside tests, whose machine may have a full disk.
+    pub space: fn(&Path) -> Option<Space>,
 }
 
 impl Settings {
@@ -70,6 +73,7 @@ impl Settings {
             root: PathBuf::from("/"),
             state: PathBuf::from("/var/lib/cupcake"),
             proxies: PROXY_VARIABLES.into_iter().filter_map(proxy).collect(),
+            space: Space::of,
         }
     }
 }
@@ -174,9 +178,10 @@ impl HostOps for RealHost {
 #[cfg(test)]
 mod tests {
     use super::test_folder::TestFolder;
-    use super::{RealHost, Settings};
+    use super::{RealHost, Settings, Space};
     use cupcake_engine::clock::{SimClock, Timestamp};
     use std::collections::BTreeMap;
+    use std::path::Path;
     use std::sync::Arc;
 
     /// A host whose files lie in the folder; its programs are this machine's.
@@ -186,6 +191,12 @@ mod tests {
             root: folder.root().to_owned(),
             state: folder.path("/var/lib/cupcake"),
             proxies: BTreeMap::new(),
+            space: half_free,
         })
+    }
+
+    /// A disk of 100 GB, half of it free, whatever is left on the machine that the tests run on.
+    pub(super) fn half_free(_: &Path) -> Option<Space> {
+        Some(Space { size_bytes: 100_000_000_000, free_bytes: 50_000_000_000 })
     }
 }

@@ -11,6 +11,24 @@ const CGROUP2_MAGIC: u64 = 0x6367_7270;
 /// How many entries of etcd's data folder are counted at most; a member has some dozens.
 const ENTRIES_MAX: usize = 100_000;
 
+/// The space of a file system, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Space {
+    /// All of it.
+    pub size_bytes: u64,
+    /// What an unprivileged process could still write.
+    pub free_bytes: u64,
+}
+
+impl Space {
+    /// The space where that folder lies; `None` where it cannot be told.
+    pub fn of(folder: &Path) -> Option<Self> {
+        let stat = rustix::fs::statvfs(folder).ok()?;
+        let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
+        Some(Self { size_bytes: bytes(stat.f_blocks), free_bytes: bytes(stat.f_bavail) })
+    }
+}
+
 /// The file system of the machine, below a root that is `/` outside tests.
 #[derive(Debug, Clone)]
 pub(crate) struct Files {
@@ -63,12 +81,6 @@ impl Files {
     pub(crate) fn cgroup_version(&self) -> Option<u32> {
         let kind = rustix::fs::statfs(self.path("/sys/fs/cgroup")).ok()?.f_type;
         Some(if u64::try_from(kind).ok()? == CGROUP2_MAGIC { 2 } else { 1 })
-    }
-
-    /// Bytes that an unprivileged process could still write below that folder.
-    pub(crate) fn free_bytes(&self, absolute: &str) -> Option<u64> {
-        let stat = rustix::fs::statvfs(self.path(absolute)).ok()?;
-        Some(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
 
     /// Bytes of all files below that folder; `None` if it is not there.
@@ -159,6 +171,14 @@ mod tests {
     use super::*;
     use crate::real::test_folder::TestFolder;
     use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_folder_tells_the_space_of_its_file_system_and_one_that_is_not_there_tells_none() {
+        let folder = TestFolder::new("space");
+        let space = Space::of(folder.root()).expect("it is there");
+        assert!(space.free_bytes > 0 && space.free_bytes <= space.size_bytes, "{space:?}");
+        assert_eq!(Space::of(&folder.path("away")), None);
+    }
 
     #[test]
     fn the_name_of_the_system_is_read_as_os_release_writes_it() {

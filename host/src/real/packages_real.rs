@@ -5,6 +5,7 @@
 //! skipped with a loud line elsewhere, never where CI is set. `CUPCAKE_SEED` repeats a run.
 
 use super::test_folder::TestFolder;
+use super::tests::half_free;
 use super::{RealHost, Settings};
 use cupcake_crds::values::KubeVersion;
 use cupcake_engine::clock::{SimClock, Timestamp};
@@ -127,6 +128,7 @@ fn host(folder: &TestFolder) -> RealHost {
         root: folder.path("target"),
         state: folder.path("state"),
         proxies: BTreeMap::new(),
+        space: half_free,
     })
 }
 

@@ -145,6 +145,20 @@ pub struct SnapshotInfo {
     pub taken_at: Timestamp,
 }
 
+/// Bytes that must be free on a machine's disk of `disk_bytes` before a snapshot of a database of `db_bytes` is taken: one for the
+/// snapshot, one for the copy of etcd's folder that kubeadm puts on the same disk, and [`reserve_bytes`] that stay.
+#[must_use]
+pub fn snapshot_room_bytes(db_bytes: u64, disk_bytes: u64) -> u64 {
+    db_bytes.saturating_mul(2).saturating_add(reserve_bytes(disk_bytes))
+}
+
+/// Bytes of a disk that an upgrade leaves free: a tenth, below which a kubelet evicts pods (`nodefs.available<10%`, the default of
+/// `evictionHard` in kubelet.config.k8s.io/v1beta1 of v1.34), and 64 MiB at least.
+#[must_use]
+pub fn reserve_bytes(disk_bytes: u64) -> u64 {
+    (disk_bytes / 10).max(64 * 1024 * 1024)
+}
+
 /// The longest name of a snapshot, in characters: a file name (255 bytes) with room for what is put before and behind it.
 pub const SNAPSHOT_NAME_CHARS_MAX: usize = 200;
 

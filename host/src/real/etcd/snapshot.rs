@@ -4,8 +4,10 @@ use super::client::{Member, refused};
 use super::messages::{SnapshotResponse, StatusResponse};
 use crate::real::RealHost;
 use crate::real::failure::{self, needs_operator, permanent, transient};
-use crate::real::os::{sync_folder, write_whole};
-use cupcake_steps::ports::host::{HostError, SNAPSHOT_NAME_CHARS_MAX, SnapshotInfo};
+use crate::real::os::{Space, sync_folder, write_whole};
+use cupcake_steps::ports::host::{
+    HostError, SNAPSHOT_NAME_CHARS_MAX, SnapshotInfo, reserve_bytes, snapshot_room_bytes,
+};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::fmt::Write as _;
@@ -18,11 +20,6 @@ use tonic::Streaming;
 
 /// How long the whole snapshot may take: 8 GiB, the largest database etcd recommends, at 15 MB/s.
 const SNAPSHOT_LIMIT: Duration = Duration::from_secs(10 * 60);
-/// Bytes that must stay free on the disk beside the snapshot, at least.
-const RESERVE_BYTES: u64 = 64 * 1024 * 1024;
-/// Share of the disk that must stay free beside it, in percent: below 10 % the kubelet evicts pods (`nodefs.available`, its
-/// default in v1.34), and kubeadm copies etcd's data once more.
-const RESERVE_PERCENT: u64 = 12;
 /// Finished snapshots that stay on the disk, the newest ones: an update takes one a hop.
 const KEPT_MAX: usize = 5;
 /// Bytes of the SHA-256 that etcd puts behind the database.
@@ -167,7 +164,7 @@ impl RealHost {
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder);
         made.map_err(|error| failure::file("making", &folder, &error))?;
         remove_parts(&folder)?;
-        Self::check_room(&folder, u64::try_from(status.db_size).unwrap_or(0))?;
+        self.check_room(&folder, u64::try_from(status.db_size).unwrap_or(0))?;
 
         let (part, file) = (self.snapshot_file(name, "db.part"), self.snapshot_file(name, "db"));
         write_parts(&part, member.snapshot().await?).await?;
@@ -203,18 +200,21 @@ impl RealHost {
         Ok(info)
     }
 
-    fn check_room(folder: &Path, db_bytes: u64) -> Result<(), HostError> {
-        let Ok(stat) = rustix::fs::statvfs(folder) else { return Ok(()) };
-        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
-        let needed = room_needed(db_bytes, stat.f_blocks.saturating_mul(stat.f_frsize));
-        if free >= needed {
+    fn check_room(&self, folder: &Path, db_bytes: u64) -> Result<(), HostError> {
+        let Some(Space { size_bytes, free_bytes }) = (self.settings.space)(folder) else { return Ok(()) };
+        let needed = snapshot_room_bytes(db_bytes, size_bytes);
+        if free_bytes >= needed {
             return Ok(());
         }
         Err(needs_operator(
             "DiskFull",
             format!(
-                "{} has {free} bytes free, the snapshot needs {needed}: free some space, then retry",
-                folder.display()
+                "{} has {} MB free and needs {}: twice etcd's database, and {} that stay free, or the kubelet evicts pods: \
+                 make room, then retry",
+                folder.display(),
+                free_bytes / 1_000_000,
+                needed.div_ceil(1_000_000),
+                reserve_bytes(size_bytes) / 1_000_000
             ),
         ))
     }
@@ -227,13 +227,6 @@ impl RealHost {
             .find(|url| url.contains("//127.0.0.1:") || url.contains("//[::1]:") || url.contains("//localhost:"));
         local.or_else(|| urls.split(',').next()).map(ToOwned::to_owned)
     }
-}
-
-/// How many bytes must be free for the snapshot of a database, on a disk of that size.
-fn room_needed(db_bytes: u64, disk_bytes: u64) -> u64 {
-    let reserve = RESERVE_BYTES.max(disk_bytes / 100 * RESERVE_PERCENT);
-    // Once for the snapshot, once for the copy of etcd's folder that kubeadm puts on the same disk.
-    db_bytes.saturating_mul(2).saturating_add(reserve)
 }
 
 /// Removes what snapshots left that were cut short, of whatever name: each may be as large as the one that needs the room.
@@ -291,9 +284,18 @@ mod tests {
 
     #[test]
     fn a_snapshot_leaves_room_for_kubeadms_copy_and_for_the_kubelet() {
-        const MIB: u64 = 1024 * 1024;
-        assert_eq!(room_needed(100 * MIB, 100_000 * MIB), 200 * MIB + 12_000 * MIB);
-        assert_eq!(room_needed(100 * MIB, 100 * MIB), 200 * MIB + RESERVE_BYTES);
+        const GB: u64 = 1_000_000_000;
+        let folder = TestFolder::new("snapshot-room");
+        let (host, of_100) = (host_in(&folder), 100 * GB / 10);
+        let checked = |db_bytes| host.check_room(&folder.path("etc"), db_bytes);
+        assert!(checked((50 * GB - of_100) / 2).is_ok());
+        let refused = checked((50 * GB - of_100) / 2 + 1).expect_err("half of 100 GB are free");
+        let text = refused.to_string();
+        assert!(
+            text.contains("has 50000 MB free and needs 50001: ") && text.contains(" 10000 that stay free"),
+            "{text}"
+        );
+        assert_eq!(snapshot_room_bytes(GB, 0), 2 * GB + 64 * 1024 * 1024, "a small disk keeps a little free");
     }
 
     fn database(body: &[u8]) -> Vec<u8> {
