@@ -45,7 +45,7 @@ pub(crate) enum Which {
     Single,
     /// Two faults a schedule, drawn by seed
     Pairs,
-    /// One to four faults a schedule, drawn by seed
+    /// Two to four faults a schedule, drawn by seed
     Random,
 }
 

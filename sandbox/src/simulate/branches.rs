@@ -11,7 +11,7 @@
 //! process is copied (fork(2)); the copy goes on with the fault to its end while its original waits, so that a tree keeps one
 //! core busy. Each verdict is the one that the schedule gives by itself (`--twice` looks).
 
-use super::{FAULTS_MAX, Schedule, Settings, Verdict, begin, upgrade};
+use super::{DRAWN_FAULTS, Schedule, Settings, Verdict, begin, upgrade};
 use crate::machine::fault::{Component, Fault, Side, Wrong};
 use crate::world::{self, Speed, WorldError, Writes};
 use std::collections::BTreeSet;
@@ -141,11 +141,11 @@ fn end(well: bool) -> ! {
     std::process::exit(i32::from(!well))
 }
 
-/// Draws `count` different lists of faults for a seed, fewer where there are not as many: all of one length, `faults` or one to
-/// [`FAULTS_MAX`]. Each is drawn as if by itself, as far as its moments go, but shares its first faults with some of the others.
+/// Draws `count` different lists of faults for a seed, fewer where there are not as many: all of one length, `faults` or as many as
+/// [`DRAWN_FAULTS`] allows. Each is drawn as if by itself, as far as its moments go, but shares its first faults with some of the others.
 pub fn family(seed: u64, writes: Writes, faults: Option<usize>, count: usize) -> Vec<Vec<Fault>> {
     let mut rng = fastrand::Rng::with_seed(seed);
-    let faults = faults.unwrap_or_else(|| rng.usize(1..=FAULTS_MAX)).max(1);
+    let faults = faults.unwrap_or_else(|| rng.usize(DRAWN_FAULTS)).max(1);
     let mut lists = BTreeSet::new();
     for _ in 0..DRAWS_MAX {
         let mut fork = Vec::new();

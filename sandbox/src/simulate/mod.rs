@@ -17,9 +17,10 @@ use cupcake_crds::values::{Concurrency, KubeVersion};
 use cupcake_engine::clock::Timestamp;
 use std::collections::BTreeSet;
 use std::fmt;
+use std::ops::RangeInclusive;
 
-/// Faults of a random schedule, at most.
-const FAULTS_MAX: usize = 4;
+/// Faults of a random schedule. One alone is what every single fault is about.
+const DRAWN_FAULTS: RangeInclusive<usize> = 2..=4;
 /// How long an update is watched after its end, in virtual seconds: for what somebody wakes up to do.
 const AFTERMATH_SECONDS: i64 = 120;
 
@@ -133,10 +134,10 @@ pub fn singles(writes: Writes) -> Vec<Fault> {
     Component::ALL.into_iter().flat_map(of).collect()
 }
 
-/// The schedule of that seed: `count` faults, or one to [`FAULTS_MAX`] where none is asked for.
+/// The schedule of that seed: `count` faults, or as many as [`DRAWN_FAULTS`] allows where none is asked for.
 pub fn random(seed: u64, writes: Writes, count: Option<usize>) -> Schedule {
     let mut rng = fastrand::Rng::with_seed(seed);
-    let count = count.unwrap_or_else(|| rng.usize(1..=FAULTS_MAX));
+    let count = count.unwrap_or_else(|| rng.usize(DRAWN_FAULTS));
     let mut faults: Vec<Fault> = (0..count)
         .filter_map(|_| {
             let component = rng.choice(Component::ALL)?;
@@ -248,7 +249,7 @@ mod tests {
         for seed in 0..200 {
             let schedule = random(seed, writes, None);
             assert_eq!(schedule, random(seed, writes, None));
-            assert!((1..=FAULTS_MAX).contains(&schedule.faults.len()), "{schedule}");
+            assert!((1..=*DRAWN_FAULTS.end()).contains(&schedule.faults.len()), "{schedule}");
             for fault in &schedule.faults {
                 assert!(fault.wrong.fits(fault.component) && fault.write <= writes.by(fault.component), "{fault}");
             }
