@@ -1,4 +1,4 @@
-//! The suite that every [`RunStore`] passes: the model, the file journal, custom resources, and faulty decorators of them.
+//! The suite that every [`RunStore`] passes: the model, the file journal, and custom resources.
 //!
 //! A store's tests call [`suite`] with a fresh store. A failed check panics with a sentence that says what was promised.
 
