@@ -157,13 +157,13 @@ impl NodeOps for KubeNodeOps {
     async fn place_order(&self, task: &NodeTask, order: Order) -> Result<(), OpsError> {
         let mut task = task.clone();
         task.spec.epoch = order.epoch;
-        let disturbs = order.prepare.iter().any(|step| DISTURBING.contains(&step.kind.as_str()));
+        let disturbs = disturbs(&order);
         task.spec.order = Some(order);
-        self.replace_task("order on", &task).await?;
-        if disturbs {
+        let replaced = self.replace_task("order on", &task).await;
+        if disturbs && may_stand(&replaced) {
             self.disturbed(&task.spec.node_name);
         }
-        Ok(())
+        replaced
     }
 
     async fn proceed(&self, task: &NodeTask, epoch: Epoch) -> Result<(), OpsError> {
@@ -173,9 +173,11 @@ impl NodeOps for KubeNodeOps {
             order.proceed = true;
             order.epoch = epoch.0;
         }
-        self.replace_task("proceed on", &task).await?;
-        self.disturbed(&task.spec.node_name);
-        Ok(())
+        let replaced = self.replace_task("proceed on", &task).await;
+        if may_stand(&replaced) {
+            self.disturbed(&task.spec.node_name);
+        }
+        replaced
     }
 
     async fn stop(&self, task: &NodeTask, epoch: Epoch) -> Result<(), OpsError> {
@@ -189,9 +191,47 @@ impl NodeOps for KubeNodeOps {
     }
 }
 
+/// Whether the node's kubelet or static pods start anew while the machine works on that order, as it stands.
+fn disturbs(order: &Order) -> bool {
+    let finish = order.finish.iter().filter(|_| order.proceed);
+    order.prepare.iter().chain(finish).any(|step| DISTURBING.contains(&step.kind.as_str()))
+}
+
+/// Whether a write may stand in the API by its answer: an answer that never came may be that of one that does.
+fn may_stand(replaced: &Result<(), OpsError>) -> bool {
+    match replaced {
+        Ok(()) | Err(OpsError::Transient(_)) => true,
+        Err(OpsError::Changed(_) | OpsError::NeedsOperator(_)) => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use cupcake_crds::values::{HostStep, OrderKey};
+
+    #[test]
+    fn an_order_disturbs_its_node_by_what_the_machine_may_do_by_it() {
+        let step =
+            |kind: &str| HostStep { name: kind.to_owned(), kind: kind.to_owned(), params: serde_json::Map::new() };
+        let order = |prepare: &[&str], finish: &[&str], proceed| Order {
+            deadline_seconds: 60,
+            epoch: 1,
+            finish: finish.iter().map(|kind| step(kind)).collect(),
+            key: OrderKey { run_uid: "u".into(), vertex: "v".into(), attempt: 1 },
+            prepare: prepare.iter().map(|kind| step(kind)).collect(),
+            proceed,
+            stop: false,
+            target_version: "1.34.4".parse().unwrap(),
+            traceparent: None,
+        };
+        assert!(disturbs(&order(&[KUBEADM_UPGRADE], &[], false)));
+        assert!(!disturbs(&order(&["install-packages/v1"], &[RESTART_KUBELET], false)), "it waits for the word");
+        // A step that is tried again places its order anew and at once.
+        assert!(disturbs(&order(&[], &["install-packages/v1", RESTART_KUBELET], true)));
+        assert!(may_stand(&Err(OpsError::Transient(Reason::new("Timeout", "504")))), "it may have landed");
+        assert!(!may_stand(&Err(OpsError::Changed(Reason::new("Conflict", "409")))));
+    }
 
     /// What an API server answers.
     fn answer(code: u16, message: &str, cause: Option<(&str, &str)>) -> Option<Eviction> {
