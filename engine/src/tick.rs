@@ -21,6 +21,7 @@ use chrono::TimeDelta;
 use futures::future::{Either, join_all, select};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// How many rounds of deciding and acting one tick has at most; what is left is done by the next one, at once.
@@ -100,6 +101,8 @@ pub struct Engine<D: Domain> {
     unrecorded: Mutex<BTreeMap<RunName, Unrecorded>>,
     /// Digests of plans that the registry can execute, so that each is looked at once. Lost with the process.
     checked: Mutex<BTreeSet<String>>,
+    /// Whether ticks end with the record of what they have begun.
+    winding_down: AtomicBool,
 }
 
 /// Results of one epoch, each with the attempt that it is of: one that was over meanwhile may have been another's to record.
@@ -127,7 +130,14 @@ impl<D: Domain> Engine<D> {
             looks: Mutex::default(),
             unrecorded: Mutex::default(),
             checked: Mutex::default(),
+            winding_down: AtomicBool::new(false),
         }
+    }
+
+    /// Whether ticks, those under way too, begin nothing from now on: they record what their steps came to and end. For a process
+    /// that is asked to stop: whoever follows waits for its record, not for the rest of its work.
+    pub fn wind_down(&self, winding_down: bool) {
+        self.winding_down.store(winding_down, Ordering::Relaxed);
     }
 
     /// Lets one call of a step take that many seconds instead of [`STEP_CALL_SECONDS_MAX`].
@@ -205,6 +215,9 @@ impl<D: Domain> Engine<D> {
                 }
             }
             report.wake_at = decision.wake_at;
+            if self.winding_down.load(Ordering::Relaxed) {
+                return Ok(report);
+            }
             if run.cursor.phase().is_final() {
                 report.end = TickEnd::Idle;
                 report.wake_at = None;

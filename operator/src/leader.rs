@@ -11,6 +11,7 @@ use crate::adapters::views::has_stale_mark;
 use crate::controllers::{node, run, schedule, scheduled, update};
 use crate::events;
 use crate::queue::{Key, Queue};
+use crate::traces::{self, Begun};
 use crate::watches::{Changed, Watches};
 use chrono::TimeDelta;
 use cupcake_crds::UpgradeRun;
@@ -20,6 +21,7 @@ use cupcake_crds::values::{Concurrency, NodeRole, Phase, Strategy};
 use cupcake_engine::clock::Timestamp;
 use cupcake_engine::decide::{Asked, Intent, Observed};
 use cupcake_engine::names::{Epoch, Reason, RunName, VertexName};
+use cupcake_engine::store::RunStore;
 use cupcake_engine::tick::TickReport;
 use cupcake_steps::cluster::{node_subject, run_subject, task_subject};
 use cupcake_steps::ports::cluster::Readiness;
@@ -27,6 +29,7 @@ use cupcake_workflows::concurrency_of;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
+use kube::ResourceExt;
 use std::collections::{BTreeMap, BTreeSet};
 use tokio_util::sync::CancellationToken;
 
@@ -45,6 +48,8 @@ const MIRROR_SECONDS: i64 = 5;
 const TICK_GATHER_MILLISECONDS: i64 = 40;
 /// How long one reconcile may take, in seconds; past it it is dropped, which is safe at any point, and begun anew.
 const RECONCILE_SECONDS_MAX: i64 = 300;
+/// How long before the last word of an earlier leader spans are told again from, in seconds: longer than a batch of them takes.
+const TOLD_AGAIN_SECONDS: i64 = 60;
 /// How long a leader that is asked to stop waits for what is under way, in seconds.
 const STOP_SECONDS_MAX: i64 = 5;
 
@@ -107,6 +112,8 @@ struct Loop<'o> {
     phases: BTreeMap<String, (Option<Phase>, Option<i64>)>,
     /// Nodes that are not Ready, and since when.
     unready: BTreeMap<String, Option<Timestamp>>,
+    /// Attempts under way, as far as spans need them.
+    begun: Begun,
 }
 
 /// Leads until told to stop, or until a greater epoch is met. Resolves when nothing is under way any more.
@@ -118,6 +125,7 @@ pub async fn lead(
     unled: Option<(Timestamp, Timestamp)>,
     stop: CancellationToken,
 ) -> Ended {
+    operator.engine.wind_down(false);
     let stamped = tokio::select! {
         biased;
         () = stop.cancelled() => return Ended::Told,
@@ -141,11 +149,19 @@ pub async fn lead(
         committed: BTreeMap::new(),
         phases: BTreeMap::new(),
         unready: BTreeMap::new(),
+        begun: Begun::default(),
     };
+    // From when on spans are told again: whoever led before may have ended before it told them.
+    let last_word = unled.map_or(operator.clock.now(), |(from, _)| from) - TimeDelta::seconds(TOLD_AGAIN_SECONDS);
+    let mut told_again = operator.spans.is_none();
     let mut under_way: FuturesUnordered<BoxFuture<'_, (Key, Outcome)>> = FuturesUnordered::new();
     let mut publishing: FuturesUnordered<BoxFuture<'_, ()>> = FuturesUnordered::new();
     let ended = loop {
         let now = operator.clock.now();
+        if !told_again && state.watches.is_synced() {
+            told_again = true;
+            state.tell_again(last_word).await;
+        }
         while state.watches.is_synced() && under_way.len() < WIDTH_MAX {
             let Some(key) = state.queue.take(now) else { break };
             let until = now + TimeDelta::seconds(RECONCILE_SECONDS_MAX);
@@ -157,6 +173,11 @@ pub async fn lead(
             biased;
             () = stop.cancelled() => break Ended::Told,
             Some((key, mut outcome)) = under_way.next(), if !under_way.is_empty() => {
+                if let (Some(spans), Some((run, report))) = (&operator.spans, &outcome.news)
+                    && let Some(run) = state.watches.runs.get(run.as_str())
+                {
+                    spans.tell(traces::ended_with(run, report, &mut state.begun));
+                }
                 let news = outcome.news.take().filter(|_| publishing.len() < PUBLISHING_MAX);
                 if let Some((run, report)) = news {
                     publishing.push(Box::pin(async move { events::publish(operator, &run, &report).await }));
@@ -175,6 +196,7 @@ pub async fn lead(
             () = operator.clock.sleep_until(wake) => {}
         }
     };
+    operator.engine.wind_down(true);
     // What was begun is brought to its record: a commit that is under way when the process ends would leave its successor guessing.
     let until = operator.clock.now() + TimeDelta::seconds(STOP_SECONDS_MAX);
     let drained = async {
@@ -209,6 +231,22 @@ fn bounded<'o>(
 }
 
 impl<'o> Loop<'o> {
+    /// Tells the spans of what ended just before this replica began to lead, of every run that was under way then.
+    async fn tell_again(&mut self, since: Timestamp) {
+        let Some(spans) = self.operator.spans.clone() else { return };
+        let lately = |run: &&UpgradeRun| {
+            let status = run.status.as_ref();
+            !is_final(run) || status.and_then(|status| status.completed_at).is_some_and(|at| at >= since)
+        };
+        let runs: Vec<UpgradeRun> = self.watches.runs.iter().map(|(_, run)| run).filter(lately).cloned().collect();
+        for run in runs {
+            let Ok(name) = RunName::new(run.name_any()) else { continue };
+            // One that cannot be read now is read by its next tick; its spans of that minute may be missing.
+            let Ok(stored) = self.operator.store.load(&name).await else { continue };
+            spans.tell(traces::ended_since(since, &run, &stored.dag, &stored.cursor, &mut self.begun));
+        }
+    }
+
     fn reconcile(&mut self, key: Key) -> BoxFuture<'o, (Key, Outcome)> {
         let (operator, epoch) = (self.operator, self.epoch);
         match &key {
@@ -244,6 +282,9 @@ impl<'o> Loop<'o> {
                 }
                 let begun = run::Begun::of(self.watches.runs.get(name.as_str()));
                 Box::pin(async move { (key, run::reconcile(operator, epoch, name, observed, hints, begun).await) })
+            }
+            Key::Schedule(_) | Key::Scheduled(_) if !self.watches.schedules_are_synced() => {
+                Box::pin(async move { (key, Outcome::of(Next::Failed)) })
             }
             Key::Schedule(name) => match schedule::View::of(name, &self.watches) {
                 Some(view) => Box::pin(async move { (key, Box::pin(schedule::reconcile(operator, view)).await) }),
@@ -346,6 +387,7 @@ impl<'o> Loop<'o> {
             if let Ok(name) = RunName::new(name) {
                 self.committed.remove(&name);
                 self.operator.engine.forget(&name);
+                self.operator.store.forget_run(&name);
             }
             self.hint(&run_subject(name), now);
             self.look_at_held_nodes(now);

@@ -22,6 +22,7 @@ pub mod process;
 pub mod queue;
 pub mod run_status;
 pub mod server;
+pub mod traces;
 pub mod watches;
 
 use adapters::cluster_ops::KubeClusterOps;
@@ -39,6 +40,7 @@ use metrics::Metrics;
 use std::sync::Arc;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+use traces::Spans;
 
 /// All that an operator replica is made of.
 pub struct OperatorConfig {
@@ -58,6 +60,8 @@ pub struct OperatorConfig {
     pub registry: StepRegistry<Cluster>,
     /// Where to count.
     pub metrics: Metrics,
+    /// Where spans go, if anywhere.
+    pub spans: Option<Arc<dyn Spans>>,
 }
 
 /// The steps of this release.
@@ -76,6 +80,7 @@ pub struct Operator {
     pub(crate) engine: Engine<Cluster>,
     pub(crate) ports: ClusterPorts,
     pub(crate) metrics: Metrics,
+    pub(crate) spans: Option<Arc<dyn Spans>>,
 }
 
 /// Runs a replica until `shutdown`: competes for the lease, and leads while it holds it.
@@ -87,7 +92,7 @@ pub struct Operator {
 /// # Panics
 /// Only where a reconcile does: the panic ends the whole process, lease and all, and whoever restarts it decides about it.
 pub async fn run(config: OperatorConfig, shutdown: CancellationToken) {
-    let OperatorConfig { client, clock, identity, node_name, namespace, timing, registry, metrics } = config;
+    let OperatorConfig { client, clock, identity, node_name, namespace, timing, registry, metrics, spans } = config;
     let store = KubeStore::new(client.clone());
     let cluster = KubeClusterOps::new(client.clone(), store.clone(), Arc::clone(&clock));
     let disturbed = Arc::new(Notify::new());
@@ -103,10 +108,11 @@ pub async fn run(config: OperatorConfig, shutdown: CancellationToken) {
         store,
         ports: ClusterPorts { cluster: Arc::new(cluster), nodes: Arc::new(nodes) },
         metrics: metrics.clone(),
+        spans,
     };
     let mut lock = LeaseLock::new(client, &namespace, &identity, timing);
     while !shutdown.is_cancelled() {
-        let Some(epoch) = acquire(&mut lock, clock.as_ref(), timing, &shutdown).await else {
+        let Some((epoch, taken)) = acquire(&mut lock, clock.as_ref(), timing, &shutdown).await else {
             return;
         };
         tracing::info!(%epoch, identity, "leading");
@@ -115,7 +121,7 @@ pub async fn run(config: OperatorConfig, shutdown: CancellationToken) {
         // What was ordered at the end of an earlier leadership ends none that begins now.
         let _rung_before = disturbed.notified().now_or_never();
         let leading = leader::lead(&operator, epoch, lock.unled(), stop.clone());
-        let holding = hold(&mut lock, epoch, clock.as_ref(), timing, &shutdown);
+        let holding = hold(&mut lock, epoch, taken, clock.as_ref(), timing, &shutdown);
         let mut leading = std::pin::pin!(leading);
         let end = tokio::select! {
             biased;
@@ -170,16 +176,17 @@ async fn release(lock: &mut LeaseLock, epoch: Epoch, clock: &dyn Clock, timing: 
     }
 }
 
-/// Waits until this replica holds the lease; `None` on shutdown.
+/// Waits until this replica holds the lease, and tells when it asked for it; `None` on shutdown.
 async fn acquire(
     lock: &mut LeaseLock,
     clock: &dyn Clock,
     timing: Timing,
     shutdown: &CancellationToken,
-) -> Option<Epoch> {
+) -> Option<(Epoch, Timestamp)> {
     loop {
-        match bounded_attempt(lock, None, clock, clock.now() + timing.lease()).await {
-            Some(Ok(Standing::Holds(epoch))) => return Some(epoch),
+        let sent = clock.now();
+        match bounded_attempt(lock, None, clock, sent + timing.lease()).await {
+            Some(Ok(Standing::Holds(epoch))) => return Some((epoch, sent)),
             Some(Ok(Standing::AnotherHolds | Standing::Unknown)) => {}
             Some(Err(error)) => tracing::warn!(error = error_chain(&error), "lease not reached; trying again"),
             None => tracing::warn!("lease not reached in time; trying again"),
@@ -207,15 +214,16 @@ enum End {
     },
 }
 
-/// Renews the lease until it is lost or the replica is told to stop.
+/// Renews the lease until it is lost or the replica is told to stop. It counts from when the lease was asked for, `renewed`, as those
+/// count who see it taken.
 async fn hold(
     lock: &mut LeaseLock,
     epoch: Epoch,
+    mut renewed: Timestamp,
     clock: &dyn Clock,
     timing: Timing,
     shutdown: &CancellationToken,
 ) -> End {
-    let mut renewed = clock.now();
     loop {
         tokio::select! {
             biased;

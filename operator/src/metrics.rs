@@ -46,6 +46,7 @@ pub struct Metrics {
     watch_failures: Family<WatchLabel, Counter>,
     fenced: Counter,
     leader: Gauge,
+    spans_dropped: Counter,
 }
 
 impl Default for Metrics {
@@ -60,6 +61,7 @@ impl Default for Metrics {
             watch_failures: Family::default(),
             fenced: Counter::default(),
             leader: Gauge::default(),
+            spans_dropped: Counter::default(),
         };
         registry.register("cupcake_step_attempts", "Attempts of steps that ended, by result", metrics.attempts.clone());
         registry.register("upgrade_operations", "Operations that ended, by phase", metrics.operations.clone());
@@ -68,6 +70,7 @@ impl Default for Metrics {
         registry.register("cupcake_watch_failures", "Watches that failed", metrics.watch_failures.clone());
         registry.register("cupcake_fenced", "Writes refused because another leader took over", metrics.fenced.clone());
         registry.register("cupcake_leader", "1 while this replica leads", metrics.leader.clone());
+        registry.register("cupcake_spans_dropped", "Spans that no collector got", metrics.spans_dropped.clone());
         Self { registry: Arc::new(Mutex::new(registry)), ..metrics }
     }
 }
@@ -127,6 +130,11 @@ impl Metrics {
     /// A write was refused because another leader took over.
     pub fn fenced(&self) {
         self.fenced.inc();
+    }
+
+    /// So many spans were dropped.
+    pub fn spans_dropped(&self, count: u64) {
+        self.spans_dropped.inc_by(count);
     }
 
     /// Whether this replica leads.

@@ -4,6 +4,7 @@
 use crate::OperatorConfig;
 use crate::lease::Timing;
 use crate::metrics::Metrics;
+use crate::traces::{Spans, otlp};
 use anyhow::Context;
 use cupcake_engine::clock::{Clock, Timestamp};
 use futures::future::BoxFuture;
@@ -33,7 +34,13 @@ pub struct Args {
     /// How long a silent leader keeps its lease, in seconds.
     #[arg(long, env = "CUPCAKE_LEASE_SECONDS", default_value_t = 5)]
     pub lease_seconds: u32,
+    /// The collector that gets a span for each step, by OTLP over gRPC, such as http://tempo.monitoring:4317; none unless given.
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
+    pub otlp_endpoint: Option<String>,
 }
+
+/// How long spans that wait for the collector hold the end of the process up, in seconds.
+const LAST_SPANS_SECONDS: u64 = 3;
 
 /// Connects, serves health and metrics, and runs a replica until `shutdown`.
 pub async fn run(args: Args, shutdown: CancellationToken) -> anyhow::Result<()> {
@@ -43,17 +50,33 @@ pub async fn run(args: Args, shutdown: CancellationToken) -> anyhow::Result<()> 
     let listener =
         tokio::net::TcpListener::bind(args.listen).await.with_context(|| format!("listen on {}", args.listen))?;
     let serving = tokio::spawn(crate::server::serve(listener, metrics.clone(), shutdown.clone()));
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let (spans, sending) = match args.otlp_endpoint.as_deref().filter(|endpoint| !endpoint.is_empty()) {
+        Some(endpoint) => {
+            let (spans, sender) = otlp::to(endpoint, &args.identity, Arc::clone(&clock), metrics.clone())
+                .with_context(|| {
+                    format!("OTEL_EXPORTER_OTLP_ENDPOINT {endpoint:?}: give a URL such as http://tempo:4317")
+                })?;
+            (Some(Arc::new(spans) as Arc<dyn Spans>), Some(tokio::spawn(sender.run())))
+        }
+        None => (None, None),
+    };
     let config = OperatorConfig {
         client,
-        clock: Arc::new(SystemClock),
+        clock,
         identity: args.identity,
         node_name: args.node_name,
         namespace: args.namespace,
         timing: Timing { lease_seconds: args.lease_seconds, ..Timing::default() },
         registry: crate::standard_registry()?,
         metrics,
+        spans,
     };
     crate::run(config, shutdown.clone()).await;
+    if let Some(sending) = sending {
+        // The lease is released: nobody waits for these.
+        let _ = tokio::time::timeout(Duration::from_secs(LAST_SPANS_SECONDS), sending).await;
+    }
     shutdown.cancel();
     Ok(serving.await??)
 }

@@ -232,10 +232,14 @@ impl Watches {
         }
     }
 
-    /// Whether every watch has shown its whole list once.
+    /// Whether every watch that runs need has shown its whole list once.
     pub fn is_synced(&self) -> bool {
-        let schedules = self.schedules.synced && self.scheduled.synced;
-        schedules && self.updates.synced && self.runs.synced && self.tasks.synced && self.nodes.synced
+        self.updates.synced && self.runs.synced && self.tasks.synced && self.nodes.synced
+    }
+
+    /// Whether those of schedules have, too: an upgrade under way does not stand still for a right that only they need.
+    pub fn schedules_are_synced(&self) -> bool {
+        self.is_synced() && self.schedules.synced && self.scheduled.synced
     }
 
     /// Waits for the next event and gives what changed by it (nothing, for a part of a list). Cancel-safe.

@@ -54,6 +54,7 @@ fn every_fence_is_missed_by_a_schedule_that_does_no_harm_once_it_stands() {
         to: KubeVersion::new(1, 34, 4),
         start: Timestamp::from_timestamp(1_767_225_600, 0).unwrap(),
         operators: 2,
+        concurrency: 1,
         without: BTreeSet::new(),
     };
     let lines = lines();

@@ -14,4 +14,5 @@ mod sandbox;
 mod schedules;
 mod stored;
 mod stores;
+mod traces;
 mod walls;

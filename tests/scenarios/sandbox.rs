@@ -66,6 +66,7 @@ fn a_leader_that_was_stopped_during_a_drain_cordons_nothing_when_it_wakes_up() {
         to: KubeVersion::new(1, 34, 4),
         start: Timestamp::from_timestamp(1_767_225_600, 0).unwrap(),
         operators: 2,
+        concurrency: 1,
         without: std::collections::BTreeSet::default(),
     };
     for write in 70..115 {
@@ -128,6 +129,7 @@ fn whoever_leads_while_work_disturbs_a_node_runs_on_another_one() {
         to: KubeVersion::new(1, 34, 4),
         start: start(),
         operators: 2,
+        concurrency: 1,
         without: std::collections::BTreeSet::default(),
     };
     let (verdict, lines) = simulate::transcript(&settings, &Schedule { seed: 7, faults: Vec::new() }).unwrap();
@@ -160,6 +162,7 @@ fn an_update_over_minors_survives_what_goes_wrong_in_any_hop() {
         to: KubeVersion::new(1, 34, 4),
         start: start(),
         operators: 2,
+        concurrency: 1,
         without: std::collections::BTreeSet::default(),
     };
     let calm = simulate::run(&settings, &Schedule { seed: 1, faults: Vec::new() }).unwrap().outcome;

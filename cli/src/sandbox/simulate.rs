@@ -84,6 +84,9 @@ pub(crate) struct SimulateArgs {
     /// Replicas of the operator.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=i64::from(OPERATORS_MAX)))]
     operators: u32,
+    /// How many workers may be in flight at once.
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(WORKERS_MAX)))]
+    concurrency: u32,
     /// A fence of the protocol that is left out, to see what it is for; can be repeated.
     #[arg(long, value_name = "FENCE")]
     without: Vec<Fence>,
@@ -123,15 +126,18 @@ impl SimulateArgs {
             to: self.to.or(newest).unwrap_or(self.from),
             start: Timestamp::UNIX_EPOCH + TimeDelta::seconds(super::FIXED_START_SECONDS),
             operators: self.operators,
+            concurrency: self.concurrency,
             without: self.without.iter().copied().collect(),
         }
     }
 
     /// What repeats a schedule.
     pub(super) fn command(&self, settings: &Settings, schedule: &Schedule) -> String {
+        let concurrency =
+            if settings.concurrency == 1 { String::new() } else { format!(" --concurrency {}", settings.concurrency) };
         let without: Vec<String> = settings.without.iter().map(|fence| format!(" --without {fence}")).collect();
         format!(
-            "kubectl-cupcake simulate --control-planes {} --workers {} --operators {} --from {} --to {}{} {schedule} --transcript",
+            "kubectl-cupcake simulate --control-planes {} --workers {} --operators {} --from {} --to {}{concurrency}{} {schedule} --transcript",
             self.control_planes,
             self.workers,
             self.operators,

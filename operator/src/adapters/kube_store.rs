@@ -113,6 +113,11 @@ impl KubeStore {
         changed
     }
 
+    /// Lets go of what is kept of a run that is gone.
+    pub fn forget_run(&self, name: &RunName) {
+        self.lock().runs.remove(name);
+    }
+
     /// How many workers the runs below a DirectUpdate's root may have in flight, from now on. Gives whether that is new.
     pub fn set_concurrency(&self, direct_update: &str, concurrency: u32) -> bool {
         self.lock().concurrency.insert(direct_update.to_owned(), concurrency) != Some(concurrency)

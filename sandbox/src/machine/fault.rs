@@ -195,6 +195,34 @@ impl Wrong {
         }
     }
 
+    /// Whether an update that meets it may come to rest until a person looks, or fail: what happened is not to be waited out. All
+    /// others end as if nothing had been.
+    pub const fn may_need_a_person(self) -> bool {
+        match self {
+            Self::ClockJump | Self::NodeDeleted => true,
+            Self::Before
+            | Self::After
+            | Self::Stopped
+            | Self::ApiAway
+            | Self::WatchesLost
+            | Self::ReplyLost
+            | Self::Refused
+            | Self::Busy
+            | Self::TimedOut
+            | Self::Election
+            | Self::WatchesLate
+            | Self::Paused
+            | Self::Cancelled
+            | Self::LeftOut
+            | Self::Doubled
+            | Self::StaleOrder
+            | Self::Torn
+            | Self::PowerCut
+            | Self::DiskFull
+            | Self::SecondRunner => false,
+        }
+    }
+
     /// Whether that component can meet it. Requests go to the API, a runner's writes to its disk.
     pub const fn fits(self, component: Component) -> bool {
         let is_runner = matches!(component, Component::Runner);

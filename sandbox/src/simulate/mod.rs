@@ -39,6 +39,8 @@ pub struct Settings {
     pub start: Timestamp,
     /// Replicas of the operator.
     pub operators: u32,
+    /// How many workers may be in flight at once.
+    pub concurrency: u32,
     /// Fences that are left out.
     pub without: BTreeSet<Fence>,
 }
@@ -117,7 +119,8 @@ fn begin(settings: &Settings, schedule: &Schedule, keep_lines: bool) -> Result<W
 const UPGRADE: &str = "upgrade";
 
 async fn upgrade(world: &World, settings: &Settings) -> Result<Outcome, WorldError> {
-    let upgrade = Upgrade { name: UPGRADE.to_owned(), to: settings.to, concurrency: Concurrency::Nodes(1) };
+    let upgrade =
+        Upgrade { name: UPGRADE.to_owned(), to: settings.to, concurrency: Concurrency::Nodes(settings.concurrency) };
     let outcome = world.upgrade(&upgrade).await?;
     let clock = world.clock();
     clock.sleep_until(world.now() + TimeDelta::seconds(AFTERMATH_SECONDS)).await;
@@ -182,6 +185,7 @@ mod tests {
             to: KubeVersion::new(1, 34, 4),
             start: Timestamp::from_timestamp(1_790_000_000, 0).unwrap(),
             operators: 2,
+            concurrency: 1,
             without: BTreeSet::new(),
         }
     }

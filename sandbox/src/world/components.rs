@@ -18,11 +18,12 @@ use cupcake_engine::clock::{Clock, Timestamp};
 use cupcake_host::{RunnerConfig, RunnerEnd};
 use cupcake_operator::OperatorConfig;
 use cupcake_operator::lease::Timing;
+use cupcake_operator::traces::Spans;
 use cupcake_steps::mailbox;
 use cupcake_steps::ports::disk::SharedDisk;
 use cupcake_steps::ports::host::MachinePorts;
 use futures::future::BoxFuture;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 use tokio_util::sync::CancellationToken;
 
@@ -50,6 +51,8 @@ pub(super) struct Components {
     pub(super) skews: Skews,
     /// Whether one lock of a runner keeps out the others.
     pub(super) locks_hold: bool,
+    /// Where the operator's spans go, if anywhere.
+    pub(super) spans: OnceLock<Arc<dyn Spans>>,
 }
 
 impl Components {
@@ -115,6 +118,7 @@ impl Components {
                         timing: LEASE,
                         registry,
                         metrics: cupcake_operator::metrics::Metrics::default(),
+                        spans: self.spans.get().cloned(),
                     };
                     self.live(&life, Box::pin(cupcake_operator::run(config, CancellationToken::new()))).await;
                 }

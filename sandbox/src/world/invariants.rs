@@ -147,6 +147,16 @@ impl Invariants {
         self.report(found);
     }
 
+    /// A component panicked.
+    pub(super) fn panicked(&self, text: &str) {
+        self.report(vec![("panic", text.to_owned())]);
+    }
+
+    /// The update rests or failed, and nothing that happened to it needs a person.
+    pub(super) fn rests_without_cause(&self, phase: &str, message: &str) {
+        self.report(vec![("I9", format!("{phase}, and nothing that happened needs a person: {message}"))]);
+    }
+
     fn report(&self, found: Vec<(&'static str, String)>) {
         let at = self.site.now();
         let mut seen = self.lock();

@@ -45,13 +45,16 @@ use components::Components;
 use cupcake_crds::values::{KubeVersion, NodeRole};
 use cupcake_crds::{GROUP, VERSION};
 use cupcake_engine::clock::{Clock, Timestamp};
+use cupcake_operator::traces::Spans;
 use drains::Drains;
 use faults::Hands;
+use futures::FutureExt;
 use futures::future::BoxFuture;
 use invariants::Invariants;
 use serde_json::{Value, json};
 use skew::Skews;
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -167,6 +170,7 @@ impl World {
             workloads,
             skews: Skews::default(),
             locks_hold: !config.without.contains(&Fence::RunnerLock),
+            spans: OnceLock::new(),
         });
         let tasks = Arc::<Mutex<JoinSet<()>>>::default();
         let weak = Arc::downgrade(&tasks);
@@ -175,14 +179,19 @@ impl World {
                 tasks.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
             }
         }));
-        let hands = Hands::new(&components, &machines, spawner(&tasks));
+        let hands = Hands::new(&components, &machines, spawner(&tasks, &ear));
         faults.on_world(move |wrong, place| hands.carry_out(wrong, place));
         Ok(Self { config, server, site, machines, faults, transcript, ear, components, tasks })
     }
 
+    /// Where the operator's spans go; before [`World::start`].
+    pub fn tell_spans_to(&self, spans: Arc<dyn Spans>) {
+        let _ = self.components.spans.set(spans);
+    }
+
     /// Starts the cluster, the operator and the agents.
     pub fn start(&self) {
-        let program = self.components.runner_program(spawner(&self.tasks));
+        let program = self.components.runner_program(spawner(&self.tasks, &self.ear));
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         let (agenda, clock) = (self.site.agenda.clone(), Arc::clone(&self.site.clock));
         tasks.spawn(async move { agenda.run(clock).await });
@@ -190,11 +199,13 @@ impl World {
         let operators = usize::try_from(self.config.operators).unwrap_or(1);
         for (replica, number) in REPLICAS.into_iter().take(operators).zip(1u32..) {
             let node = format!("cp-{}", (number - 1) % self.config.control_planes + 1);
-            tasks.spawn(Arc::clone(&self.components).operator(replica, node));
+            let operator = Box::pin(Arc::clone(&self.components).operator(replica, node));
+            tasks.spawn(watched(Arc::clone(&self.ear), operator));
         }
         for machine in self.machines.values() {
             machine.install_program(Arc::clone(&program));
-            tasks.spawn(Arc::clone(&self.components).agent(Arc::clone(machine)));
+            let agent = Box::pin(Arc::clone(&self.components).agent(Arc::clone(machine)));
+            tasks.spawn(watched(Arc::clone(&self.ear), agent));
         }
     }
 
@@ -293,7 +304,12 @@ impl World {
     pub fn judge(&self, name: &str) {
         let update = self.update(name).unwrap_or_default();
         if let Some(invariants) = self.ear.invariants.get() {
-            invariants.ended(update["status"]["phase"].as_str().unwrap_or("Pending"), is_at_rest(&update));
+            let phase = update["status"]["phase"].as_str().unwrap_or("Pending");
+            invariants.ended(phase, is_at_rest(&update));
+            let excused = self.faults.happened().iter().any(|fault| fault.wrong.may_need_a_person());
+            if matches!(phase, "RequiresAttention" | "Failed") && !excused {
+                invariants.rests_without_cause(phase, update["status"]["message"].as_str().unwrap_or_default());
+            }
         }
     }
 
@@ -369,9 +385,11 @@ impl Drop for World {
 /// Lets a task live as long as the world does.
 type Spawner = Box<dyn Fn(BoxFuture<'static, ()>) + Send + Sync>;
 
-fn spawner(tasks: &Arc<Mutex<JoinSet<()>>>) -> Spawner {
+fn spawner(tasks: &Arc<Mutex<JoinSet<()>>>, ear: &Arc<Ear>) -> Spawner {
     let weak = Arc::downgrade(tasks);
+    let ear = Arc::clone(ear);
     Box::new(move |task| {
+        let task = watched(Arc::clone(&ear), task);
         if let Some(tasks) = weak.upgrade() {
             let mut tasks = tasks.lock().unwrap_or_else(PoisonError::into_inner);
             // Those that ended make room.
@@ -379,6 +397,17 @@ fn spawner(tasks: &Arc<Mutex<JoinSet<()>>>) -> Spawner {
             tasks.spawn(task);
         }
     })
+}
+
+/// A component that panics ends as its process would, and is no schedule that went right.
+async fn watched(ear: Arc<Ear>, task: BoxFuture<'static, ()>) {
+    if let Err(panic) = AssertUnwindSafe(task).catch_unwind().await {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("without a word");
+        if let Some(invariants) = ear.invariants.get() {
+            invariants.panicked(text);
+        }
+    }
 }
 
 /// Our definitions: made ready once for all worlds that leave no fence out.
