@@ -31,6 +31,7 @@ fn crash_everywhere(component: Component, wrong: Wrong) {
             let outcome = world::run(config, &to_1_34()).unwrap();
             assert!(outcome.succeeded(), "{crash}: {}: {}", outcome.phase, outcome.message);
             assert_eq!(outcome.duplicated_effects, 0, "{crash}");
+            assert_eq!(outcome.kubeadm_copies, ["cp-1/kubeadm-backup-etcd-2025-06-01-10-00-00"], "{crash}");
             outcome.killed.is_some()
         })
     };
@@ -86,6 +87,8 @@ fn a_cluster_of_three_control_planes_and_five_workers_moves_one_minor_and_ends_s
     println!("{outcome:#?}");
     assert!(outcome.succeeded(), "{outcome:#?}");
     assert_eq!(outcome.duplicated_effects, 0);
+    let of_before = [1, 2, 3].map(|number| format!("cp-{number}/kubeadm-backup-etcd-2025-06-01-10-00-00"));
+    assert_eq!(outcome.kubeadm_copies, of_before, "those of before stay, those of this run go");
     for node in &outcome.nodes {
         assert_eq!(node.version, "1.34.4", "{node:?}");
         assert!(node.schedulable, "{node:?}");

@@ -21,7 +21,7 @@ const QUESTIONS: [&str; 2] = ["/readyz", "/api/v1/namespaces/kube-system/configm
 /// Credentials that may ask that: kubeadm's own on a control plane, the kubelet's elsewhere.
 const KUBECONFIGS: [&str; 2] = ["/etc/kubernetes/admin.conf", "/etc/kubernetes/kubelet.conf"];
 /// Where kubeadm keeps the manifests that it replaces (cmd/kubeadm/app/constants: `TempDir`, `CreateTimestampDir`).
-const BACKUPS: &str = "/etc/kubernetes/tmp";
+pub(super) const BACKUPS: &str = "/etc/kubernetes/tmp";
 const BACKUP_PREFIX: &str = "kubeadm-backup-manifests";
 /// Folders that kubeadm writes to: manifests, kubeconfigs and certificates in one, the kubelet's configuration in the other.
 const WRITTEN: [&str; 2] = ["/etc/kubernetes", "/var/lib/kubelet"];

@@ -13,6 +13,7 @@
 )]
 
 mod certificates;
+mod copies;
 mod etcd;
 mod failure;
 mod inventory;
@@ -40,7 +41,7 @@ use cupcake_engine::clock::Clock;
 use cupcake_steps::ports::host::{
     HostError, HostOps, KubeadmUpgrade, KubeletState, Package, PackageState, SnapshotInfo, StaticPods,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -145,6 +146,14 @@ impl HostOps for RealHost {
 
     async fn kubeadm_upgrade(&self, how: KubeadmUpgrade, version: &KubeVersion) -> Result<(), HostError> {
         self.upgrade_by_kubeadm(how, version).await
+    }
+
+    async fn kubeadm_copies(&self) -> Result<BTreeSet<String>, HostError> {
+        Ok(self.copies_of_kubeadm())
+    }
+
+    async fn remove_kubeadm_copies(&self, names: &BTreeSet<String>) -> Result<(), HostError> {
+        self.remove_copies(names).await
     }
 
     async fn heal(&self) -> Result<(), HostError> {

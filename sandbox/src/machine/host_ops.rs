@@ -12,6 +12,7 @@ use cupcake_steps::host::params::ORDER_KINDS;
 use cupcake_steps::ports::host::{
     HostError, HostOps, KubeadmUpgrade, KubeletState, Package, PackageState, SnapshotInfo, StaticPods,
 };
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Versions that an inventory lists, newest first: the CRD's limit.
@@ -110,6 +111,15 @@ impl HostOps for SimHost {
 
     async fn kubeadm_upgrade(&self, how: KubeadmUpgrade, version: &KubeVersion) -> Result<(), HostError> {
         self.machine().await.kubeadm(how, *version).await
+    }
+
+    async fn kubeadm_copies(&self) -> Result<BTreeSet<String>, HostError> {
+        Ok(self.machine().await.state().copies.clone())
+    }
+
+    async fn remove_kubeadm_copies(&self, names: &BTreeSet<String>) -> Result<(), HostError> {
+        self.machine().await.state().copies.retain(|copy| !names.contains(copy));
+        Ok(())
     }
 
     async fn heal(&self) -> Result<(), HostError> {

@@ -94,6 +94,7 @@ impl SimMachine {
         }
         self.pull(version).await?;
         self.take(Act::KubeadmPreflight).await;
+        self.make_copies();
         for pod in STATIC_PODS {
             self.turn(pod, version).await?;
         }
@@ -110,6 +111,13 @@ impl SimMachine {
             self.upgrade_addons(version)?;
         }
         Ok(())
+    }
+
+    /// What kubeadm copies before it changes a static pod, and never removes.
+    fn make_copies(&self) {
+        let at = self.site.now().format("%Y-%m-%d-%H-%M-%S");
+        let names = ["etcd", "manifests"].map(|what| format!("kubeadm-backup-{what}-{at}"));
+        self.state().copies.extend(names);
     }
 
     /// One component's turn: copy, new manifest, restart, health. Equal manifests are passed over.

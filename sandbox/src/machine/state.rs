@@ -15,6 +15,9 @@ use cupcake_steps::ports::host::{Package, PackageState, SnapshotInfo};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+/// A copy that an upgrade by hand left on every control-plane node.
+const COPY_OF_BEFORE: &str = "kubeadm-backup-etcd-2025-06-01-10-00-00";
+
 /// What the machines of one cluster share.
 pub struct Site {
     /// The API.
@@ -104,6 +107,8 @@ pub(super) struct State {
     /// The version whose kubelet configuration kubeadm wrote last.
     pub(super) kubelet_config: KubeVersion,
     pub(super) snapshots: BTreeMap<String, SnapshotInfo>,
+    /// Names of kubeadm's copies in /etc/kubernetes/tmp.
+    pub(super) copies: BTreeSet<String>,
 }
 
 impl std::fmt::Debug for SimMachine {
@@ -142,6 +147,10 @@ impl SimMachine {
             kubelet: Kubelet { version, active: true, since: now, generation: 0, ready_since: now },
             kubelet_config: version,
             snapshots: BTreeMap::new(),
+            copies: match role {
+                NodeRole::ControlPlane => BTreeSet::from([COPY_OF_BEFORE.to_owned()]),
+                NodeRole::Worker => BTreeSet::new(),
+            },
         };
         Arc::new(Self {
             name: name.to_owned(),
@@ -171,6 +180,11 @@ impl SimMachine {
     /// Version of the kubelet that runs, or ran last.
     pub fn kubelet_version(&self) -> KubeVersion {
         self.state().kubelet.version
+    }
+
+    /// Names of kubeadm's copies that lie on it.
+    pub fn kubeadm_copies(&self) -> BTreeSet<String> {
+        self.state().copies.clone()
     }
 
     /// Whether a kubelet runs.

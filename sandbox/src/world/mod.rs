@@ -290,6 +290,7 @@ impl World {
             transcript_sha256: self.transcript.sha256(),
             largest_object_bytes: size("UpgradeRun").max(size("NodeTask")).max(size("DirectUpdate")),
             largest_plan_bytes: size("UpgradePlan"),
+            kubeadm_copies: self.kubeadm_copies(),
             writes: Writes {
                 operator: self.faults.writes(Component::Operator),
                 agent: self.faults.writes(Component::Agent),
@@ -346,6 +347,15 @@ impl World {
     /// A machine.
     pub fn machine(&self, name: &str) -> Option<&Arc<SimMachine>> {
         self.machines.get(name)
+    }
+
+    /// Copies of kubeadm's upgrades, as `<node>/<folder>`.
+    fn kubeadm_copies(&self) -> Vec<String> {
+        let of = |machine: &Arc<SimMachine>| {
+            let copies = machine.kubeadm_copies().into_iter();
+            copies.map(|copy| format!("{}/{copy}", machine.name())).collect::<Vec<_>>()
+        };
+        self.machines.values().flat_map(of).collect()
     }
 
     /// All machines, by name.

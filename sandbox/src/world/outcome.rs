@@ -65,6 +65,8 @@ pub struct Outcome {
     pub largest_object_bytes: usize,
     /// Largest UpgradePlan ever stored, in bytes of JSON.
     pub largest_plan_bytes: usize,
+    /// Copies of kubeadm's upgrades that lie on machines, as `<node>/<folder>`; one of long ago lies on each control-plane node.
+    pub kubeadm_copies: Vec<String>,
     /// Writes of each component.
     pub writes: Writes,
     /// The crash that happened, and where; `null` if none did.

@@ -1,18 +1,18 @@
 //! Every host step, its process killed before, between and after each of its effects, and at each of its disk writes.
 
-use super::{params, register};
-use crate::mailbox::{MailOrder, Mailbox, run_name};
+use super::{kubeadm_copies, params, register};
+use crate::mailbox::{Answer, MailOrder, Mailbox, Verdict, run_name};
 use crate::ports::disk::Disk;
-use crate::ports::fake_host::{FakeHost, Interruption};
-use crate::ports::host::{KubeadmUpgrade as How, Machine, MachinePorts, Package};
+use crate::ports::fake_host::{COPY_OF_BEFORE, FakeHost, Interruption};
+use crate::ports::host::{HostError, KubeadmUpgrade as How, Machine, MachinePorts, Package};
 use crate::ports::memory_disk::{Crash, MemoryDisk};
 use chrono::{DateTime, TimeDelta};
-use cupcake_crds::node_task::Order;
+use cupcake_crds::node_task::{ErrorClass, Order, TaskError};
 use cupcake_crds::values::{KubeVersion, NodeRef, OrderKey};
 use cupcake_engine::clock::{Clock, SimClock, Timestamp};
 use cupcake_engine::cursor::{Cursor, RunPhase};
 use cupcake_engine::decide::{Limits, Observed};
-use cupcake_engine::names::{Epoch, StepKind};
+use cupcake_engine::names::{Epoch, Reason, StepKind};
 use cupcake_engine::plan::{Plan, VertexTemplate};
 use cupcake_engine::registry::StepRegistry;
 use cupcake_engine::store::{MemoryStore, NewRun, RunStore};
@@ -21,7 +21,7 @@ use futures::executor::block_on;
 use futures::future::{BoxFuture, Either, pending, select};
 use serde::Serialize;
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 const OLD: KubeVersion = KubeVersion::new(1, 33, 4);
@@ -64,7 +64,7 @@ fn cases() -> Vec<Case> {
             machine: control_plane,
             kind: params::KUBEADM_UPGRADE,
             params: value(&params::UpgradeByKubeadm { how: How::Apply, version: NEW }),
-            effects: &["kubeadm upgrade apply 1.34.4"],
+            effects: &["kubeadm upgrade apply 1.34.4", "remove kubeadm's copies"],
         },
         Case {
             machine: worker,
@@ -111,6 +111,7 @@ impl Clock for StillClock {
 
 /// A machine with a run of one vertex, as the runner makes it.
 struct Bench {
+    key: OrderKey,
     host: FakeHost,
     disk: MemoryDisk,
     store: Arc<MemoryStore>,
@@ -121,17 +122,20 @@ struct Bench {
 impl Bench {
     fn of(case: &Case) -> Self {
         let key = OrderKey { run_uid: "uid".into(), vertex: "w-1/prepare".into(), attempt: 1 };
+        Self::with(case, key, (case.machine)(), MemoryDisk::new())
+    }
+
+    fn with(case: &Case, key: OrderKey, host: FakeHost, disk: MemoryDisk) -> Self {
         let mut plan = Plan::new("test");
         plan.vertex(VertexTemplate::new("prepare/it", StepKind::new(case.kind).unwrap(), case.params.clone(), &[]));
         let now = DateTime::from_timestamp(1_790_000_000, 0).unwrap();
         let cursor = Cursor::new(plan.digest(), &plan.expand().unwrap(), now);
         let run = NewRun { name: run_name(&key), plan: Arc::new(plan), cursor, limits: Limits::default() };
-        let disk = MemoryDisk::new();
         let order = Order {
             deadline_seconds: 600,
             epoch: 3,
             finish: Vec::new(),
-            key,
+            key: key.clone(),
             prepare: Vec::new(),
             proceed: true,
             stop: false,
@@ -142,7 +146,7 @@ impl Bench {
         block_on(Mailbox::on(&disk).put_order(&MailOrder { node, order })).unwrap();
         let store = Arc::new(MemoryStore::new());
         block_on(store.create(&run)).unwrap();
-        Self { host: (case.machine)(), disk, store, clock: Arc::new(StillClock(SimClock::starting_at(now))), run }
+        Self { key, host, disk, store, clock: Arc::new(StillClock(SimClock::starting_at(now))), run }
     }
 
     /// Ticks in a new process until it dies or the run rests; whether it rests.
@@ -200,8 +204,10 @@ fn a_host_step_killed_before_between_or_after_any_of_its_effects_goes_on_to_its_
                 assert_eq!(bench.finish(), RunPhase::Succeeded, "{context}");
                 let done = bench.host.done().len() - before;
                 // Only kubeadm's success cannot be seen from outside: killed before it is recorded, kubeadm runs again.
-                let again = usize::from(case.kind == params::KUBEADM_UPGRADE && how == Interruption::After);
+                let is_kubeadm = case.kind == params::KUBEADM_UPGRADE && effect == 1;
+                let again = usize::from(is_kubeadm && how == Interruption::After);
                 assert_eq!(done, case.effects.len() + again, "{context}");
+                assert_eq!(bench.host.copies(), copies_of_before(&case), "{context}");
             }
         }
     }
@@ -210,21 +216,98 @@ fn a_host_step_killed_before_between_or_after_any_of_its_effects_goes_on_to_its_
 #[test]
 fn kubeadm_never_runs_again_once_its_success_is_recorded() {
     for case in cases().iter().filter(|case| case.kind == params::KUBEADM_UPGRADE) {
-        // The first write of the bench is the order; the second is the record.
+        // The first write of the bench is the order; on a control plane the second is what lay there before; then the record.
+        let record = if case.effects.len() == 2 { 3 } else { 2 };
         for (how, runs) in [(Crash::Before, 2), (Crash::Torn, 2), (Crash::After, 1)] {
             let bench = Bench::of(case);
-            bench.disk.crash_at(2, how);
+            bench.disk.crash_at(record, how);
             assert!(!bench.live(), "{how:?}");
             assert_eq!(bench.finish(), RunPhase::Succeeded, "{how:?}");
-            assert_eq!(bench.host.done().len(), runs, "{how:?}");
+            assert_eq!(kubeadms(&bench.host), runs, "{how:?}");
+        }
+    }
+}
+
+fn kubeadms(host: &FakeHost) -> usize {
+    host.done().iter().filter(|effect| effect.starts_with("kubeadm")).count()
+}
+
+/// What lies in kubeadm's folder of copies on a machine that none of ours was on.
+fn copies_of_before(case: &Case) -> BTreeSet<String> {
+    (case.machine)().copies()
+}
+
+fn apply_case() -> Case {
+    cases().into_iter().find(|case| case.kind == params::KUBEADM_UPGRADE).unwrap()
+}
+
+#[test]
+fn kubeadms_copies_go_whatever_write_it_died_at_and_those_of_before_stay() {
+    let case = apply_case();
+    for write in 2..=4 {
+        for how in [Crash::Before, Crash::Torn, Crash::After] {
+            let context = format!("killed {how:?} write {write}");
+            let bench = Bench::of(&case);
+            bench.disk.crash_at(write, how);
+            assert!(!bench.live(), "{context}");
+            assert_eq!(bench.finish(), RunPhase::Succeeded, "{context}");
+            assert_eq!(bench.host.copies(), [COPY_OF_BEFORE.to_owned()].into(), "{context}");
+            assert_eq!(block_on(Disk::read(&bench.disk, kubeadm_copies::FILE, 1_000)), Ok(None), "{context}");
         }
     }
 }
 
 #[test]
+fn copies_of_a_failed_attempt_stay_for_rescue_and_go_with_the_success_of_the_same_run_only() {
+    let case = apply_case();
+    for (uid, kept) in [("uid", false), ("another", true)] {
+        let first = Bench::of(&case);
+        let error = HostError::NeedsOperator(Reason::new("KubeadmPreflight", "x"));
+        first.host.fail("kubeadm", error);
+        assert_eq!(first.finish(), RunPhase::RequiresAttention);
+        let failed: Vec<_> = first.host.copies().into_iter().filter(|copy| copy != COPY_OF_BEFORE).collect();
+        assert_eq!(failed.len(), 1, "a failed attempt's copies stay");
+        first.host.add_copy("kubeadm-backup-etcd-by-hand");
+        block_on(answer(&first));
+        let key = OrderKey { run_uid: uid.into(), vertex: "w-1/prepare".into(), attempt: 2 };
+        let second = Bench::with(&case, key, first.host.clone(), first.disk.clone());
+        assert_eq!(second.finish(), RunPhase::Succeeded);
+        let copies = second.host.copies();
+        assert_eq!(copies.contains(&failed[0]), kept, "{copies:?}");
+        assert!(copies.contains("kubeadm-backup-etcd-by-hand"), "{copies:?}");
+        assert_eq!(copies.len(), 2 + usize::from(kept), "{copies:?}");
+    }
+}
+
+/// The order is answered, so that another one may take its place.
+async fn answer(bench: &Bench) {
+    let key = bench.key.clone();
+    let error = TaskError { class: ErrorClass::Transient, code: "X".into(), message: "x".into() };
+    let now = bench.clock.now();
+    let answer = Answer {
+        key,
+        verdict: Verdict::Failed { error },
+        step: None,
+        step_since: None,
+        message: None,
+        outputs: BTreeMap::new(),
+        boot_id: None,
+        at: now,
+    };
+    Mailbox::on(&bench.disk).put_answer(&answer).await.unwrap();
+}
+
+#[test]
+fn copies_that_cannot_be_removed_hold_nothing_up() {
+    let bench = Bench::of(&apply_case());
+    bench.host.fail("remove", HostError::Transient(Reason::new("FileError", "read-only")));
+    assert_eq!(bench.finish(), RunPhase::Succeeded);
+    assert_eq!(bench.host.copies().len(), 2);
+}
+
+#[test]
 fn a_control_plane_that_kubeadm_took_for_a_worker_rests_and_no_success_is_recorded() {
-    let case = cases().into_iter().find(|case| case.kind == params::KUBEADM_UPGRADE).unwrap();
-    let bench = Bench::of(&case);
+    let bench = Bench::of(&apply_case());
     bench.host.lose_manifest("kube-apiserver");
     bench.host.blind_kubeadm();
     assert_eq!(bench.finish(), RunPhase::RequiresAttention);

@@ -4,7 +4,8 @@
 //! after the last manifest, and on a worker there is no manifest at all. So a success is recorded on the disk, under the
 //! order's run and the step, before the step says Done: a recorded success is never repeated, an interrupted kubeadm is. A disk
 //! that does not take the record is waited for, since running kubeadm again would copy etcd's data onto it once more.
-//! On a control plane the manifests and the running static pods must agree besides.
+//! On a control plane the manifests and the running static pods must agree besides; then the copies that kubeadm made are removed
+//! (see [`kubeadm_copies`]).
 //!
 //! kubeadm tells a control plane by the presence of kube-apiserver.yaml, and while it exchanges a manifest that file is
 //! away for a moment. A crash just then would let `upgrade node` take the machine for a worker and report success. The
@@ -12,7 +13,7 @@
 //! manifest of a control plane says the version. Source: kubernetes/kubernetes, cmd/kubeadm/app/cmd/upgrade/node.go and
 //! phases/upgrade/staticpods.go (1.31 to 1.34).
 
-use super::{UNKNOWN_AGAIN_SECONDS, moment, outcome_of, params};
+use super::{UNKNOWN_AGAIN_SECONDS, kubeadm_copies, moment, outcome_of, params};
 use crate::ports::disk::DiskError;
 use crate::ports::host::{KubeadmUpgrade as How, Machine, StaticPods};
 use async_trait::async_trait;
@@ -54,25 +55,17 @@ impl Step<Machine> for KubeadmUpgrade {
     type Output = ();
 
     async fn probe(&self, ctx: &StepContext<'_, Machine>, params: &Self::Params) -> Result<Probe<()>, StepError> {
-        let pods = ctx.ports().host.static_pods().await?;
-        let role = role_of(&pods, params.how)?;
-        if !is_recorded(ctx, params).await? {
-            return Ok(Probe::Unsatisfied);
-        }
-        match role {
-            Role::Worker => Ok(Probe::Satisfied(())),
-            Role::ControlPlane => {
-                if let Some(difference) = difference(&pods, &params.version) {
-                    let message = format!("kubeadm's success is recorded, yet {difference}: order the upgrade again");
-                    return Err(StepError::NeedsOperator(Reason::new("ManifestsChanged", message)));
-                }
-                Ok(running(ctx, &pods))
-            }
+        match verified(ctx, params).await? {
+            Probe::Satisfied(()) if kubeadm_copies::are_left(ctx).await? => Ok(Probe::Unsatisfied),
+            probe => Ok(probe),
         }
     }
 
     async fn apply(&self, ctx: &StepContext<'_, Machine>, params: &Self::Params) -> Result<StepOutcome<()>, StepError> {
         let attempt = (ctx.run().clone(), ctx.vertex().clone(), ctx.attempt());
+        if is_recorded(ctx, params).await? {
+            return verified_and_tidy(ctx, params).await;
+        }
         if !self.ended().contains(&attempt) {
             upgrade(ctx, params).await?;
             self.ended().insert(attempt.clone());
@@ -83,14 +76,61 @@ impl Step<Machine> for KubeadmUpgrade {
             return Ok(StepOutcome::Wait(Wait::quiet(again, Reason::new("RecordUnwritten", message))));
         }
         self.ended().remove(&attempt);
-        outcome_of(ctx, self.probe(ctx, params).await?, "kubeadm having upgraded the machine")
+        verified_and_tidy(ctx, params).await
     }
+}
+
+/// Whether kubeadm came to its end and the machine is what it says.
+async fn verified(
+    ctx: &StepContext<'_, Machine>,
+    params: &params::UpgradeByKubeadm,
+) -> Result<Probe<()>, StepError> {
+    let pods = ctx.ports().host.static_pods().await?;
+    let role = role_of(&pods, params.how)?;
+    if !is_recorded(ctx, params).await? {
+        return Ok(Probe::Unsatisfied);
+    }
+    match role {
+        Role::Worker => Ok(Probe::Satisfied(())),
+        Role::ControlPlane => {
+            if let Some(difference) = difference(&pods, &params.version) {
+                let message = format!("kubeadm's success is recorded, yet {difference}: order the upgrade again");
+                return Err(StepError::NeedsOperator(Reason::new("ManifestsChanged", message)));
+            }
+            Ok(running(ctx, &pods))
+        }
+    }
+}
+
+/// What is left to do once the success is recorded. Copies that cannot be removed hold nothing up: the machine is upgraded.
+async fn verified_and_tidy(
+    ctx: &StepContext<'_, Machine>,
+    params: &params::UpgradeByKubeadm,
+) -> Result<StepOutcome<()>, StepError> {
+    let probe = verified(ctx, params).await?;
+    if let Probe::Satisfied(()) = probe
+        && let Err(error) = kubeadm_copies::remove(ctx).await
+    {
+        tracing::warn!(%error, "kubeadm's copies in /etc/kubernetes/tmp stay");
+    }
+    outcome_of(ctx, probe, "kubeadm having upgraded the machine")
 }
 
 /// Runs kubeadm, and on a control plane sees that it did not take it for a worker.
 async fn upgrade(ctx: &StepContext<'_, Machine>, params: &params::UpgradeByKubeadm) -> Result<(), StepError> {
     let role = role_of(&ctx.ports().host.static_pods().await?, params.how)?;
-    ctx.ports().host.kubeadm_upgrade(params.how, &params.version).await?;
+    // kubeadm makes no copies on a worker.
+    if role == Role::ControlPlane {
+        kubeadm_copies::remember(ctx).await?;
+    }
+    let upgraded = ctx.ports().host.kubeadm_upgrade(params.how, &params.version).await;
+    if upgraded.is_err()
+        && role == Role::ControlPlane
+        && let Err(error) = kubeadm_copies::close(ctx).await
+    {
+        tracing::warn!(%error, "what kubeadm's failed attempt left in /etc/kubernetes/tmp is not told apart");
+    }
+    upgraded?;
     if role == Role::ControlPlane {
         let pods = ctx.ports().host.static_pods().await?;
         if let Some(difference) = difference(&pods, &params.version) {

@@ -3,6 +3,7 @@
 pub mod await_proceed;
 pub mod etcd_snapshot;
 pub mod install_packages;
+pub mod kubeadm_copies;
 pub mod kubeadm_upgrade;
 pub mod params;
 pub mod pull_images;

@@ -10,6 +10,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
+/// A copy that lies on every control plane from an upgrade long ago.
+pub const COPY_OF_BEFORE: &str = "kubeadm-backup-etcd-2026-01-01-00-00-00";
+
 /// Where in an effect the process dies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Interruption {
@@ -41,6 +44,7 @@ struct Inner {
     lost: BTreeMap<String, String>,
     kubelet: KubeVersion,
     snapshots: BTreeMap<String, SnapshotInfo>,
+    copies: BTreeSet<String>,
     begun: Vec<String>,
     done: Vec<String>,
     interruption: Option<(usize, Interruption)>,
@@ -64,6 +68,7 @@ impl FakeHost {
             lost: BTreeMap::new(),
             kubelet: version,
             snapshots: BTreeMap::new(),
+            copies: BTreeSet::new(),
             begun: Vec::new(),
             done: Vec::new(),
             interruption: None,
@@ -81,6 +86,7 @@ impl FakeHost {
         host.inner().set_pods(version);
         host.inner().pods.manifests.insert("etcd".to_owned(), "3.5.24-0".to_owned());
         host.inner().pods.running.insert("etcd".to_owned(), "3.5.24-0".to_owned());
+        host.add_copy(COPY_OF_BEFORE);
         host
     }
 
@@ -146,6 +152,16 @@ impl FakeHost {
         }
     }
 
+    /// Adds a copy, as an upgrade by hand leaves one.
+    pub fn add_copy(&self, name: &str) {
+        self.inner().copies.insert(name.to_owned());
+    }
+
+    /// The copies of kubeadm's upgrades that lie there.
+    pub fn copies(&self) -> BTreeSet<String> {
+        self.inner().copies.clone()
+    }
+
     /// Lets kubeadm take a control plane for a worker and report success, as it does without kube-apiserver.yaml.
     pub fn blind_kubeadm(&self) {
         self.inner().blind = true;
@@ -171,6 +187,9 @@ impl FakeHost {
                 inner.interrupt();
             } else {
                 inner.begun.push(name.clone());
+                if name.starts_with("kubeadm") && !inner.pods.manifests.is_empty() {
+                    inner.copies.insert(format!("kubeadm-backup-etcd-{number}"));
+                }
                 if interruption == Some(Interruption::Between) {
                     inner.interrupt();
                 }
@@ -304,6 +323,18 @@ impl HostOps for FakeHost {
                 inner.lost.clear();
                 inner.set_pods(*version);
             }
+        })
+        .await
+    }
+
+    async fn kubeadm_copies(&self) -> Result<BTreeSet<String>, HostError> {
+        self.alive().await;
+        Ok(self.copies())
+    }
+
+    async fn remove_kubeadm_copies(&self, names: &BTreeSet<String>) -> Result<(), HostError> {
+        self.effect("remove kubeadm's copies".to_owned(), |inner| {
+            inner.copies.retain(|copy| !names.contains(copy));
         })
         .await
     }

@@ -9,7 +9,7 @@ use cupcake_engine::names::Reason;
 use cupcake_engine::step::{Domain, StepError};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// The machine's domain.
@@ -192,6 +192,11 @@ pub trait HostOps: Send + Sync {
     /// Runs kubeadm's upgrade to its end, after putting back manifests that an interrupted one took away or left empty. What
     /// kubeadm wrote is durable when this returns.
     async fn kubeadm_upgrade(&self, how: KubeadmUpgrade, version: &KubeVersion) -> Result<(), HostError>;
+    /// Names of the copies that kubeadm's upgrades of whatever time left in /etc/kubernetes/tmp: etcd's data and manifests. None on
+    /// a worker.
+    async fn kubeadm_copies(&self) -> Result<BTreeSet<String>, HostError>;
+    /// Removes those copies; one that is not there is no error. A name that is none of [`HostOps::kubeadm_copies`] is left alone.
+    async fn remove_kubeadm_copies(&self, names: &BTreeSet<String>) -> Result<(), HostError>;
     /// Puts right what an operation that was cut short may have taken apart, wherever it was: manifests are put back, packages
     /// are held. Needs no cluster, and changes nothing on a machine that is as it should be.
     async fn heal(&self) -> Result<(), HostError>;

@@ -11,6 +11,7 @@ use cupcake_steps::ports::host::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
@@ -37,6 +38,10 @@ pub enum Call {
     PullImages(KubeVersion),
     /// [`HostOps::kubeadm_upgrade`]
     KubeadmUpgrade(KubeadmUpgrade, KubeVersion),
+    /// [`HostOps::kubeadm_copies`]
+    KubeadmCopies,
+    /// [`HostOps::remove_kubeadm_copies`]
+    RemoveKubeadmCopies(BTreeSet<String>),
     /// [`HostOps::heal`]
     Heal,
     /// [`HostOps::static_pods`]
@@ -114,6 +119,12 @@ impl HostOps for RemoteHost {
     async fn kubeadm_upgrade(&self, how: KubeadmUpgrade, version: &KubeVersion) -> Result<(), HostError> {
         self.call(&Call::KubeadmUpgrade(how, *version)).await
     }
+    async fn kubeadm_copies(&self) -> Result<BTreeSet<String>, HostError> {
+        self.call(&Call::KubeadmCopies).await
+    }
+    async fn remove_kubeadm_copies(&self, names: &BTreeSet<String>) -> Result<(), HostError> {
+        self.call(&Call::RemoveKubeadmCopies(names.clone())).await
+    }
     async fn heal(&self) -> Result<(), HostError> {
         self.call(&Call::Heal).await
     }
@@ -152,6 +163,8 @@ pub async fn answer(host: &dyn HostOps, call: Call) -> Result<Value, HostError> 
         Call::ImagesMissing(version) => json(host.images_missing(&version).await?),
         Call::PullImages(version) => json(host.pull_images(&version).await?),
         Call::KubeadmUpgrade(how, version) => json(host.kubeadm_upgrade(how, &version).await?),
+        Call::KubeadmCopies => json(host.kubeadm_copies().await?),
+        Call::RemoveKubeadmCopies(names) => json(host.remove_kubeadm_copies(&names).await?),
         Call::Heal => json(host.heal().await?),
         Call::StaticPods => json(host.static_pods().await?),
         Call::Kubelet => json(host.kubelet().await?),
