@@ -4,11 +4,12 @@ use crate::compile::Hop;
 use crate::facts::{self, Facts};
 use crate::finding::{Code, Finding, Findings, named};
 use cupcake_crds::DirectUpdateSpec;
-use cupcake_crds::values::{ClusterSnapshot, MinorVersion, NodeSnapshot};
+use cupcake_crds::values::{ClusterSnapshot, KubeVersion, MinorVersion, NodeSnapshot};
 use std::collections::BTreeMap;
 
 /// Warns of what each new minor removes, and refuses nodes on which its kubelet would not start.
 pub(crate) fn changes(spec: &DirectUpdateSpec, snapshot: &ClusterSnapshot, hops: &[Hop<'_>], findings: &mut Findings) {
+    avoided(snapshot.server, hops, findings);
     let mut before = snapshot.server.minor_version();
     for hop in hops {
         let minor = hop.step.version.minor_version();
@@ -32,6 +33,27 @@ pub(crate) fn changes(spec: &DirectUpdateSpec, snapshot: &ClusterSnapshot, hops:
         if let Some(facts) = facts::of(minor) {
             nodes(spec, &moving.into_values().collect::<Vec<_>>(), minor, facts, findings);
         }
+    }
+}
+
+/// Versions on the way, or where the cluster is, that are better not gone through.
+fn avoided(server: KubeVersion, hops: &[Hop<'_>], findings: &mut Findings) {
+    if let Some(avoid) = facts::avoid(server) {
+        let (code, field) = (Code::AvoidedRelease, "the API servers");
+        findings.warn(Finding::new(code, field, server, avoid.why.as_str(), avoid.leaving.as_str()));
+    }
+    let on_the_way = hops.iter().map(|hop| hop.step.version).filter(|version| *version != server);
+    for (version, avoid) in on_the_way.filter_map(|version| Some((version, facts::avoid(version)?))) {
+        let minor = version.minor_version();
+        let newest = facts::newest(minor).unwrap_or(version);
+        let remedy = format!("go to {newest} instead, in spec.targetVersion or spec.path");
+        findings.warn(Finding::new(
+            Code::AvoidedRelease,
+            format!("Kubernetes {minor}"),
+            version,
+            avoid.why.as_str(),
+            remedy,
+        ));
     }
 }
 
@@ -192,6 +214,30 @@ mod tests {
         assert!(warnings.iter().any(|warning| warning.code == Code::CgroupV1 && warning.value == "w-02"));
         let unknown = planned("1.34.4", &to(json!([])), |inventory| inventory.cgroup_version = None).unwrap();
         assert!(unknown.iter().any(|warning| warning.to_string().contains("is not known")), "{unknown:?}");
+    }
+
+    #[test]
+    fn releases_that_leave_something_behind_are_gone_around_and_told_where_they_are_asked_for_or_left() {
+        let avoided = |from: &str, fields: &Value, offered: &[&str]| -> Vec<String> {
+            let mut snapshot = cluster(1, 0, from);
+            snapshot.known_versions = offered.iter().map(|version| version.parse().unwrap()).collect();
+            let Compilation::Plan(plan) = compiled(&spec(fields), &snapshot).unwrap() else { panic!("nothing to do") };
+            let warnings = plan.report.warnings.iter();
+            let told = warnings.filter(|warning| warning.code == Code::AvoidedRelease);
+            told.map(|warning| format!("{} {}", warning.field, warning.value)).collect()
+        };
+        let to_1_29 = json!({"targetVersion": "1.29.15"});
+        assert_eq!(avoided("1.27.16", &to_1_29, &[]), Vec::<String>::new(), "the newest known patch is taken");
+        assert_eq!(
+            avoided("1.27.16", &to_1_29, &["1.28.2", "1.29.15"]),
+            ["Kubernetes 1.28 1.28.2"],
+            "nothing else is offered"
+        );
+        let path = json!({"targetVersion": "1.29.15", "path": ["1.28.1", "1.29.15"]});
+        assert_eq!(avoided("1.27.16", &path, &[]), ["Kubernetes 1.28 1.28.1"]);
+        assert_eq!(avoided("1.27.16", &json!({"targetVersion": "1.28.0"}), &[]), ["Kubernetes 1.28 1.28.0"]);
+        assert_eq!(avoided("1.27.16", &json!({"targetVersion": "1.28.3"}), &[]), Vec::<String>::new());
+        assert_eq!(avoided("1.28.2", &json!({"targetVersion": "1.28.15"}), &[]), ["the API servers 1.28.2"]);
     }
 
     #[test]

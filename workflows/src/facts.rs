@@ -14,6 +14,8 @@ use std::sync::OnceLock;
 pub(crate) struct Facts {
     /// Its newest known patch.
     newest_patch: u32,
+    /// Patches that an upgrade is better not led through.
+    pub avoid: Option<Avoid>,
     /// Kinds and API versions that its API server no longer serves.
     #[serde(default)]
     pub removed_apis: Vec<String>,
@@ -30,6 +32,18 @@ pub(crate) struct Facts {
     /// Where all that stands.
     #[cfg_attr(not(test), expect(dead_code, reason = "for readers of the file; a test asks for them"))]
     sources: Vec<String>,
+}
+
+/// The first patches of a minor, which leave something behind that stands in the way of the next upgrade.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct Avoid {
+    /// The newest of them.
+    newest_patch: u32,
+    /// What is wrong with them.
+    pub why: String,
+    /// What to do on a cluster that is at one of them.
+    pub leaving: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -50,6 +64,12 @@ pub(crate) fn of(minor: MinorVersion) -> Option<&'static Facts> {
     file.minors.get(&minor.to_string())
 }
 
+/// Why an upgrade is better not led through a version, if so.
+pub(crate) fn avoid(version: KubeVersion) -> Option<&'static Avoid> {
+    let avoid = of(version.minor_version())?.avoid.as_ref()?;
+    (version.patch() <= avoid.newest_patch).then_some(avoid)
+}
+
 /// The newest patch of a minor, if it is known.
 pub fn newest(minor: MinorVersion) -> Option<KubeVersion> {
     Some(KubeVersion::new(minor.major, minor.minor, of(minor)?.newest_patch))
@@ -63,7 +83,8 @@ mod tests {
     fn every_minor_from_1_24_on_is_known_and_what_is_said_of_it_has_a_source() {
         for minor in 24..=37 {
             let facts = of(MinorVersion { major: 1, minor }).unwrap();
-            let says = !facts.removed_apis.is_empty()
+            let says = facts.avoid.is_some()
+                || !facts.removed_apis.is_empty()
                 || !facts.removed_kubelet_flags.is_empty()
                 || facts.refuses_cgroup_v1
                 || facts.etcd.is_some()

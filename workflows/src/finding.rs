@@ -52,6 +52,8 @@ pub enum Code {
     NoEffect,
     /// A version that nobody offers, as far as is known.
     UnknownRelease,
+    /// A version that leaves something behind which stands in the way of the next upgrade.
+    AvoidedRelease,
     /// The target is no finished release.
     PreRelease,
     /// Checks that are left out.

@@ -149,7 +149,9 @@ fn versions(
 /// The newest release of a minor that somebody offers, or else that is known to exist; not older than what kubeadm has begun.
 pub(crate) fn newest(snapshot: &ClusterSnapshot, minor: MinorVersion) -> Option<KubeVersion> {
     let of_minor = |version: &KubeVersion| version.minor_version() == minor && version.stage() == Stage::Release;
-    let offered = snapshot.known_versions.iter().copied().filter(of_minor).max();
+    // One that leaves something behind only where nothing else is offered; it is told then.
+    let offered = snapshot.known_versions.iter().copied().filter(of_minor);
+    let offered = offered.max_by_key(|version| (facts::avoid(*version).is_none(), *version));
     let begun = snapshot.kubeadm_config.filter(of_minor);
     offered.or_else(|| facts::newest(minor)).max(begun)
 }

@@ -105,6 +105,7 @@ fn check_of(finding: &Finding) -> &'static str {
         | Code::UnknownRelease
         | Code::ControlPlaneBehind => "Versions",
         Code::VersionSkew | Code::NextHopBlocked => "Skew",
+        | Code::AvoidedRelease
         Code::NoControlPlane | Code::NoKubeadmConfig | Code::ExternalEtcd => "ControlPlane",
         Code::UnreadableNode | Code::NodeNotReady | Code::CordonedByOther | Code::ForeignNode => "Nodes",
         Code::NoInventory => "Agents",
