@@ -32,6 +32,10 @@ pub const REQUESTS_MAX: usize = 32;
 pub const ACKNOWLEDGED_MAX: usize = 3 * REQUESTS_MAX + 4;
 /// Checks that a preflight reports.
 pub const CHECKS_MAX: usize = 32;
+/// Changes by hand that an inventory names.
+pub const HAND_MADE_MAX: usize = 8;
+/// Characters of one of them.
+pub const HAND_MADE_CHARS_MAX: usize = 128;
 /// Outputs of an order.
 pub const OUTPUTS_MAX: usize = 16;
 /// Characters of an output's value.

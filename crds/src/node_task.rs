@@ -293,6 +293,18 @@ pub struct NodeInventory {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 9), extend("x-kubernetes-list-type" = "atomic"))]
     pub etcd_members: Vec<EtcdMember>,
+    /// Changes by hand that kubeadm's next upgrade would undo. Example: ["kube-apiserver.yaml loses --audit-log-path=/var/log/audit.log"]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = limits::HAND_MADE_MAX),
+        inner(length(max = limits::HAND_MADE_CHARS_MAX)),
+        extend("x-kubernetes-list-type" = "atomic")
+    )]
+    pub hand_made: Vec<String>,
+    /// Why such changes could not be told, if so. Example: kubeadm 1.34.4 is installed, which does not write manifests of 1.33.4
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = limits::HAND_MADE_CHARS_MAX))]
+    pub hand_made_unread: Option<String>,
     /// Version of kubeadm. Example: 1.33.4
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]

@@ -206,3 +206,30 @@ fn a_machine_that_was_mended_after_a_refusal_is_looked_at_again_and_the_update_s
         assert_eq!(kubelets_of(&world, "w-1"), ["1.35.4"]);
     });
 }
+
+#[test]
+fn changes_by_hand_are_told_before_anything_moves_and_the_update_starts_once_kubeadm_is_given_them_as_patches() {
+    let config = WorldConfig { control_planes: 1, workers: 1, ..WorldConfig::new(KubeVersion::new(1, 33, 4), start()) };
+    world::runtime(config.speed).unwrap().block_on(async {
+        let world = World::new(config).unwrap();
+        let machine = world.machine("cp-1").unwrap();
+        let audit = "kube-apiserver.yaml loses --audit-log-path=/var/log/audit.log";
+        machine.change_by_hand(audit);
+        world.start();
+        let clock = world.clock();
+        clock.sleep_until(world.now() + TimeDelta::seconds(60)).await;
+        let refused = world.upgrade(&to_1_34()).await.unwrap();
+        assert_eq!(refused.phase, "Pending");
+        for part in [audit, "{check: HandMadeChanges, node: cp-1}"] {
+            assert!(refused.message.contains(part), "{}", refused.message);
+        }
+        assert!(world.effects().is_empty(), "nothing moved");
+        machine.give_patches();
+        let deadline = world.now() + TimeDelta::hours(2);
+        let update = || world.server().get(cupcake_crds::GROUP, "directupdates", "", "to-1-34").unwrap();
+        while update().value()["status"]["phase"] != "Succeeded" && world.now() < deadline {
+            clock.sleep_until(world.now() + TimeDelta::seconds(10)).await;
+        }
+        assert_eq!(update().value()["status"]["phase"], "Succeeded", "{}", update().value()["status"]);
+    });
+}

@@ -94,6 +94,8 @@ pub enum Code {
     CertificatesExpired,
     /// Certificates of the control plane expire soon.
     CertificatesExpire,
+    /// Changes by hand that kubeadm's next upgrade would undo.
+    HandMadeChanges,
     /// A machine without the package manager that this release knows.
     PackageManager,
 }

@@ -62,6 +62,8 @@ pub(crate) fn machines(
         findings.warn(Finding::new(Code::CertificatesExpire, "nodes", named(expiring), message, remedy));
     }
 
+    hand_made(spec, snapshot, changing, findings);
+
     let strange = |node: &&NodeSnapshot| {
         let found = inventory(node);
         found.os.is_some() && found.package_manager.as_deref() != Some("apt")
@@ -69,6 +71,32 @@ pub(crate) fn machines(
     let message = "no apt-get there, and this release installs packages with it only";
     let remedy = |_: &str| "leave workers out by spec.nodeSelector, and upgrade them by hand".to_owned();
     refuse(spec, changing, Code::PackageManager, "nodes", strange, message, remedy, findings);
+}
+
+/// What kubeadm would undo: it writes manifests and the kubelet's configuration anew in every upgrade.
+fn hand_made(spec: &DirectUpdateSpec, snapshot: &ClusterSnapshot, changing: &[&NodeSnapshot], findings: &mut Findings) {
+    let inventory = |node: &NodeSnapshot| node.inventory.clone().unwrap_or_default();
+    let changed = |node: &&NodeSnapshot| !inventory(node).hand_made.is_empty();
+    let message = "changes that somebody made by hand would be undone: kubeadm writes static pods and the kubelet's configuration anew";
+    let remedy = |name: &str| {
+        let told = snapshot.nodes.get(name).map(inventory).unwrap_or_default().hand_made.join(", ");
+        format!(
+            "{name}: {told}; give kubeadm the same, as extraArgs in ConfigMap kube-system/kubeadm-config, in ConfigMap \
+             kube-system/kubelet-config, or as a patch in /etc/kubernetes/patches there, or let it go and name it in \
+             spec.acknowledge: {{check: HandMadeChanges, node: {name}}}"
+        )
+    };
+    refuse(spec, changing, Code::HandMadeChanges, "nodes", changed, message, remedy, findings);
+    let unread: Vec<(&String, String)> =
+        changing.iter().filter_map(|node| Some((&node.node.name, inventory(node).hand_made_unread?))).collect();
+    if let Some((first, why)) = unread.first() {
+        let names = unread.iter().map(|(name, _)| (*name).clone()).collect::<Vec<_>>();
+        let message = format!("whether kubeadm would undo changes by hand is not known; {first}: {why}");
+        let remedy = "compare before: kubeadm upgrade diff, with kubeadm of the version that runs";
+        findings.warn(
+            Finding::new(Code::NotLookedAt, "manifests", named(&names), message, remedy).by_inventories_of(names),
+        );
+    }
 }
 
 fn bytes_needed(role: NodeRole, found: &NodeInventory) -> u64 {
@@ -135,5 +163,31 @@ mod tests {
         assert_eq!(codes(&json!({}), "cp-1", expire(5)), (none.clone(), vec![Code::CertificatesExpire]));
         assert_eq!(codes(&json!({}), "cp-1", expire(300)), (none.clone(), none));
         assert_eq!(codes(&json!({}), "w-01", |found| found.package_manager = None).0, [Code::PackageManager]);
+    }
+
+    #[test]
+    fn a_node_with_changes_by_hand_is_refused_with_each_of_them_until_it_is_acknowledged_by_name() {
+        let audit = "kube-apiserver.yaml loses --audit-log-path=/var/log/audit.log";
+        let changed = |found: &mut NodeInventory| found.hand_made = vec![audit.to_owned()];
+        assert_eq!(codes(&json!({}), "cp-1", changed).0, [Code::HandMadeChanges]);
+        let acknowledged = json!({"acknowledge": [{"check": "HandMadeChanges", "node": "cp-1"}]});
+        assert_eq!(codes(&acknowledged, "cp-1", changed), (Vec::new(), vec![Code::HandMadeChanges]));
+        let mut snapshot = cluster(1, 1, "1.33.4");
+        snapshot.nodes.get_mut("cp-1").unwrap().inventory.as_mut().unwrap().hand_made = vec![audit.to_owned()];
+        let refusal = compiled(&spec(&json!({})), &snapshot).unwrap_err().to_string();
+        for part in [audit, "extraArgs", "/etc/kubernetes/patches", "{check: HandMadeChanges, node: cp-1}"] {
+            assert!(refusal.contains(part), "{part}: {refusal}");
+        }
+    }
+
+    #[test]
+    fn changes_by_hand_that_could_not_be_looked_for_are_told_with_the_reason() {
+        let unread = |found: &mut NodeInventory| found.hand_made_unread = Some("the API was away".to_owned());
+        assert_eq!(codes(&json!({}), "cp-1", unread), (Vec::new(), vec![Code::NotLookedAt]));
+        let mut snapshot = cluster(1, 1, "1.33.4");
+        unread(snapshot.nodes.get_mut("cp-1").unwrap().inventory.as_mut().unwrap());
+        let list = crate::preflight::checklist(&compiled(&spec(&json!({})), &snapshot));
+        let check = list.iter().find(|check| check.name == "HandMade").unwrap();
+        assert!(check.findings[0].message.contains("cp-1: the API was away"), "{check:?}");
     }
 }

@@ -32,7 +32,7 @@ pub struct Check {
 }
 
 /// The checks in the order in which they are told.
-const CHECKS: [(&str, &str); 14] = [
+const CHECKS: [(&str, &str); 15] = [
     ("Spec", "the fields of the update"),
     ("Versions", "target, API servers, kubeadm's configuration, and the way between"),
     ("Skew", "every kubelet against every hop"),
@@ -41,6 +41,7 @@ const CHECKS: [(&str, &str); 14] = [
     ("Agents", "an agent answered on each node"),
     ("Etcd", "its members, and the minor that kubeadm brings"),
     ("Machines", "disk, certificates, package manager"),
+    ("HandMade", "manifests and kubelet settings that kubeadm would write anew without somebody's changes"),
     ("Kubelet", "removed flags, control groups"),
     ("Runtime", "the oldest containerd that the kubelet works with"),
     ("Apis", "API versions that are no longer served, and who still asks for them"),
@@ -50,11 +51,12 @@ const CHECKS: [(&str, &str); 14] = [
 ];
 
 /// The findings about one node that somebody may answer for.
-pub const ACKNOWLEDGED: [Code; 6] = [
+pub const ACKNOWLEDGED: [Code; 7] = [
     Code::CgroupV1,
     Code::ContainerdTooOld,
     Code::DiskSpace,
     Code::DisruptionBudget,
+    Code::HandMadeChanges,
     Code::LocalStorage,
     Code::UnmanagedPods,
 ];
@@ -103,9 +105,9 @@ fn check_of(finding: &Finding) -> &'static str {
         | Code::TooManyMinors
         | Code::PreRelease
         | Code::UnknownRelease
+        | Code::AvoidedRelease
         | Code::ControlPlaneBehind => "Versions",
         Code::VersionSkew | Code::NextHopBlocked => "Skew",
-        | Code::AvoidedRelease
         Code::NoControlPlane | Code::NoKubeadmConfig | Code::ExternalEtcd => "ControlPlane",
         Code::UnreadableNode | Code::NodeNotReady | Code::CordonedByOther | Code::ForeignNode => "Nodes",
         Code::NoInventory => "Agents",
@@ -122,12 +124,15 @@ fn check_of(finding: &Finding) -> &'static str {
                 "Hooks"
             } else if about(&["metrics"]) {
                 "Apis"
+            } else if about(&["manifests"]) {
+                "HandMade"
             } else {
                 "Neighbours"
             }
         }
         Code::DiskSpace | Code::CertificatesExpired | Code::CertificatesExpire | Code::PackageManager => "Machines",
         Code::RemovedKubeletFlags | Code::CgroupV1 => "Kubelet",
+        Code::HandMadeChanges => "HandMade",
         Code::ContainerdTooOld => "Runtime",
         Code::RemovedApis => "Apis",
     }

@@ -35,7 +35,9 @@ impl RealHost {
             // Gigabytes of a large etcd take a while.
             let removed = tokio::task::spawn_blocking(move || fs::remove_dir_all(path)).await;
             removed
-                .map_err(|error| transient("FileError", format!("removing {} was cut short: {error}", shown.display())))?
+                .map_err(|error| {
+                    transient("FileError", format!("removing {} was cut short: {error}", shown.display()))
+                })?
                 .map_err(|error| failure::file("removing", &shown, &error))?;
             tracing::info!(copy = %shown.display(), "removed: kubeadm made it in this run");
         }
@@ -70,10 +72,14 @@ mod tests {
             folder.write(&format!("{BACKUPS}/{name}/file"), "x");
         }
         folder.write(&format!("{BACKUPS}/{}", kept[1]), "a file, no folder");
-        std::os::unix::fs::symlink(folder.path("/etc/kubernetes"), folder.path(&format!("{BACKUPS}/kubeadm-backup-etcd-link")))
-            .expect("linked");
+        std::os::unix::fs::symlink(
+            folder.path("/etc/kubernetes"),
+            folder.path(&format!("{BACKUPS}/kubeadm-backup-etcd-link")),
+        )
+        .expect("linked");
         assert_eq!(host.copies_of_kubeadm(), names(&[etcd, old, manifests, upgraded]));
-        let ours = names(&[etcd, manifests, upgraded, "kubeadm-backup-etcd-link", "../manifests", kept[0], kept[1], kept[2]]);
+        let ours =
+            names(&[etcd, manifests, upgraded, "kubeadm-backup-etcd-link", "../manifests", kept[0], kept[1], kept[2]]);
         host.remove_copies(&ours).await.expect("removed");
         assert_eq!(host.copies_of_kubeadm(), names(&[old]));
         for name in kept {

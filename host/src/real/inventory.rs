@@ -3,6 +3,7 @@
 use super::program::Program;
 use super::{RealHost, certificates, os};
 use crate::real::packages::offered;
+use cupcake_crds::limits::{HAND_MADE_CHARS_MAX, cut};
 use cupcake_crds::node_task::NodeInventory;
 use cupcake_crds::values::{KubeVersion, NodeRole};
 use serde_json::{Value, json};
@@ -31,14 +32,22 @@ async fn answer(name: &'static str, arguments: &[&str]) -> Option<String> {
 
 impl RealHost {
     pub(super) async fn take_inventory(&self, request: &str) -> NodeInventory {
-        let (kubelet, kubeadm, kubectl, containerd, madison, etcd_members) = tokio::join!(
+        let (kubelet, kubeadm, kubectl, containerd, madison, etcd_members, hand_made) = tokio::join!(
             self.kubelet_version(),
             self.kubeadm_version(),
             answer("kubectl", &["version", "--client"]),
             answer("containerd", &["--version"]),
             self.madison("kubeadm"),
             self.etcd_members(),
+            self.hand_made(),
         );
+        let (hand_made, hand_made_unread) = match hand_made {
+            Ok(told) => (told, None),
+            Err(mut why) => {
+                cut(&mut why, HAND_MADE_CHARS_MAX);
+                (Vec::new(), Some(why))
+            }
+        };
         let role = self.files.role();
         let mut versions: Vec<KubeVersion> =
             madison.map(|text| offered(&text)).unwrap_or_default().into_iter().map(|(version, _)| version).collect();
@@ -59,6 +68,8 @@ impl RealHost {
             disk_size_bytes: space.map(|space| space.size_bytes),
             etcd_data_bytes: etcd_data.and_then(|folder| self.files.folder_bytes(&folder)),
             etcd_members: etcd_members.unwrap_or_default(),
+            hand_made,
+            hand_made_unread,
             kubeadm: kubeadm.ok().map(|version| version.to_string()),
             kubectl: kubectl.as_deref().and_then(kubectl_version).map(|version| version.to_string()),
             kubelet: kubelet.map(|version| version.to_string()),

@@ -2,6 +2,7 @@
 
 use super::RealHost;
 use super::failure::{self, Class, Meaning, needs_operator, permanent, transient};
+use super::hand_made::PATCHES;
 use super::os::write_whole;
 use super::program::{Program, ProgramError};
 use super::runtime::{COMPONENTS, MANIFESTS, is_manifest_of};
@@ -19,7 +20,7 @@ const API_SERVER_AGAIN: Duration = Duration::from_secs(3);
 /// What it has to answer first: that it is ready, and what kubeadm asks for first.
 const QUESTIONS: [&str; 2] = ["/readyz", "/api/v1/namespaces/kube-system/configmaps/kubeadm-config"];
 /// Credentials that may ask that: kubeadm's own on a control plane, the kubelet's elsewhere.
-const KUBECONFIGS: [&str; 2] = ["/etc/kubernetes/admin.conf", "/etc/kubernetes/kubelet.conf"];
+pub(super) const KUBECONFIGS: [&str; 2] = ["/etc/kubernetes/admin.conf", "/etc/kubernetes/kubelet.conf"];
 /// Where kubeadm keeps the manifests that it replaces (cmd/kubeadm/app/constants: `TempDir`, `CreateTimestampDir`).
 pub(super) const BACKUPS: &str = "/etc/kubernetes/tmp";
 const BACKUP_PREFIX: &str = "kubeadm-backup-manifests";
@@ -110,11 +111,15 @@ impl RealHost {
         }
         self.restore_manifests()?;
         self.await_api_server(API_SERVER_AGAIN).await?;
-        let version = version.with_v();
-        let arguments = match how {
-            KubeadmUpgrade::Apply => vec!["upgrade", "apply", version.as_str(), "--yes"],
+        let with_v = version.with_v();
+        let mut arguments = match how {
+            KubeadmUpgrade::Apply => vec!["upgrade", "apply", with_v.as_str(), "--yes"],
             KubeadmUpgrade::Node => vec!["upgrade", "node"],
         };
+        // Without it kubeadm writes manifests and the kubelet's configuration as if there were no patches.
+        if self.has_patches() {
+            arguments.extend(["--patches", PATCHES]);
+        }
         self.run_kubeadm(&arguments, JOB_AGAIN).await?;
         self.make_durable().await
     }
@@ -340,6 +345,24 @@ mod tests {
             });
             assert_eq!((found.as_deref(), folder.calls().len()), (code, runs), "{says}");
         }
+    }
+
+    #[tokio::test]
+    async fn kubeadm_gets_the_folder_of_patches_where_there_are_some() {
+        let folder = TestFolder::new("patches");
+        let says = "case $1 in version) echo v1.34.4;; esac";
+        folder.be_the_machine(&[("kubeadm", says)]);
+        let version = KubeVersion::new(1, 34, 4);
+        let host = host_in(&folder);
+        let upgrade = async |how| {
+            host.upgrade_by_kubeadm(how, &version).await.expect("upgraded");
+            folder.calls().pop().unwrap_or_default()
+        };
+        assert_eq!(upgrade(KubeadmUpgrade::Node).await, "kubeadm upgrade node");
+        folder.write("/etc/kubernetes/patches/etcd.yaml", "x");
+        assert_eq!(upgrade(KubeadmUpgrade::Node).await, "kubeadm upgrade node --patches /etc/kubernetes/patches");
+        let apply = "kubeadm upgrade apply v1.34.4 --yes --patches /etc/kubernetes/patches";
+        assert_eq!(upgrade(KubeadmUpgrade::Apply).await, apply);
     }
 
     fn control_plane(name: &str) -> TestFolder {

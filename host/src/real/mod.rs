@@ -16,6 +16,7 @@ mod certificates;
 mod copies;
 mod etcd;
 mod failure;
+mod hand_made;
 mod inventory;
 mod kubeadm;
 mod kubelet;

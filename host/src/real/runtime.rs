@@ -252,10 +252,19 @@ impl RealHost {
         container_of(component, &self.files.text(&format!("{MANIFESTS}/{component}.yaml"))?)
     }
 
+    /// The tag of a component's image in its manifest.
+    pub(super) fn manifest_tag(&self, component: &str) -> Option<String> {
+        tag(&self.manifest(component)?.image).map(ToOwned::to_owned)
+    }
+
+    /// How the local etcd member is started; empty where there is none.
+    pub(super) fn etcd_command(&self) -> Vec<String> {
+        self.manifest("etcd").map(|manifest| manifest.command).unwrap_or_default()
+    }
+
     /// The value of one argument of the local etcd member, such as `--data-dir=`.
     pub(super) fn etcd_argument(&self, name: &str) -> Option<String> {
-        let command = self.manifest("etcd")?.command;
-        command.iter().find_map(|argument| argument.strip_prefix(name)).map(ToOwned::to_owned)
+        self.etcd_command().iter().find_map(|argument| argument.strip_prefix(name)).map(ToOwned::to_owned)
     }
 
     pub(super) async fn static_pods_now(&self) -> Result<StaticPods, HostError> {

@@ -61,7 +61,10 @@ impl HostOps for SimHost {
             NodeRole::ControlPlane => true,
             NodeRole::Worker => false,
         };
-        let index = machine.state().index;
+        let (index, hand_made) = {
+            let state = machine.state();
+            (state.index, state.hand_made.clone())
+        };
         let available = machine.site.repositories.versions(index).rev();
         Ok(NodeInventory {
             architecture: Some("amd64".to_owned()),
@@ -73,6 +76,8 @@ impl HostOps for SimHost {
             disk_size_bytes: Some(60_000_000_000),
             etcd_data_bytes: control_plane.then_some(52_000_000),
             etcd_members: if control_plane { machine.etcd_members() } else { Vec::new() },
+            hand_made,
+            hand_made_unread: None,
             kubeadm: version(Package::Kubeadm),
             kubectl: version(Package::Kubectl),
             kubelet: version(Package::Kubelet),

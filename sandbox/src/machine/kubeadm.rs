@@ -21,6 +21,9 @@ pub const KUBE_PROXY: &str = "/apis/apps/v1/namespaces/kube-system/daemonsets/ku
 /// CoreDNS's Deployment.
 pub const COREDNS: &str = "/apis/apps/v1/namespaces/kube-system/deployments/coredns";
 
+/// How changes of the kubelet's configuration begin; all others are of manifests.
+const OF_KUBELET: &str = "kubelet";
+
 /// The kubeadm minor from which it accepts kubelets three minors older than the control plane; one before that.
 const THREE_MINORS_FROM: u32 = 29;
 
@@ -78,7 +81,7 @@ impl SimMachine {
         self.own_kubeadm_fits(version)?;
         self.follows(version)?;
         self.pass(whole - whole / 2).await;
-        self.state().kubelet_config = version;
+        self.write_kubelet_config(version);
         Ok(())
     }
 
@@ -95,6 +98,7 @@ impl SimMachine {
         self.pull(version).await?;
         self.take(Act::KubeadmPreflight).await;
         self.make_copies();
+        self.state().hand_made.retain(|change| change.starts_with(OF_KUBELET));
         for pod in STATIC_PODS {
             self.turn(pod, version).await?;
         }
@@ -103,7 +107,7 @@ impl SimMachine {
             let data = json!({"data": {"ClusterConfiguration": cluster_configuration(version)}});
             self.asks(|kube| kube.merge(KUBEADM_CONFIG, &data))?;
         }
-        self.state().kubelet_config = version;
+        self.write_kubelet_config(version);
         // The last one upgrades the addons; on the others kubeadm prints "Skipping upgrade of addons because control plane
         // instances [..] have not been upgraded".
         if self.site.control_plane.oldest() >= Some(version) {
@@ -111,6 +115,13 @@ impl SimMachine {
             self.upgrade_addons(version)?;
         }
         Ok(())
+    }
+
+    /// The kubelet's configuration anew, without what somebody changed in it.
+    fn write_kubelet_config(&self, version: KubeVersion) {
+        let mut state = self.state();
+        state.kubelet_config = version;
+        state.hand_made.retain(|change| !change.starts_with(OF_KUBELET));
     }
 
     /// What kubeadm copies before it changes a static pod, and never removes.

@@ -107,6 +107,8 @@ pub(super) struct State {
     /// The version whose kubelet configuration kubeadm wrote last.
     pub(super) kubelet_config: KubeVersion,
     pub(super) snapshots: BTreeMap<String, SnapshotInfo>,
+    /// Changes by hand that kubeadm's next upgrade undoes.
+    pub(super) hand_made: Vec<String>,
     /// Names of kubeadm's copies in /etc/kubernetes/tmp.
     pub(super) copies: BTreeSet<String>,
 }
@@ -147,6 +149,7 @@ impl SimMachine {
             kubelet: Kubelet { version, active: true, since: now, generation: 0, ready_since: now },
             kubelet_config: version,
             snapshots: BTreeMap::new(),
+            hand_made: Vec::new(),
             copies: match role {
                 NodeRole::ControlPlane => BTreeSet::from([COPY_OF_BEFORE.to_owned()]),
                 NodeRole::Worker => BTreeSet::new(),
@@ -185,6 +188,16 @@ impl SimMachine {
     /// Names of kubeadm's copies that lie on it.
     pub fn kubeadm_copies(&self) -> BTreeSet<String> {
         self.state().copies.clone()
+    }
+
+    /// Somebody changes a manifest or the kubelet's configuration by hand.
+    pub fn change_by_hand(&self, what: &str) {
+        self.state().hand_made.push(what.to_owned());
+    }
+
+    /// Somebody gives kubeadm the same as patches, so that it keeps the changes.
+    pub fn give_patches(&self) {
+        self.state().hand_made.clear();
     }
 
     /// Whether a kubelet runs.
