@@ -121,6 +121,7 @@ impl RealHost {
             arguments.extend(["--patches", PATCHES]);
         }
         self.run_kubeadm(&arguments, JOB_AGAIN).await?;
+        self.bring_addons(version).await;
         self.make_durable().await
     }
 

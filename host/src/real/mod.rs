@@ -12,6 +12,7 @@
     reason = "this is the room that owns the machine: its programs, its files, and how long a program may take"
 )]
 
+mod addons;
 mod certificates;
 mod copies;
 mod etcd;
