@@ -260,7 +260,7 @@ async fn the_time_that_a_machine_was_off_does_not_count_against_its_order() {
     world.lose_power_in(2).await;
     world.lose_power_in(1).await;
     assert_eq!(world.live().await.unwrap(), RunnerEnd::Answered(TaskState::Done));
-    assert_eq!(world.host.done(), EFFECTS[..3]);
+    assert_eq!(world.host.done(), EFFECTS[..4]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -345,7 +345,7 @@ async fn a_stop_lets_the_step_under_way_come_to_its_end_and_starts_none_after_it
         panic!("a pending future resolved")
     };
     assert_eq!(end.unwrap(), RunnerEnd::Answered(TaskState::Stopped));
-    assert_eq!(world.host.done(), EFFECTS[..3]);
+    assert_eq!(world.host.done(), EFFECTS[..4]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -615,7 +615,7 @@ async fn a_disk_that_is_full_from_any_write_on_has_no_effect_done_again_and_agai
             panic!("a pending future resolved")
         };
         assert_eq!(end.unwrap(), RunnerEnd::Answered(TaskState::Done), "{write}");
-        assert_eq!(world.host.done(), EFFECTS[..3], "{write}");
+        assert_eq!(world.host.done(), EFFECTS[..4], "{write}");
     }
 }
 
@@ -633,6 +633,6 @@ async fn a_full_disk_is_waited_for() {
         panic!("a pending future resolved")
     };
     assert_eq!(end.unwrap(), RunnerEnd::Answered(TaskState::Done));
-    assert_eq!(world.host.done(), EFFECTS[..3]);
+    assert_eq!(world.host.done(), EFFECTS[..4]);
     assert_eq!(NEW.to_string(), "1.34.4");
 }

@@ -47,9 +47,10 @@ pub(crate) fn mail(order: Order) -> MailOrder {
 }
 
 /// What a worker's whole upgrade does to the machine.
-pub(crate) const EFFECTS: [&str; 5] = [
+pub(crate) const EFFECTS: [&str; 6] = [
     "switch repository to 1.34",
     "install kubeadm 1.34.4",
+    "archive before-1.34.4-6f0d7f0e",
     "kubeadm upgrade node 1.34.4",
     "install kubelet kubectl 1.34.4",
     "restart kubelet",

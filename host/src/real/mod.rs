@@ -13,6 +13,7 @@
 )]
 
 mod addons;
+mod archive;
 mod certificates;
 mod copies;
 mod etcd;
@@ -148,6 +149,14 @@ impl HostOps for RealHost {
 
     async fn kubeadm_upgrade(&self, how: KubeadmUpgrade, version: &KubeVersion) -> Result<(), HostError> {
         self.upgrade_by_kubeadm(how, version).await
+    }
+
+    async fn has_configuration_archive(&self, name: &str) -> Result<bool, HostError> {
+        self.has_archive(name)
+    }
+
+    async fn archive_configuration(&self, name: &str) -> Result<(), HostError> {
+        self.archive(name).await
     }
 
     async fn kubeadm_copies(&self) -> Result<BTreeSet<String>, HostError> {

@@ -118,6 +118,15 @@ impl HostOps for SimHost {
         self.machine().await.kubeadm(how, *version).await
     }
 
+    async fn has_configuration_archive(&self, name: &str) -> Result<bool, HostError> {
+        Ok(self.machine().await.state().archives.contains(name))
+    }
+
+    async fn archive_configuration(&self, name: &str) -> Result<(), HostError> {
+        self.machine().await.state().archives.insert(name.to_owned());
+        Ok(())
+    }
+
     async fn kubeadm_copies(&self) -> Result<BTreeSet<String>, HostError> {
         Ok(self.machine().await.state().copies.clone())
     }

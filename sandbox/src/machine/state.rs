@@ -109,6 +109,8 @@ pub(super) struct State {
     pub(super) snapshots: BTreeMap<String, SnapshotInfo>,
     /// Changes by hand that kubeadm's next upgrade undoes.
     pub(super) hand_made: Vec<String>,
+    /// Names of archives of the configuration.
+    pub(super) archives: BTreeSet<String>,
     /// Names of kubeadm's copies in /etc/kubernetes/tmp.
     pub(super) copies: BTreeSet<String>,
 }
@@ -150,6 +152,7 @@ impl SimMachine {
             kubelet_config: version,
             snapshots: BTreeMap::new(),
             hand_made: Vec::new(),
+            archives: BTreeSet::new(),
             copies: match role {
                 NodeRole::ControlPlane => BTreeSet::from([COPY_OF_BEFORE.to_owned()]),
                 NodeRole::Worker => BTreeSet::new(),

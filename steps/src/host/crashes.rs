@@ -64,13 +64,13 @@ fn cases() -> Vec<Case> {
             machine: control_plane,
             kind: params::KUBEADM_UPGRADE,
             params: value(&params::UpgradeByKubeadm { how: How::Apply, version: NEW }),
-            effects: &["kubeadm upgrade apply 1.34.4", "remove kubeadm's copies"],
+            effects: &["archive before-1.34.4-uid", "kubeadm upgrade apply 1.34.4", "remove kubeadm's copies"],
         },
         Case {
             machine: worker,
             kind: params::KUBEADM_UPGRADE,
             params: value(&params::UpgradeByKubeadm { how: How::Node, version: NEW }),
-            effects: &["kubeadm upgrade node 1.34.4"],
+            effects: &["archive before-1.34.4-uid", "kubeadm upgrade node 1.34.4"],
         },
         Case {
             machine: control_plane,
@@ -204,7 +204,7 @@ fn a_host_step_killed_before_between_or_after_any_of_its_effects_goes_on_to_its_
                 assert_eq!(bench.finish(), RunPhase::Succeeded, "{context}");
                 let done = bench.host.done().len() - before;
                 // Only kubeadm's success cannot be seen from outside: killed before it is recorded, kubeadm runs again.
-                let is_kubeadm = case.kind == params::KUBEADM_UPGRADE && effect == 1;
+                let is_kubeadm = case.kind == params::KUBEADM_UPGRADE && effect == 2;
                 let again = usize::from(is_kubeadm && how == Interruption::After);
                 assert_eq!(done, case.effects.len() + again, "{context}");
                 assert_eq!(bench.host.copies(), copies_of_before(&case), "{context}");
@@ -217,7 +217,7 @@ fn a_host_step_killed_before_between_or_after_any_of_its_effects_goes_on_to_its_
 fn kubeadm_never_runs_again_once_its_success_is_recorded() {
     for case in cases().iter().filter(|case| case.kind == params::KUBEADM_UPGRADE) {
         // The first write of the bench is the order; on a control plane the second is what lay there before; then the record.
-        let record = if case.effects.len() == 2 { 3 } else { 2 };
+        let record = if case.effects.len() == 3 { 3 } else { 2 };
         for (how, runs) in [(Crash::Before, 2), (Crash::Torn, 2), (Crash::After, 1)] {
             let bench = Bench::of(case);
             bench.disk.crash_at(record, how);

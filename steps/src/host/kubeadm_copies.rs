@@ -87,7 +87,7 @@ async fn present(ctx: &StepContext<'_, Machine>) -> Result<BTreeSet<String>, Ste
 }
 
 /// The run behind the order: attempts and hops of one run share it. An order that is in the mailbox no more stands for itself.
-async fn run_of(ctx: &StepContext<'_, Machine>) -> Result<String, StepError> {
+pub(super) async fn run_of(ctx: &StepContext<'_, Machine>) -> Result<String, StepError> {
     let unreadable = |error| StepError::Transient(Reason::new("MailboxUnreadable", format!("{error}")));
     let mail = Mailbox::on(&*ctx.ports().disk).order().await.map_err(unreadable)?;
     let own = mail.filter(|mail| run_name(&mail.order.key) == *ctx.run());

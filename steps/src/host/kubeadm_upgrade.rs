@@ -4,6 +4,7 @@
 //! after the last manifest, and on a worker there is no manifest at all. So a success is recorded on the disk, under the
 //! order's run and the step, before the step says Done: a recorded success is never repeated, an interrupted kubeadm is. A disk
 //! that does not take the record is waited for, since running kubeadm again would copy etcd's data onto it once more.
+//! Before it, the machine's configuration is archived.
 //! On a control plane the manifests and the running static pods must agree besides; then the copies that kubeadm made are removed
 //! (see [`kubeadm_copies`]).
 //!
@@ -81,10 +82,7 @@ impl Step<Machine> for KubeadmUpgrade {
 }
 
 /// Whether kubeadm came to its end and the machine is what it says.
-async fn verified(
-    ctx: &StepContext<'_, Machine>,
-    params: &params::UpgradeByKubeadm,
-) -> Result<Probe<()>, StepError> {
+async fn verified(ctx: &StepContext<'_, Machine>, params: &params::UpgradeByKubeadm) -> Result<Probe<()>, StepError> {
     let pods = ctx.ports().host.static_pods().await?;
     let role = role_of(&pods, params.how)?;
     if !is_recorded(ctx, params).await? {
@@ -119,6 +117,7 @@ async fn verified_and_tidy(
 /// Runs kubeadm, and on a control plane sees that it did not take it for a worker.
 async fn upgrade(ctx: &StepContext<'_, Machine>, params: &params::UpgradeByKubeadm) -> Result<(), StepError> {
     let role = role_of(&ctx.ports().host.static_pods().await?, params.how)?;
+    archive(ctx, params).await?;
     // kubeadm makes no copies on a worker.
     if role == Role::ControlPlane {
         kubeadm_copies::remember(ctx).await?;
@@ -142,6 +141,22 @@ async fn upgrade(ctx: &StepContext<'_, Machine>, params: &params::UpgradeByKubea
         }
     }
     Ok(())
+}
+
+/// Keeps the machine's configuration as it was before the run's first attempt at this version.
+async fn archive(ctx: &StepContext<'_, Machine>, params: &params::UpgradeByKubeadm) -> Result<(), StepError> {
+    let name = archive_name(&kubeadm_copies::run_of(ctx).await?, &params.version);
+    let host = &ctx.ports().host;
+    if !host.has_configuration_archive(&name).await? {
+        host.archive_configuration(&name).await?;
+    }
+    Ok(())
+}
+
+/// A file name of plain letters, whatever a UID consists of.
+fn archive_name(run: &str, version: &KubeVersion) -> String {
+    let plain: String = run.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(64).collect();
+    format!("before-{version}-{plain}")
 }
 
 /// Where the success of a step of a run is recorded.
@@ -246,6 +261,13 @@ mod tests {
         assert_eq!(role_of(&pods(&[], &all), How::Node), Ok(Role::ControlPlane), "pods without manifests");
         assert_eq!(difference(&pods(&all, &all), &KubeVersion::new(1, 33, 4)), None);
         assert!(difference(&pods(&all[2..], &all), &KubeVersion::new(1, 33, 4)).is_some());
+    }
+
+    #[test]
+    fn an_archive_is_named_by_version_and_run_in_plain_letters() {
+        let version = KubeVersion::new(1, 34, 4);
+        assert_eq!(archive_name("6f0d7f0e-0c3e", &version), "before-1.34.4-6f0d7f0e-0c3e");
+        assert_eq!(archive_name("../x", &version), "before-1.34.4-x");
     }
 
     #[test]

@@ -45,6 +45,7 @@ struct Inner {
     kubelet: KubeVersion,
     snapshots: BTreeMap<String, SnapshotInfo>,
     copies: BTreeSet<String>,
+    archives: BTreeSet<String>,
     begun: Vec<String>,
     done: Vec<String>,
     interruption: Option<(usize, Interruption)>,
@@ -69,6 +70,7 @@ impl FakeHost {
             kubelet: version,
             snapshots: BTreeMap::new(),
             copies: BTreeSet::new(),
+            archives: BTreeSet::new(),
             begun: Vec::new(),
             done: Vec::new(),
             interruption: None,
@@ -323,6 +325,18 @@ impl HostOps for FakeHost {
                 inner.lost.clear();
                 inner.set_pods(*version);
             }
+        })
+        .await
+    }
+
+    async fn has_configuration_archive(&self, name: &str) -> Result<bool, HostError> {
+        self.alive().await;
+        Ok(self.inner().archives.contains(name))
+    }
+
+    async fn archive_configuration(&self, name: &str) -> Result<(), HostError> {
+        self.effect(format!("archive {name}"), |inner| {
+            inner.archives.insert(name.to_owned());
         })
         .await
     }

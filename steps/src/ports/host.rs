@@ -192,6 +192,10 @@ pub trait HostOps: Send + Sync {
     /// Runs kubeadm's upgrade to its end, after putting back manifests that an interrupted one took away or left empty. What
     /// kubeadm wrote is durable when this returns.
     async fn kubeadm_upgrade(&self, how: KubeadmUpgrade, version: &KubeVersion) -> Result<(), HostError>;
+    /// Whether there is a finished archive of that name.
+    async fn has_configuration_archive(&self, name: &str) -> Result<bool, HostError>;
+    /// Archives /etc/kubernetes (without kubeadm's copies) and the kubelet's configuration under that name, for root only.
+    async fn archive_configuration(&self, name: &str) -> Result<(), HostError>;
     /// Names of the copies that kubeadm's upgrades of whatever time left in /etc/kubernetes/tmp: etcd's data and manifests. None on
     /// a worker.
     async fn kubeadm_copies(&self) -> Result<BTreeSet<String>, HostError>;

@@ -38,6 +38,10 @@ pub enum Call {
     PullImages(KubeVersion),
     /// [`HostOps::kubeadm_upgrade`]
     KubeadmUpgrade(KubeadmUpgrade, KubeVersion),
+    /// [`HostOps::has_configuration_archive`]
+    HasConfigurationArchive(String),
+    /// [`HostOps::archive_configuration`]
+    ArchiveConfiguration(String),
     /// [`HostOps::kubeadm_copies`]
     KubeadmCopies,
     /// [`HostOps::remove_kubeadm_copies`]
@@ -119,6 +123,12 @@ impl HostOps for RemoteHost {
     async fn kubeadm_upgrade(&self, how: KubeadmUpgrade, version: &KubeVersion) -> Result<(), HostError> {
         self.call(&Call::KubeadmUpgrade(how, *version)).await
     }
+    async fn has_configuration_archive(&self, name: &str) -> Result<bool, HostError> {
+        self.call(&Call::HasConfigurationArchive(name.to_owned())).await
+    }
+    async fn archive_configuration(&self, name: &str) -> Result<(), HostError> {
+        self.call(&Call::ArchiveConfiguration(name.to_owned())).await
+    }
     async fn kubeadm_copies(&self) -> Result<BTreeSet<String>, HostError> {
         self.call(&Call::KubeadmCopies).await
     }
@@ -163,6 +173,8 @@ pub async fn answer(host: &dyn HostOps, call: Call) -> Result<Value, HostError> 
         Call::ImagesMissing(version) => json(host.images_missing(&version).await?),
         Call::PullImages(version) => json(host.pull_images(&version).await?),
         Call::KubeadmUpgrade(how, version) => json(host.kubeadm_upgrade(how, &version).await?),
+        Call::HasConfigurationArchive(name) => json(host.has_configuration_archive(&name).await?),
+        Call::ArchiveConfiguration(name) => json(host.archive_configuration(&name).await?),
         Call::KubeadmCopies => json(host.kubeadm_copies().await?),
         Call::RemoveKubeadmCopies(names) => json(host.remove_kubeadm_copies(&names).await?),
         Call::Heal => json(host.heal().await?),
