@@ -233,3 +233,33 @@ fn changes_by_hand_are_told_before_anything_moves_and_the_update_starts_once_kub
         assert_eq!(update().value()["status"]["phase"], "Succeeded", "{}", update().value()["status"]);
     });
 }
+
+#[test]
+fn the_next_kubelet_of_the_control_plane_waits_for_etcd_of_the_one_before() {
+    let config = WorldConfig { workers: 0, ..WorldConfig::new(KubeVersion::new(1, 33, 4), start()) };
+    world::runtime(config.speed).unwrap().block_on(async {
+        let world = World::new(config).unwrap();
+        world.start();
+        let (first, clock) = (world.machine("cp-1").unwrap(), world.clock());
+        let drained = |node: &str| {
+            let effects = world.effects();
+            effects.iter().any(|effect| effect.name.node == node && effect.name.kind == EffectKind::Drain)
+        };
+        let disturbing = async {
+            while first.kubelet_version() != KubeVersion::new(1, 34, 4) {
+                clock.sleep_until(world.now() + TimeDelta::seconds(1)).await;
+            }
+            first.break_static_pod("etcd");
+            clock.sleep_until(world.now() + TimeDelta::seconds(200)).await;
+            assert!(!drained("cp-2"), "cp-2 was begun while etcd of cp-1 was away");
+            let update = world.server().get(cupcake_crds::GROUP, "directupdates", "", "to-1-34").unwrap();
+            let told = update.value()["status"]["message"].as_str().unwrap_or_default().to_owned();
+            assert!(told.contains("etcd not ready there"), "{told}");
+            first.mend_static_pod("etcd");
+        };
+        let upgrade = to_1_34();
+        let (outcome, ()) = futures::join!(world.upgrade(&upgrade), disturbing);
+        let outcome = outcome.unwrap();
+        assert!(outcome.succeeded() && drained("cp-2"), "{}", outcome.message);
+    });
+}

@@ -88,9 +88,17 @@ pub fn pod_view(pod: &Pod, operator_namespace: Option<&str>) -> PodView {
         terminating: pod.metadata.deletion_timestamp.is_some(),
         ends: pod.metadata.deletion_timestamp.as_ref().and_then(timestamp),
         finalizers: pod.metadata.finalizers.clone().unwrap_or_default(),
+        ready_since: ready_since(pod),
         empty_dir: volumes.iter().any(|volume| volume.empty_dir.is_some()),
         unmanaged: !owners.iter().any(|owner| owner.controller == Some(true)),
     }
+}
+
+/// Since when a pod is ready.
+fn ready_since(pod: &Pod) -> Option<Timestamp> {
+    let conditions = pod.status.as_ref()?.conditions.as_deref()?;
+    let ready = conditions.iter().find(|condition| condition.type_ == "Ready" && condition.status == "True")?;
+    ready.last_transition_time.as_ref().and_then(timestamp)
 }
 
 fn pod_kind(pod: &Pod, operator_namespace: Option<&str>) -> PodKind {

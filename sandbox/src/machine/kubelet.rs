@@ -251,6 +251,9 @@ impl SimMachine {
     }
 
     fn static_pod_starts(self: &Arc<Self>, pod: &'static str) {
+        if self.state().broken.contains(pod) {
+            return;
+        }
         let Some(tag) = self.state().manifests.get(pod).cloned() else {
             return;
         };
@@ -317,6 +320,25 @@ impl SimMachine {
         debug_assert!(created.is_ok(), "{created:?}");
         let now = stamp(self.site.now());
         let _replaced = kube.merge(&format!("{path}/status"), &running_status(pod, &image, &now));
+    }
+
+    /// A static pod's container ends and does not come back until [`SimMachine::mend_static_pod`].
+    pub fn break_static_pod(self: &Arc<Self>, pod: &'static str) {
+        self.state().broken.insert(pod);
+        self.static_pod_stops(pod);
+        let path = format!("/api/v1/namespaces/kube-system/pods/{pod}-{}/status", self.name);
+        let unready = json!({"type": "Ready", "status": "False", "lastTransitionTime": stamp(self.site.now())});
+        // Its mirror may be away, or the API with it.
+        let _told = self
+            .site
+            .kube(&format!("kubelet/{}", self.name))
+            .merge(&path, &json!({"status": {"conditions": [unready]}}));
+    }
+
+    /// It starts again.
+    pub fn mend_static_pod(self: &Arc<Self>, pod: &'static str) {
+        self.state().broken.remove(pod);
+        self.static_pod_starts(pod);
     }
 
     /// Writes a manifest; the kubelet sees it.

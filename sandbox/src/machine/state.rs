@@ -103,6 +103,8 @@ pub(super) struct State {
     pub(super) manifests: BTreeMap<String, String>,
     /// Image tags of the running containers, by static pod.
     pub(super) running: BTreeMap<String, String>,
+    /// Static pods whose containers do not start.
+    pub(super) broken: BTreeSet<&'static str>,
     pub(super) kubelet: Kubelet,
     /// The version whose kubelet configuration kubeadm wrote last.
     pub(super) kubelet_config: KubeVersion,
@@ -148,6 +150,7 @@ impl SimMachine {
             },
             manifests: tags.clone(),
             running: tags,
+            broken: BTreeSet::new(),
             kubelet: Kubelet { version, active: true, since: now, generation: 0, ready_since: now },
             kubelet_config: version,
             snapshots: BTreeMap::new(),

@@ -203,6 +203,7 @@ mod tests {
             terminating: true,
             ends: Some(at(30)),
             finalizers: Vec::new(),
+            ready_since: None,
             empty_dir: false,
             unmanaged: false,
         }

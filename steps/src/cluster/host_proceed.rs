@@ -1,13 +1,18 @@
 //! `host-proceed/v1`: the second part of an order on a drained node, until the Node shows it.
+//!
+//! A kubelet of a new minor restarts its static pods a moment after its Node is Ready again. On a control-plane node the next one is
+//! therefore not begun before API server, controller manager, scheduler and etcd were ready for the soak, too: etcd's pod is
+//! ready when its member serves (kubeadm's probe), the API server's when it reaches etcd's quorum.
 
 use super::host_order::{Proceed, answer, gave_up, gave_up_before, holds, own_key, place};
 use super::{again, look, node_subject, params, read, task_subject};
-use crate::ports::cluster::{Cluster, OpsError, Readiness};
+use crate::ports::cluster::{Cluster, OpsError, PodKind, PodView, Readiness};
 use async_trait::async_trait;
 use chrono::TimeDelta;
 use cupcake_crds::NodeTask;
 use cupcake_crds::node_task::TaskState;
-use cupcake_crds::values::OrderKey;
+use cupcake_crds::values::{NodeRole, OrderKey};
+use cupcake_engine::clock::Timestamp;
 use cupcake_engine::names::Reason;
 use cupcake_engine::step::{OnCancel, Probe, Step, StepContext, StepError, StepOutcome, Wait};
 
@@ -15,6 +20,9 @@ use cupcake_engine::step::{OnCancel, Probe, Step, StepContext, StepError, StepOu
 const AGAIN_SECONDS: i64 = 15;
 /// After how long a node that answered Done but is not Ready at the version is shown as a stall, in seconds.
 const UNREADY_SECONDS_MAX: i64 = 60;
+
+/// The static pods of a control plane that kubeadm made; those of another manager are not known here.
+const STATIC_PODS: [&str; 4] = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"];
 
 /// Lets the node's order proceed; done when it is answered Done and the Node was Ready at the version for the soak.
 pub struct HostProceed;
@@ -129,11 +137,76 @@ async fn verified(
         let wait = if long { Wait::shown } else { Wait::quiet };
         return Ok(Probe::Wait(wait(again(ctx, AGAIN_SECONDS), reason).on(node_subject(name))));
     }
-    let since = node.readiness_since.map_or(answered, |since| since.max(answered));
+    let mut since = node.readiness_since.map_or(answered, |since| since.max(answered));
+    if node.role == NodeRole::ControlPlane {
+        let pods = look!(ctx.ports().nodes.pods(name));
+        match static_pods_ready_since(&pods, name) {
+            Ok(ready) => since = since.max(ready),
+            Err(problem) => {
+                let reason = Reason::new("StaticPodNotReady", format!("{name} is Ready with {target}, but {problem}"));
+                let long = (ctx.now() - answered).num_seconds() >= UNREADY_SECONDS_MAX;
+                let wait = if long { Wait::shown } else { Wait::quiet };
+                return Ok(Probe::Wait(wait(again(ctx, AGAIN_SECONDS), reason).on(node_subject(name))));
+            }
+        }
+    }
     let soaked = since + TimeDelta::seconds(i64::from(params.soak_seconds));
     if ctx.now() < soaked {
         let reason = Reason::new("Soaking", format!("{name} is Ready with {target}; watching that it stays so"));
         return Ok(Probe::Wait(Wait::quiet(soaked, reason).on(node_subject(name))));
     }
     Ok(Probe::Satisfied(outputs))
+}
+
+/// Since when all static pods of a control-plane node are ready, or which of them are not.
+fn static_pods_ready_since(pods: &[PodView], node: &str) -> Result<Timestamp, String> {
+    let (mut since, mut unready) = (Timestamp::MIN_UTC, Vec::new());
+    for component in STATIC_PODS {
+        let name = format!("{component}-{node}");
+        let of_it = |pod: &&PodView| pod.kind == PodKind::Mirror && pod.namespace == "kube-system" && pod.name == name;
+        match pods.iter().find(of_it).and_then(|pod| pod.ready_since) {
+            Some(ready) => since = since.max(ready),
+            None => unready.push(component),
+        }
+    }
+    if unready.is_empty() { Ok(since) } else { Err(format!("{} not ready there", unready.join(", "))) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chrono::DateTime;
+
+    fn at(seconds: i64) -> Timestamp {
+        DateTime::from_timestamp(1_790_000_000 + seconds, 0).unwrap()
+    }
+
+    fn pod(component: &str, ready_since: Option<Timestamp>) -> PodView {
+        PodView {
+            namespace: "kube-system".into(),
+            name: format!("{component}-cp-1"),
+            uid: component.into(),
+            kind: PodKind::Mirror,
+            created: None,
+            terminating: false,
+            ends: None,
+            finalizers: Vec::new(),
+            ready_since,
+            empty_dir: false,
+            unmanaged: false,
+        }
+    }
+
+    #[test]
+    fn a_control_plane_node_is_ready_when_the_last_of_its_static_pods_is() {
+        let mut pods: Vec<PodView> = STATIC_PODS.iter().map(|component| pod(component, Some(at(5)))).collect();
+        assert_eq!(static_pods_ready_since(&pods, "cp-1"), Ok(at(5)));
+        pods[0].ready_since = Some(at(40));
+        assert_eq!(static_pods_ready_since(&pods, "cp-1"), Ok(at(40)), "etcd restarted");
+        pods[0].ready_since = None;
+        pods[3].kind = PodKind::Evictable;
+        let told = static_pods_ready_since(&pods, "cp-1");
+        assert_eq!(told, Err("etcd, kube-scheduler not ready there".to_owned()), "a pod of that name is no static pod");
+        assert!(static_pods_ready_since(&pods, "cp-2").is_err(), "another node's are not asked for");
+    }
 }

@@ -151,6 +151,8 @@ pub struct PodView {
     pub ends: Option<Timestamp>,
     /// What has to be taken off before it is gone.
     pub finalizers: Vec<String>,
+    /// Since when it is ready; `None` if it is not.
+    pub ready_since: Option<Timestamp>,
     /// Whether data ends with it.
     pub empty_dir: bool,
     /// Whether nothing makes it anew.
