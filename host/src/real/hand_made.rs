@@ -18,6 +18,7 @@ use cupcake_crds::values::{KubeVersion, NodeRole};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::path::PathBuf;
 
 /// Where kubeadm's patches lie; the folder of kubeadm's own documentation.
 pub(super) const PATCHES: &str = "/etc/kubernetes/patches";
@@ -260,14 +261,13 @@ impl RealHost {
 
     /// The patches for one target, as kubeadm chooses them by name.
     fn patches_of(&self, target: &str) -> Patches {
-        let is_for = |name: &str| {
-            let ending = name.ends_with(".yaml") || name.ends_with(".json");
-            ending && name.strip_prefix(target).is_some_and(|rest| !rest.starts_with(char::is_alphabetic))
+        let is_for = |path: &PathBuf| {
+            let readable = path.extension().is_some_and(|ending| ending == "yaml" || ending == "json");
+            let rest = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_prefix(target));
+            readable && rest.is_some_and(|rest| !rest.starts_with(char::is_alphabetic))
         };
-        let files = self.files.entries(PATCHES).into_iter().filter(|path| {
-            path.file_name().and_then(|name| name.to_str()).is_some_and(is_for)
-                && path.metadata().is_ok_and(|file| file.len() <= PATCH_BYTES_MAX)
-        });
+        let small = |path: &PathBuf| path.metadata().is_ok_and(|file| file.len() <= PATCH_BYTES_MAX);
+        let files = self.files.entries(PATCHES).into_iter().filter(|path| is_for(path) && small(path));
         Patches { text: files.filter_map(|path| fs::read_to_string(path).ok()).collect::<Vec<_>>().join("\n") }
     }
 
@@ -341,8 +341,8 @@ mod tests {
         let map =
             json!({"etcd": {"local": {"extraArgs": {"quota-backend-bytes": "8589934592", "snapshot-count": "5000"}}}});
         assert_eq!(lost(&changed, &map), all[..1]);
-        let list = json!({"etcd": {"local": {"extraArgs": [{"name": "listen-metrics-urls", "value": "http://0.0.0.0:2381"}]}}});
-        assert_eq!(lost(&changed, &list), all[1..]);
+        let pairs = json!({"etcd": {"local": {"extraArgs": [{"name": "listen-metrics-urls", "value": "http://0.0.0.0:2381"}]}}});
+        assert_eq!(lost(&changed, &pairs), all[1..]);
     }
 
     #[test]
