@@ -41,7 +41,7 @@ pub(crate) enum Command {
     #[cfg(feature = "sandbox")]
     #[command(after_help = crate::sandbox::simulate::EXAMPLES)]
     Simulate(SimulateArgs),
-    /// Show what a DirectUpdate would do: exits 2 if there is something to do, 0 if not, 3 if it is refused
+    /// Show what a DirectUpdate would do, or what a schedule would create now: exits 2 if there is something to do, 0 if not, 3 if it is refused
     #[command(
         after_help = "Examples:\n  kubectl cupcake plan -f update.yaml\n  kubectl cupcake plan -f update.yaml -o json\n  kubectl cupcake plan -f update.yaml --snapshot cluster.yaml"
     )]
@@ -90,7 +90,7 @@ pub(crate) enum Format {
 
 #[derive(Debug, Clone, ClapArgs)]
 pub(crate) struct PlanArgs {
-    /// A file with the DirectUpdate, in YAML or JSON; - for standard input.
+    /// A file with the DirectUpdate, ScheduledUpdate or UpdateSchedule, in YAML or JSON; - for standard input.
     #[arg(short = 'f', long = "filename", value_name = "FILE")]
     pub(crate) file: PathBuf,
     /// Plan for the cluster that this file describes instead of the one of the kubeconfig (docs/cluster-file.md; kubectl cupcake snapshot writes one).
@@ -111,7 +111,7 @@ pub(crate) struct PlanArgs {
 
 #[derive(Debug, Clone, ClapArgs)]
 pub(crate) struct PreflightArgs {
-    /// A file with the DirectUpdate, in YAML or JSON; - for standard input.
+    /// A file with the DirectUpdate, ScheduledUpdate or UpdateSchedule, in YAML or JSON; - for standard input.
     #[arg(short = 'f', long = "filename", value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
     /// The version to arrive at, in place of a file.

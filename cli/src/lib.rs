@@ -20,6 +20,7 @@ mod preflight;
 mod printer;
 mod retry;
 mod status;
+mod template;
 mod terminal;
 mod watch;
 

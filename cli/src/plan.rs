@@ -5,9 +5,9 @@ use crate::cluster_file;
 use crate::connect;
 use crate::exit::{Exit, Failure, runtime};
 use crate::out;
-use cupcake_crds::validate::Validate as _;
+use crate::template::{self, Template};
+use cupcake_crds::DirectUpdate;
 use cupcake_crds::values::ClusterSnapshot;
-use cupcake_crds::{DirectUpdate, GROUP, VERSION};
 use cupcake_operator::adapters::snapshot::gather_all;
 use cupcake_workflows::{Compilation, Finding, HopSummary, Refusal, Request, Summary, compile, plan_bytes};
 use kube::ResourceExt as _;
@@ -18,20 +18,47 @@ use std::path::Path;
 /// In place of the UID of an update that does not exist yet.
 pub(crate) const UID_TO_COME: &str = "00000000-0000-0000-0000-000000000000";
 /// The largest file that is read, in bytes.
-const FILE_BYTES_MAX: u64 = 1024 * 1024;
+pub(crate) const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
 /// Plans an update, for the cluster of the kubeconfig or a simulated one.
 pub fn run(connection: &Connection, args: &PlanArgs) -> Result<Exit, Failure> {
-    let update = read_update(&args.file)?;
+    let template = template::read(&args.file)?;
     #[cfg(feature = "sandbox")]
     if args.sandbox {
         let snapshot = crate::sandbox::snapshot(&args.cluster)?;
-        return Ok(tell(&update, &snapshot, args));
+        return of(template, &snapshot, args);
     }
     if let Some(file) = &args.snapshot {
-        return Ok(tell(&update, &cluster_file::read(file)?, args));
+        return of(template, &cluster_file::read(file)?, args);
     }
-    Ok(tell(&update, &live(connection)?, args))
+    of(template, &live(connection)?, args)
+}
+
+fn of(template: Template, snapshot: &ClusterSnapshot, args: &PlanArgs) -> Result<Exit, Failure> {
+    let as_json = args.output == Some(Format::Json);
+    if let Some(about) = template.about(connect::now()).filter(|_| !as_json) {
+        out::line(about);
+    }
+    let name = template.name();
+    match template.update(snapshot)? {
+        Ok(update) => Ok(tell(&update, snapshot, args)),
+        Err(message) => {
+            nothing_to_do(as_json, &name, &message, &[]);
+            Ok(Exit::Done)
+        }
+    }
+}
+
+fn nothing_to_do(as_json: bool, name: &str, message: &str, warnings: &[Finding]) {
+    if as_json {
+        out::json(&json!({
+            "result": "NothingToDo", "directUpdate": name, "message": message, "hops": [],
+            "warnings": warnings, "refusals": [],
+        }));
+    } else {
+        out::line(message);
+        warn(warnings);
+    }
 }
 
 /// The cluster of the kubeconfig, as compilers see it.
@@ -76,15 +103,7 @@ fn tell(update: &DirectUpdate, snapshot: &ClusterSnapshot, args: &PlanArgs) -> E
             Exit::Changes
         }
         Ok(Compilation::NothingToDo(nothing)) => {
-            if as_json {
-                out::json(&json!({
-                    "result": "NothingToDo", "directUpdate": name, "message": nothing.message, "hops": [],
-                    "warnings": nothing.report.warnings, "refusals": [],
-                }));
-            } else {
-                out::line(nothing.message);
-                warn(&nothing.report.warnings);
-            }
+            nothing_to_do(as_json, &name, &nothing.message, &nothing.report.warnings);
             Exit::Done
         }
         Err(refusal) => {
@@ -113,45 +132,8 @@ fn warn(warnings: &[Finding]) {
     }
 }
 
-/// The DirectUpdate of a file: the first document of that kind.
-pub(crate) fn read_update(file: &Path) -> Result<DirectUpdate, Failure> {
-    let next = format!("edit {}, with kubectl explain directupdate.spec beside it", file.display());
-    let text = read(file, FILE_BYTES_MAX)?;
-    let tried = format!("read {}", file.display());
-    let mut updates = documents(&text)
-        .filter_map(|document| serde_saphyr::from_str::<Value>(document).ok())
-        .filter(|value| value["kind"] == "DirectUpdate");
-    let document = updates
-        .next()
-        .ok_or_else(|| Failure::new(format!("{tried}: it holds no DirectUpdate that is YAML or JSON"), next.clone()))?;
-    if updates.next().is_some() {
-        return Err(Failure::new(format!("{tried}: it holds several DirectUpdates"), "give each a file of its own"));
-    }
-    let version = format!("{GROUP}/{VERSION}");
-    if document["apiVersion"] != version.as_str() {
-        return Err(Failure::new(
-            format!("{tried}: its apiVersion is {}", document["apiVersion"]),
-            format!("write apiVersion: {version}"),
-        ));
-    }
-    let update: DirectUpdate =
-        serde_json::from_value(document.clone()).map_err(|error| Failure::from_error(&tried, &error, next.clone()))?;
-    let update = validated(update, &tried, &next)?;
-    let known = serde_json::to_value(&update.spec).unwrap_or_default();
-    match unknown_field(&document["spec"], &known, "spec") {
-        Some(field) => Err(Failure::new(format!("{tried}: unknown field {field}"), next)),
-        None => Ok(update),
-    }
-}
-
-/// The update, if the rules of its definition let it in.
-pub(crate) fn validated(update: DirectUpdate, tried: &str, next: &str) -> Result<DirectUpdate, Failure> {
-    update.validate().map_err(|violations| Failure::from_error(tried, &violations, next))?;
-    Ok(update)
-}
-
 /// The documents of a YAML stream.
-fn documents(text: &str) -> impl Iterator<Item = &str> {
+pub(crate) fn documents(text: &str) -> impl Iterator<Item = &str> {
     text.split("\n---").map(|document| document.trim_start_matches('-')).filter(|document| !document.trim().is_empty())
 }
 

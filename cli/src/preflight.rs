@@ -2,6 +2,7 @@
 
 use crate::args::{Connection, Format, PreflightArgs};
 use crate::exit::{Exit, Failure};
+use crate::template::{self, Template};
 use crate::{cluster_file, out, plan};
 use cupcake_crds::DirectUpdate;
 use cupcake_workflows::preflight::{Check, Verdict, checklist};
@@ -11,9 +12,9 @@ use serde_json::json;
 
 /// Checks the cluster of the kubeconfig, or that of a file, for an update.
 pub(crate) fn run(connection: &Connection, args: &PreflightArgs) -> Result<Exit, Failure> {
-    let update = match (&args.file, &args.to) {
-        (Some(file), _) => plan::read_update(file)?,
-        (None, Some(to)) => update_to(to)?,
+    let template = match (&args.file, &args.to) {
+        (Some(file), _) => template::read(file)?,
+        (None, Some(to)) => Template::Update(update_to(to)?),
         (None, None) => {
             let next = "kubectl cupcake preflight --to 1.34.4, or -f update.yaml";
             return Err(Failure::new("preflight: neither an update nor a version is named", next));
@@ -22,6 +23,16 @@ pub(crate) fn run(connection: &Connection, args: &PreflightArgs) -> Result<Exit,
     let snapshot = match &args.snapshot {
         Some(file) => cluster_file::read(file)?,
         None => plan::live(connection)?,
+    };
+    let update = match template.update(&snapshot)? {
+        Ok(update) => update,
+        Err(message) => {
+            match args.output {
+                Some(Format::Json) => out::json(&json!({"message": message, "checks": []})),
+                None => out::line(message),
+            }
+            return Ok(Exit::Done);
+        }
     };
     let name = update.name_any();
     let request = Request { name: &name, uid: plan::UID_TO_COME, spec: &update.spec };
@@ -58,5 +69,5 @@ fn update_to(version: &str) -> Result<DirectUpdate, Failure> {
         "apiVersion": "cupcake.ricardomolendijk.com/v1", "kind": "DirectUpdate"});
     let update: DirectUpdate = serde_json::from_value(object)
         .map_err(|error| Failure::from_error("preflight", &error, "kubectl cupcake preflight --to 1.34.4"))?;
-    plan::validated(update, "preflight --to", "kubectl cupcake preflight --to 1.34.4")
+    template::validated(update, "preflight --to", "kubectl cupcake preflight --to 1.34.4")
 }

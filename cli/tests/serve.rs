@@ -219,3 +219,32 @@ fn a_plan_needs_no_cluster_and_its_exit_status_says_what_it_came_to() {
     assert_eq!(preflight(&["--to", "newest"]).0, 1);
     assert_eq!(preflight(&[]).0, 1);
 }
+
+#[test]
+fn a_plan_of_a_schedule_is_that_of_what_it_would_create_now() {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let cluster = folder.join("scheduled-cluster.yaml");
+    let nodes = "- {name: cp-1, role: control-plane, kubelet: 1.33.4}\n- {name: w-1, role: worker, kubelet: 1.33.4}\n";
+    std::fs::write(&cluster, format!("server: 1.33.4\nnodes:\n{nodes}")).unwrap();
+    let plan = |kind: &str, spec: &str| {
+        let file = folder.join(format!("planned-{kind}.yaml"));
+        let head = format!("apiVersion: cupcake.ricardomolendijk.com/v1\nkind: {kind}\nmetadata: {{name: nightly}}\n");
+        std::fs::write(&file, format!("{head}spec: {spec}\n")).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kubectl-cupcake"));
+        let output = command.args(["plan", "-f"]).arg(file).arg("--snapshot").arg(&cluster).output().unwrap();
+        let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
+        (output.status.code().unwrap(), said)
+    };
+    let (status, once) = plan("ScheduledUpdate", "{targetVersion: 1.33.7, scheduleAt: \"2027-01-09T22:00:00Z\"}");
+    assert_eq!(status, 2, "{once}");
+    assert!(once.contains("ScheduledUpdate nightly creates at 2027-01-09T22:00:00+00:00"), "{once}");
+    assert!(once.contains("1.33.7"), "{once}");
+    let again = |policy: &str| plan("UpdateSchedule", &format!("{{schedule: \"0 2 * * *\", updatePolicy: {policy}}}"));
+    let (status, exact) = again("{targetVersionPattern: 1.33.7, nodeSelector: {pool: blue}}");
+    assert_eq!(status, 2, "{exact}");
+    assert!(exact.contains("UpdateSchedule nightly creates next at ") && exact.contains("1.33.7"), "{exact}");
+    let (status, there) = again("{targetVersionPattern: 1.33.4}");
+    assert_eq!((status, there.contains("already at 1.33.4")), (0, true), "{there}");
+    let (status, unknown) = again("{targetVersionPattern: 1.33.7, drainn: {}, drain: {timeot: 5m}}");
+    assert_eq!((status, unknown.contains("unknown field spec.updatePolicy.drain.timeot")), (1, true), "{unknown}");
+}

@@ -2,10 +2,13 @@
 
 use crate::{
     conditions::Condition,
+    direct_update::{AcknowledgedCheck, Drain},
+    limits,
     validate::{direct_update as rules, scheduled_update as scheduled},
     values::{AirGapped, Canary, Component, Concurrency, InvalidVersion, KubeVersion, Strategy},
 };
 use cupcake_engine::clock::Timestamp;
+use kube_core::Duration;
 use kube_derive::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -39,6 +42,13 @@ use std::collections::BTreeMap;
         description = "the DirectUpdate that it created",
         priority = 1
     ),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = ".status.message",
+        description = "what happens, or what to do next",
+        priority = 1
+    ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[x_kube(validation = rules::CANARY_NAMES_NODES, validation = rules::CANARY_ENABLED_NAMES_NODES, validation = rules::AIR_GAP_NAMES_BUNDLE)]
@@ -51,6 +61,11 @@ pub struct ScheduledUpdateSpec {
     #[schemars(length(max = 32), regex(pattern = crate::schema::VERSION_PATTERN))]
     #[x_kube(validation = rules::VERSION)]
     pub target_version: String,
+
+    /// Checks that stand in the way and that somebody has looked at, each by its name and node.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = limits::ACKNOWLEDGED_CHECKS_MAX), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["check", "node"]))]
+    pub acknowledge: Vec<AcknowledgedCheck>,
 
     /// An upgrade without any network, from a bundle.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -70,10 +85,30 @@ pub struct ScheduledUpdateSpec {
     #[x_kube(validation = rules::CONCURRENCY)]
     pub concurrency: Concurrency,
 
+    /// How nodes are emptied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain: Option<Drain>,
+
+    /// How many nodes may fail before no further node is begun; 1 if left out. Example: 1
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 15000))]
+    pub max_failures: Option<u32>,
+
     /// Only nodes with all of these labels are upgraded; all nodes if left out. Example: {"pool": "blue"}
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "crate::values::labels_schema")]
     pub node_selector: BTreeMap<String, String>,
+
+    /// The longest one node may take, as a Go duration; 30m if left out. Example: 45m
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schema::duration")]
+    #[x_kube(validation = rules::DURATION)]
+    pub node_timeout: Option<Duration>,
+
+    /// The versions that the control plane goes through, in order, the target last; if left out, the newest known patch of each minor in between. Example: [1.33.13, 1.34.4]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(max = 32), regex(pattern = crate::schema::VERSION_PATTERN)), extend("x-kubernetes-list-type" = "atomic"))]
+    pub path: Vec<String>,
 
     /// Check API, nodes, disks, disruption budgets and more before anything is changed. Example: true
     #[serde(default = "crate::values::enabled")]

@@ -2,13 +2,17 @@
 
 use crate::{
     conditions::Condition,
+    direct_update::{AcknowledgedCheck, Drain},
+    limits,
     validate::{direct_update as direct, update_schedule as rules},
     values::{Component, Concurrency, Strategy},
 };
 use cupcake_engine::clock::Timestamp;
+use kube_core::Duration;
 use kube_derive::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// When to look for a newer version, which one to take, and how carefully.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, CustomResource, KubeSchema)]
@@ -45,6 +49,13 @@ use serde::{Deserialize, Serialize};
         type_ = "string",
         json_path = ".status.nextScheduledTime",
         description = "when it looks next",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = ".status.message",
+        description = "what became of the last due time, or what to do next",
         priority = 1
     ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
@@ -104,6 +115,11 @@ pub struct UpdatePolicy {
     #[x_kube(validation = rules::VERSION_PATTERN)]
     pub target_version_pattern: String,
 
+    /// Checks that stand in the way and that somebody has looked at, each by its name and node.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = limits::ACKNOWLEDGED_CHECKS_MAX), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["check", "node"]))]
+    pub acknowledge: Vec<AcknowledgedCheck>,
+
     /// What may be changed on a node. Example: [kubeadm, kubelet, kubectl]
     #[serde(default = "Component::defaults")]
     #[schemars(length(min = 1, max = 5), extend("x-kubernetes-list-type" = "set"))]
@@ -113,6 +129,31 @@ pub struct UpdatePolicy {
     #[serde(default)]
     #[x_kube(validation = direct::CONCURRENCY)]
     pub concurrency: Concurrency,
+
+    /// How nodes are emptied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain: Option<Drain>,
+
+    /// How many nodes may fail before no further node is begun; 1 if left out. Example: 1
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 15000))]
+    pub max_failures: Option<u32>,
+
+    /// Only nodes with all of these labels are upgraded; all nodes if left out. Example: {"pool": "blue"}
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "crate::values::labels_schema")]
+    pub node_selector: BTreeMap<String, String>,
+
+    /// The longest one node may take, as a Go duration; 30m if left out. Example: 45m
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schema::duration")]
+    #[x_kube(validation = direct::DURATION)]
+    pub node_timeout: Option<Duration>,
+
+    /// Versions that the control plane goes through on its way, in order; those that the cluster has left behind and those that are not below the target are passed over, and the target follows them. If left out, the newest known patch of each minor in between. Example: [1.33.13]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(max = 32), regex(pattern = crate::schema::VERSION_PATTERN)), extend("x-kubernetes-list-type" = "atomic"))]
+    pub path: Vec<String>,
 
     /// Check API, nodes, disks, disruption budgets and more before anything is changed. Example: true
     #[serde(default = "crate::values::enabled")]

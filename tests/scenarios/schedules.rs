@@ -259,3 +259,73 @@ fn a_schedule_that_can_never_be_due_is_stalled_and_says_what_to_write() {
         assert!(cluster.names().is_empty());
     });
 }
+
+/// A pod that loses data when it is evicted: an update needs consent for it.
+async fn scratch_pod(cluster: &Cluster) {
+    let pod = json!({
+        "metadata": {"name": "scratch", "labels": {"app": "scratch"}},
+        "spec": {
+            "nodeName": "w-1", "containers": [{"name": "c", "image": "i"}], "volumes": [{"name": "v", "emptyDir": {}}],
+        },
+    });
+    let api: Api<k8s_openapi::api::core::v1::Pod> = Api::namespaced(cluster.client.clone(), "default");
+    api.create(&PostParams::default(), &serde_json::from_value(pod).unwrap()).await.unwrap();
+}
+
+#[test]
+fn a_schedule_tells_that_what_it_created_is_refused_until_somebody_helps() {
+    in_cluster(OLD, Vec::new(), async |cluster| {
+        cluster.pass(1).await;
+        scratch_pod(cluster).await;
+        cluster.create_schedule("0 0 * * *", json!({})).await;
+        cluster.pass(11).await;
+        let status = cluster.schedule().status.unwrap();
+        assert!(is_stalled(&status.conditions), "{status:?}");
+        let message = status.message.unwrap();
+        assert!(message.contains("DirectUpdate patches-20261123-0000 is refused: "), "{message}");
+        assert!(message.contains("deleteEmptyDirData"), "the way out is told: {message}");
+        assert!(status.next_scheduled_time.is_some(), "later due times come all the same");
+        assert_eq!(cluster.was_told("UpdateNeedsPerson"), 1);
+        let consent = json!({"spec": {"drain": {"deleteEmptyDirData": true, "deleteUnmanagedPods": true}}});
+        let api: Api<DirectUpdate> = Api::all(cluster.client.clone());
+        api.patch("patches-20261123-0000", &PatchParams::default(), &Patch::Merge(consent)).await.unwrap();
+        cluster.pass(2).await;
+        let status = cluster.schedule().status.unwrap();
+        assert!(!is_stalled(&status.conditions), "{status:?}");
+        assert!(!status.message.unwrap().contains("refused"));
+    });
+}
+
+#[test]
+fn a_scheduled_update_tells_that_its_update_is_refused() {
+    in_cluster(OLD, Vec::new(), async |cluster| {
+        cluster.pass(1).await;
+        scratch_pod(cluster).await;
+        cluster.create_scheduled(2).await;
+        cluster.pass(4).await;
+        let status = cluster.scheduled().status.unwrap();
+        assert_eq!(status.phase, Some(ScheduledPhase::Executing));
+        assert!(is_stalled(&status.conditions));
+        assert!(status.message.unwrap().starts_with("DirectUpdate weekend is refused: "));
+        assert_eq!(cluster.was_told("UpdateNeedsPerson"), 1);
+    });
+}
+
+#[test]
+fn schedules_that_give_consent_are_carried_out() {
+    in_cluster(OLD, Vec::new(), async |cluster| {
+        cluster.pass(1).await;
+        scratch_pod(cluster).await;
+        let drain = json!({"deleteEmptyDirData": true, "deleteUnmanagedPods": true});
+        let policy =
+            json!({"targetVersionPattern": "latest-patch", "drain": drain, "nodeTimeout": "45m", "maxFailures": 2});
+        cluster.create_schedule("0 0 * * *", json!({"updatePolicy": policy})).await;
+        cluster.pass(10).await;
+        cluster.world.until_at_rest("patches-20261123-0000").await;
+        let update = cluster.updates().pop().unwrap();
+        assert_eq!(update.status.as_ref().unwrap().phase, Some(Phase::Succeeded), "{:?}", update.status);
+        assert_eq!(serde_json::to_value(update.spec.drain).unwrap(), drain);
+        assert_eq!(update.spec.max_failures, Some(2));
+        assert_eq!(serde_json::to_value(update.spec.node_timeout).unwrap(), "2700s");
+    });
+}

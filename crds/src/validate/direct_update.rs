@@ -3,6 +3,7 @@
 use super::{CelRule, Checks, Validate, Violations, json, same, shown};
 use crate::{
     DirectUpdate, DirectUpdateSpec, DirectUpdateStatus, KubeVersion,
+    direct_update::Drain,
     values::{AirGapped, Canary, Concurrency, Strategy},
 };
 use kube_core::Duration;
@@ -123,13 +124,18 @@ fn every_time(checks: &mut Checks, spec: &DirectUpdateSpec) {
     concurrency(checks, spec.concurrency, "spec.concurrency");
     duration(checks, spec.node_timeout, "spec.nodeTimeout");
     duration(checks, spec.operation_timeout, "spec.operationTimeout");
-    let drain = spec.drain.as_ref();
-    duration(checks, drain.and_then(|drain| drain.timeout), "spec.drain.timeout");
-    duration(checks, drain.and_then(|drain| drain.pod_timeout), "spec.drain.podTimeout");
+    drain(checks, spec.drain.as_ref(), ["spec.drain.timeout", "spec.drain.podTimeout"]);
     choices(checks, spec.strategy, spec.canary.as_ref(), spec.air_gapped.as_ref());
 }
 
-fn duration(checks: &mut Checks, duration: Option<Duration>, field: &'static str) {
+/// The rules about times of a drain, which the other two kinds share: the fields of its time-out and of a pod's.
+pub(crate) fn drain(checks: &mut Checks, drain: Option<&Drain>, [timeout, pod_timeout]: [&'static str; 2]) {
+    duration(checks, drain.and_then(|drain| drain.timeout), timeout);
+    duration(checks, drain.and_then(|drain| drain.pod_timeout), pod_timeout);
+}
+
+/// The rule about durations, which the other two kinds share.
+pub(crate) fn duration(checks: &mut Checks, duration: Option<Duration>, field: &'static str) {
     // Whatever else is wrong with a duration, it does not even parse into the type.
     let negative = duration.is_some_and(|duration| duration.is_negative());
     checks.rule(DURATION, !negative, field, shown(duration.as_ref()));

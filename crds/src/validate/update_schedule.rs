@@ -32,6 +32,10 @@ impl Validate for UpdateSchedule {
         let pattern = &spec.update_policy.target_version_pattern;
         checks.rule(VERSION_PATTERN, version_pattern(pattern), "spec.updatePolicy.targetVersionPattern", pattern);
         direct_update::concurrency(&mut checks, spec.update_policy.concurrency, "spec.updatePolicy.concurrency");
+        let policy = &spec.update_policy;
+        direct_update::duration(&mut checks, policy.node_timeout, "spec.updatePolicy.nodeTimeout");
+        let drain = ["spec.updatePolicy.drain.timeout", "spec.updatePolicy.drain.podTimeout"];
+        direct_update::drain(&mut checks, policy.drain.as_ref(), drain);
         let strategy = spec.update_policy.strategy;
         checks.rule(NO_CANARY, strategy != Strategy::Canary, "spec.updatePolicy.strategy", json(&strategy));
         let window = spec.maintenance_window.as_ref();

@@ -17,10 +17,10 @@ use crate::queue::Key;
 use crate::watches::Watches;
 use crate::{Operator, error_chain, events};
 use chrono::TimeDelta;
-use cupcake_crds::values::{ClusterSnapshot, KubeVersion};
-use cupcake_crds::{DirectUpdate, DirectUpdateSpec, UpdateSchedule};
+use cupcake_crds::values::ClusterSnapshot;
+use cupcake_crds::{DirectUpdate, UpdateSchedule};
 use cupcake_engine::clock::Timestamp;
-use cupcake_workflows::schedule::{Decision, OwnUpdate, RecurringFacts, recurring};
+use cupcake_workflows::schedule::{Decision, OwnUpdate, RecurringFacts, policy_spec, recurring};
 use kube::ResourceExt;
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use serde_json::json;
@@ -118,9 +118,9 @@ async fn reconciled(operator: &Operator, view: View) -> Result<Next, kube::Error
     }
     act(operator, &view, &decision).await?;
     let mut after = stand(&view.schedule, &view.updates, &decision, now);
-    if let Decision::Create { due, name, target, .. } = &decision {
+    if let Decision::Create { due, name, from, target, .. } = &decision {
         let uid = view.schedule.uid().unwrap_or_default();
-        let spec = spec_of(&view.schedule, *target);
+        let spec = policy_spec(&view.schedule.spec.update_policy, *from, *target);
         if let Created::Foreign = starts::create(operator, &uid, due.at, name, spec).await? {
             after = Stand::name_taken(&view.schedule, name, now);
             write(operator, &view.schedule, after).await?;
@@ -167,29 +167,6 @@ async fn act(operator: &Operator, view: &View, decision: &Decision) -> Result<()
         }
     }
     Ok(())
-}
-
-fn spec_of(schedule: &UpdateSchedule, target: KubeVersion) -> DirectUpdateSpec {
-    let policy = &schedule.spec.update_policy;
-    DirectUpdateSpec {
-        target_version: target.to_string(),
-        components: policy.components.clone(),
-        concurrency: policy.concurrency,
-        preflight_checks: policy.preflight_checks,
-        strategy: policy.strategy,
-        acknowledge: Vec::new(),
-        air_gapped: None,
-        batch_size: None,
-        canary: None,
-        control: None,
-        drain: None,
-        dry_run: false,
-        max_failures: None,
-        node_selector: std::collections::BTreeMap::new(),
-        node_timeout: None,
-        operation_timeout: None,
-        path: Vec::new(),
-    }
 }
 
 /// One PUT under the resourceVersion that was read, if there is news; then the event.

@@ -7,6 +7,9 @@ use cupcake_crds::{UpdateSchedule, limits};
 use cupcake_engine::clock::Timestamp;
 use cupcake_workflows::schedule::{Choice, Decision, Due, OwnUpdate};
 
+/// An update that it created is refused or needs a person.
+const IN_TROUBLE: &str = "UpdateNeedsPerson";
+
 /// The status after a decision, and what people should hear of.
 #[derive(Debug)]
 pub struct Stand {
@@ -20,6 +23,8 @@ pub struct Stand {
 struct Change {
     stalled: bool,
     reason: &'static str,
+    /// An update of it that goes no further until a person acts, and whether that was told before.
+    trouble: Option<(String, bool)>,
     /// `None` where what was said of the last due time stays.
     message: Option<String>,
     handled: Option<Timestamp>,
@@ -30,7 +35,16 @@ struct Change {
 
 impl Change {
     fn new(reason: &'static str) -> Self {
-        Self { stalled: false, reason, message: None, handled: None, looked: None, update: None, event: None }
+        Self {
+            stalled: false,
+            reason,
+            trouble: None,
+            message: None,
+            handled: None,
+            looked: None,
+            update: None,
+            event: None,
+        }
     }
     fn saying(mut self, message: String) -> Self {
         self.message = Some(message);
@@ -52,7 +66,7 @@ impl Change {
 
 /// What the schedule shows after that decision.
 pub fn stand(schedule: &UpdateSchedule, updates: &[OwnUpdate], decision: &Decision, now: Timestamp) -> Stand {
-    let mut stand = shown(schedule, change(decision, now), now);
+    let mut stand = shown(schedule, with_trouble(schedule, updates, change(decision, now)), now);
     let created = match decision {
         Decision::Create { name, .. } => Some(name.clone()),
         _ => None,
@@ -64,6 +78,29 @@ pub fn stand(schedule: &UpdateSchedule, updates: &[OwnUpdate], decision: &Decisi
         stand.status.observed_generation = schedule.status.as_ref().and_then(|status| status.observed_generation);
     }
     stand
+}
+
+/// Adds what keeps an update of it from going on; says that nothing does any more where it was told.
+fn with_trouble(schedule: &UpdateSchedule, updates: &[OwnUpdate], mut change: Change) -> Change {
+    let status = schedule.status.as_ref();
+    let stalled = status.and_then(|status| conditions::get(&status.conditions, conditions::STALLED));
+    let was_told = stalled.is_some_and(|stalled| stalled.reason == IN_TROUBLE);
+    let first =
+        updates.iter().filter(|update| !update.over && update.trouble.is_some()).min_by_key(|update| update.due);
+    match first.and_then(|update| update.trouble.as_ref().zip(Some(&update.name))) {
+        // What is wrong with the schedule itself comes first.
+        Some(_) if change.stalled => {}
+        Some((trouble, name)) => {
+            let told = |before: &String| format!("{before}; {trouble}");
+            change.message = Some(change.message.as_ref().map_or_else(|| trouble.clone(), told));
+            change.trouble = Some((name.clone(), was_told));
+        }
+        None if was_told && change.message.is_none() => {
+            change.message = Some("what it created needs nobody any more".to_owned());
+        }
+        None => {}
+    }
+    change
 }
 
 fn change(decision: &Decision, now: Timestamp) -> Change {
@@ -82,7 +119,7 @@ fn change(decision: &Decision, now: Timestamp) -> Change {
         Decision::Wait { .. } | Decision::Look { .. } => Change::new("Scheduled"),
         Decision::AwaitWindow { due, until } => Change::new("WaitingForWindow")
             .saying(format!("{} waits for the maintenance window, which opens at {until}", due.at)),
-        Decision::Create { due, name, target, replaces } => {
+        Decision::Create { due, name, from: _, target, replaces } => {
             let instead =
                 if replaces.is_empty() { String::new() } else { format!(" in place of {}", replaces.join(", ")) };
             let message = format!("created DirectUpdate {name} to {target}{instead}{}", passed(*due));
@@ -115,19 +152,11 @@ fn change(decision: &Decision, now: Timestamp) -> Change {
 
 fn not_needed(due: Due, choice: &Choice) -> Change {
     let looked = |reason| Change::new(reason).looking(due.at);
+    let message = format!("{choice}{}", passed(due));
     match choice {
-        Choice::There(version) | Choice::Take(version) => looked("UpToDate")
-            .saying(format!("nothing to do: already at {version}{}", passed(due)))
-            .told_as("Normal"),
-        Choice::Newer(server) => looked("ClusterIsNewer")
-            .saying(format!("nothing to do: the cluster is at {server}, newer than what is asked for{}", passed(due)))
-            .told_as("Normal"),
-        Choice::Unknown(minor) => looked("NoVersionKnown")
-            .saying(format!(
-                "no version of {minor} is known: look at kubectl get nodetasks, whose inventories say what machines can get{}",
-                passed(due)
-            ))
-            .told_as("Warning"),
+        Choice::There(_) | Choice::Take(_) => looked("UpToDate").saying(message).told_as("Normal"),
+        Choice::Newer(_) => looked("ClusterIsNewer").saying(message).told_as("Normal"),
+        Choice::Unknown(_) => looked("NoVersionKnown").saying(message).told_as("Warning"),
     }
 }
 
@@ -149,13 +178,16 @@ fn shown(schedule: &UpdateSchedule, change: Change, now: Timestamp) -> Stand {
     status.message = Some(message.clone());
     for (type_, state) in [
         (conditions::RECONCILING, ConditionStatus::False),
-        (conditions::STALLED, if change.stalled { ConditionStatus::True } else { ConditionStatus::False }),
+        (
+            conditions::STALLED,
+            if change.stalled || change.trouble.is_some() { ConditionStatus::True } else { ConditionStatus::False },
+        ),
     ] {
         let condition = Condition {
             last_transition_time: now,
             message: message.clone(),
             observed_generation: generation,
-            reason: change.reason.to_owned(),
+            reason: if change.trouble.is_some() { IN_TROUBLE } else { change.reason }.to_owned(),
             status: state,
             type_: type_.to_owned(),
         };
@@ -163,7 +195,13 @@ fn shown(schedule: &UpdateSchedule, change: Change, now: Timestamp) -> Stand {
     }
     let once = change.handled.unwrap_or(now).timestamp();
     let once = if change.stalled { format!("g{}", generation.unwrap_or_default()) } else { once.to_string() };
-    let note = change.event.map(|kind| Note { kind, reason: change.reason, text: message, once });
+    let note = match (change.event, change.trouble) {
+        (Some(kind), _) => Some(Note { kind, reason: change.reason, text: message, once }),
+        (None, Some((update, false))) => {
+            Some(Note { kind: "Warning", reason: IN_TROUBLE, text: message, once: update })
+        }
+        (None, Some((_, true)) | None) => None,
+    };
     Stand { status, note }
 }
 

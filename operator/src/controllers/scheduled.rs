@@ -11,9 +11,10 @@ use crate::{Operator, error_chain, events};
 use chrono::TimeDelta;
 use cupcake_crds::conditions::{self, Condition, ConditionStatus};
 use cupcake_crds::scheduled_update::{ScheduledPhase, ScheduledUpdateStatus};
-use cupcake_crds::{DirectUpdate, DirectUpdateSpec, ScheduledUpdate, limits};
+use cupcake_crds::values::Phase;
+use cupcake_crds::{DirectUpdate, ScheduledUpdate, limits};
 use cupcake_engine::clock::Timestamp;
-use cupcake_workflows::schedule::{Once, OnceFacts, Present, once, once_name};
+use cupcake_workflows::schedule::{Once, OnceFacts, Present, once, once_name, scheduled_spec};
 use kube::ResourceExt;
 use kube::api::{Api, PostParams};
 
@@ -91,7 +92,7 @@ async fn reconciled(operator: &Operator, view: View) -> Result<Next, kube::Error
     let decision = view.decide(now);
     if let Once::Create { name } = &decision {
         let (uid, due) = (view.scheduled.uid().unwrap_or_default(), view.scheduled.spec.schedule_at);
-        let spec = spec_of(&view.scheduled);
+        let spec = scheduled_spec(&view.scheduled.spec);
         if let Created::Foreign = starts::create(operator, &uid, due, name, spec).await? {
             return Ok(Next::AtOnce);
         }
@@ -125,40 +126,25 @@ fn next_of(operator: &Operator, decision: &Once) -> Next {
     }
 }
 
-fn spec_of(scheduled: &ScheduledUpdate) -> DirectUpdateSpec {
-    let spec = &scheduled.spec;
-    DirectUpdateSpec {
-        target_version: spec.target_version.clone(),
-        air_gapped: spec.air_gapped.clone(),
-        canary: spec.canary.clone(),
-        components: spec.components.clone(),
-        concurrency: spec.concurrency,
-        node_selector: spec.node_selector.clone(),
-        preflight_checks: spec.preflight_checks,
-        strategy: spec.strategy,
-        acknowledge: Vec::new(),
-        batch_size: None,
-        control: None,
-        drain: None,
-        dry_run: false,
-        max_failures: None,
-        node_timeout: None,
-        operation_timeout: None,
-        path: Vec::new(),
-    }
-}
+/// Its update is refused or needs a person.
+const IN_TROUBLE: &str = "UpdateNeedsPerson";
 
 /// The status after a decision, and the event if its phase or reason is news. Pure.
 fn stand(view: &View, decision: &Once, now: Timestamp) -> (ScheduledUpdateStatus, Option<Note>) {
     let mut status = view.scheduled.status.clone().unwrap_or_default();
     let at = view.scheduled.spec.schedule_at;
+    let trouble = view.update.as_ref().and_then(starts::trouble);
+    let ended = view.update.as_ref().filter(|update| starts::phase(update) == Phase::Failed);
     let (phase, stalled, reason, message) = match decision {
         Once::Wait { until } => (ScheduledPhase::Scheduled, false, "Scheduled", format!("begins at {until}")),
         Once::Create { name } => {
             (ScheduledPhase::Executing, false, "UpdateCreated", format!("created DirectUpdate {name}"))
         }
+        Once::Follow { phase, .. } if trouble.is_some() => (*phase, true, IN_TROUBLE, trouble.unwrap_or_default()),
         Once::Follow { name, phase, .. } => {
-            (*phase, false, reason_of(*phase), format!("DirectUpdate {name}: {phase:?}"))
+            let why = ended.and_then(|update| update.status.as_ref()?.message.clone());
+            let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+            (*phase, false, reason_of(*phase), format!("DirectUpdate {name}: {phase:?}{why}"))
         }
         Once::Gone { name } => {
             let message = format!("DirectUpdate {name} was deleted before it was over");

@@ -6,6 +6,7 @@
 
 use crate::Operator;
 use crate::adapters::is_already_exists;
+use cupcake_crds::conditions::{self, ConditionStatus};
 use cupcake_crds::values::Phase;
 use cupcake_crds::{DUE_ANNOTATION, DirectUpdate, DirectUpdateSpec, SCHEDULED_BY_LABEL};
 use cupcake_engine::clock::Timestamp;
@@ -60,10 +61,21 @@ pub async fn all_of(operator: &Operator, uid: &str) -> Result<Vec<DirectUpdate>,
 pub fn own(update: &DirectUpdate) -> Option<OwnUpdate> {
     let due = update.annotations().get(DUE_ANNOTATION)?;
     let due = Timestamp::from(chrono::DateTime::parse_from_rfc3339(due).ok()?);
-    Some(OwnUpdate { name: update.name_any(), due, over: phase(update).is_final() })
+    Some(OwnUpdate { name: update.name_any(), due, over: phase(update).is_final(), trouble: trouble(update) })
 }
 
 /// Where it stands.
 pub fn phase(update: &DirectUpdate) -> Phase {
     update.status.as_ref().and_then(|status| status.phase).unwrap_or(Phase::Pending)
+}
+
+/// Why it goes no further until a person acts: refused, or at rest. Nothing once it is over.
+pub fn trouble(update: &DirectUpdate) -> Option<String> {
+    let stalled = conditions::get(&update.status.as_ref()?.conditions, conditions::STALLED)?;
+    let phase = phase(update);
+    if stalled.status != ConditionStatus::True || phase.is_final() {
+        return None;
+    }
+    let what = if phase == Phase::Pending { "is refused" } else { "needs a person" };
+    Some(format!("DirectUpdate {} {what}: {}", update.name_any(), stalled.message))
 }

@@ -11,6 +11,7 @@
 mod names;
 mod once;
 mod recurring;
+mod template;
 #[cfg(test)]
 mod tests;
 mod times;
@@ -19,6 +20,7 @@ mod versions;
 pub use names::{once_name, update_name};
 pub use once::{Once, OnceFacts, Present, once};
 pub use recurring::{Decision, Due, OwnUpdate, RecurringFacts, recurring};
+pub use template::{policy_now, policy_spec, scheduled_spec};
 pub use times::{Calendar, Window};
 pub use versions::{Choice, Pattern, choose};
 

@@ -16,6 +16,8 @@ pub struct OwnUpdate {
     pub due: Timestamp,
     /// Whether nothing more will happen in it.
     pub over: bool,
+    /// Why it goes no further until a person acts, in one line.
+    pub trouble: Option<String>,
 }
 
 /// All that counts.
@@ -77,6 +79,8 @@ pub enum Decision {
         due: Due,
         /// Its name.
         name: String,
+        /// Where the API servers are.
+        from: KubeVersion,
         /// Where to.
         target: KubeVersion,
         /// What is cancelled for it.
@@ -182,7 +186,7 @@ fn begin(facts: &RecurringFacts<'_>, due: Due, pattern: Pattern) -> Decision {
         Choice::Take(target) => {
             let meta = &facts.schedule.metadata;
             let (name, uid) = (meta.name.as_deref().unwrap_or_default(), meta.uid.as_deref().unwrap_or_default());
-            Decision::Create { due, name: update_name(name, uid, due.at), target, replaces }
+            Decision::Create { due, name: update_name(name, uid, due.at), from: cluster.server, target, replaces }
         }
         choice @ (Choice::There(_) | Choice::Unknown(_) | Choice::Newer(_)) => Decision::NotNeeded { due, choice },
     }

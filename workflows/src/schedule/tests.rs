@@ -3,7 +3,7 @@ use crate::testing::{cluster, v};
 use chrono::{DateTime, TimeDelta};
 use chrono_tz::Tz;
 use cupcake_crds::update_schedule::{ConcurrencyPolicy, MaintenanceWindow, UpdatePolicy, UpdateScheduleStatus};
-use cupcake_crds::values::{ClusterSnapshot, Phase};
+use cupcake_crds::values::{ClusterSnapshot, NodeRole, Phase};
 use cupcake_crds::{ScheduledUpdate, UpdateSchedule};
 use cupcake_engine::clock::Timestamp;
 use serde_json::json;
@@ -127,7 +127,7 @@ impl Walk {
                     writes += 1;
                     if !self.updates.iter().any(|update| update.name == name) {
                         self.created.push((name.clone(), due.at));
-                        self.updates.push(OwnUpdate { name, due: due.at, over: true });
+                        self.updates.push(OwnUpdate { name, due: due.at, over: true, trouble: None });
                     }
                     due.at
                 }
@@ -230,7 +230,7 @@ fn an_update_that_is_not_over_is_waited_out_replaced_or_joined_as_the_policy_say
         observed_generation: Some(1),
         ..UpdateScheduleStatus::default()
     });
-    let active = [OwnUpdate { name: "before".into(), due: at("2026-11-22T02:00:00Z"), over: false }];
+    let active = [OwnUpdate { name: "before".into(), due: at("2026-11-22T02:00:00Z"), over: false, trouble: None }];
     let begun = newer();
     let mut decided = |policy| {
         schedule.spec.concurrency_policy = policy;
@@ -308,4 +308,58 @@ fn names_are_valid_and_bounded_however_long_the_schedule_is_called() {
     let name = update_name(&long, "0B0CBB6E-5a0e", due);
     assert!(name.len() <= 171 && name.ends_with("-0b0cbb6e-20261201-0200") && !name.contains(".-"), "{name}");
     assert!(once_name(&long, "0b0cbb6e").len() <= 171);
+}
+
+/// Everything of a DirectUpdate that both kinds of schedules may say.
+fn consent() -> serde_json::Value {
+    json!({
+        "acknowledge": [{"check": "CgroupV1", "node": "w-01"}], "components": ["kubelet"], "concurrency": "25%",
+        "drain": {"deleteEmptyDirData": true, "podTimeout": "30s"}, "maxFailures": 2, "nodeSelector": {"pool": "blue"},
+        "nodeTimeout": "2700s", "preflightChecks": false, "strategy": "parallel",
+    })
+}
+
+#[test]
+fn what_is_created_says_everything_that_the_schedule_says() {
+    let with = |more: serde_json::Value| {
+        let mut spec = consent();
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        spec
+    };
+    let canary = json!({"enabled": true, "nodes": ["w-01"]});
+    let both = json!({"targetVersion": "1.34.4", "canary": canary, "airGapped": {"enabled": false}, "path": ["1.33.7", "1.34.4"]});
+    let mut once = with(both.clone());
+    once["scheduleAt"] = "2027-01-09T22:00:00Z".into();
+    let created = serde_json::to_value(scheduled_spec(&serde_json::from_value(once).unwrap())).unwrap();
+    let expected = with(
+        json!({"dryRun": false, "targetVersion": "1.34.4", "canary": canary, "airGapped": {"enabled": false}, "path": ["1.33.7", "1.34.4"]}),
+    );
+    assert_eq!(created, expected);
+
+    let policy = with(json!({"targetVersionPattern": "1.34.*", "path": ["1.32.9", "1.33.7", "1.34.2", "1.35.0"]}));
+    let policy: UpdatePolicy = serde_json::from_value(policy).unwrap();
+    let created = serde_json::to_value(policy_now(&policy, &newer()).unwrap().unwrap()).unwrap();
+    let way = json!({"dryRun": false, "targetVersion": "1.34.2", "path": ["1.33.7", "1.34.2"]});
+    assert_eq!(created, with(way), "of the way counts what lies before the cluster");
+    let there = policy_spec(&policy, v("1.34.1"), v("1.34.2"));
+    assert_eq!(there.path, Vec::<String>::new(), "the way of then is behind it");
+}
+
+#[test]
+fn workers_that_a_schedule_does_not_select_do_not_keep_it_from_being_done() {
+    let policy = json!({"targetVersionPattern": "latest-patch", "nodeSelector": {"pool": "blue"}});
+    let policy: UpdatePolicy = serde_json::from_value(policy).unwrap();
+    let mut snapshot = cluster(1, 1, "1.33.7");
+    snapshot.known_versions = ["1.33.7"].map(v).into();
+    let worker = snapshot.nodes.get_mut("w-01").unwrap();
+    worker.kubelet = v("1.33.4");
+    let chosen = |snapshot: &ClusterSnapshot| choose(Pattern::LatestPatch, &policy, snapshot);
+    assert_eq!(chosen(&snapshot), Choice::There(v("1.33.7")));
+    let blue = ("pool".to_owned(), "blue".to_owned());
+    snapshot.nodes.get_mut("w-01").unwrap().labels.extend([blue]);
+    assert_eq!(chosen(&snapshot), Choice::Take(v("1.33.7")));
+    let mut behind = snapshot.clone();
+    behind.nodes.get_mut("w-01").unwrap().labels.clear();
+    behind.nodes.values_mut().find(|node| node.role == NodeRole::ControlPlane).unwrap().kubelet = v("1.33.4");
+    assert_eq!(chosen(&behind), Choice::Take(v("1.33.7")), "control-plane nodes follow whatever is selected");
 }

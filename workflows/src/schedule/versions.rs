@@ -3,7 +3,8 @@
 use super::Problem;
 use crate::hops;
 use cupcake_crds::update_schedule::UpdatePolicy;
-use cupcake_crds::values::{ClusterSnapshot, Component, KubeVersion, MinorVersion, Stage};
+use cupcake_crds::values::{ClusterSnapshot, Component, KubeVersion, MinorVersion, NodeRole, NodeSnapshot, Stage};
+use std::fmt;
 
 /// What `targetVersionPattern` asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +52,22 @@ pub enum Choice {
     Newer(KubeVersion),
 }
 
+impl fmt::Display for Choice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Take(version) => write!(f, "upgrades to {version}"),
+            Self::There(version) => write!(f, "nothing to do: already at {version}"),
+            Self::Newer(server) => {
+                write!(f, "nothing to do: the cluster is at {server}, newer than what is asked for")
+            }
+            Self::Unknown(minor) => write!(
+                f,
+                "no version of {minor} is known: look at kubectl get nodetasks, whose inventories say what machines can get"
+            ),
+        }
+    }
+}
+
 /// Chooses among the versions that the snapshot knows.
 pub fn choose(pattern: Pattern, policy: &UpdatePolicy, snapshot: &ClusterSnapshot) -> Choice {
     let known = |minor: MinorVersion| {
@@ -71,7 +88,11 @@ pub fn choose(pattern: Pattern, policy: &UpdatePolicy, snapshot: &ClusterSnapsho
         return Choice::Newer(snapshot.server);
     }
     let moves_kubelets = policy.components.contains(&Component::Kubelet);
-    let kubelets = snapshot.nodes.values().all(|node| !moves_kubelets || node.kubelet >= target);
+    // Workers that are not selected stay where they are, whatever is begun.
+    let selected =
+        |node: &NodeSnapshot| policy.node_selector.iter().all(|(key, value)| node.labels.get(key) == Some(value));
+    let moved = |node: &NodeSnapshot| moves_kubelets && (node.role == NodeRole::ControlPlane || selected(node));
+    let kubelets = snapshot.nodes.values().all(|node| !moved(node) || node.kubelet >= target);
     let begun = snapshot.kubeadm_config.is_none_or(|config| config >= target);
     if snapshot.server == target && begun && kubelets { Choice::There(target) } else { Choice::Take(target) }
 }
