@@ -14,7 +14,7 @@ use serde_json::json;
 pub(crate) fn run(connection: &Connection, args: &PreflightArgs) -> Result<Exit, Failure> {
     let template = match (&args.file, &args.to) {
         (Some(file), _) => template::read(file)?,
-        (None, Some(to)) => Template::Update(update_to(to)?),
+        (None, Some(to)) => Template::Update(Box::new(update_to(to)?)),
         (None, None) => {
             let next = "kubectl cupcake preflight --to 1.34.4, or -f update.yaml";
             return Err(Failure::new("preflight: neither an update nor a version is named", next));

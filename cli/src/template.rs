@@ -16,11 +16,11 @@ use std::path::Path;
 /// An object of which there is a plan.
 pub(crate) enum Template {
     /// That one itself.
-    Update(DirectUpdate),
+    Update(Box<DirectUpdate>),
     /// One that creates a DirectUpdate once.
-    Once(ScheduledUpdate),
+    Once(Box<ScheduledUpdate>),
     /// One that creates DirectUpdates again and again.
-    Again(UpdateSchedule),
+    Again(Box<UpdateSchedule>),
 }
 
 impl Template {
@@ -54,7 +54,7 @@ impl Template {
     /// The DirectUpdate that it is or would create now; the inner error says why it would create none.
     pub(crate) fn update(self, snapshot: &ClusterSnapshot) -> Result<Result<DirectUpdate, String>, Failure> {
         match self {
-            Self::Update(update) => Ok(Ok(update)),
+            Self::Update(update) => Ok(Ok(*update)),
             Self::Once(scheduled) => Ok(Ok(DirectUpdate::new(&scheduled.name_any(), scheduled_spec(&scheduled.spec)))),
             Self::Again(schedule) => {
                 let spec = policy_now(&schedule.spec.update_policy, snapshot).map_err(|problem| {
@@ -98,13 +98,12 @@ pub(crate) fn read(file: &Path) -> Result<Template, Failure> {
         ));
     }
     match document["kind"].as_str() {
-        Some("ScheduledUpdate") => {
-            typed(&document, &tried, file, |object: &ScheduledUpdate| spec(&object.spec)).map(Template::Once)
-        }
-        Some("UpdateSchedule") => {
-            typed(&document, &tried, file, |object: &UpdateSchedule| spec(&object.spec)).map(Template::Again)
-        }
-        _ => typed(&document, &tried, file, |object: &DirectUpdate| spec(&object.spec)).map(Template::Update),
+        Some("ScheduledUpdate") => typed(&document, &tried, file, |object: &ScheduledUpdate| spec(&object.spec))
+            .map(|object| Template::Once(Box::new(object))),
+        Some("UpdateSchedule") => typed(&document, &tried, file, |object: &UpdateSchedule| spec(&object.spec))
+            .map(|object| Template::Again(Box::new(object))),
+        _ => typed(&document, &tried, file, |object: &DirectUpdate| spec(&object.spec))
+            .map(|object| Template::Update(Box::new(object))),
     }
 }
 
