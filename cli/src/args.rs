@@ -70,6 +70,11 @@ pub(crate) enum Command {
     /// Leave a worker out of this one upgrade: what is left to do there is not done, and it is given back
     #[command(after_help = "Examples:\n  kubectl cupcake skip my-update worker-3 --reason \"disk to be replaced\"")]
     Skip(SkipArgs),
+    /// Open a gate at which an upgrade waits for somebody (spec.approvals); may be done before it comes there
+    #[command(
+        after_help = "Examples:\n  kubectl cupcake approve my-update 1.34.4/canary-gate --comment \"looked well for a day\""
+    )]
+    Approve(ApproveArgs),
     /// Start nothing new until resume; what is under way on a machine comes to its end
     #[command(after_help = "Examples:\n  kubectl cupcake pause my-update --reason CHG-4711")]
     Pause(AskArgs),
@@ -168,6 +173,17 @@ pub(crate) struct SkipArgs {
     /// Why, for whoever reads it later.
     #[arg(long, value_name = "TEXT")]
     pub(crate) reason: Option<String>,
+}
+
+#[derive(Debug, Clone, ClapArgs)]
+pub(crate) struct ApproveArgs {
+    /// The DirectUpdate.
+    pub(crate) update: String,
+    /// The gate, as the message of the upgrade names it.
+    pub(crate) gate: String,
+    /// Why, for whoever reads it later.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) comment: Option<String>,
 }
 
 #[derive(Debug, Clone, ClapArgs)]

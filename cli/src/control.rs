@@ -32,8 +32,13 @@ pub(crate) enum Change {
     Asked(String),
     /// It is so already: this is said.
     IsSo(String),
-    /// It cannot be: this is why.
-    Refused(String),
+    /// It cannot be.
+    Refused {
+        /// Why.
+        why: String,
+        /// What to type instead.
+        next: String,
+    },
 }
 
 impl Asking<'_> {
@@ -56,8 +61,7 @@ impl Asking<'_> {
                     out::line(so);
                     return Ok(Exit::Done);
                 }
-                Change::Refused(why) => {
-                    let next = format!("kubectl cupcake cancel {}", self.name);
+                Change::Refused { why, next } => {
                     return Err(Failure::new(format!("{}: {why}", self.tried), next));
                 }
             };
@@ -226,10 +230,11 @@ pub async fn skip(connection: &Connection, args: &SkipArgs) -> Result<Exit, Fail
             return Change::IsSo(format!("{node} is left out of DirectUpdate {name} already"));
         }
         if control(update).skip.len() >= limits::REQUESTS_MAX {
-            return Change::Refused(format!(
+            let why = format!(
                 "{} nodes are left out already, and each stays so: leave more out by spec.nodeSelector of another update",
                 limits::REQUESTS_MAX
-            ));
+            );
+            return Change::Refused { why, next: format!("kubectl cupcake cancel {name}") };
         }
         if let Some(cancel) = &control(update).cancel {
             return Change::IsSo(format!("DirectUpdate {name} is being cancelled, as {} asked", cancel.request_id));

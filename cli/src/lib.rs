@@ -8,6 +8,7 @@
 //! live tree, as lines, or as JSON; a *failure* ends with the next command to type; an *exit* is what scripts get.
 //! It reads, and it writes nothing but what a user could: never a status.
 
+mod approve;
 mod args;
 mod cluster_file;
 mod connect;
@@ -50,6 +51,7 @@ pub fn run(args: Args) -> ExitCode {
         Command::Snapshot(args) => cluster_file::write(&connection, &args),
         Command::Status(args) => on_runtime(status::run(&connection, &args)),
         Command::Watch(args) => on_runtime(watch::run(&connection, &args)),
+        Command::Approve(args) => on_runtime(approve::run(&connection, &args)),
         Command::Retry(args) => on_runtime(retry::run(&connection, &args)),
         Command::Skip(args) => on_runtime(control::skip(&connection, &args)),
         Command::Pause(args) => on_runtime(control::pause(&connection, &args)),

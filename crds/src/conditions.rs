@@ -14,6 +14,9 @@ pub const STALLED: &str = "Stalled";
 /// True while a user holds it.
 pub const PAUSED: &str = "Paused";
 
+/// False while a gate waits for somebody, True once all gates of spec.approvals are open.
+pub const APPROVED: &str = "Approved";
+
 /// One aspect of an object's state, as metav1.Condition.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

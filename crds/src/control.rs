@@ -53,7 +53,7 @@ pub struct Approval {
     /// Name of the request, chosen by who asks; status.acknowledged answers under it. Example: approve-1
     #[schemars(length(min = 1, max = 64))]
     pub request_id: String,
-    /// Which gate, as status.graph names it. Example: 1.34.4/workers/canary-gate
+    /// Which gate, as status.graph and the message name it. Example: 1.34.4/canary-gate
     #[schemars(length(min = 1, max = 320))]
     pub gate: String,
     /// Why, for whoever reads it later. Example: canary looked well for a day

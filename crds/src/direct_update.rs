@@ -5,7 +5,7 @@ use crate::{
     control::{Acknowledgement, Control},
     limits::{self, cut, cut_some, keep_last},
     validate::direct_update as rules,
-    values::{AirGapped, Canary, Component, Concurrency, InvalidVersion, KubeVersion, Phase, Strategy},
+    values::{AirGapped, ApprovalPoint, Canary, Component, Concurrency, InvalidVersion, KubeVersion, Phase, Strategy},
 };
 use cupcake_engine::clock::Timestamp;
 use kube_core::Duration;
@@ -27,6 +27,7 @@ use std::collections::BTreeMap;
     derive = "PartialEq",
     validation = rules::FROZEN_ACKNOWLEDGE,
     validation = rules::FROZEN_AIR_GAPPED,
+    validation = rules::FROZEN_APPROVALS,
     validation = rules::FROZEN_BATCH_SIZE,
     validation = rules::FROZEN_CANARY,
     validation = rules::FROZEN_COMPONENTS,
@@ -72,7 +73,7 @@ use std::collections::BTreeMap;
     ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
-#[x_kube(validation = rules::CANARY_NAMES_NODES, validation = rules::CANARY_ENABLED_NAMES_NODES, validation = rules::AIR_GAP_NAMES_BUNDLE)]
+#[x_kube(validation = rules::CANARY_NAMES_NODES, validation = rules::CANARY_ENABLED_NAMES_NODES, validation = rules::AIR_GAP_NAMES_BUNDLE, validation = rules::APPROVAL_AFTER_CANARY)]
 #[serde(rename_all = "camelCase")]
 pub struct DirectUpdateSpec {
     /// The version to arrive at, with or without v. Example: 1.34.4
@@ -88,6 +89,11 @@ pub struct DirectUpdateSpec {
     /// An upgrade without any network, from a bundle.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub air_gapped: Option<AirGapped>,
+
+    /// What waits until somebody approves it (`kubectl cupcake approve`): BeforeControlPlane, AfterCanary, BeforeEachHop. Example: [BeforeControlPlane]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 3), extend("x-kubernetes-list-type" = "set"))]
+    pub approvals: Vec<ApprovalPoint>,
 
     /// How many workers make one batch between two gates; 50, or concurrency if that is more, if left out. Example: 50
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -199,13 +205,17 @@ pub struct DirectUpdateStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = limits::ACKNOWLEDGED_MAX), extend("x-kubernetes-list-type" = "atomic"))]
     pub acknowledged: Vec<Acknowledgement>,
+    /// Gates that somebody opened: who, when and why, the last 32.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = limits::REQUESTS_MAX), extend("x-kubernetes-list-type" = "atomic"))]
+    pub approvals: Vec<Approved>,
     /// The etcd snapshot to go back to, once there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backup_info: Option<BackupInfo>,
     /// When it came to its end. Example: 2026-11-22T08:30:00Z
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub completed_at: Option<Timestamp>,
-    /// Succeeded, Reconciling, Stalled and Paused, each with a reason.
+    /// Succeeded, Reconciling, Stalled and, where spec.approvals asks for somebody, Approved, each with a reason.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "crate::conditions::list_schema")]
     pub conditions: Vec<Condition>,
@@ -259,6 +269,24 @@ pub struct DirectUpdateStatus {
     /// The versions on the way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upgrade_path: Option<UpgradePath>,
+}
+
+/// A gate that somebody opened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Approved {
+    /// When it was taken up. Example: 2026-11-22T07:00:00Z
+    pub at: Timestamp,
+    /// Who approved. Example: jane@example.com
+    #[schemars(length(min = 1, max = 256))]
+    pub by: String,
+    /// Why. Example: canary looked well for a day
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
+    pub comment: Option<String>,
+    /// Which gate. Example: 1.34.4/canary-gate
+    #[schemars(length(min = 1, max = 320))]
+    pub gate: String,
 }
 
 /// How far one node has come.
@@ -422,6 +450,7 @@ impl DirectUpdateStatus {
         for one in &mut self.acknowledged {
             cut(&mut one.message, Acknowledgement::MESSAGE_CHARS_MAX);
         }
+        keep_last(&mut self.approvals, limits::REQUESTS_MAX);
         self.graph.truncate(limits::GRAPH_LINES_MAX);
         for line in &mut self.graph {
             cut(line, limits::GRAPH_LINE_CHARS_MAX);

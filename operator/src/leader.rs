@@ -23,7 +23,7 @@ use cupcake_engine::decide::{Asked, Intent, Observed};
 use cupcake_engine::names::{Epoch, Reason, RunName, VertexName};
 use cupcake_engine::store::RunStore;
 use cupcake_engine::tick::TickReport;
-use cupcake_steps::cluster::{node_subject, run_subject, task_subject};
+use cupcake_steps::cluster::{node_subject, run_subject, task_subject, update_subject};
 use cupcake_steps::ports::cluster::Readiness;
 use cupcake_workflows::concurrency_of;
 use futures::StreamExt;
@@ -106,6 +106,8 @@ struct Loop<'o> {
     queue: Queue,
     /// Names of things that changed and that a run waits for, by run.
     hints: BTreeMap<RunName, BTreeSet<String>>,
+    /// How many approvals each update carries that carries some.
+    approvals: BTreeMap<String, usize>,
     /// The last commit of our own to each run.
     committed: BTreeMap<RunName, CommitId>,
     /// Phases as last seen: a parent and its update hear of changes of phase at once.
@@ -146,6 +148,7 @@ pub async fn lead(
         watches: Watches::start(&operator.client),
         queue: Queue::default(),
         hints: BTreeMap::new(),
+        approvals: BTreeMap::new(),
         committed: BTreeMap::new(),
         phases: BTreeMap::new(),
         unready: BTreeMap::new(),
@@ -349,6 +352,9 @@ impl<'o> Loop<'o> {
                         self.queue.add(Key::Run(run), now);
                     }
                 }
+                if self.approves_anew(&name) {
+                    self.hint(&update_subject(&name), now);
+                }
                 for key in schedule::keys_of(&name, &self.watches) {
                     self.queue.add(key, now);
                 }
@@ -432,6 +438,18 @@ impl<'o> Loop<'o> {
             self.queue.add(Key::Run(run.as_str().to_owned()), now + TimeDelta::milliseconds(TICK_GATHER_MILLISECONDS));
             self.hints.entry(run).or_default().insert(subject.to_owned());
         }
+    }
+
+    /// Whether the gates that somebody opened are others than when the update was last seen.
+    fn approves_anew(&mut self, name: &str) -> bool {
+        let control = self.watches.updates.get(name).and_then(|update| update.spec.control.as_ref());
+        let approvals = control.map_or(0, |control| control.approvals.len());
+        let before = if approvals == 0 {
+            self.approvals.remove(name)
+        } else {
+            self.approvals.insert(name.to_owned(), approvals)
+        };
+        before.unwrap_or(0) != approvals
     }
 
     /// What people ask of the update's runs. One that cannot be read asks for nothing new; one that is gone asks for the end.

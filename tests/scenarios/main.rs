@@ -7,6 +7,7 @@ mod conformance;
 mod control;
 mod failover;
 mod fences;
+mod gates;
 mod lease;
 mod left_out;
 mod real;

@@ -3,6 +3,7 @@
 use crate::compile::Hop;
 use crate::facts;
 use crate::finding::{Code, Finding, Findings, named};
+use crate::gates::SOAK_SECONDS_MAX;
 use crate::request::is_concurrency;
 use crate::skew::{self, Skew};
 use crate::wave::Workers;
@@ -401,11 +402,7 @@ fn canaries(spec: &DirectUpdateSpec, snapshot: &ClusterSnapshot, findings: &mut 
             }
             return;
         }
-        Strategy::Canary => {
-            let message =
-                "they go first, and the others follow as soon as they are done: this release has no gate between";
-            findings.warn(Finding::new(Code::NoEffect, "spec.canary", named(nodes), message, "pause the update there"));
-        }
+        Strategy::Canary => {}
     }
     if !enabled || nodes.is_empty() {
         findings.refuse(Finding::new(
@@ -414,6 +411,17 @@ fn canaries(spec: &DirectUpdateSpec, snapshot: &ClusterSnapshot, findings: &mut 
             "",
             "strategy canary needs the nodes that go first",
             "set spec.canary.enabled to true and name workers in spec.canary.nodes",
+        ));
+    }
+    if let Some(soak) = spec.canary.as_ref().and_then(|canary| canary.soak)
+        && (soak.is_negative() || std::time::Duration::from(soak).as_secs() > u64::from(SOAK_SECONDS_MAX))
+    {
+        findings.refuse(Finding::new(
+            Code::OutOfRange,
+            "spec.canary.soak",
+            soak,
+            "no time to watch canaries for",
+            "set a duration of at most 72h, or spec.approvals: [AfterCanary] to decide yourself",
         ));
     }
     let mut unknown = Vec::new();

@@ -8,6 +8,7 @@
 //! after the whole control plane, so that no kubelet ever talks to an older API server through a load balancer.
 
 use crate::finding::{Code, Finding, Findings, Refusal, Report};
+use crate::gates::gate_name;
 use crate::hops::{self, ControlPlane};
 use crate::request::{Request, RunLimits, batch_nodes, concurrency_of, wave_run};
 use crate::summary::{BatchPreview, HopSummary, Summary};
@@ -16,7 +17,7 @@ use crate::timing::{NodeTime, addons_seconds, child_seconds, estimate_seconds};
 use crate::wave::{self, Workers};
 use crate::{changes, checks, machines, surroundings};
 use cupcake_crds::DirectUpdateSpec;
-use cupcake_crds::values::{ClusterSnapshot, KubeVersion, NodeRole, NodeSnapshot};
+use cupcake_crds::values::{ApprovalPoint, ClusterSnapshot, KubeVersion, NodeRole, NodeSnapshot};
 use cupcake_engine::names::RunName;
 use cupcake_engine::plan::Plan;
 use cupcake_steps::ports::host::KubeadmUpgrade;
@@ -205,11 +206,19 @@ fn add_hop(
     hop: &Hop<'_>,
     mut after: Vec<String>,
 ) -> Vec<String> {
+    if spec.approvals.contains(&ApprovalPoint::BeforeEachHop) {
+        plan.vertex(templates.approval(ApprovalPoint::BeforeEachHop, &after));
+        after = vec![gate_name(templates.target, ApprovalPoint::BeforeEachHop)];
+    }
     if spec.preflight_checks {
         plan.vertex(templates.preflight(&after));
         after = vec![templates.name("preflight")];
     }
     let control_plane = &hop.control_plane;
+    if control_plane.moves && spec.approvals.contains(&ApprovalPoint::BeforeControlPlane) {
+        plan.vertex(templates.approval(ApprovalPoint::BeforeControlPlane, &after));
+        after = vec![gate_name(templates.target, ApprovalPoint::BeforeControlPlane)];
+    }
     if let Some(node) = control_plane.backup_on() {
         templates.etcd_backup(run, &node.node, &after).into_iter().for_each(|vertex| {
             plan.vertex(vertex);

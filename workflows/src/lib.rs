@@ -19,6 +19,7 @@ mod checks;
 mod compile;
 mod facts;
 mod finding;
+mod gates;
 #[cfg(test)]
 mod hop_properties;
 mod hops;
@@ -44,6 +45,7 @@ pub use compile::{
     COMPILER, Compilation, Compiled, NothingToDo, PLAN_BYTES_MAX, ROOT_PLAN_BYTES_MAX, compile, plan_bytes,
 };
 pub use finding::{Code, Finding, Refusal, Report};
+pub use gates::{gate_name, gates_of, opened_by};
 pub use request::{
     BATCH_NODES_DEFAULT, BATCH_NODES_MAX, Request, RunLimits, batch_limits, batch_run, concurrency_of, plan_name,
     wave_run,

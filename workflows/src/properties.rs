@@ -129,6 +129,7 @@ fn params_are_readable(dag: &Dag) -> Checked {
                 prop_assert!(release.order_vertices.iter().all(|of| dag.get(of).is_some()), "{name} releases {params}");
             }
             "uncordon-node/v1" => is::<params::UncordonNode>(params)?,
+            "gate/v1" => is::<params::Gate>(params)?,
             "addons/v1" => is::<params::Addons>(params)?,
             "child-run/v1" => is::<params::ChildRun>(params)?,
             "verify-cluster/v1" => is::<params::VerifyCluster>(params)?,
@@ -198,8 +199,12 @@ fn wave_is_sound(wave: &CompiledWave, spec: &DirectUpdateSpec, snapshot: &Cluste
     prop_assert_eq!(seen, wanted.iter().map(|node| node.node.name.clone()).collect());
     let dag = wave.plan.expand().unwrap();
     params_are_readable(&dag)?;
-    prop_assert_eq!(dag.len(), wave.batches.len());
-    for (vertex, batch) in dag.vertices().iter().zip(&wave.batches) {
+    let (children, gates): (Vec<&Vertex>, Vec<&Vertex>) =
+        dag.vertices().iter().partition(|vertex| vertex.kind.as_str() == crate::CHILD_RUN);
+    prop_assert_eq!(children.len(), wave.batches.len());
+    let both = [true, false].iter().all(|canary| wave.batches.iter().any(|batch| batch.canary == *canary));
+    prop_assert_eq!(gates.len(), usize::from(both), "a gate stands between canaries and others");
+    for (vertex, batch) in children.into_iter().zip(&wave.batches) {
         let params: params::ChildRun = serde_json::from_value(vertex.params.clone()).unwrap();
         prop_assert_eq!(&params.run, &batch.run);
         prop_assert_eq!(&vertex.name, &batch.vertex);

@@ -8,14 +8,17 @@
 //!   uncordon  uncordon-node, guarded by drain: runs in any case once a drain began
 //! ```
 
+use crate::gates::{GATE_SECONDS, gate_name};
 use crate::timing::{
     BACKUP_SECONDS, CONTROL_PLANE_SOAK_SECONDS, NodeTime, PREFLIGHT_SECONDS, VERIFY_SECONDS, WORKER_SOAK_SECONDS,
 };
 use cupcake_crds::DirectUpdateSpec;
-use cupcake_crds::values::{Component, HostStep, KubeVersion, NodeRef, NodeSnapshot};
+use cupcake_crds::values::{ApprovalPoint, Component, HostStep, KubeVersion, NodeRef, NodeSnapshot};
 use cupcake_engine::names::{InvalidName, RunName, StepKind};
 use cupcake_engine::plan::{Item, Plan, VertexTemplate};
-use cupcake_steps::cluster::params::{Addons, ChildRun, DrainNode, HostOrder, Preflight, UncordonNode, VerifyCluster};
+use cupcake_steps::cluster::params::{
+    Addons, ChildRun, DrainNode, Gate, HostOrder, Preflight, UncordonNode, VerifyCluster,
+};
 use cupcake_steps::host::params::{
     ETCD_SNAPSHOT, EtcdSnapshot, INSTALL_PACKAGES, InstallPackages, KUBEADM_UPGRADE, PULL_IMAGES, PullImages,
     RESTART_KUBELET, RestartKubelet, SWITCH_REPOSITORY, SwitchRepository, UpgradeByKubeadm, host_step,
@@ -28,12 +31,23 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 /// Kinds of the cluster steps that plans of this release are made of, sorted.
-pub const CLUSTER_KINDS: [&str; 9] =
-    [ADDONS, CHILD_RUN, DRAIN_NODE, HOST_ORDER, HOST_PROCEED, HOST_RELEASE, PREFLIGHT, UNCORDON_NODE, VERIFY_CLUSTER];
+pub const CLUSTER_KINDS: [&str; 10] = [
+    ADDONS,
+    CHILD_RUN,
+    DRAIN_NODE,
+    GATE,
+    HOST_ORDER,
+    HOST_PROCEED,
+    HOST_RELEASE,
+    PREFLIGHT,
+    UNCORDON_NODE,
+    VERIFY_CLUSTER,
+];
 const ADDONS: &str = "addons/v1";
 /// Kind of the vertices that stand for a whole run.
 pub const CHILD_RUN: &str = "child-run/v1";
 const DRAIN_NODE: &str = "drain-node/v1";
+const GATE: &str = "gate/v1";
 const HOST_ORDER: &str = "host-order/v1";
 const HOST_PROCEED: &str = "host-proceed/v1";
 /// Kind of the vertices that close an order which nobody waits for any more.
@@ -100,6 +114,13 @@ impl<'a> Templates<'a> {
             node_selector: self.node_selector.clone(),
         };
         vertex(self.name("preflight"), PREFLIGHT, &params, after).deadline_seconds(PREFLIGHT_SECONDS)
+    }
+
+    /// What follows waits for a person.
+    pub fn approval(&self, point: ApprovalPoint, after: &[String]) -> VertexTemplate {
+        let name = gate_name(self.target, point);
+        let params = Gate { approval: Some(name.clone()), nodes: Vec::new(), soak_seconds: 0 };
+        vertex(name, GATE, &params, after).deadline_seconds(GATE_SECONDS)
     }
 
     /// The snapshot of etcd, and the release of its order.
@@ -240,6 +261,19 @@ impl<'a> Templates<'a> {
 /// The lane of a node in the root run of an update with several hops: it holds one slot in each.
 pub fn lane_of(hop: impl fmt::Display, node: &str) -> String {
     format!("{hop}/{node}")
+}
+
+/// Between the canaries and the others of a wave.
+pub(crate) fn canary_gate(
+    hop: KubeVersion,
+    approved: bool,
+    nodes: Vec<String>,
+    soak_seconds: u32,
+    after: &[String],
+) -> VertexTemplate {
+    let name = gate_name(hop, ApprovalPoint::AfterCanary);
+    let params = Gate { approval: approved.then(|| name.clone()), nodes, soak_seconds };
+    vertex(name, GATE, &params, after).deadline_seconds(GATE_SECONDS)
 }
 
 /// A batch as one vertex of its wave; the item is its number, `{digest}` that of its plan.

@@ -288,7 +288,20 @@ fn canary_nodes_are_the_first_batch_and_parallel_batches_wait_for_nobody() {
     assert_eq!(shape, [(true, 2), (false, 50), (false, 50), (false, 18)]);
     let waits =
         |wave: &Plan| wave.expand().unwrap().vertices().iter().filter(|vertex| !vertex.after.is_empty()).count();
-    assert_eq!(waits(&wave.plan), 3);
+    assert_eq!(waits(&wave.plan), 4, "the gate, and what follows it one after another");
+    let gate = |wave: &Plan| {
+        let dag = wave.expand().unwrap();
+        let gate = dag.vertices().iter().find(|vertex| vertex.kind.as_str() == "gate/v1").unwrap().clone();
+        let after: Vec<String> = gate.after.iter().map(ToString::to_string).collect();
+        (gate.name.to_string(), after, gate.params)
+    };
+    let watched = json!({"nodes": ["w-007", "w-100"], "soakSeconds": 300});
+    let name = "1.34.4/canary-gate".to_owned();
+    assert_eq!(gate(&wave.plan), (name.clone(), vec!["batch-1".to_owned()], watched));
+    let mut approved = canary.clone();
+    approved["approvals"] = json!(["AfterCanary"]);
+    let by_hand = wave_of(&spec(&approved), &snapshot);
+    assert_eq!(gate(&by_hand.plan).2, json!({"approval": name, "nodes": ["w-007", "w-100"], "soakSeconds": 0}));
     let parallel = wave_of(&spec(&json!({"strategy": "parallel"})), &snapshot);
     assert_eq!((parallel.batches.len(), waits(&parallel.plan)), (3, 0));
     assert_eq!(parallel.batches[0].limits.concurrency, 50);
@@ -373,4 +386,23 @@ fn a_name_too_long_for_the_runs_made_from_it_is_refused_before_anything_exists()
     let batch = crate::batch_run(&wave, 15_000).unwrap();
     assert!(crate::plan_name(&batch, &"0".repeat(64)).len() <= 253);
     assert_eq!(Request { name: NAME, uid: UID, spec: &update }.root_run().unwrap(), run());
+}
+
+#[test]
+fn gates_stand_before_a_hop_and_before_the_first_change_of_its_control_plane() {
+    let snapshot = cluster(1, 1, "1.33.4");
+    let update = spec(&json!({"approvals": ["BeforeControlPlane", "BeforeEachHop"]}));
+    let Ok(Compilation::Plan(compiled)) = compiled(&update, &snapshot) else {
+        panic!("no plan");
+    };
+    let dag = compiled.plan.expand().unwrap();
+    let after = |name: &str| -> Vec<String> {
+        let vertex = dag.vertices().iter().find(|vertex| vertex.name.as_str() == name).unwrap();
+        vertex.after.iter().map(ToString::to_string).collect()
+    };
+    assert_eq!(after("1.34.4/hop-gate"), Vec::<String>::new());
+    assert_eq!(after("1.34.4/preflight"), ["1.34.4/hop-gate"]);
+    assert_eq!(after("1.34.4/control-plane-gate"), ["1.34.4/preflight"]);
+    assert_eq!(after("1.34.4/etcd-backup"), ["1.34.4/control-plane-gate"]);
+    assert_eq!(crate::gates_of(&update, &["1.34.4".to_owned()]), ["1.34.4/hop-gate", "1.34.4/control-plane-gate"]);
 }

@@ -2,13 +2,14 @@
 
 use crate::compile::{COMPILER, Compilation, NothingToDo, PLAN_BYTES_MAX, checked};
 use crate::finding::{Code, Finding, Findings, Refusal, Report, named};
+use crate::gates::{SOAK_SECONDS_DEFAULT, SOAK_SECONDS_MAX, gate_name};
 use crate::request::{BATCH_NODES_DEFAULT, Request, RunLimits, batch_limits, batch_nodes, batch_run, concurrency_of};
 use crate::summary::BatchPreview;
 use crate::templates::{self, Templates, Visit};
 use crate::timing::{NodeTime, child_seconds};
 use crate::{checks, skew};
 use cupcake_crds::DirectUpdateSpec;
-use cupcake_crds::values::{ClusterSnapshot, KubeVersion, NodeRole, NodeSnapshot, Strategy};
+use cupcake_crds::values::{ApprovalPoint, ClusterSnapshot, KubeVersion, NodeRole, NodeSnapshot, Strategy};
 use cupcake_engine::names::{RunName, VertexName};
 use cupcake_engine::plan::{Item, Plan};
 use std::collections::{BTreeMap, BTreeSet};
@@ -119,7 +120,7 @@ pub struct WaveOf {
 /// # Guarantees
 /// Every worker that `spec.nodeSelector` matches and whose kubelet is older than `hop` says is in exactly one batch;
 /// no other node is. Batches are by name, canary nodes first under strategy canary, each after the one before unless the
-/// strategy is parallel. (A soak between canary and rest is a gate of a later release: here the rest simply follows.)
+/// strategy is parallel; between canaries and the others stands a gate.
 /// Equal inputs give equal plans. Each plan fits [`crate::PLAN_BYTES_MAX`].
 ///
 /// Where no worker is left to move the result is [`NothingToDo`], whose empty plan lets the wave's run succeed at once.
@@ -208,7 +209,7 @@ pub(crate) fn plans(
             }
         }
     }
-    let plan = wave_plan(spec, wave, &time, size, &batches);
+    let plan = wave_plan(spec, wave, target, &time, size, &batches);
     let remedy = format!("set spec.batchSize to {BATCH_NODES_DEFAULT} or more");
     if let Err(finding) = checked(&plan, PLAN_BYTES_MAX, "the wave's plan", &remedy) {
         findings.refuse(finding);
@@ -272,8 +273,15 @@ fn one_batch(
     })
 }
 
-fn wave_plan(spec: &DirectUpdateSpec, wave: &RunName, time: &NodeTime, size: u32, batches: &[CompiledBatch]) -> Plan {
-    let items = batches
+fn wave_plan(
+    spec: &DirectUpdateSpec,
+    wave: &RunName,
+    target: KubeVersion,
+    time: &NodeTime,
+    size: u32,
+    batches: &[CompiledBatch],
+) -> Plan {
+    let items: Vec<Item> = batches
         .iter()
         .map(|batch| Item {
             name: batch.number.to_string(),
@@ -287,12 +295,37 @@ fn wave_plan(spec: &DirectUpdateSpec, wave: &RunName, time: &NodeTime, size: u32
             plan.each(items, vec![templates::batch(wave, deadline_seconds, &[])]);
         }
         Strategy::Rolling | Strategy::Canary => {
-            let first = vec![templates::batch(wave, deadline_seconds, &[])];
-            let rest = vec![templates::batch(wave, deadline_seconds, &["batch-{before}".to_owned()])];
-            templates::chain(&mut plan, items, first, rest);
+            let batch = |after: &[String]| vec![templates::batch(wave, deadline_seconds, after)];
+            let canaries = batches.iter().take_while(|batch| batch.canary);
+            let went_first: Vec<String> = canaries.clone().flat_map(|batch| batch.nodes.clone()).collect();
+            let last = canaries.last().map(|batch| batch.vertex.as_str().to_owned());
+            let mut items = items;
+            let others = items.split_off(batches.iter().take_while(|batch| batch.canary).count());
+            let after_before = ["batch-{before}".to_owned()];
+            templates::chain(&mut plan, items, batch(&[]), batch(&after_before));
+            let gate: Vec<String> = match last.filter(|_| !others.is_empty()) {
+                None => Vec::new(),
+                Some(last) => {
+                    let approved = spec.approvals.contains(&ApprovalPoint::AfterCanary);
+                    plan.vertex(templates::canary_gate(target, approved, went_first, soak_seconds(spec), &[last]));
+                    vec![gate_name(target, ApprovalPoint::AfterCanary)]
+                }
+            };
+            templates::chain(&mut plan, others, batch(&gate), batch(&after_before));
         }
     }
     plan
+}
+
+/// How long the canaries are watched.
+fn soak_seconds(spec: &DirectUpdateSpec) -> u32 {
+    let approved = spec.approvals.contains(&ApprovalPoint::AfterCanary);
+    match spec.canary.as_ref().and_then(|canary| canary.soak) {
+        None if approved => 0,
+        None => SOAK_SECONDS_DEFAULT,
+        // What is longer was refused.
+        Some(soak) => u32::try_from(std::time::Duration::from(soak).as_secs()).unwrap_or(SOAK_SECONDS_MAX),
+    }
 }
 
 /// The batches for people.

@@ -4,7 +4,7 @@ use super::{CelRule, Checks, Validate, Violations, json, same, shown};
 use crate::{
     DirectUpdate, DirectUpdateSpec, DirectUpdateStatus, KubeVersion,
     direct_update::Drain,
-    values::{AirGapped, Canary, Concurrency, Strategy},
+    values::{AirGapped, ApprovalPoint, Canary, Concurrency, Strategy},
 };
 use kube_core::Duration;
 
@@ -39,6 +39,12 @@ pub(crate) const AIR_GAP_NAMES_BUNDLE: CelRule = (
     "airGapped.enabled: true needs airGapped.bundleConfigMap: name the ConfigMap that describes the bundle, or set airGapped.enabled: false",
 );
 
+/// On the spec.
+pub(crate) const APPROVAL_AFTER_CANARY: CelRule = (
+    "!has(self.approvals) || !('AfterCanary' in self.approvals) || self.strategy == 'canary'",
+    "approvals: AfterCanary needs strategy canary; set it and name canary.nodes, or leave AfterCanary out",
+);
+
 /// CEL: a run exists.
 macro_rules! frozen {
     ($field:literal) => {
@@ -54,6 +60,7 @@ macro_rules! frozen {
 
 pub(crate) const FROZEN_ACKNOWLEDGE: CelRule = frozen!("spec.acknowledge");
 pub(crate) const FROZEN_AIR_GAPPED: CelRule = frozen!("spec.airGapped");
+pub(crate) const FROZEN_APPROVALS: CelRule = frozen!("spec.approvals");
 pub(crate) const FROZEN_BATCH_SIZE: CelRule = frozen!("spec.batchSize");
 pub(crate) const FROZEN_CANARY: CelRule = frozen!("spec.canary");
 pub(crate) const FROZEN_COMPONENTS: CelRule = frozen!("spec.components");
@@ -88,6 +95,7 @@ pub(crate) fn choices(
 ) {
     let named = canary.is_some_and(|canary| canary.enabled && !canary.nodes.is_empty());
     checks.rule(CANARY_NAMES_NODES, strategy != Strategy::Canary || named, "spec.strategy", json(&strategy));
+    duration(checks, canary.and_then(|canary| canary.soak), "spec.canary.soak");
     let enabled = canary.is_some_and(|canary| canary.enabled);
     checks.rule(CANARY_ENABLED_NAMES_NODES, !enabled || named, "spec.canary", json(&canary));
     let bundled = air_gapped.is_none_or(|air_gapped| !air_gapped.enabled || air_gapped.bundle_config_map.is_some());
@@ -126,6 +134,9 @@ fn every_time(checks: &mut Checks, spec: &DirectUpdateSpec) {
     duration(checks, spec.operation_timeout, "spec.operationTimeout");
     drain(checks, spec.drain.as_ref(), ["spec.drain.timeout", "spec.drain.podTimeout"]);
     choices(checks, spec.strategy, spec.canary.as_ref(), spec.air_gapped.as_ref());
+    let after_canary = spec.approvals.contains(&ApprovalPoint::AfterCanary);
+    let sound = !after_canary || spec.strategy == Strategy::Canary;
+    checks.rule(APPROVAL_AFTER_CANARY, sound, "spec.approvals", json(&spec.approvals));
 }
 
 /// The rules about times of a drain, which the other two kinds share: the fields of its time-out and of a pod's.
@@ -157,6 +168,7 @@ fn frozen(checks: &mut Checks, new: &DirectUpdate, old: &DirectUpdate) {
     let mut same = |rule, same: bool, field, value: String| checks.rule(rule, same, field, value);
     same(FROZEN_ACKNOWLEDGE, new.acknowledge == old.acknowledge, "spec.acknowledge", json(&new.acknowledge));
     same(FROZEN_AIR_GAPPED, new.air_gapped == old.air_gapped, "spec.airGapped", json(&new.air_gapped));
+    same(FROZEN_APPROVALS, new.approvals == old.approvals, "spec.approvals", json(&new.approvals));
     same(FROZEN_BATCH_SIZE, new.batch_size == old.batch_size, "spec.batchSize", json(&new.batch_size));
     same(FROZEN_CANARY, new.canary == old.canary, "spec.canary", json(&new.canary));
     same(FROZEN_COMPONENTS, new.components == old.components, "spec.components", json(&new.components));

@@ -1,5 +1,8 @@
 //! What a user can choose about an update, shared by the three kinds that users write.
 
+use crate::validate::direct_update as rules;
+use kube_core::Duration;
+use kube_derive::KubeSchema;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
@@ -39,8 +42,19 @@ pub enum Strategy {
     Canary,
 }
 
+/// What waits for a person: BeforeControlPlane, AfterCanary or BeforeEachHop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum ApprovalPoint {
+    /// The workers that follow the canaries; needs strategy canary.
+    AfterCanary,
+    /// Everything of a hop, its preflight too.
+    BeforeEachHop,
+    /// The first change of a control plane in a hop, the snapshot of etcd too.
+    BeforeControlPlane,
+}
+
 /// Nodes that go first.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Canary {
     /// Whether the nodes named here go first. Example: true
@@ -50,6 +64,11 @@ pub struct Canary {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100), inner(length(min = 1, max = 253)), extend("x-kubernetes-list-type" = "set"))]
     pub nodes: Vec<String>,
+    /// How long the canaries have to be Ready before the others follow, as a Go duration; if left out, 5m, or no time where approvals asks for a person after them. Example: 30m
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schema::duration")]
+    #[x_kube(validation = rules::DURATION)]
+    pub soak: Option<Duration>,
 }
 
 /// An upgrade without any network: packages and images come from a bundle.

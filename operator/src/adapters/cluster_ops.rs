@@ -16,9 +16,11 @@ use cupcake_engine::cursor::RunPhase;
 use cupcake_engine::names::{Epoch, Reason, RunName, VertexName};
 use cupcake_engine::store::StoreError;
 use cupcake_steps::ports::cluster::{
-    AddonView, ChildSource, ChildView, ClusterOps, Consent, NodeView, OpsError, Readiness,
+    AddonView, ChildSource, ChildView, ClusterOps, Consent, GateView, NodeView, OpsError, Readiness,
 };
-use cupcake_workflows::{BATCH_NODES_MAX, Code, Compilation, Request, RunLimits, WaveOf, batch_limits, compile_wave};
+use cupcake_workflows::{
+    BATCH_NODES_MAX, Code, Compilation, Request, RunLimits, WaveOf, batch_limits, compile_wave, opened_by,
+};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::core::v1::{Node, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -271,6 +273,15 @@ impl ClusterOps for KubeClusterOps {
         };
         let spec = self.update_of(&run).await?.spec;
         Ok(consent_of(&spec, node))
+    }
+
+    async fn gate(&self, run: &RunName, gate: &str) -> Result<GateView, OpsError> {
+        let Some(present) = self.run(run).await? else {
+            return Err(OpsError::Changed(Reason::new("RunGone", format!("UpgradeRun {run} is gone"))));
+        };
+        let spec = self.update_of(&present).await?.spec;
+        let approved_by = opened_by(&spec, gate).map(str::to_owned);
+        Ok(GateView { update: present.spec.direct_update.name, approved_by })
     }
 
     async fn left_out(&self, run: &RunName) -> Result<BTreeSet<String>, OpsError> {

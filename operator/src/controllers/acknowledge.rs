@@ -3,10 +3,13 @@
 use crate::adapters::views::node_view;
 use crate::watches::Watches;
 use cupcake_crds::DirectUpdate;
+use cupcake_crds::conditions::ConditionStatus;
 use cupcake_crds::control::{Acknowledgement, Control};
+use cupcake_crds::direct_update::Approved;
 use cupcake_crds::limits;
 use cupcake_crds::values::NodeRole;
 use cupcake_engine::clock::Timestamp;
+use cupcake_steps::cluster::gate::WAITING_FOR_APPROVAL;
 use std::collections::BTreeMap;
 
 /// Nodes that a message names.
@@ -45,9 +48,10 @@ pub fn acknowledged(
     before: &[Acknowledgement],
     control: &Control,
     nodes: &BTreeMap<String, AskedFor>,
+    gates: &[String],
     now: Timestamp,
 ) -> Vec<Acknowledgement> {
-    let requests = requests(control, nodes);
+    let requests = requests(control, nodes, gates);
     let mut answers = before.to_vec();
     for (request, message) in &requests {
         if !answers.iter().any(|answer| answer.request_id == *request) {
@@ -62,6 +66,44 @@ pub fn acknowledged(
         !goes
     });
     answers
+}
+
+/// Who opened which gate, with those that were recorded before as they were.
+pub fn approved(before: &[Approved], control: &Control, gates: &[String], now: Timestamp) -> Vec<Approved> {
+    let mut all = before.to_vec();
+    for approval in control.approvals.iter().filter(|approval| gates.contains(&approval.gate)) {
+        let Some(by) = approval.requested_by.clone().filter(|by| !by.is_empty()) else { continue };
+        if !all.iter().any(|one| one.gate == approval.gate) {
+            all.push(Approved { at: now, by, comment: approval.reason.clone(), gate: approval.gate.clone() });
+        }
+    }
+    all
+}
+
+/// The condition Approved, its reason and its message, of an update with those gates of which `open` are; `waits` is what a run says
+/// that waits for one.
+pub fn approval_state(
+    gates: &[String],
+    open: &[Approved],
+    waits: Option<&str>,
+) -> Option<(ConditionStatus, &'static str, String)> {
+    if gates.is_empty() {
+        return None;
+    }
+    let closed: Vec<&String> = gates.iter().filter(|gate| !open.iter().any(|one| one.gate == **gate)).collect();
+    Some(match (waits, closed.first()) {
+        (Some(message), Some(_)) => (ConditionStatus::False, WAITING_FOR_APPROVAL, message.to_owned()),
+        // What a run showed before it was opened is no news.
+        (_, None) => {
+            let by: Vec<String> = open.iter().map(|one| format!("{} by {}", one.gate, one.by)).collect();
+            (ConditionStatus::True, "Approved", by.join(", "))
+        }
+        (None, Some(next)) => (
+            ConditionStatus::Unknown,
+            "NotReached",
+            format!("{} of {} gates to come, {next} next", closed.len(), gates.len()),
+        ),
+    })
 }
 
 /// Who was left out, for the end of the message of an update that succeeded without them; `None` if nobody was.
@@ -79,7 +121,7 @@ pub fn left_out(nodes: &BTreeMap<String, AskedFor>) -> Option<String> {
 }
 
 /// Each request with what becomes of it.
-fn requests<'c>(control: &'c Control, nodes: &BTreeMap<String, AskedFor>) -> Vec<(&'c str, String)> {
+fn requests<'c>(control: &'c Control, nodes: &BTreeMap<String, AskedFor>, gates: &[String]) -> Vec<(&'c str, String)> {
     let mut all = Vec::new();
     if let Some(pause) = &control.pause {
         let message = "paused: nothing new starts; what is under way on a machine comes to its end";
@@ -108,7 +150,13 @@ fn requests<'c>(control: &'c Control, nodes: &BTreeMap<String, AskedFor>) -> Vec
         all.push((skip.request_id.as_str(), message));
     }
     for approval in &control.approvals {
-        let message = format!("refused: no gate {} is waiting", approval.gate);
+        let gate = &approval.gate;
+        let message = match (&approval.requested_by, gates.contains(gate)) {
+            (Some(by), true) if !by.is_empty() => format!("{gate}: approved by {by}"),
+            (_, true) => "refused: requestedBy has to say who approves, as kubectl cupcake approve does".to_owned(),
+            (_, false) if gates.is_empty() => format!("refused: no gate {gate}: spec.approvals asks for nobody"),
+            (_, false) => format!("refused: no gate {gate}; there are {}", gates.join(", ")),
+        };
         all.push((approval.request_id.as_str(), message));
     }
     all
@@ -128,25 +176,41 @@ mod tests {
                 {"requestId": "s1", "vertex": "w-1"}, {"requestId": "s2", "vertex": "cp-1"}, {"requestId": "s3", "vertex": "w-9"},
                 {"requestId": "s4", "vertex": "w-2"},
             ],
-            "approvals": [{"requestId": "a", "gate": "canary-gate"}],
+            "approvals": [
+                {"requestId": "a", "gate": "canary-gate"}, {"requestId": "b", "gate": "1.34.4/canary-gate", "requestedBy": "jane", "reason": "well"},
+                {"requestId": "d", "gate": "1.34.4/hop-gate"},
+            ],
         }))
         .unwrap();
         let nodes = [("w-1", AskedFor::Behind), ("w-2", AskedFor::Moved), ("cp-1", AskedFor::ControlPlane)];
         let nodes = nodes.map(|(node, is)| (node.to_owned(), is)).into();
+        let gates = ["1.34.4/canary-gate", "1.34.4/hop-gate"].map(str::to_owned);
         let at = |seconds: i64| Timestamp::from_timestamp(1_790_000_000 + seconds, 0).unwrap();
-        let first = acknowledged(&[], &control, &nodes, at(0));
+        let first = acknowledged(&[], &control, &nodes, &gates, at(0));
         let ids: Vec<&str> = first.iter().map(|answer| answer.request_id.as_str()).collect();
-        assert_eq!(ids, ["p", "c", "r", "s1", "s2", "s3", "s4", "a"]);
+        assert_eq!(ids, ["p", "c", "r", "s1", "s2", "s3", "s4", "a", "b", "d"]);
         let refused: Vec<&str> = first
             .iter()
             .filter(|answer| answer.message.starts_with("refused"))
             .map(|answer| answer.request_id.as_str())
             .collect();
-        assert_eq!(refused, ["s2", "a"]);
+        assert_eq!(refused, ["s2", "a", "d"], "no such gate, and nobody who says who they are");
+        let open = approved(&[], &control, &gates, at(0));
+        assert_eq!(open, approved(&open, &control, &gates, at(60)), "when it was opened stays");
+        assert_eq!(
+            open.iter().map(|one| (one.gate.as_str(), one.by.as_str())).collect::<Vec<_>>(),
+            [("1.34.4/canary-gate", "jane")]
+        );
+        let state =
+            |gates: &[String], waits| approval_state(gates, &open, waits).map(|(state, reason, _)| (state, reason));
+        assert_eq!(state(&gates, Some("waits")), Some((ConditionStatus::False, "WaitingForApproval")));
+        assert_eq!(state(&gates, None), Some((ConditionStatus::Unknown, "NotReached")));
+        assert_eq!(state(&gates[..1], None), Some((ConditionStatus::True, "Approved")));
+        assert_eq!(state(&[], None), None, "of an update that nobody has to approve");
         // Who has moved was not left out, whatever was asked.
         assert_eq!(left_out(&nodes).as_deref(), Some("; without w-1, left out as was asked for"));
         assert_eq!(left_out(&BTreeMap::from([("w-2".to_owned(), AskedFor::Moved)])), None);
-        assert_eq!(acknowledged(&first, &control, &BTreeMap::new(), at(60)), first, "what was said stays");
+        assert_eq!(acknowledged(&first, &control, &BTreeMap::new(), &gates, at(60)), first, "what was said stays");
     }
 
     #[test]
@@ -165,8 +229,8 @@ mod tests {
         let old =
             |n: usize| Acknowledgement { at: at(0), message: "was asked for".into(), request_id: format!("old-{n}") };
         let before: Vec<Acknowledgement> = (0..10).map(old).collect();
-        let all = acknowledged(&before, &control, &BTreeMap::new(), at(1));
+        let all = acknowledged(&before, &control, &BTreeMap::new(), &[], at(1));
         assert_eq!(all.len(), limits::ACKNOWLEDGED_MAX);
-        assert_eq!(acknowledged(&all, &control, &BTreeMap::new(), at(2)), all);
+        assert_eq!(acknowledged(&all, &control, &BTreeMap::new(), &[], at(2)), all);
     }
 }

@@ -1,5 +1,6 @@
 //! What a DirectUpdate shows of its run and of its nodes. Pure.
 
+use super::acknowledge::approval_state;
 use super::update::{View, phase_of};
 use crate::adapters::views::node_view;
 use crate::run_status::condition_states;
@@ -12,6 +13,7 @@ use cupcake_crds::upgrade_run::ChildRun;
 use cupcake_crds::values::{KubeVersion, NodeRole, Phase};
 use cupcake_crds::{DirectUpdate, DirectUpdateStatus, UpgradeRun};
 use cupcake_engine::clock::Timestamp;
+use cupcake_steps::cluster::gate::WAITING_FOR_APPROVAL;
 use cupcake_steps::ports::cluster::{CordonOwner, NodeView, Readiness};
 use kube::ResourceExt;
 
@@ -215,6 +217,28 @@ fn set_conditions(status: &mut DirectUpdateStatus, root: &UpgradeRun, now: Times
         };
         conditions::set(&mut status.conditions, condition);
     }
+}
+
+/// Whether gates that people open wait, are open, or are yet to come.
+pub fn set_approved(status: &mut DirectUpdateStatus, view: &View, gates: &[String], now: Timestamp) {
+    let waiting = view
+        .runs
+        .iter()
+        .filter_map(|run| run.status.as_ref())
+        .find(|run| run.phase == Some(Phase::InProgress) && run.reason.as_deref() == Some(WAITING_FOR_APPROVAL));
+    let waits = waiting.map(|run| run.message.as_deref().unwrap_or("waits for somebody"));
+    let Some((state, reason, message)) = approval_state(gates, &status.approvals, waits) else {
+        return;
+    };
+    let condition = Condition {
+        last_transition_time: now,
+        message,
+        observed_generation: status.observed_generation,
+        reason: reason.to_owned(),
+        status: state,
+        type_: conditions::APPROVED.to_owned(),
+    };
+    conditions::set(&mut status.conditions, condition);
 }
 
 /// Whether a status says anything new; the time of looking is no news.

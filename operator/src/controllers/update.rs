@@ -28,7 +28,7 @@ use cupcake_engine::clock::Timestamp;
 use cupcake_engine::cursor::RunPhase;
 use cupcake_engine::names::{Reason, RunName};
 use cupcake_engine::store::StoreError;
-use cupcake_workflows::{Compilation, Compiled, Refusal, Request, compile, plan_name};
+use cupcake_workflows::{Compilation, Compiled, Refusal, Request, compile, gates_of, plan_name};
 use kube::ResourceExt;
 use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
 use kube::core::DeserializeGuard;
@@ -323,9 +323,13 @@ async fn follow(operator: &Operator, view: &View, name: &str) -> Result<Next, ku
         message.push_str("; ");
         message.push_str(&waits);
     }
+    let hops = after.upgrade_path.as_ref().map_or(&[][..], |path| &path.steps[..]);
+    let gates = gates_of(&view.update.spec, hops);
     if let Some(control) = &view.update.spec.control {
-        after.acknowledged = acknowledge::acknowledged(&before.acknowledged, control, &view.asked_for, now);
+        after.acknowledged = acknowledge::acknowledged(&before.acknowledged, control, &view.asked_for, &gates, now);
+        after.approvals = acknowledge::approved(&before.approvals, control, &gates, now);
     }
+    mirror::set_approved(&mut after, view, &gates, now);
     if let (Some(Phase::Succeeded), Some(message), Some(left_out)) =
         (after.phase, &mut after.message, acknowledge::left_out(&view.asked_for))
     {

@@ -3,6 +3,7 @@
 pub mod addons;
 pub mod child_run;
 pub mod drain_node;
+pub mod gate;
 pub mod host_order;
 pub mod host_proceed;
 pub mod host_release;
@@ -49,6 +50,7 @@ pub fn register(registry: &mut StepRegistry<Cluster>) -> Result<(), RegistryErro
         .register(addons::Addons)?
         .register(child_run::ChildRun)?
         .register(drain_node::DrainNode)?
+        .register(gate::Gate)?
         .register(host_order::HostOrder)?
         .register(host_proceed::HostProceed)?
         .register(host_release::HostRelease)?
@@ -83,6 +85,11 @@ pub fn node_subject(node: &str) -> String {
 /// The subject that changes with a NodeTask.
 pub fn task_subject(node: &str) -> String {
     format!("NodeTask/{node}")
+}
+
+/// The subject that changes with what is approved of an update.
+pub fn update_subject(update: &str) -> String {
+    format!("DirectUpdate/{update}")
 }
 
 /// The subject that changes with a run.

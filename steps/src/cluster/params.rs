@@ -21,6 +21,30 @@ pub struct Preflight {
     pub node_selector: BTreeMap<String, String>,
 }
 
+/// `gate/v1`: those that went first are well for a while, and somebody approved, as far as that is asked for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Gate {
+    /// The gate that somebody has to open; nobody has to if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval: Option<String>,
+    /// Nodes that went first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nodes: Vec<String>,
+    /// How long they have to be Ready.
+    #[serde(default)]
+    pub soak_seconds: u32,
+}
+
+/// What `gate/v1` leaves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GateOpened {
+    /// Who opened it, where somebody had to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approved_by: Option<String>,
+}
+
 /// `host-order/v1`: the node's runner gets the order; done when it is Prepared, or Done where there is no second part.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

@@ -168,6 +168,15 @@ pub struct Consent {
     pub unmanaged: bool,
 }
 
+/// A gate as its update shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GateView {
+    /// The DirectUpdate.
+    pub update: String,
+    /// Who opened it, if somebody did.
+    pub approved_by: Option<String>,
+}
+
 /// What came of asking for an eviction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Eviction {
@@ -257,6 +266,8 @@ pub trait ClusterOps: Send + Sync {
     async fn kubeadm_config_version(&self) -> Result<KubeVersion, OpsError>;
     /// Workers that the update of this run is asked to leave out.
     async fn left_out(&self, run: &RunName) -> Result<BTreeSet<String>, OpsError>;
+    /// Whether somebody opened that gate of the update that the run belongs to.
+    async fn gate(&self, run: &RunName, gate: &str) -> Result<GateView, OpsError>;
     /// Which pods of a node the update of this run may evict that lose something by it.
     async fn consent(&self, run: &RunName, node: &str) -> Result<Consent, OpsError>;
     /// The addons that kubeadm manages, as far as they exist.
