@@ -215,7 +215,7 @@ pub struct DirectUpdateStatus {
     /// When it came to its end. Example: 2026-11-22T08:30:00Z
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub completed_at: Option<Timestamp>,
-    /// Succeeded, Reconciling, Stalled and, where spec.approvals asks for somebody, Approved, each with a reason.
+    /// Succeeded, Reconciling, Stalled, Paused once somebody held it and, where spec.approvals asks for somebody, Approved, each with a reason.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "crate::conditions::list_schema")]
     pub conditions: Vec<Condition>,

@@ -70,6 +70,8 @@ pub fn write(run: &mut UpgradeRun, dag: &Dag, change: &Change, epoch: Epoch) {
     }
     status.completed_at = cursor.finished();
     set_conditions(&mut status, &reason_of(dag, cursor), generation, now);
+    let why = cursor.reason().map(|reason| reason.message.clone()).unwrap_or_default();
+    set_paused(&mut status.conditions, cursor.is_paused(), &why, generation, now);
     run.status = Some(status);
     run.status.iter_mut().for_each(UpgradeRunStatus::bound);
 }
@@ -91,6 +93,27 @@ pub fn reason_of(dag: &Dag, cursor: &Cursor) -> Reason {
         RunPhase::Failed => Reason::new("Failed", "some of it failed"),
         RunPhase::Cancelled => Reason::new("Cancelled", "cancelled"),
     })
+}
+
+/// Whether somebody holds it; of what nobody ever held nothing is said.
+pub fn set_paused(all: &mut Vec<Condition>, paused: bool, why: &str, generation: Option<i64>, now: Timestamp) {
+    if !paused && conditions::get(all, conditions::PAUSED).is_none() {
+        return;
+    }
+    let (status, reason, message) = if paused {
+        (ConditionStatus::True, "Paused", why)
+    } else {
+        (ConditionStatus::False, "Resumed", "nobody holds it any more")
+    };
+    let condition = Condition {
+        last_transition_time: now,
+        message: message.to_owned(),
+        observed_generation: generation,
+        reason: reason.to_owned(),
+        status,
+        type_: conditions::PAUSED.to_owned(),
+    };
+    conditions::set(all, condition);
 }
 
 /// The state of the three conditions for a phase: Succeeded, Reconciling, Stalled.

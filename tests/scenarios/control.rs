@@ -4,6 +4,7 @@
 
 use crate::cluster::{QUIET_SECONDS, UPDATE, in_cluster};
 use chrono::TimeDelta;
+use cupcake_crds::conditions::{self, Condition, ConditionStatus};
 use cupcake_crds::node_task::TaskState;
 use cupcake_crds::values::Phase;
 use cupcake_crds::{GROUP, NodeTask, UpgradeRun};
@@ -202,6 +203,30 @@ fn an_order_that_a_leader_places_after_its_run_has_ended_is_stopped_before_anyth
         cluster.apply("again", json!({})).await;
         let (phase, message) = cluster.at_rest("again").await;
         assert_eq!(phase, Phase::Succeeded, "{message}");
+    });
+}
+
+#[test]
+fn a_pause_is_a_condition_and_tells_the_command_that_ends_it() {
+    in_cluster(1, false, async |cluster| {
+        let paused = || {
+            let status = cluster.update(UPDATE).unwrap().status.unwrap();
+            let run = cluster.all::<UpgradeRun>(GROUP, "upgraderuns").remove(0).status.unwrap();
+            let of = |all: &[Condition]| conditions::get(all, conditions::PAUSED).map(|paused| paused.status);
+            (of(&status.conditions), of(&run.conditions))
+        };
+        cluster.apply(UPDATE, json!({})).await;
+        cluster.eventually("it runs", async || cluster.phase(UPDATE).0 == Phase::InProgress).await;
+        assert_eq!(paused(), (None, None), "nobody ever held it");
+        let ask = |pause: Value| json!({"spec": {"control": {"pause": pause}}});
+        cluster.patch(UPDATE, ask(json!({"requestId": "pause-1", "reason": "CHG-4711"}))).await;
+        cluster.pass(60).await;
+        assert_eq!(paused(), (Some(ConditionStatus::True), Some(ConditionStatus::True)));
+        let (_, message) = cluster.phase(UPDATE);
+        assert!(message.contains("CHG-4711") && message.contains("kubectl cupcake resume to-1-34"), "{message}");
+        cluster.patch(UPDATE, ask(Value::Null)).await;
+        assert_eq!(cluster.at_rest(UPDATE).await.0, Phase::Succeeded);
+        assert_eq!(paused(), (Some(ConditionStatus::False), Some(ConditionStatus::False)));
     });
 }
 

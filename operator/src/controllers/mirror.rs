@@ -3,7 +3,7 @@
 use super::acknowledge::approval_state;
 use super::update::{View, phase_of};
 use crate::adapters::views::node_view;
-use crate::run_status::condition_states;
+use crate::run_status::{condition_states, set_paused};
 use crate::watches::Watches;
 use cupcake_crds::conditions::{self, Condition};
 use cupcake_crds::direct_update::{NodePhase, NodeProgress, Summary, UpgradePath};
@@ -217,6 +217,11 @@ fn set_conditions(status: &mut DirectUpdateStatus, root: &UpgradeRun, now: Times
         };
         conditions::set(&mut status.conditions, condition);
     }
+    // As its run is, not as it is asked to be: that is answered in acknowledged.
+    let paused = conditions::get(&run.conditions, conditions::PAUSED);
+    let holds = paused.is_some_and(|paused| paused.status == conditions::ConditionStatus::True);
+    let why = paused.map(|paused| paused.message.clone()).unwrap_or_default();
+    set_paused(&mut status.conditions, holds, &why, status.observed_generation, now);
 }
 
 /// Whether gates that people open wait, are open, or are yet to come.

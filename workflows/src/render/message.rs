@@ -4,11 +4,9 @@ use super::View;
 use super::tree::run_of;
 use super::words::{State, Time, between, detail, one_line, state_of};
 use crate::templates::CHILD_RUN;
-use cupcake_crds::PAUSED_ANNOTATION;
 use cupcake_crds::limits::{MESSAGE_CHARS_MAX, STEP_CHARS_MAX, cut};
 use cupcake_engine::cursor::RunPhase;
 use cupcake_engine::dag::Vertex;
-use serde_json::json;
 
 /// What the commands in a message are about.
 #[derive(Debug, Clone, Copy)]
@@ -34,7 +32,7 @@ pub fn message(view: &View<'_>, names: &Names<'_>) -> String {
         RunPhase::RequiresAttention => format!("{reason}; {}", way_out(view, names)),
         RunPhase::Pending | RunPhase::InProgress if cursor.is_paused() => {
             let reason = if reason.starts_with("paused") { reason } else { format!("paused: {reason}") };
-            format!("{reason}; to go on: {}", resume(names, &reason))
+            format!("{reason}; to go on: {}", resume(names))
         }
         RunPhase::Pending => "nothing was started yet".to_owned(),
         RunPhase::InProgress if cursor.is_cancelling() => format!("cancelling: {}", under_way(view)),
@@ -123,11 +121,7 @@ fn way_out(view: &View<'_>, names: &Names<'_>) -> String {
     format!("when that is mended: kubectl cupcake retry {} {what}", names.direct_update)
 }
 
-fn resume(names: &Names<'_>, reason: &str) -> String {
-    if reason.contains("its annotation") {
-        format!("kubectl annotate directupdate {} {PAUSED_ANNOTATION}-", names.direct_update)
-    } else {
-        let patch = json!({"spec": {"control": {"pause": null}}});
-        format!("kubectl patch directupdate {} --type merge -p '{patch}'", names.direct_update)
-    }
+/// Takes the pause away, whichever way it was asked for.
+fn resume(names: &Names<'_>) -> String {
+    format!("kubectl cupcake resume {}", names.direct_update)
 }
