@@ -12,7 +12,9 @@ export RIG_RUN="${CUPCAKE_RIG_RUN:-$CUPCAKE_CACHE/rig-run/$RIG_NAME}"
 # etcd's data: tmpfs, because its fsyncs would otherwise wait for the machine's disk.
 export RIG_TMPFS="${CUPCAKE_RIG_TMPFS:-/dev/shm/$RIG_NAME}"
 
-# The releases that the repositories offer: a fresh cluster has the first, the upgrade ends at the second.
+# The releases that the rig has packages and images of, oldest first; the newest gives the tools.
+export RIG_RELEASES="${CUPCAKE_RIG_RELEASES:-1.33.13 1.34.4}"
+# Two of them: a fresh cluster has the first, the upgrade ends at the second.
 export RIG_FROM="${CUPCAKE_RIG_FROM:-1.33.13}"
 export RIG_TO="${CUPCAKE_RIG_TO:-1.34.4}"
 # The Debian revision that packages in the Kubernetes repositories carry.

@@ -45,7 +45,7 @@ tools_root() { # ROOT
 
 write_images() { # WORK
   local work=$1 version tag module component root
-  for version in "$RIG_FROM" "$RIG_TO"; do
+  for version in $RIG_RELEASES; do
     tag=$(wanted_image "$version" pause)
     mkdir -p "$work/pause-$version"
     cp "$CUPCAKE_CACHE/bin/rig/pause" "$work/pause-$version/pause"
@@ -77,9 +77,9 @@ write_images() { # WORK
 
 build_images() {
   local input work="$RIG_CACHE/images.work"
-  input="$RIG_FROM $RIG_TO $RIG_ETCD_STAND_INS $(digest "$rig_home/lib/images.sh" "$rig_home/progs/pause/main.go" "$rig_home/progs/image.py" "$rig_home/progs/copy-with-libs.sh" "$RIG_CACHE/base/.stamp")"
+  input="$RIG_RELEASES $RIG_ETCD_STAND_INS $(digest "$rig_home/lib/images.sh" "$rig_home/progs/pause/main.go" "$rig_home/progs/image.py" "$rig_home/progs/copy-with-libs.sh" "$RIG_CACHE/base/.stamp")"
   current images "$input" && return 0
-  say "images of $RIG_FROM and $RIG_TO"
+  say "images of $RIG_RELEASES"
   rm -rf --one-file-system "$work" "$RIG_CACHE/images.part"
   mkdir -p "$work" "$RIG_CACHE/images.part"
   write_images "$work" >"$RIG_CACHE/images.log" 2>&1 || die "the images failed, see $RIG_CACHE/images.log"

@@ -8,7 +8,7 @@ dir="$RIG_RUN/nodes/$node"
 root="$dir/root"
 
 mount --make-rprivate /
-mount -t overlay overlay -o "lowerdir=$RIG_CACHE/node:$RIG_CACHE/base,upperdir=$dir/changes,workdir=$dir/work" "$root"
+mount -t overlay overlay -o "lowerdir=$RIG_CACHE/$(cat "$dir/layer"):$RIG_CACHE/base,upperdir=$dir/changes,workdir=$dir/work" "$root"
 cd "$root"
 mkdir -p proc sys dev run tmp srv/rig var/lib/containerd var/lib/etcd var/lib/kubelet var/log/journal oldroot
 

@@ -29,6 +29,8 @@ C
   remember tmpfs "$RIG_TMPFS"
   mkdir -p "$RIG_TMPFS/$1"
   chmod 700 "$RIG_TMPFS" "$RIG_TMPFS/$1"
+  # its layer stays the one it was made with, whatever the settings say when it boots again
+  echo "node-$RIG_FROM" >"$dir/layer"
   touch "$dir/created"
 }
 

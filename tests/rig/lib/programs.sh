@@ -4,6 +4,13 @@
 # bin VERSION: the folder of the Kubernetes programs of that version.
 bin() { echo "$CUPCAKE_CACHE/bin/$1"; }
 
+newest_release() { echo "${RIG_RELEASES##* }"; }
+
+# known_release VERSION: ends unless the rig has it.
+known_release() {
+  [[ " $RIG_RELEASES " == *" $1 "* ]] || die "the rig has the releases $RIG_RELEASES, not $1 (CUPCAKE_RIG_RELEASES, CUPCAKE_RIG_FROM and CUPCAKE_RIG_TO name them)"
+}
+
 # wanted_image VERSION NAME: the tag that kubeadm of VERSION asks for, such as 3.6.5-0 for etcd.
 wanted_image() {
   local tag
@@ -21,20 +28,20 @@ etcd_module() {
   echo "$1"
 }
 
-# etcd_tools: the folder of etcdctl and etcdutl. Both images get those of RIG_TO: the older ones are not to be had as modules, and
-# the newer ones work with a server one minor older.
+# etcd_tools: the folder of etcdctl and etcdutl. All images get those of the newest release: the older ones are not to be had as
+# modules, and the newer ones work with a server one minor older.
 etcd_tools() {
   local tag
-  tag=$(wanted_image "$RIG_TO" etcd)
+  tag=$(wanted_image "$(newest_release)" etcd)
   echo "$CUPCAKE_CACHE/bin/etcd-tools-${tag%-*}"
 }
 
 programs_unlocked() {
   local version tag module out prefix=github.com/containernetworking/plugins/plugins plugin tool
-  for version in "$RIG_TO" "$RIG_FROM"; do
+  for version in $RIG_RELEASES; do
     build_kubernetes "$version" "$(bin "$version")" kubeadm kubelet kubectl kube-proxy kube-scheduler kube-controller-manager kube-apiserver
   done
-  for version in "$RIG_TO" "$RIG_FROM"; do
+  for version in $RIG_RELEASES; do
     tag=$(wanted_image "$version" etcd)
     module=$(etcd_module "${tag%-*}")
     out="$CUPCAKE_CACHE/bin/etcd-$module"
@@ -57,7 +64,7 @@ own_program() {
   need_go
   mkdir -p "$src"
   if [ "$name" = crictl ]; then
-    kubernetes_module "$RIG_TO" "$src"
+    kubernetes_module "$(newest_release)" "$src"
     printf 'require k8s.io/cri-api v0.0.0\n' >>"$src/go.mod"
   else
     printf 'module cupcake.test/%s\n\ngo 1.24\n' "$name" >"$src/go.mod"

@@ -1,7 +1,8 @@
 # shellcheck shell=bash
 # Debian repositories as pkgs.k8s.io lays them out: one per minor, signed, packages named like VERSION-REVISION. Sourced, never run.
 #
-# $RIG_CACHE/repos: www/core:/stable:/vX.Y/deb/ (served as https://pkgs.k8s.io inside the rig), keyring.gpg (the public key), and
+# $RIG_CACHE/repos: www/core:/stable:/vX.Y/deb/ (served as https://pkgs.k8s.io inside the rig), www/lacking/core:/stable:/vX.Y/deb/ (a
+# mirror whose minors are a minor behind), keyring.gpg (the public key), and
 # ca.crt, tls.crt, tls.key of the server that plays pkgs.k8s.io. Keys are made for this cache only.
 
 # deb STAGE VERSION DEPENDS OUTDIR: packs the folder STAGE, whose name is the package's.
@@ -112,10 +113,10 @@ server_certificate() (
 )
 
 build_repos() {
-  local part="$RIG_CACHE/repos.part" work="$RIG_CACHE/repos.work" version input minor
-  input="$RIG_FROM $RIG_TO $RIG_REVISION $RIG_CNI_VERSION $(digest "$rig_home/lib/repos.sh" "$rig_home/progs/crictl/main.go")"
+  local part="$RIG_CACHE/repos.part" work="$RIG_CACHE/repos.work" version input minor older=""
+  input="$RIG_RELEASES $RIG_REVISION $RIG_CNI_VERSION $(digest "$rig_home/lib/repos.sh" "$rig_home/progs/crictl/main.go")"
   current repos "$input" && return 0
-  say "repositories: $RIG_FROM and $RIG_TO"
+  say "repositories: $RIG_RELEASES"
   rm -rf --one-file-system "$part" "$work"
   mkdir -p "$part/www" "$work/gnupg"
   chmod 700 "$work/gnupg"
@@ -123,10 +124,14 @@ build_repos() {
     gpg --homedir "$work/gnupg" --batch --passphrase '' --quick-gen-key 'CUPCAKE test rig <rig@cupcake.test>' rsa2048 sign never
     gpg --homedir "$work/gnupg" --batch --export >"$part/keyring.gpg"
     server_certificate "$part"
-    for version in "$RIG_FROM" "$RIG_TO"; do
+    for version in $RIG_RELEASES; do
       minor=${version%.*}
       minor_packages "$version" "$part/www/core:/stable:/v$minor/deb" "$work/$version"
       index "$part/www/core:/stable:/v$minor/deb" "$minor" "$work/gnupg"
+      # a mirror that stays a minor behind: its repository of this minor is there, signed, and lacks the version
+      mkdir -p "$part/www/lacking/core:/stable:/v$minor"
+      cp -al "$part/www/core:/stable:/v${older:-$minor}/deb" "$part/www/lacking/core:/stable:/v$minor/deb"
+      older=$minor
     done
   ) >"$RIG_CACHE/repos.log" 2>&1 || die "the repositories failed, see $RIG_CACHE/repos.log"
   # the agent that gpg started for this key

@@ -2,7 +2,7 @@
 # Root file systems of the nodes. Sourced, never run.
 #
 # A node's root is overlay(own changes, node layer, base): the base is Debian with systemd, containerd and runc; the node layer
-# adds the settings below and the Kubernetes packages of RIG_FROM, installed by dpkg and held. Each appears under its name only
+# adds the settings below and the Kubernetes packages of one release (RIG_FROM), installed by dpkg and held. Each appears under its name only
 # when complete, together with a stamp of what it was made from; a changed input builds it again.
 
 base_packages=systemd,systemd-sysv,dbus,iproute2,iptables,nftables,containerd,runc,kmod,ethtool,socat,conntrack,curl,ca-certificates,procps,util-linux,mount,ebtables,iputils-ping,gpg,less,jq,openssl
@@ -100,10 +100,11 @@ C
 
 # build_node_layer: in a mount namespace of its own, so that an interrupted build leaves no mount.
 build_node_layer() {
-  local part="$RIG_CACHE/node.part" input debs
+  local layer="node-$RIG_FROM" input debs
+  local part="$RIG_CACHE/$layer.part"
   debs="$RIG_CACHE/repos/www/core:/stable:/v${RIG_FROM%.*}/deb"
-  input="$(digest "$rig_home/lib/rootfs.sh" "$rig_home/env.sh" "$RIG_CACHE/base/.stamp" "$RIG_CACHE/repos/.stamp") $RIG_FROM"
-  current node "$input" && return 0
+  input="$(digest "$rig_home/lib/rootfs.sh" "$RIG_CACHE/base/.stamp" "$RIG_CACHE/repos/.stamp") $RIG_FROM $RIG_NET $RIG_REVISION"
+  current "$layer" "$input" && return 0
   say "node layer: settings and packages of $RIG_FROM"
   rm -rf --one-file-system "$part" "$part.work" "$part.root"
   mkdir -p "$part" "$part.work" "$part.root"
@@ -121,5 +122,5 @@ build_node_layer() {
       rm -rf /tmp/debs"
   ' build "$part" "$debs" >"$RIG_CACHE/node.log" 2>&1 || die "the node layer failed, see $RIG_CACHE/node.log"
   rm -rf --one-file-system "$part.work" "$part.root"
-  publish node "$input"
+  publish "$layer" "$input"
 }
