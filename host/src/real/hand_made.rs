@@ -151,17 +151,19 @@ fn extra_arguments(extra: &Value) -> BTreeSet<(String, String)> {
 /// Settings of the kubelet that the cluster's configuration does not have.
 fn of_kubelet(own: &Value, cluster: &Value, patches: &Patches) -> Vec<String> {
     let mut leaves = Vec::new();
-    collect(String::new(), own, &mut leaves);
-    let lost = leaves.into_iter().filter(|(path, value)| {
-        let theirs = path.split('.').try_fold(cluster, |at, field| at.get(field));
-        let same = theirs.map_or_else(|| is_empty(value), |theirs| theirs == *value);
-        !same && !PER_NODE.contains(&path.as_str()) && !are_in_patches(path, value, patches)
+    collect(&mut Vec::new(), own, &mut leaves);
+    let lost = leaves.into_iter().filter_map(|(fields, value)| {
+        let theirs = fields.iter().try_fold(cluster, |at, field| at.get(field));
+        let path = fields.join(".");
+        let same = theirs.map_or_else(|| is_empty(value), |theirs| theirs == value);
+        let kept = same || PER_NODE.contains(&path.as_str()) || are_in_patches(&fields, value, patches);
+        (!kept).then(|| format!("kubelet config.yaml loses {path}: {}", shown(value)))
     });
-    lost.map(|(path, value)| format!("kubelet config.yaml loses {path}: {}", shown(value))).collect()
+    lost.collect()
 }
 
-fn are_in_patches(path: &str, value: &Value, patches: &Patches) -> bool {
-    let field = path.rsplit('.').next().unwrap_or(path);
+fn are_in_patches(fields: &[&str], value: &Value, patches: &Patches) -> bool {
+    let field = fields.last().copied().unwrap_or_default();
     let values: Vec<String> = match value {
         Value::Array(items) => items.iter().map(shown).collect(),
         value => vec![shown(value)],
@@ -173,16 +175,18 @@ fn shown(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned)
 }
 
-/// The settings of a tree of fields; lists are settings as a whole.
-fn collect<'v>(path: String, value: &'v Value, leaves: &mut Vec<(String, &'v Value)>) {
+/// The settings of a tree of fields, each with the names of the fields above it (which may hold dots themselves); lists are settings
+/// as a whole.
+fn collect<'v>(above: &mut Vec<&'v str>, value: &'v Value, leaves: &mut Vec<(Vec<&'v str>, &'v Value)>) {
     match value {
         Value::Object(fields) if !fields.is_empty() => {
             for (name, value) in fields {
-                let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-                collect(path, value, leaves);
+                above.push(name);
+                collect(above, value, leaves);
+                above.pop();
             }
         }
-        value => leaves.push((path, value)),
+        value => leaves.push((above.clone(), value)),
     }
 }
 
@@ -371,6 +375,14 @@ mod tests {
         assert_eq!(lost, expected);
         let patches = Patches { text: "maxPods: 200\nclusterDNS:\n- 169.254.20.10\n".to_owned() };
         assert_eq!(of_kubelet(&own, &cluster, &patches), [expected[0], expected[2]]);
+    }
+
+    #[test]
+    fn a_setting_whose_name_has_dots_is_found_in_the_clusters_configuration() {
+        let own = json!({"evictionHard": {"nodefs.available": "0%", "imagefs.available": "5%"}});
+        let cluster = json!({"evictionHard": {"nodefs.available": "0%", "imagefs.available": "15%"}});
+        let lost = of_kubelet(&own, &cluster, &Patches::default());
+        assert_eq!(lost, ["kubelet config.yaml loses evictionHard.imagefs.available: 5%"]);
     }
 
     #[test]
