@@ -59,6 +59,11 @@ fn a_runner_that_dies_in_the_middle_of_any_write_costs_nothing() {
 }
 
 #[test]
+fn a_runner_that_dies_before_any_write_repeats_nothing_that_it_had_recorded() {
+    crash_everywhere(Component::Runner, Wrong::Before);
+}
+
+#[test]
 fn a_leader_that_was_stopped_during_a_drain_cordons_nothing_when_it_wakes_up() {
     let settings = Settings {
         control_planes: 3,

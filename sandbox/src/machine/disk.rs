@@ -4,6 +4,7 @@ use super::fault::{Component, FaultPlan, Life, STOPPED_SECONDS, WriteTo, Wrong};
 use super::ledger::Ledger;
 use async_trait::async_trait;
 use chrono::TimeDelta;
+use cupcake_steps::host::kubeadm_copies;
 use cupcake_steps::ports::disk::{Disk, DiskError, DiskLock, check_path};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -180,9 +181,10 @@ impl SimDisk {
         }
     }
 
-    /// The journal is written after an effect and before anything else: what stands in it is recorded.
+    /// After an effect its record is written before anything else: what was done is recorded then. What is remembered before kubeadm
+    /// begins records nothing.
     fn landed(&self, path: &str) {
-        if self.life.component() == Component::Runner && folder(path) != self.mailbox {
+        if self.life.component() == Component::Runner && folder(path) != self.mailbox && path != kubeadm_copies::FILE {
             self.ledger.recorded_on(&self.node);
         }
     }
