@@ -31,6 +31,7 @@ pub(super) enum Quick {
     Equal(Box<Quick>, Box<Quick>),
     Compare(Box<Quick>, &'static [Ordering], Box<Quick>),
     In(Box<Quick>, Vec<Quick>),
+    IsItem(Box<Quick>, Box<Quick>),
     Size(Box<Quick>),
     AsText(Box<Quick>),
     Matches(Box<Quick>, Box<Regex>),
@@ -95,7 +96,7 @@ impl Quick {
                         list.elements.iter().map(|item| Self::compile(item, optional_old)).collect();
                     Some(Self::In(below(item)?, items?))
                 }
-                _computed => None,
+                _computed => Some(Self::IsItem(below(item)?, below(list)?)),
             },
             ("size", [one]) if target.is_none() => Some(Self::Size(below(one)?)),
             ("size", []) => Some(Self::Size(below(target?)?)),
@@ -167,6 +168,17 @@ impl Quick {
                 let mut found = false;
                 for other in list {
                     found |= item.equals(&other.result(scope)?)?;
+                }
+                Item::Bool(found)
+            }
+            Self::IsItem(item, list) => {
+                let item = item.result(scope)?;
+                // Of a map the keys are looked at: not here.
+                let Item::Json(Value::Array(others), Node::Typed(schema)) = list.result(scope)? else { return None };
+                let schema = schema.items.as_deref()?;
+                let mut found = false;
+                for other in others {
+                    found |= item.equals(&Item::of(other, Node::Typed(schema))?)?;
                 }
                 Item::Bool(found)
             }
@@ -394,6 +406,8 @@ mod tests {
             "self.o == oldSelf.o",
             "self.s in ['v1.2', 'v2']",
             "self.n in [1, 3]",
+            "has(self.l) && 'b' in self.l",
+            "!('k' in self.m)",
             "self.b ? self.n == 3 : self.n == 0",
             "self.f == 1.0",
             "self.f > 1.2",
