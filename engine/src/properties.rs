@@ -507,6 +507,22 @@ fn a_pause_longer_than_every_deadline_fails_nothing() {
 }
 
 #[test]
+fn an_engine_that_winds_down_has_nothing_begun_and_the_next_tick_goes_on() {
+    let (new, registry) = three_goals();
+    let store = Arc::new(MemoryStore::new());
+    let clock = Arc::new(SimClock::starting_at(start()));
+    block_on(store.create(&new)).unwrap();
+    let world = World::default();
+    let engine = Engine::new(registry, store, clock);
+    let tick = || block_on(engine.tick(&run_name(), Epoch(1), &world, &Observed::default(), &BTreeSet::new())).unwrap();
+    engine.wind_down(true);
+    assert_eq!(tick().end, TickEnd::MoreToDo);
+    assert!(world.effects.lock().unwrap().is_empty());
+    engine.wind_down(false);
+    assert_eq!(tick().cursor.phase(), RunPhase::Succeeded);
+}
+
+#[test]
 fn a_second_leader_fences_the_first() {
     let (new, registry) = three_goals();
     let store = Arc::new(MemoryStore::new());
