@@ -134,8 +134,8 @@ impl<D: Domain> Engine<D> {
         }
     }
 
-    /// Whether ticks, those under way too, begin nothing from now on: they record what their steps came to and end. For a process
-    /// that is asked to stop: whoever follows waits for its record, not for the rest of its work.
+    /// Whether ticks, those under way too, call no step from now on: they record what their steps came to, and what is to start next,
+    /// and end. For a process that is asked to stop: whoever follows waits for its record, not for the rest of its work.
     pub fn wind_down(&self, winding_down: bool) {
         self.winding_down.store(winding_down, Ordering::Relaxed);
     }

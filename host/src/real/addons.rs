@@ -10,11 +10,10 @@ use super::failure;
 use super::hand_made::PATCHES;
 use super::program::Program;
 use cupcake_crds::values::{KubeVersion, NodeRole};
+use cupcake_steps::cluster::addons::PHASE_FROM;
 use serde_json::Value;
 use std::time::Duration;
 
-/// The first minor of Kubernetes 1 whose kubeadm has the phase.
-const PHASE_FROM: u32 = 28;
 const PHASE_LIMIT: Duration = Duration::from_secs(2 * 60);
 const ADMIN: &str = "/etc/kubernetes/admin.conf";
 const API_SERVERS: &str = "/api/v1/namespaces/kube-system/pods?labelSelector=component%3Dkube-apiserver";

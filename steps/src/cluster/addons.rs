@@ -14,7 +14,7 @@ use cupcake_engine::step::{OnCancel, Probe, Step, StepContext, StepError, StepOu
 const AGAIN_SECONDS: i64 = 5;
 
 /// The first minor of Kubernetes 1 whose kubeadm has a phase for addons; before, `apply` brings them with the first node.
-const PHASE_FROM: u32 = 28;
+pub const PHASE_FROM: u32 = 28;
 
 fn behind_message(addon: &AddonView, version: KubeVersion) -> String {
     let run = if version.minor() >= PHASE_FROM {

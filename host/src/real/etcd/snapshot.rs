@@ -286,10 +286,10 @@ mod tests {
     fn a_snapshot_leaves_room_for_kubeadms_copy_and_for_the_kubelet() {
         const GB: u64 = 1_000_000_000;
         let folder = TestFolder::new("snapshot-room");
-        let (host, of_100) = (host_in(&folder), 100 * GB / 10);
+        let (host, tenth) = (host_in(&folder), 100 * GB / 10);
         let checked = |db_bytes| host.check_room(&folder.path("etc"), db_bytes);
-        assert!(checked((50 * GB - of_100) / 2).is_ok());
-        let refused = checked((50 * GB - of_100) / 2 + 1).expect_err("half of 100 GB are free");
+        assert!(checked((50 * GB - tenth) / 2).is_ok());
+        let refused = checked((50 * GB - tenth) / 2 + 1).expect_err("half of 100 GB are free");
         let text = refused.to_string();
         assert!(
             text.contains("has 50000 MB free and needs 50001: ") && text.contains(" 10000 that stay free"),
