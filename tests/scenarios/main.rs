@@ -13,6 +13,7 @@ mod left_out;
 mod real;
 mod sandbox;
 mod schedules;
+mod spared;
 mod stored;
 mod stores;
 mod traces;

@@ -12,7 +12,7 @@ use cupcake_engine::names::{Epoch, Reason};
 use cupcake_steps::host::params::{KUBEADM_UPGRADE, RESTART_KUBELET};
 use cupcake_steps::ports::cluster::{CordonOwner, Eviction, NodeOps, NodeView, OpsError, PodView};
 use k8s_openapi::api::core::v1::{Node, Pod};
-use kube::api::{Api, DeleteParams, EvictParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use tokio::sync::Notify;
@@ -138,10 +138,13 @@ impl NodeOps for KubeNodeOps {
 
     async fn evict(&self, pod: &PodView) -> Result<Eviction, OpsError> {
         let api: Api<Pod> = Api::namespaced(self.client.clone(), &pod.namespace);
-        let preconditions = Preconditions { resource_version: None, uid: Some(pod.uid.clone()) };
-        let options = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
-        let params = EvictParams { delete_options: Some(options), ..EvictParams::default() };
-        match api.evict(&pod.name, &params).await {
+        // Not by kube's own `evict`: up to 5.0 it writes `delete_options`, which no API server knows, so that the UID is lost.
+        let request = json!({
+            "apiVersion": "policy/v1", "kind": "Eviction",
+            "metadata": {"name": pod.name, "namespace": pod.namespace},
+            "deleteOptions": {"preconditions": {"uid": pod.uid}},
+        });
+        match api.create_subresource::<_, Value>("eviction", &pod.name, &PostParams::default(), &request).await {
             Ok(_) => Ok(Eviction::Accepted),
             Err(error) => match verdict(&error) {
                 Some(verdict) => Ok(verdict),
