@@ -15,6 +15,7 @@ mod sandbox;
 mod schedules;
 mod spared;
 mod stored;
+mod stored_runs;
 mod stores;
 mod traces;
 mod walls;

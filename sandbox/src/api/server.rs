@@ -335,9 +335,33 @@ impl Server {
         definitions.install(&mut self.inner.lock(), now);
     }
 
+    /// Puts an object back as somebody kept it, UID, status and all, without a request and without a look at it: what the restore
+    /// of an etcd snapshot does. Watches see it. Gives whether such a resource is served.
+    pub fn restore(&self, group: &str, plural: &str, object: Value) -> bool {
+        let now = self.inner.clock.now();
+        let mut state = self.inner.lock();
+        let Some(id) = state.find(group, plural) else {
+            return false;
+        };
+        let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
+        let key = Key::new(text("namespace"), text("name"));
+        state.put(id, key, object, now);
+        true
+    }
+
     /// Sets the observer; it sees every request from now on.
     pub fn observe(&self, observer: Arc<dyn Observer>) {
         self.hooks_mut(|hooks| hooks.observer = Some(observer));
+    }
+
+    /// Who sees every request now: for whoever wants to listen beside it.
+    pub fn observer(&self) -> Option<Arc<dyn Observer>> {
+        self.inner.hooks().observer.clone()
+    }
+
+    /// The fault port that is set now: for whoever wants to decide before it.
+    pub fn faults(&self) -> Option<Arc<dyn Faults>> {
+        self.inner.hooks().faults.clone()
     }
 
     /// Sets the fault port.
