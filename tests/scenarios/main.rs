@@ -5,6 +5,7 @@ mod api_server;
 mod cluster;
 mod conformance;
 mod control;
+mod damaged;
 mod failover;
 mod fences;
 mod gates;
