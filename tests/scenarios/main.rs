@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::print_stdout, clippy::panic, reason = "tests say what went wrong by panicking")]
 
 mod api_server;
+mod authorizer;
 mod cluster;
 mod conformance;
 mod control;
