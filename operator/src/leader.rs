@@ -11,6 +11,7 @@ use crate::adapters::views::has_stale_mark;
 use crate::controllers::{node, run, schedule, scheduled, update};
 use crate::events;
 use crate::queue::{Key, Queue};
+use crate::silence::{self, Lost, Silence};
 use crate::traces::{self, Begun};
 use crate::watches::{Changed, Watches};
 use chrono::TimeDelta;
@@ -88,12 +89,19 @@ pub struct Outcome {
     pub news: Option<(RunName, TickReport)>,
     /// A greater epoch than the leader's own that it met.
     pub outdated_by: Option<Epoch>,
+    /// Whether the API server answered, and took what was decided: if not, deadlines are given that time back later.
+    pub answered: bool,
 }
 
 impl Outcome {
     /// Nothing was committed.
     pub fn of(next: Next) -> Self {
-        Self { next, committed: None, news: None, outdated_by: None }
+        Self { next, committed: None, news: None, outdated_by: None, answered: true }
+    }
+
+    /// The API server gave no answer.
+    pub fn unanswered() -> Self {
+        Self { answered: false, ..Self::of(Next::Failed) }
     }
 }
 
@@ -101,7 +109,9 @@ struct Loop<'o> {
     operator: &'o Operator,
     epoch: Epoch,
     /// From when to when nobody led.
-    unled: Option<(Timestamp, Timestamp)>,
+    unled: Option<Lost>,
+    /// Runs that the API server does not answer for.
+    silence: Silence,
     watches: Watches,
     queue: Queue,
     /// Names of things that changed and that a run waits for, by run.
@@ -121,12 +131,7 @@ struct Loop<'o> {
 /// Leads until told to stop, or until a greater epoch is met. Resolves when nothing is under way any more.
 ///
 /// Between the two times of `unled` nobody did: what was under way is given that time back.
-pub async fn lead(
-    operator: &Operator,
-    epoch: Epoch,
-    unled: Option<(Timestamp, Timestamp)>,
-    stop: CancellationToken,
-) -> Ended {
+pub async fn lead(operator: &Operator, epoch: Epoch, unled: Option<Lost>, stop: CancellationToken) -> Ended {
     operator.engine.wind_down(false);
     let stamped = tokio::select! {
         biased;
@@ -145,6 +150,7 @@ pub async fn lead(
         operator,
         epoch,
         unled,
+        silence: Silence::default(),
         watches: Watches::start(&operator.client),
         queue: Queue::default(),
         hints: BTreeMap::new(),
@@ -157,10 +163,14 @@ pub async fn lead(
     // From when on spans are told again: whoever led before may have ended before it told them.
     let last_word = unled.map_or(operator.clock.now(), |(from, _)| from) - TimeDelta::seconds(TOLD_AGAIN_SECONDS);
     let mut told_again = operator.spans.is_none();
+    let mut leads_since = Some(operator.clock.now());
     let mut under_way: FuturesUnordered<BoxFuture<'_, (Key, Outcome)>> = FuturesUnordered::new();
     let mut publishing: FuturesUnordered<BoxFuture<'_, ()>> = FuturesUnordered::new();
     let ended = loop {
         let now = operator.clock.now();
+        if let Some(since) = leads_since.take_if(|_| state.watches.is_synced()) {
+            state.unled = silence::until_seen(unled, since, now);
+        }
         if !told_again && state.watches.is_synced() {
             told_again = true;
             state.tell_again(last_word).await;
@@ -227,7 +237,7 @@ fn bounded<'o>(
             done = work => done,
             () = operator.clock.sleep_until(until) => {
                 tracing::warn!(?key, "reconcile dropped: no end within {RECONCILE_SECONDS_MAX} s");
-                (key, Outcome::of(Next::Failed))
+                (key, Outcome::unanswered())
             }
         }
     })
@@ -273,7 +283,7 @@ impl<'o> Loop<'o> {
                 let hints = self.hints.remove(&name).unwrap_or_default();
                 let observed = Observed {
                     unavailable_lanes: self.unavailable(&name),
-                    unled: self.unled,
+                    unled: self.silence.ask(&name, self.unled, self.operator.clock.now()),
                     children_under_way: self.children_under_way(&name),
                     ..Observed::default()
                 };
@@ -314,6 +324,12 @@ impl<'o> Loop<'o> {
             && let Ok(name) = RunName::new(name.clone())
         {
             self.committed.insert(name, commit);
+        }
+        if let Key::Run(name) = &key
+            && outcome.answered
+            && let Ok(name) = RunName::new(name.clone())
+        {
+            self.silence.answered(&name);
         }
         let hinted = match &key {
             Key::Run(name) => RunName::new(name.clone()).is_ok_and(|name| self.hints.contains_key(&name)),
@@ -392,6 +408,7 @@ impl<'o> Loop<'o> {
             self.phases.remove(name);
             if let Ok(name) = RunName::new(name) {
                 self.committed.remove(&name);
+                self.silence.answered(&name);
                 self.operator.engine.forget(&name);
                 self.operator.store.forget_run(&name);
             }

@@ -22,6 +22,7 @@ pub mod process;
 pub mod queue;
 pub mod run_status;
 pub mod server;
+mod silence;
 pub mod traces;
 pub mod watches;
 

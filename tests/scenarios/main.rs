@@ -11,6 +11,7 @@ mod failover;
 mod fences;
 mod gates;
 mod lease;
+mod leases_alone;
 mod left_out;
 mod real;
 mod sandbox;

@@ -120,8 +120,10 @@ fn outcome_of(name: RunName, report: TickReport) -> Outcome {
     };
     let commit = report.cursor.commit_id();
     let committed = Some(CommitId { epoch: commit.epoch.0, sequence: commit.sequence });
+    let report_end = report.end;
     let news = (!report.events.is_empty()).then_some((name, report));
-    Outcome { next, committed, news, outdated_by: None }
+    let answered = report_end != TickEnd::Conflict;
+    Outcome { next, committed, news, outdated_by: None, answered }
 }
 
 async fn failed(operator: &Operator, epoch: Epoch, name: &RunName, error: &TickError) -> Outcome {
@@ -129,7 +131,7 @@ async fn failed(operator: &Operator, epoch: Epoch, name: &RunName, error: &TickE
         TickError::Store { source: StoreError::NotFound(_), .. } => return Outcome::of(Next::AwaitChange),
         TickError::Store { source: StoreError::Unavailable { .. } | StoreError::Conflict(_), .. } => {
             tracing::warn!(run = %name, error = error_chain(error), "run not moved; trying again");
-            return Outcome::of(Next::Failed);
+            return Outcome::unanswered();
         }
         TickError::Store { source: StoreError::Fenced { current, .. }, .. } => {
             tracing::warn!(run = %name, error = error_chain(error), "another leader is at work");
