@@ -2,16 +2,20 @@
 
 use crate::{
     conditions::Condition,
-    control::{Acknowledgement, Control},
+    control::{Acknowledgement, Control, VertexRequest},
     limits::{self, cut, cut_some, keep_last},
     validate::direct_update as rules,
-    values::{AirGapped, ApprovalPoint, Canary, Component, Concurrency, InvalidVersion, KubeVersion, Phase, Strategy},
+    values::{
+        AirGapped, ApprovalPoint, Canary, Component, Concurrency, InvalidVersion, KubeVersion, OnExpiry, Phase,
+        Strategy,
+    },
 };
 use cupcake_engine::clock::Timestamp;
 use kube_core::Duration;
 use kube_derive::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 /// What to upgrade, to which version, and how carefully.
@@ -176,7 +180,7 @@ pub struct AcknowledgedCheck {
 }
 
 /// How nodes are emptied before their kubelet is replaced.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, KubeSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Drain {
     /// Whether pods with an emptyDir may be evicted, whose data ends with them. Without it such a pod on a node that is to be drained stands in the way when the update is about to begin, and one that comes later blocks the drain. Example: true
@@ -185,16 +189,36 @@ pub struct Drain {
     /// Whether pods without a controller may be evicted, which nothing makes anew. Without it they stand in the way when the update is about to begin, and one that comes later blocks the drain. Example: true
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub delete_unmanaged_pods: bool,
+    /// What becomes of a node whose drain has not ended after timeout: Hold (the update rests until a person decides), SkipNode (a worker is given back as it was and left out, as by spec.control.skip, see status.leftOut; control-plane nodes hold)
+    /// or ForceAfter (the pods that were to go are deleted, past their disruption budgets; what deleteEmptyDirData and deleteUnmanagedPods do not allow stays, and holds). Example: SkipNode
+    #[serde(default, skip_serializing_if = "OnExpiry::is_hold")]
+    pub on_expiry: OnExpiry,
+    /// Whether a node is drained whose kubelet stays in its minor version. Without it such a node is neither cordoned nor emptied: its pods run on while the kubelet restarts. Control-plane nodes of a hop are all drained if one of them has to be. Example: false
+    #[serde(default = "crate::values::enabled", skip_serializing_if = "Clone::clone")]
+    pub on_patch: bool,
     /// How long one pod gets to end, as a Go duration; its own grace period if left out. Example: 5m
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::duration")]
     #[x_kube(validation = rules::DURATION)]
     pub pod_timeout: Option<Duration>,
-    /// How long a drain may be blocked before a person is asked, as a Go duration; 15m if left out. Example: 30m
+    /// How long a drain may be blocked before onExpiry says what becomes of the node, as a Go duration; half of nodeTimeout if left out. Example: 30m
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::duration")]
     #[x_kube(validation = rules::DURATION)]
     pub timeout: Option<Duration>,
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        Self {
+            delete_empty_dir_data: false,
+            delete_unmanaged_pods: false,
+            on_expiry: OnExpiry::Hold,
+            on_patch: true,
+            pod_timeout: None,
+            timeout: None,
+        }
+    }
 }
 
 /// How far an update has come.
@@ -226,6 +250,10 @@ pub struct DirectUpdateStatus {
     /// When this status last changed. Example: 2026-11-22T07:12:41Z
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_updated: Option<Timestamp>,
+    /// Workers that were left out because their drain did not end (spec.drain.onExpiry: SkipNode), the first 32; the drains of others hold.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = limits::LEFT_OUT_MAX), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["node"]))]
+    pub left_out: Vec<LeftOut>,
     /// What happens, in one line; if a person is needed, the next command to type. Example: Step 2/3: Upgrading to 1.27.0
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = limits::MESSAGE_CHARS_MAX))]
@@ -287,6 +315,20 @@ pub struct Approved {
     /// Which gate. Example: 1.34.4/canary-gate
     #[schemars(length(min = 1, max = 320))]
     pub gate: String,
+}
+
+/// A worker that an update goes on without.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LeftOut {
+    /// When that was decided. Example: 2026-11-22T07:25:00Z
+    pub at: Timestamp,
+    /// Name of the Node. Example: worker-3
+    #[schemars(length(min = 1, max = 253))]
+    pub node: String,
+    /// Why: what kept its drain from ending. Example: shop/db-0: the disruption budget db needs 1 healthy pods and has 1 currently
+    #[schemars(length(max = limits::NODE_MESSAGE_CHARS_MAX))]
+    pub reason: String,
 }
 
 /// How far one node has come.
@@ -437,7 +479,7 @@ impl DirectUpdateSpec {
         skip.into_iter().any(|request| request.vertex == node)
     }
 
-    /// Whether a worker with these labels is to move: selected, and not left out.
+    /// Whether a worker with these labels is to move: selected, and not left out. Ask [`DirectUpdate::spec_now`] once a run exists.
     pub fn moves(&self, node: &str, labels: &BTreeMap<String, String>) -> bool {
         self.node_selector.iter().all(|(key, value)| labels.get(key) == Some(value)) && !self.skips(node)
     }
@@ -451,6 +493,10 @@ impl DirectUpdateStatus {
             cut(&mut one.message, Acknowledgement::MESSAGE_CHARS_MAX);
         }
         keep_last(&mut self.approvals, limits::REQUESTS_MAX);
+        self.left_out.truncate(limits::LEFT_OUT_MAX);
+        for one in &mut self.left_out {
+            cut(&mut one.reason, limits::NODE_MESSAGE_CHARS_MAX);
+        }
         self.graph.truncate(limits::GRAPH_LINES_MAX);
         for line in &mut self.graph {
             cut(line, limits::GRAPH_LINE_CHARS_MAX);
@@ -493,6 +539,25 @@ impl DirectUpdate {
     /// Whether a run exists: then the spec is frozen, but for control and concurrency.
     pub fn is_frozen(&self) -> bool {
         self.status.as_ref().is_some_and(|status| status.run.is_some())
+    }
+
+    /// What is asked for by now: the spec, with the workers that a drain's policy left out (`status.leftOut`) as if
+    /// `spec.control.skip` named them.
+    pub fn spec_now(&self) -> Cow<'_, DirectUpdateSpec> {
+        let left_out = self.status.as_ref().map_or(&[][..], |status| &status.left_out);
+        if left_out.is_empty() {
+            return Cow::Borrowed(&self.spec);
+        }
+        let mut spec = self.spec.clone();
+        let skip = &mut spec.control.get_or_insert_default().skip;
+        skip.extend(left_out.iter().map(|one| VertexRequest {
+            request_id: format!("drain/{}", one.node),
+            run: None,
+            vertex: one.node.clone(),
+            reason: Some(one.reason.clone()),
+            requested_by: None,
+        }));
+        Cow::Owned(spec)
     }
 
     /// Whether the user holds it, by `spec.control.pause` or by the promised annotation.

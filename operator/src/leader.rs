@@ -496,9 +496,10 @@ impl<'o> Loop<'o> {
 
     fn selected_workers(&self, update: &cupcake_crds::DirectUpdate) -> u32 {
         let views = self.watches.nodes.iter().map(|(_, node)| crate::adapters::views::node_view(node));
+        let spec = update.spec_now();
         let selected = views.filter(|node| {
             let labels = &node.labels;
-            node.role == NodeRole::Worker && update.spec.moves(&node.node.name, labels)
+            node.role == NodeRole::Worker && spec.moves(&node.node.name, labels)
         });
         u32::try_from(selected.count()).unwrap_or(u32::MAX)
     }
@@ -572,7 +573,7 @@ pub(crate) fn is_final(run: &UpgradeRun) -> bool {
 }
 
 fn intent_of(update: &cupcake_crds::DirectUpdate) -> Intent {
-    let control = update.spec.control.clone().unwrap_or_default();
+    let control = update.spec_now().into_owned().control.unwrap_or_default();
     let pause = update.is_paused().then(|| match &control.pause {
         Some(request) => {
             let why = request.reason.clone().unwrap_or_else(|| "paused by spec.control.pause".to_owned());

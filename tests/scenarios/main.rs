@@ -7,6 +7,7 @@ mod cluster;
 mod conformance;
 mod control;
 mod damaged;
+mod expiry;
 mod failover;
 mod fences;
 mod gates;

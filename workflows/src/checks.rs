@@ -53,10 +53,6 @@ pub(crate) fn spec(spec: &DirectUpdateSpec, findings: &mut Findings) {
             "point the machines at a mirror and leave airGapped out",
         ));
     }
-    if spec.drain.as_ref().is_some_and(|drain| drain.pod_timeout.is_some()) {
-        let message = "no effect in this release: every pod gets its own grace period";
-        findings.warn(Finding::new(Code::NoEffect, "spec.drain.podTimeout", "", message, "use spec.drain.timeout"));
-    }
     let distinct: BTreeSet<_> = spec.acknowledge.iter().map(|entry| (&entry.check, &entry.node)).collect();
     if distinct.len() < spec.acknowledge.len() || distinct.len() > limits::ACKNOWLEDGED_CHECKS_MAX {
         let most = limits::ACKNOWLEDGED_CHECKS_MAX;

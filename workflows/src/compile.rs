@@ -12,7 +12,7 @@ use crate::gates::gate_name;
 use crate::hops::{self, ControlPlane};
 use crate::request::{Request, RunLimits, batch_nodes, concurrency_of, wave_run};
 use crate::summary::{BatchPreview, HopSummary, Summary};
-use crate::templates::{self, Templates, Visit};
+use crate::templates::{self, Emptied, Templates, Visit};
 use crate::timing::{NodeTime, addons_seconds, child_seconds, estimate_seconds};
 use crate::wave::{self, Workers};
 use crate::{changes, checks, machines, surroundings};
@@ -138,7 +138,7 @@ pub fn compile(
             .with_further_hops(target, hop.step.oldest_kubelet)
             .of_several(hops.len() > 1);
         after = add_hop(&mut plan, spec, run, &wave, &templates, hop, after);
-        summaries.push(hop.summary(batches));
+        summaries.push(hop.summary(spec, batches));
     }
     let mut report = findings.end()?;
     report.warnings.dedup();
@@ -157,8 +157,19 @@ pub(crate) struct Hop<'s> {
     pub workers: Workers<'s>,
 }
 
-impl Hop<'_> {
-    fn summary(&self, batches: Vec<BatchPreview>) -> HopSummary {
+impl<'s> Hop<'s> {
+    /// The nodes that are emptied in it, by name.
+    pub fn drained(&self, spec: &DirectUpdateSpec) -> BTreeMap<&'s str, &'s NodeSnapshot> {
+        let target = self.step.version;
+        let kubelets = &self.control_plane.kubelets;
+        let control_plane = kubelets.iter().filter(|_| Emptied::of_all(spec, kubelets, target) == Emptied::First);
+        let workers = self.workers.moving.iter().filter(|node| Emptied::of(spec, node, target) == Emptied::First);
+        control_plane.chain(workers).map(|node| (node.node.name.as_str(), *node)).collect()
+    }
+
+    fn summary(&self, spec: &DirectUpdateSpec, batches: Vec<BatchPreview>) -> HopSummary {
+        let moving = self.control_plane.kubelets.len() + self.workers.moving.len();
+        let undrained = moving.saturating_sub(self.drained(spec).len());
         let names = |nodes: &[&NodeSnapshot]| nodes.iter().map(|node| node.node.name.clone()).collect::<Vec<_>>();
         HopSummary {
             version: self.step.version,
@@ -167,6 +178,7 @@ impl Hop<'_> {
             addons: !self.step.is_for_late_kubelets(),
             kubelets: names(&self.control_plane.kubelets),
             workers: self.workers.moving_count(),
+            undrained: u32::try_from(undrained).unwrap_or(u32::MAX),
             batches,
         }
     }
@@ -241,14 +253,19 @@ fn add_hop(
     }
     if !control_plane.kubelets.is_empty() {
         // Release and uncordon run whatever came before them, so what follows asks for the kubelet too.
-        let done = |node: &str| {
-            ["kubelet", "release", "uncordon"].map(|word| templates.name(&format!("kubelets/{node}/{word}"))).to_vec()
+        let emptied = Emptied::of_all(spec, &control_plane.kubelets, templates.target);
+        let ends: &[&str] = match emptied {
+            Emptied::First => &["kubelet", "release", "uncordon"],
+            Emptied::Never => &["kubelet", "release"],
+        };
+        let done = |node: &str| -> Vec<String> {
+            ends.iter().map(|word| templates.name(&format!("kubelets/{node}/{word}"))).collect()
         };
         let items: Vec<_> = control_plane.kubelets.iter().map(|node| templates::item(node)).collect();
         let last = items.last().map(|item| done(&item.name));
         let prefix = templates.name("kubelets/{item}");
-        let first = templates.visit(&prefix, Visit::ControlPlane, &after);
-        let rest = templates.visit(&prefix, Visit::ControlPlane, &done("{before}"));
+        let first = templates.visit(&prefix, Visit::ControlPlane, emptied, &after);
+        let rest = templates.visit(&prefix, Visit::ControlPlane, emptied, &done("{before}"));
         templates::chain(plan, items, first, rest);
         after = last.unwrap_or_default();
     }

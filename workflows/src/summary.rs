@@ -45,6 +45,9 @@ pub struct HopSummary {
     pub kubelets: Vec<String>,
     /// How many workers move.
     pub workers: u32,
+    /// How many of the kubelets of both restart without a drain before it (`spec.drain.onPatch: false`).
+    #[serde(skip_serializing_if = "is_zero")]
+    pub undrained: u32,
     /// Their batches, as they would be if they moved now: they are fixed when the workers' turn comes.
     pub batches: Vec<BatchPreview>,
 }
@@ -129,12 +132,15 @@ impl HopSummary {
             ));
         }
         step("verify".to_owned());
+        let undrained = Some(self.undrained).filter(|undrained| *undrained > 0);
         let verify = lines.pop();
         lines.extend(self.batches.iter().take(BATCHES_SHOWN_MAX).map(BatchPreview::line));
         match self.batches.len().saturating_sub(BATCHES_SHOWN_MAX) {
             0 => {}
             more => lines.push(format!("       and {more} more")),
         }
+        lines
+            .extend(undrained.map(|nodes| format!("       not drained, within their minor: {}", count(nodes, "node"))));
         lines.extend(verify);
         lines
     }
@@ -146,6 +152,11 @@ impl BatchPreview {
         let nodes = count(u32::try_from(self.nodes.len()).unwrap_or(u32::MAX), "node");
         format!("       batch-{}{canary}: {nodes}, {}", self.number, named(&self.nodes))
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// `1 node`, `2 nodes`, `3 batches`

@@ -4,7 +4,7 @@ use crate::compile::Hop;
 use crate::finding::{Code, Finding, Findings, named};
 use cupcake_crds::DirectUpdateSpec;
 use cupcake_crds::values::{
-    ClusterSnapshot, DisruptionBudget, EtcdMember, EtcdTopology, NodeRole, NodeSnapshot, PodSnapshot,
+    ClusterSnapshot, DisruptionBudget, EtcdMember, EtcdTopology, NodeRole, NodeSnapshot, OnExpiry, PodSnapshot,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,15 +29,17 @@ pub(crate) fn surroundings(
         hooks(snapshot, findings);
         requests(snapshot, hops, findings);
     }
-    // A node is emptied before its kubelet moves.
-    let drained: BTreeMap<&str, &NodeSnapshot> = hops
+    let moving: BTreeMap<&str, &NodeSnapshot> = hops
         .iter()
         .flat_map(|hop| hop.control_plane.kubelets.iter().chain(&hop.workers.moving))
         .map(|node| (node.node.name.as_str(), *node))
         .collect();
+    let drained: BTreeMap<&str, &NodeSnapshot> = hops.iter().flat_map(|hop| hop.drained(spec)).collect();
     if !drained.is_empty() {
         drains(spec, snapshot, &drained, findings);
-        foreign(&drained, findings);
+    }
+    if !moving.is_empty() {
+        foreign(&moving, findings);
     }
     for updater in &snapshot.surroundings.other_updaters {
         let message = "it may reboot, remove or upgrade nodes in the middle of the update";
@@ -153,7 +155,14 @@ fn drains(
         }
         _ => format!("{} by {} at once, which the Eviction API refuses", pod.name, pod.budgets.join(" and ")),
     };
-    let blocked = pods.iter().filter(never).copied();
+    let (told, blocked): (Vec<&PodSnapshot>, Vec<&PodSnapshot>) =
+        pods.iter().filter(never).copied().partition(|pod| on_expiry(spec, drained, pod).is_some());
+    if let Some(policy) = told.first().and_then(|pod| on_expiry(spec, drained, pod)) {
+        let message = format!("pods that may never be evicted: {}", named(told.iter().map(|pod| why(pod))));
+        let nodes: BTreeSet<&str> = told.iter().map(|pod| pod.node.as_str()).collect();
+        findings.warn(Finding::new(Code::DisruptionBudget, "nodes", named(nodes), message, policy));
+    }
+    let blocked = blocked.into_iter();
     let (twice, blocked): (Vec<&PodSnapshot>, Vec<&PodSnapshot>) = blocked.partition(|pod| pod.budgets.len() > 1);
     let remedy = |node: &str| {
         format!(
@@ -200,6 +209,24 @@ fn drains(
     }
 }
 
+/// What the spec says becomes of a node whose pods are never evicted; `None` where a person is asked.
+fn on_expiry(
+    spec: &DirectUpdateSpec,
+    drained: &BTreeMap<&str, &NodeSnapshot>,
+    pod: &PodSnapshot,
+) -> Option<&'static str> {
+    let role = drained.get(pod.node.as_str()).map(|node| node.role);
+    match (spec.drain.as_ref()?.on_expiry, role?) {
+        (OnExpiry::Hold, _) | (OnExpiry::SkipNode, NodeRole::ControlPlane) => None,
+        (OnExpiry::SkipNode, NodeRole::Worker) => {
+            Some("spec.drain.onExpiry: SkipNode leaves such a node out when the time of its drain is up")
+        }
+        (OnExpiry::ForceAfter, _) => {
+            Some("spec.drain.onExpiry: ForceAfter deletes them when the time of their drain is up")
+        }
+    }
+}
+
 /// Refuses the pods of nodes that nobody has acknowledged, and warns of the others.
 fn by_node(
     spec: &DirectUpdateSpec,
@@ -228,9 +255,9 @@ fn by_node(
 }
 
 /// Nodes whose machines are not ours to change.
-fn foreign(drained: &BTreeMap<&str, &NodeSnapshot>, findings: &mut Findings) {
+fn foreign(moving: &BTreeMap<&str, &NodeSnapshot>, findings: &mut Findings) {
     let windows: Vec<_> =
-        drained.values().filter(|node| node.labels.get("kubernetes.io/os").is_some_and(|os| os == "windows")).collect();
+        moving.values().filter(|node| node.labels.get("kubernetes.io/os").is_some_and(|os| os == "windows")).collect();
     let mut refuse = |nodes: Vec<String>, message: &str| {
         if !nodes.is_empty() {
             let remedy = "leave them out by spec.nodeSelector, and upgrade them the way they were made";
@@ -241,8 +268,7 @@ fn foreign(drained: &BTreeMap<&str, &NodeSnapshot>, findings: &mut Findings) {
         windows.iter().map(|node| node.node.name.clone()).collect(),
         "Windows nodes, which CUPCAKE does not upgrade",
     );
-    let managed =
-        drained.values().filter_map(|node| Some(format!("{} ({})", node.node.name, node.managed_by.clone()?)));
+    let managed = moving.values().filter_map(|node| Some(format!("{} ({})", node.node.name, node.managed_by.clone()?)));
     refuse(managed.collect(), "nodes that something else makes and replaces; it would undo what is changed on them");
 }
 
@@ -396,6 +422,26 @@ mod tests {
             snapshot.nodes.get_mut("w-02").unwrap().labels.insert("pool".into(), "blue".into());
         };
         assert_eq!(told(&selected, blue).0, Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_a_budget_never_lets_go_stands_in_the_way_only_where_no_policy_says_what_becomes_of_it() {
+        let of = |policy: &str, node: &str| {
+            let pods = [pod("shop/db-0", node, &["shop/db"])];
+            let (refused, warned) = told(&json!({"drain": {"onExpiry": policy}}), with_pods(&pods, 2));
+            let told: Vec<String> = warned.into_iter().filter(|line| line.contains("shop/db-0")).collect();
+            assert_eq!(refused.len() + told.len(), 1, "{policy} on {node}: {refused:?} {told:?}");
+            refused.is_empty()
+        };
+        assert_eq!(["Hold", "SkipNode", "ForceAfter"].map(|policy| of(policy, "w-01")), [false, true, true]);
+        let control_plane = ["Hold", "SkipNode", "ForceAfter"].map(|policy| of(policy, "cp-1"));
+        assert_eq!(control_plane, [false, false, true], "none of them is left out");
+        let within = |snapshot: &mut ClusterSnapshot| {
+            *snapshot = cluster(1, 2, "1.34.1");
+            with_pods(&[pod("shop/db-0", "w-01", &["shop/db"])], 2)(snapshot);
+        };
+        assert_eq!(told(&json!({}), within).0.len(), 1);
+        assert_eq!(told(&json!({"drain": {"onPatch": false}}), within), (Vec::new(), Vec::new()), "nothing is drained");
     }
 
     #[test]

@@ -6,14 +6,17 @@
 //!
 //!   release   host-release, guarded by prepare: no order of ours stays open, whatever came of it
 //!   uncordon  uncordon-node, guarded by drain: runs in any case once a drain began
+//!
+//!  where the kubelet stays in its minor and spec.drain.onPatch is false: <visit>/prepare ─► <visit>/kubelet ─► <visit>/release
 //! ```
 
 use crate::gates::{GATE_SECONDS, gate_name};
 use crate::timing::{
     BACKUP_SECONDS, CONTROL_PLANE_SOAK_SECONDS, NodeTime, PREFLIGHT_SECONDS, VERIFY_SECONDS, WORKER_SOAK_SECONDS,
+    pod_seconds,
 };
 use cupcake_crds::DirectUpdateSpec;
-use cupcake_crds::values::{ApprovalPoint, Component, HostStep, KubeVersion, NodeRef, NodeSnapshot};
+use cupcake_crds::values::{ApprovalPoint, Component, HostStep, KubeVersion, NodeRef, NodeSnapshot, OnExpiry};
 use cupcake_engine::names::{InvalidName, RunName, StepKind};
 use cupcake_engine::plan::{Item, Plan, VertexTemplate};
 use cupcake_steps::cluster::params::{
@@ -70,6 +73,8 @@ pub(crate) struct Templates<'a> {
     further: Option<(KubeVersion, KubeVersion)>,
     /// Whether it is one hop of several.
     several: bool,
+    on_expiry: OnExpiry,
+    pod_seconds: Option<u32>,
 }
 
 /// Who is visited: decides what the node does before its drain, and how long it is watched afterwards.
@@ -81,11 +86,38 @@ pub(crate) enum Visit {
     Worker,
 }
 
+/// Whether a node is emptied before its kubelet restarts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Emptied {
+    /// Cordoned and drained.
+    First,
+    /// Not at all: its kubelet stays in its minor, and `spec.drain.onPatch` is false.
+    Never,
+}
+
+impl Emptied {
+    /// Of a node that moves to `target`.
+    ///
+    /// Source: kubernetes.io, "Version Skew Policy" (v1.34): a kubelet may not change its minor in place without a drain.
+    pub fn of(spec: &DirectUpdateSpec, node: &NodeSnapshot, target: KubeVersion) -> Self {
+        let stays = node.kubelet.minor_version() == target.minor_version();
+        if stays && spec.drain.as_ref().is_some_and(|drain| !drain.on_patch) { Self::Never } else { Self::First }
+    }
+
+    /// Of all control-plane nodes of a hop alike.
+    pub fn of_all(spec: &DirectUpdateSpec, nodes: &[&NodeSnapshot], target: KubeVersion) -> Self {
+        let first = nodes.iter().any(|node| Self::of(spec, node, target) == Self::First);
+        if first { Self::First } else { Self::Never }
+    }
+}
+
 impl<'a> Templates<'a> {
     /// Those of the last hop.
     pub fn new(spec: &'a DirectUpdateSpec, target: KubeVersion, time: NodeTime) -> Self {
         let (components, node_selector) = (&spec.components, &spec.node_selector);
-        Self { target, time, components, node_selector, further: None, several: false }
+        let on_expiry = spec.drain.as_ref().map_or(OnExpiry::Hold, |drain| drain.on_expiry);
+        let pod_seconds = pod_seconds(spec);
+        Self { target, time, components, node_selector, further: None, several: false, on_expiry, pod_seconds }
     }
 
     /// Those of one hop of several: a node gives its slot back between two of them.
@@ -184,8 +216,8 @@ impl<'a> Templates<'a> {
         vertex(self.name("workers"), CHILD_RUN, &params, after).deadline_seconds(deadline_seconds)
     }
 
-    /// The five vertices of a visit to `{item}`, whose names begin with `prefix`.
-    pub fn visit(&self, prefix: &str, visit: Visit, after: &[String]) -> Vec<VertexTemplate> {
+    /// The vertices of a visit to `{item}`, whose names begin with `prefix`: five, or three where the node is not emptied.
+    pub fn visit(&self, prefix: &str, visit: Visit, emptied: Emptied, after: &[String]) -> Vec<VertexTemplate> {
         let name = |word: &str| format!("{prefix}/{word}");
         let (order, soak_seconds) = match visit {
             Visit::ControlPlane => (self.order(Vec::new()), CONTROL_PLANE_SOAK_SECONDS),
@@ -200,23 +232,39 @@ impl<'a> Templates<'a> {
             }
         };
         let time = &self.time;
-        let drain = DrainNode { node: item_node(), timeout_seconds: time.drain_timeout_seconds };
+        let on_expiry = match (self.on_expiry, visit) {
+            // The control plane moves as a whole: none of its nodes is left out.
+            (OnExpiry::SkipNode, Visit::ControlPlane) => OnExpiry::Hold,
+            (on_expiry, Visit::ControlPlane | Visit::Worker) => on_expiry,
+        };
+        let (timeout_seconds, pod_seconds) = (time.drain_timeout_seconds, self.pod_seconds);
+        let drain = DrainNode { node: item_node(), timeout_seconds, on_expiry, pod_seconds };
         // HostProceed's order_vertex is a checked name and may hold no placeholder: it is set in the JSON.
         let mut proceed = to_json(&order);
         proceed["orderVertex"] = json!(name("prepare"));
         proceed["soakSeconds"] = json!(soak_seconds);
-        vec![
-            vertex(name("prepare"), HOST_ORDER, &order, after).deadline_seconds(time.prepare_seconds),
-            vertex(name("drain"), DRAIN_NODE, &drain, &[name("prepare")]).deadline_seconds(time.drain_seconds),
-            vertex(name("kubelet"), HOST_PROCEED, &proceed, &[name("drain")]).deadline_seconds(time.kubelet_seconds),
-            self.release(name("release"), &item_node(), &[&name("prepare"), &name("kubelet")], &name("prepare")),
-            vertex(name("uncordon"), UNCORDON_NODE, &UncordonNode { node: item_node() }, &[name("kubelet")])
-                .guarded_by(name("drain"))
-                .deadline_seconds(time.uncordon_seconds),
-        ]
-        .into_iter()
-        .map(|vertex| vertex.lane(if self.several { lane_of(self.target, "{item}") } else { "{item}".to_owned() }))
-        .collect()
+        let kubelet = |after| {
+            vertex(name("kubelet"), HOST_PROCEED, &proceed, &[name(after)]).deadline_seconds(time.kubelet_seconds)
+        };
+        let prepare = vertex(name("prepare"), HOST_ORDER, &order, after).deadline_seconds(time.prepare_seconds);
+        let release =
+            self.release(name("release"), &item_node(), &[&name("prepare"), &name("kubelet")], &name("prepare"));
+        let vertices = match emptied {
+            Emptied::Never => vec![prepare, kubelet("prepare"), release],
+            Emptied::First => vec![
+                prepare,
+                vertex(name("drain"), DRAIN_NODE, &drain, &[name("prepare")]).deadline_seconds(time.drain_seconds),
+                kubelet("drain"),
+                release,
+                vertex(name("uncordon"), UNCORDON_NODE, &UncordonNode { node: item_node() }, &[name("kubelet")])
+                    .guarded_by(name("drain"))
+                    .deadline_seconds(time.uncordon_seconds),
+            ],
+        };
+        vertices
+            .into_iter()
+            .map(|vertex| vertex.lane(if self.several { lane_of(self.target, "{item}") } else { "{item}".to_owned() }))
+            .collect()
     }
 
     /// Closes the orders of those vertices on that node; `guard` places the first of them, the last comes before this.

@@ -335,20 +335,58 @@ fn a_wave_is_compiled_from_what_is_there_when_it_opens() {
 }
 
 #[test]
+fn a_node_is_drained_whose_kubelet_changes_its_minor_and_others_only_unless_that_is_asked_for() {
+    let mut snapshot = cluster(2, 3, "1.34.1");
+    snapshot.nodes.get_mut("w-02").unwrap().kubelet = v("1.33.4");
+    let words = |plan: &Plan, node: &str| -> Vec<String> {
+        let dag = plan.expand().unwrap();
+        let of_node = dag.vertices().iter().filter(|vertex| vertex.lane.as_deref() == Some(node));
+        of_node.map(|vertex| vertex.name.as_str().rsplit('/').next().unwrap().to_owned()).collect()
+    };
+    let (whole, short) =
+        (vec!["prepare", "drain", "kubelet", "release", "uncordon"], vec!["prepare", "kubelet", "release"]);
+    let asked = spec(&json!({"drain": {"onPatch": false}}));
+    let wave = wave_of(&asked, &snapshot);
+    let nodes = ["w-01", "w-02", "w-03"];
+    assert_eq!(wave.batches[0].nodes, nodes);
+    assert_eq!(nodes.map(|node| words(&wave.batches[0].plan, node)), [&short, &whole, &short].map(Clone::clone));
+    let root = plan_of(&asked, &snapshot);
+    assert_eq!(["cp-1", "cp-2"].map(|node| words(&root.plan, node)), [&short, &short].map(Clone::clone));
+    assert_eq!(root.summary.hops[0].undrained, 4);
+    snapshot.nodes.get_mut("cp-2").unwrap().kubelet = v("1.33.4");
+    assert_eq!(words(&plan_of(&asked, &snapshot).plan, "cp-1"), whole, "one of them has to be");
+    let usual = wave_of(&spec(&json!({})), &snapshot);
+    assert_eq!(words(&usual.batches[0].plan, "w-01"), whole);
+}
+
+#[test]
+fn a_worker_may_be_left_out_when_its_drain_does_not_end_and_a_control_plane_node_never() {
+    let update = spec(&json!({"drain": {"onExpiry": "SkipNode", "podTimeout": "90s"}}));
+    let params = |plan: &Plan| -> Vec<(Value, Value)> {
+        let dag = plan.expand().unwrap();
+        let drains = dag.vertices().iter().filter(|vertex| vertex.name.as_str().ends_with("/drain"));
+        drains.map(|vertex| (vertex.params["onExpiry"].clone(), vertex.params["podSeconds"].clone())).collect()
+    };
+    let snapshot = cluster(1, 1, "1.33.4");
+    assert_eq!(params(&wave_of(&update, &snapshot).batches[0].plan), [(json!("SkipNode"), json!(90))]);
+    assert_eq!(params(&plan_of(&update, &snapshot).plan), [(Value::Null, json!(90))]);
+}
+
+#[test]
 fn what_will_make_a_plan_wait_is_reported_before_it_starts() {
     let mut snapshot = cluster(3, 2, "1.33.4");
     snapshot.nodes.get_mut("w-01").unwrap().ready = false;
     snapshot.nodes.get_mut("w-02").unwrap().cordon = Cordon::ByOther;
     snapshot.nodes.get_mut("cp-2").unwrap().inventory = None;
     snapshot.nodes.get_mut("cp-1").unwrap().ready = false;
-    let fields = json!({"preflightChecks": false, "drain": {"podTimeout": "1m"}, "batchSize": 1, "concurrency": 2});
+    let fields = json!({"preflightChecks": false, "operationTimeout": "1h", "batchSize": 1, "concurrency": 2});
     let plan = plan_of(&spec(&fields), &snapshot);
     let warned =
         |code: Code| -> Vec<&Finding> { plan.report.warnings.iter().filter(|warning| warning.code == code).collect() };
     assert_eq!(warned(Code::NodeNotReady)[0].value, "cp-1, w-01");
     assert_eq!(warned(Code::CordonedByOther)[0].value, "w-02");
     assert_eq!(warned(Code::NoInventory)[0].value, "cp-2");
-    assert_eq!(warned(Code::NoEffect).len(), 2, "podTimeout, and a concurrency above the batch size");
+    assert_eq!(warned(Code::NoEffect).len(), 2, "operationTimeout, and a concurrency above the batch size");
     assert_eq!(warned(Code::ChecksLeftOut).len(), 1);
     assert!(!vertices(&plan.plan).contains("preflight"));
     assert_eq!(
@@ -365,6 +403,7 @@ fn the_deadlines_of_a_visit_add_up_to_the_node_timeout() {
         json!({"nodeTimeout": "10m"}),
         json!({"nodeTimeout": "1h", "drain": {"timeout": "50m"}}),
         json!({"nodeTimeout": "24h"}),
+        json!({"nodeTimeout": "10m", "drain": {"onExpiry": "ForceAfter"}}),
     ] {
         let time = NodeTime::of(&spec(&fields)).unwrap();
         let sum = time.prepare_seconds + time.drain_seconds + time.kubelet_seconds + time.uncordon_seconds;

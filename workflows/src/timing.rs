@@ -2,6 +2,8 @@
 
 use crate::finding::{Code, Finding};
 use cupcake_crds::DirectUpdateSpec;
+use cupcake_crds::values::OnExpiry;
+use cupcake_steps::cluster::drain_node::FORCED_SECONDS_MAX;
 use std::time::Duration;
 
 /// One node, unless `spec.nodeTimeout` says otherwise: the promised 30 minutes.
@@ -42,7 +44,7 @@ pub(crate) struct NodeTime {
     pub prepare_seconds: u32,
     /// What the drain step gives pods.
     pub drain_timeout_seconds: u32,
-    /// When the engine ends the drain: a moment later.
+    /// When the engine ends the drain: a moment later, or when pods that are deleted then must have ended.
     pub drain_seconds: u32,
     /// Second part, until the Node is Ready at the version.
     pub kubelet_seconds: u32,
@@ -75,10 +77,14 @@ impl NodeTime {
             },
         };
         let uncordon = whole / 15;
+        let after = match spec.drain.as_ref().map(|drain| drain.on_expiry) {
+            Some(OnExpiry::ForceAfter) => DRAIN_VERDICT_SECONDS + FORCED_SECONDS_MAX,
+            Some(OnExpiry::Hold | OnExpiry::SkipNode) | None => DRAIN_VERDICT_SECONDS,
+        };
         let drain = match spec.drain.as_ref().and_then(|drain| drain.timeout) {
             None => whole / 2,
             Some(timeout) => {
-                let room = whole - uncordon - DRAIN_VERDICT_SECONDS - WORK_SECONDS_MIN;
+                let room = whole - uncordon - after - WORK_SECONDS_MIN;
                 match seconds(timeout.is_negative(), timeout.into()) {
                     Some(seconds) if (1..=room).contains(&seconds) => seconds,
                     Some(_) | None => {
@@ -93,7 +99,7 @@ impl NodeTime {
                 }
             }
         };
-        let drain_seconds = drain + DRAIN_VERDICT_SECONDS;
+        let drain_seconds = drain + after;
         let work = whole - uncordon - drain_seconds;
         let kubelet = work * 2 / 5;
         Ok(Self {
@@ -117,6 +123,12 @@ pub(crate) fn child_seconds(time: &NodeTime, nodes: u32) -> u32 {
 /// The deadline of the addons' roll-out in a cluster of that many nodes.
 pub(crate) fn addons_seconds(nodes: u32) -> u32 {
     ADDONS_SECONDS.saturating_add(nodes.saturating_mul(ADDONS_NODE_SECONDS))
+}
+
+/// How long one pod gets to end, as people asked: at least a second, since 0 takes it out of the API while it may still run.
+pub(crate) fn pod_seconds(spec: &DirectUpdateSpec) -> Option<u32> {
+    let timeout = spec.drain.as_ref()?.pod_timeout?;
+    Some(seconds(timeout.is_negative(), timeout.into())?.clamp(1, NODE_SECONDS_MAX))
 }
 
 fn seconds(negative: bool, duration: Duration) -> Option<u32> {

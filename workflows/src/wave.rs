@@ -5,7 +5,7 @@ use crate::finding::{Code, Finding, Findings, Refusal, Report, named};
 use crate::gates::{SOAK_SECONDS_DEFAULT, SOAK_SECONDS_MAX, gate_name};
 use crate::request::{BATCH_NODES_DEFAULT, Request, RunLimits, batch_limits, batch_nodes, batch_run, concurrency_of};
 use crate::summary::BatchPreview;
-use crate::templates::{self, Templates, Visit};
+use crate::templates::{self, Emptied, Templates, Visit};
 use crate::timing::{NodeTime, child_seconds};
 use crate::{checks, skew};
 use cupcake_crds::DirectUpdateSpec;
@@ -255,7 +255,13 @@ fn one_batch(
     let mut plan = Plan::new(COMPILER);
     let items: Vec<Item> = group.nodes.iter().map(|node| templates::item(node)).collect();
     let nodes: Vec<String> = items.iter().map(|item| item.name.clone()).collect();
-    plan.each(items, templates.visit("{item}", Visit::Worker, &[]));
+    // In the order of the items, so that a batch without any difference is one group.
+    let emptied = |node: &&NodeSnapshot| Emptied::of(spec, node, templates.target);
+    let mut items = items.into_iter();
+    for alike in group.nodes.chunk_by(|one, other| emptied(one) == emptied(other)) {
+        let items = items.by_ref().take(alike.len()).collect();
+        plan.each(items, templates.visit("{item}", Visit::Worker, emptied(&alike[0]), &[]));
+    }
     checked(&plan, PLAN_BYTES_MAX, &format!("the plan of batch {number}"), "set a smaller spec.batchSize")?;
     let vertex = VertexName::new(format!("batch-{number}")).map_err(|error| {
         Finding::new(Code::InvalidPlan, "batch", number, error.to_string(), "report this as a fault of CUPCAKE")

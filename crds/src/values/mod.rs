@@ -13,7 +13,7 @@ pub use concurrency::{Concurrency, InvalidConcurrency};
 pub use host_step::{HostStep, OrderKey};
 pub use kube_version::{InvalidVersion, KubeVersion, MinorVersion, Stage};
 pub use node_ref::{NodeRef, NodeRole};
-pub use options::{AirGapped, ApprovalPoint, Canary, Component, Strategy};
+pub use options::{AirGapped, ApprovalPoint, Canary, Component, OnExpiry, Strategy};
 pub(crate) use options::{enabled, labels_schema};
 pub use phase::Phase;
 pub use snapshot::{ClusterSnapshot, Cordon, EtcdTopology, NodeSnapshot, Taint, UnreadableNode};

@@ -42,6 +42,25 @@ pub enum Strategy {
     Canary,
 }
 
+/// What becomes of a node whose drain has not ended in time: Hold, SkipNode or ForceAfter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, JsonSchema)]
+pub enum OnExpiry {
+    /// The update rests until a person decides.
+    #[default]
+    Hold,
+    /// A worker is given back as it was, and the update goes on without it.
+    SkipNode,
+    /// The pods that were to go are deleted, past their disruption budgets.
+    ForceAfter,
+}
+
+impl OnExpiry {
+    /// Whether a person is asked.
+    pub fn is_hold(&self) -> bool {
+        *self == Self::Hold
+    }
+}
+
 /// What waits for a person: BeforeControlPlane, AfterCanary or BeforeEachHop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum ApprovalPoint {

@@ -1,13 +1,15 @@
 //! [`ClusterOps`] over the Kubernetes API.
 //!
-//! RBAC: list on nodes and nodetasks; get on configmaps, daemonsets and deployments in kube-system; get on directupdates;
-//! get, create on upgraderuns and upgradeplans.
+//! RBAC: list on nodes and nodetasks; get on configmaps, daemonsets and deployments in kube-system; get on directupdates, update on their
+//! status; get, create on upgraderuns and upgradeplans.
 
 use super::kube_store::{KubeStore, RunMeta};
 use super::views::node_view;
 use super::{ops_error, snapshot};
 use crate::error_chain;
 use async_trait::async_trait;
+use cupcake_crds::direct_update::LeftOut;
+use cupcake_crds::limits;
 use cupcake_crds::upgrade_run::ParentRef;
 use cupcake_crds::values::{KubeVersion, NodeRole, Phase};
 use cupcake_crds::{DirectUpdate, DirectUpdateSpec, NodeTask, UpgradeRun};
@@ -25,7 +27,7 @@ use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::core::v1::{Node, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::ResourceExt;
-use kube::api::{Api, ListParams};
+use kube::api::{Api, ListParams, PostParams};
 use kube::core::DeserializeGuard;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -56,7 +58,8 @@ impl KubeClusterOps {
     async fn batch_limits(&self, run: &UpgradeRun) -> Result<RunLimits, OpsError> {
         let update = self.update_of(run).await?;
         let nodes = self.nodes().await?;
-        let selected = |node: &&NodeView| update.spec.moves(&node.node.name, &node.labels);
+        let spec = update.spec_now();
+        let selected = |node: &&NodeView| spec.moves(&node.node.name, &node.labels);
         let workers = nodes.iter().filter(|node| node.role == NodeRole::Worker).filter(selected).count();
         let workers = u32::try_from(workers).unwrap_or(u32::MAX);
         Ok(batch_limits(&update.spec, workers, BATCH_NODES_MAX))
@@ -76,7 +79,8 @@ impl KubeClusterOps {
         hop: WaveOf,
     ) -> Result<cupcake_engine::plan::Plan, OpsError> {
         let update_name = parent.spec.direct_update.name.as_str();
-        let update = self.update_of(parent).await?;
+        let mut update = self.update_of(parent).await?;
+        update.spec = update.spec_now().into_owned();
         let snapshot = snapshot::gather(&self.client, self.clock.now()).await?;
         let Some(request) = Request::of(&update) else {
             return Err(OpsError::Changed(Reason::new("UpdateGone", format!("DirectUpdate {update_name} is gone"))));
@@ -288,8 +292,33 @@ impl ClusterOps for KubeClusterOps {
         let Some(run) = self.run(run).await? else {
             return Ok(BTreeSet::new());
         };
-        let control = self.update_of(&run).await?.spec.control.unwrap_or_default();
+        let update = self.update_of(&run).await?;
+        let control = update.spec_now().into_owned().control.unwrap_or_default();
         Ok(control.skip.into_iter().map(|request| request.vertex).collect())
+    }
+
+    async fn leave_out(&self, run: &RunName, uid: &str, epoch: Epoch, left_out: LeftOut) -> Result<(), OpsError> {
+        let Some(present) = self.run(run).await? else {
+            return Err(OpsError::Changed(Reason::new("RunGone", format!("UpgradeRun {run} is gone"))));
+        };
+        let mut update = self.update_of(&present).await?;
+        // Between the read and the write, so that one that no longer leads changes nothing.
+        self.still_leads(run, uid, epoch).await?;
+        let status = update.status.get_or_insert_default();
+        if status.left_out.iter().any(|one| one.node == left_out.node) {
+            return Ok(());
+        }
+        if status.left_out.len() >= limits::LEFT_OUT_MAX {
+            let most = limits::LEFT_OUT_MAX;
+            let message = format!("{most} workers are left out already: see why their drains do not end, then retry");
+            return Err(OpsError::NeedsOperator(Reason::new("TooManyLeftOut", message)));
+        }
+        let tried = format!("leave {} out of DirectUpdate {}", left_out.node, present.spec.direct_update.name);
+        status.left_out.push(left_out);
+        status.bound();
+        let updates: Api<DirectUpdate> = Api::all(self.client.clone());
+        let replaced = updates.replace_status(&update.name_any(), &PostParams::default(), &update).await;
+        replaced.map(drop).map_err(|error| ops_error(&tried, &error))
     }
 
     async fn still_leads(&self, run: &RunName, uid: &str, epoch: Epoch) -> Result<(), OpsError> {

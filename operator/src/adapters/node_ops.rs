@@ -1,6 +1,6 @@
 //! [`NodeOps`] over the Kubernetes API.
 //!
-//! RBAC: get, patch on nodes; list on pods; create on pods/eviction; get, update on nodetasks.
+//! RBAC: get, patch on nodes; list, delete on pods; create on pods/eviction; get, update on nodetasks.
 
 use super::ops_error;
 use super::views::{CORDONED_AT_ANNOTATION, node_view, pod_view};
@@ -12,7 +12,7 @@ use cupcake_engine::names::{Epoch, Reason};
 use cupcake_steps::host::params::{KUBEADM_UPGRADE, RESTART_KUBELET};
 use cupcake_steps::ports::cluster::{CordonOwner, Eviction, NodeOps, NodeView, OpsError, PodView};
 use k8s_openapi::api::core::v1::{Node, Pod};
-use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use tokio::sync::Notify;
@@ -102,6 +102,22 @@ fn verdict(error: &kube::Error) -> Option<Eviction> {
     }
 }
 
+/// That pod and none of its successors.
+fn exactly(pod: &PodView, grace_seconds: Option<u32>) -> DeleteParams {
+    let preconditions = Preconditions { resource_version: None, uid: Some(pod.uid.clone()) };
+    DeleteParams { grace_period_seconds: grace_seconds, preconditions: Some(preconditions), ..DeleteParams::default() }
+}
+
+fn asked(what: &str, pod: &PodView, answer: Result<(), kube::Error>) -> Result<Eviction, OpsError> {
+    match answer {
+        Ok(()) => Ok(Eviction::Accepted),
+        Err(error) => match verdict(&error) {
+            Some(verdict) => Ok(verdict),
+            None => Err(ops_error(&format!("{what} pod {}/{}", pod.namespace, pod.name), &error)),
+        },
+    }
+}
+
 #[async_trait]
 impl NodeOps for KubeNodeOps {
     async fn node(&self, name: &str) -> Result<Option<NodeView>, OpsError> {
@@ -136,21 +152,21 @@ impl NodeOps for KubeNodeOps {
         Ok(list.items.iter().map(|pod| pod_view(pod, Some(&self.namespace))).collect())
     }
 
-    async fn evict(&self, pod: &PodView) -> Result<Eviction, OpsError> {
+    async fn evict(&self, pod: &PodView, grace_seconds: Option<u32>) -> Result<Eviction, OpsError> {
         let api: Api<Pod> = Api::namespaced(self.client.clone(), &pod.namespace);
         // Not by kube's own `evict`: up to 5.0 it writes `delete_options`, which no API server knows, so that the UID is lost.
         let request = json!({
             "apiVersion": "policy/v1", "kind": "Eviction",
             "metadata": {"name": pod.name, "namespace": pod.namespace},
-            "deleteOptions": {"preconditions": {"uid": pod.uid}},
+            "deleteOptions": exactly(pod, grace_seconds),
         });
-        match api.create_subresource::<_, Value>("eviction", &pod.name, &PostParams::default(), &request).await {
-            Ok(_) => Ok(Eviction::Accepted),
-            Err(error) => match verdict(&error) {
-                Some(verdict) => Ok(verdict),
-                None => Err(ops_error(&format!("evict pod {}/{}", pod.namespace, pod.name), &error)),
-            },
-        }
+        let answer = api.create_subresource::<_, Value>("eviction", &pod.name, &PostParams::default(), &request).await;
+        asked("evict", pod, answer.map(drop))
+    }
+
+    async fn delete(&self, pod: &PodView, grace_seconds: u32) -> Result<Eviction, OpsError> {
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), &pod.namespace);
+        asked("delete", pod, api.delete(&pod.name, &exactly(pod, Some(grace_seconds))).await.map(drop))
     }
 
     async fn task(&self, node: &str) -> Result<Option<NodeTask>, OpsError> {

@@ -74,11 +74,15 @@ fn cordon_owner(node: &Node) -> CordonOwner {
     }
 }
 
+/// What an API server writes into a pod that says nothing of it (k8s.io/api core/v1 DefaultTerminationGracePeriodSeconds).
+const GRACE_SECONDS_DEFAULT: u32 = 30;
+
 /// A pod as a drain sees it. Only in the operator's own namespace is a pod taken for one of it by its label, which anybody may
 /// put on a pod of theirs; `None` where that namespace is not known.
 pub fn pod_view(pod: &Pod, operator_namespace: Option<&str>) -> PodView {
     let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_deref()).unwrap_or_default();
     let owners = pod.metadata.owner_references.as_deref().unwrap_or_default();
+    let grace = pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds);
     PodView {
         namespace: pod.metadata.namespace.clone().unwrap_or_default(),
         name: pod.metadata.name.clone().unwrap_or_default(),
@@ -86,6 +90,7 @@ pub fn pod_view(pod: &Pod, operator_namespace: Option<&str>) -> PodView {
         kind: pod_kind(pod, operator_namespace),
         created: pod.metadata.creation_timestamp.as_ref().and_then(timestamp),
         terminating: pod.metadata.deletion_timestamp.is_some(),
+        grace_seconds: grace.and_then(|seconds| u32::try_from(seconds).ok()).unwrap_or(GRACE_SECONDS_DEFAULT),
         ends: pod.metadata.deletion_timestamp.as_ref().and_then(timestamp),
         finalizers: pod.metadata.finalizers.clone().unwrap_or_default(),
         ready_since: ready_since(pod),

@@ -24,21 +24,27 @@ pub enum AskedFor {
     Moved,
     /// A worker that has not.
     Behind,
+    /// A worker that has not, because its drain did not end.
+    DrainExpired,
 }
 
 /// The nodes that the update is asked to leave out, as far as they are there.
 pub fn asked_for(update: &DirectUpdate, watches: &Watches) -> BTreeMap<String, AskedFor> {
     let target = update.spec.target().ok();
-    let asked = update.spec.control.iter().flat_map(|control| &control.skip);
-    asked
-        .filter_map(|request| {
-            let node = node_view(watches.nodes.get(&request.vertex)?);
+    let asked = update.spec.control.iter().flat_map(|control| &control.skip).map(|request| &request.vertex);
+    let expired = update.status.iter().flat_map(|status| &status.left_out).map(|one| &one.node);
+    let expired = expired.map(|node| (node, AskedFor::DrainExpired));
+    // What a person asked for comes last, and counts where both are so.
+    expired
+        .chain(asked.map(|node| (node, AskedFor::Behind)))
+        .filter_map(|(name, behind)| {
+            let node = node_view(watches.nodes.get(name)?);
             let is = match node.role {
                 NodeRole::ControlPlane => AskedFor::ControlPlane,
                 NodeRole::Worker if target.is_some() && node.kubelet == target => AskedFor::Moved,
-                NodeRole::Worker => AskedFor::Behind,
+                NodeRole::Worker => behind,
             };
-            Some((request.vertex.clone(), is))
+            Some((name.clone(), is))
         })
         .collect()
 }
@@ -108,16 +114,18 @@ pub fn approval_state(
 
 /// Who was left out, for the end of the message of an update that succeeded without them; `None` if nobody was.
 pub fn left_out(nodes: &BTreeMap<String, AskedFor>) -> Option<String> {
-    let behind = nodes.iter().filter(|(_, is)| **is == AskedFor::Behind);
-    let workers: Vec<&str> = behind.map(|(node, _)| node.as_str()).collect();
-    let told = workers.iter().take(NAMED_MAX).copied().collect::<Vec<_>>().join(", ");
-    match workers.len() {
-        0 => None,
-        count if count > NAMED_MAX => {
-            Some(format!("; without {told} and {} more, which were left out", count - NAMED_MAX))
+    let without = |why: AskedFor, words: &str| {
+        let workers: Vec<&str> = nodes.iter().filter(|(_, is)| **is == why).map(|(node, _)| node.as_str()).collect();
+        let told = workers.iter().take(NAMED_MAX).copied().collect::<Vec<_>>().join(", ");
+        match workers.len() {
+            0 => String::new(),
+            count if count > NAMED_MAX => format!("; without {told} and {} more, {words}", count - NAMED_MAX),
+            _ => format!("; without {told}, {words}"),
         }
-        _ => Some(format!("; without {told}, left out as was asked for")),
-    }
+    };
+    let asked = without(AskedFor::Behind, "left out as was asked for");
+    let expired = without(AskedFor::DrainExpired, "left out because the drain did not end (see status.leftOut)");
+    Some(asked + &expired).filter(|told| !told.is_empty())
 }
 
 /// Each request with what becomes of it.
@@ -138,7 +146,7 @@ fn requests<'c>(control: &'c Control, nodes: &BTreeMap<String, AskedFor>, gates:
     for skip in &control.skip {
         let node = &skip.vertex;
         let message = match nodes.get(node) {
-            Some(AskedFor::Behind) => {
+            Some(AskedFor::Behind | AskedFor::DrainExpired) => {
                 format!("{node}: left out; what is under way there comes to its end, then it is given back")
             }
             Some(AskedFor::Moved) => format!("{node}: it has moved already, and stays so"),
@@ -210,6 +218,9 @@ mod tests {
         // Who has moved was not left out, whatever was asked.
         assert_eq!(left_out(&nodes).as_deref(), Some("; without w-1, left out as was asked for"));
         assert_eq!(left_out(&BTreeMap::from([("w-2".to_owned(), AskedFor::Moved)])), None);
+        let both = [("w-1", AskedFor::Behind), ("w-3", AskedFor::DrainExpired)].map(|(node, is)| (node.to_owned(), is));
+        let told = left_out(&BTreeMap::from(both)).unwrap();
+        assert!(told.starts_with("; without w-1, left out as was asked for; without w-3, left out because"), "{told}");
         assert_eq!(acknowledged(&first, &control, &BTreeMap::new(), &gates, at(60)), first, "what was said stays");
     }
 

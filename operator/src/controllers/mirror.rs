@@ -38,9 +38,10 @@ pub fn nodes_now(update: &DirectUpdate, watches: &Watches) -> Vec<NodeNow> {
     let uid = update.metadata.uid.as_deref().unwrap_or_default();
     let of_update = watches.runs.iter().filter(|(_, run)| run.spec.direct_update.uid == uid);
     let runs: std::collections::BTreeSet<&str> = of_update.filter_map(|(_, run)| run.metadata.uid.as_deref()).collect();
+    let spec = update.spec_now();
     let is_shown = |node: &NodeView| {
         let ours = matches!(&node.cordon, CordonOwner::Run { uid, .. } if runs.contains(uid.as_str()));
-        node.role == NodeRole::ControlPlane || ours || update.spec.moves(&node.node.name, &node.labels)
+        node.role == NodeRole::ControlPlane || ours || spec.moves(&node.node.name, &node.labels)
     };
     nodes
         .filter(|node| is_shown(node))

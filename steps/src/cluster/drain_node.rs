@@ -1,8 +1,9 @@
 //! `drain-node/v1`: cordon, then evict what has to go.
 //!
 //! What must go is fixed at the cordon: evictable pods created until then (`DaemonSet` pods, static pods and CUPCAKE's own
-//! operator stay). Evictions go through the Eviction API, so disruption budgets hold; none is ever forced. A pod that loses
-//! something by it goes only where that was agreed to.
+//! operator stay). Evictions go through the Eviction API, so disruption budgets hold. A pod that loses something by it goes only
+//! where that was agreed to. When the drain's time is up the plan says what follows: the update rests (the vertex's deadline does
+//! that), a worker is left out, or the pods that were to go are deleted, those too only where that was agreed to.
 //!
 //! Source: kubernetes.io, "Safely Drain a Node" (v1.34), and "API-initiated Eviction" (v1.34).
 
@@ -10,6 +11,8 @@ use super::{again, look, node_subject, params, read, still_leads};
 use crate::ports::cluster::{Cluster, Consent, CordonOwner, Eviction, NodeView, OpsError, PodKind, PodView};
 use async_trait::async_trait;
 use chrono::TimeDelta;
+use cupcake_crds::direct_update::LeftOut;
+use cupcake_crds::values::{NodeRole, OnExpiry};
 use cupcake_engine::clock::Timestamp;
 use cupcake_engine::names::Reason;
 use cupcake_engine::step::{OnCancel, Probe, Step, StepContext, StepError, StepOutcome, Wait};
@@ -24,6 +27,8 @@ const STUCK_SECONDS: i64 = 60;
 const PODS_TOLD_MAX: usize = 3;
 /// Things that keep pods which are told.
 const SORTS_TOLD_MAX: usize = 2;
+/// How long a pod gets to end that is deleted because the drain's time is up, in seconds.
+pub const FORCED_SECONDS_MAX: u32 = 60;
 /// Pods that were created this many seconds after the cordon still count as there before it: the cordon carries this replica's
 /// time, a pod the API server's, and clocks differ; and a scheduler may act on what it saw a moment ago.
 const CORDON_RACE_SECONDS: i64 = 120;
@@ -75,14 +80,60 @@ impl Step<Cluster> for DrainNode {
         } else {
             Consent { empty_dir: true, unmanaged: true }
         };
-        let mut blocked: Vec<(String, Reason)> = Vec::new();
-        for pod in left.iter().filter(|pod| !pod.terminating) {
+        let wait = Drain { ctx, params, left: &left, consent }.round().await?;
+        if policy(ctx, params) == OnExpiry::SkipNode && node.role == NodeRole::Worker {
+            let why = wait.reason.message;
+            let left_out = LeftOut { at: ctx.now(), node: name.to_owned(), reason: why.clone() };
+            read!(ctx, ctx.ports().cluster.leave_out(ctx.run(), ctx.run_uid(), ctx.epoch(), left_out));
+            let message =
+                format!("{name} is left out, its drain has not ended within {} s: {why}", params.timeout_seconds);
+            let reason = Reason::new("DrainExpired", message);
+            // Nothing more to do here: what the run is asked for ends this step and skips what follows.
+            return Ok(StepOutcome::Wait(Wait::shown(again(ctx, LEAVING_AGAIN_SECONDS), reason)));
+        }
+        Ok(StepOutcome::Wait(wait))
+    }
+}
+
+/// What the plan says to do now that the drain's time is up; Hold before that: go on as always.
+fn policy(ctx: &StepContext<'_, Cluster>, params: &params::DrainNode) -> OnExpiry {
+    if ctx.now() < expiry(ctx, params) { OnExpiry::Hold } else { params.on_expiry }
+}
+
+/// When the drain's time is up.
+fn expiry(ctx: &StepContext<'_, Cluster>, params: &params::DrainNode) -> Timestamp {
+    ctx.started() + TimeDelta::seconds(i64::from(params.timeout_seconds))
+}
+
+/// One look at the pods that have to go.
+struct Drain<'a> {
+    ctx: &'a StepContext<'a, Cluster>,
+    params: &'a params::DrainNode,
+    left: &'a [PodView],
+    consent: Consent,
+}
+
+impl Drain<'_> {
+    /// Asks for each pod once; gives what there is to wait for.
+    async fn round(&self) -> Result<Wait, StepError> {
+        let Self { ctx, params, left, consent } = self;
+        let name = params.node.name.as_str();
+        let forced = policy(ctx, params) == OnExpiry::ForceAfter;
+        let (mut deleted, mut blocked): (Vec<&str>, Vec<(String, Reason)>) = (Vec::new(), Vec::new());
+        for pod in left.iter().filter(|pod| !pod.terminating || forced && self.ends_too_late(pod)) {
             let mut told = |reason| blocked.push((format!("{}/{}", pod.namespace, pod.name), reason));
-            if let Some(reason) = not_agreed(pod, consent) {
+            if let Some(reason) = not_agreed(pod, *consent) {
                 told(reason);
                 continue;
             }
-            match ctx.ports().nodes.evict(pod).await {
+            let nodes = &ctx.ports().nodes;
+            let answer = if forced {
+                nodes.delete(pod, self.forced_seconds(pod)).await
+            } else {
+                nodes.evict(pod, params.pod_seconds).await
+            };
+            match answer {
+                Ok(Eviction::Accepted) if forced => deleted.push(&pod.name),
                 Ok(Eviction::Accepted | Eviction::Gone) => {}
                 // One pod that cannot be asked about keeps the others from nothing: it is asked for again.
                 Ok(Eviction::Blocked(reason)) | Err(OpsError::Changed(reason) | OpsError::Transient(reason)) => {
@@ -91,18 +142,37 @@ impl Step<Cluster> for DrainNode {
                 Err(error @ OpsError::NeedsOperator(_)) => return Err(error.into()),
             }
         }
+        if !deleted.is_empty() {
+            let pods = first_of(&deleted);
+            let message = format!("{name}: not gone within {} s, deleted: {pods}", params.timeout_seconds);
+            return Ok(Wait::shown(again(ctx, LEAVING_AGAIN_SECONDS), Reason::new("DrainForced", message)));
+        }
+        let until = if params.on_expiry == OnExpiry::Hold { ctx.deadline() } else { expiry(ctx, params) };
+        let until = Some(until).filter(|until| *until > ctx.now());
         if !blocked.is_empty() {
-            let reason = Reason::new("DrainBlocked", blocked_message(name, &blocked, ctx.deadline()));
-            return Ok(StepOutcome::Wait(Wait::shown(again(ctx, BLOCKED_AGAIN_SECONDS), reason)));
+            let reason = Reason::new("DrainBlocked", blocked_message(name, &blocked, until));
+            return Ok(Wait::shown(again(ctx, BLOCKED_AGAIN_SECONDS), reason));
         }
         if let Some(stuck) = left.iter().find_map(|pod| stuck(pod, ctx.now())) {
-            let message = format!("{name}: {stuck}; trying until {} UTC", ctx.deadline().format("%H:%M:%S"));
-            let wait = Wait::shown(again(ctx, BLOCKED_AGAIN_SECONDS), Reason::new("PodStuck", message));
-            return Ok(StepOutcome::Wait(wait));
+            let until = until.map(|until| format!("; trying until {} UTC", until.format("%H:%M:%S")));
+            let message = format!("{name}: {stuck}{}", until.unwrap_or_default());
+            return Ok(Wait::shown(again(ctx, BLOCKED_AGAIN_SECONDS), Reason::new("PodStuck", message)));
         }
         let message = format!("{} pods are leaving {name}", left.len());
-        let wait = Wait::quiet(again(ctx, LEAVING_AGAIN_SECONDS), Reason::new("PodsLeaving", message));
-        Ok(StepOutcome::Wait(wait.on(node_subject(name))))
+        let reason = Reason::new("PodsLeaving", message);
+        Ok(Wait::quiet(again(ctx, LEAVING_AGAIN_SECONDS), reason).on(node_subject(name)))
+    }
+
+    /// How long a pod gets to end that is deleted.
+    fn forced_seconds(&self, pod: &PodView) -> u32 {
+        // Never 0: that takes the pod out of the API while its containers may still run.
+        self.params.pod_seconds.unwrap_or(pod.grace_seconds).clamp(1, FORCED_SECONDS_MAX)
+    }
+
+    /// Whether a pod that is on its way out would end later than one that is deleted now.
+    fn ends_too_late(&self, pod: &PodView) -> bool {
+        let forced = self.ctx.now() + TimeDelta::seconds(i64::from(FORCED_SECONDS_MAX));
+        pod.ends.is_some_and(|ends| ends > forced)
     }
 }
 
@@ -126,8 +196,18 @@ fn stuck(pod: &PodView, now: Timestamp) -> Option<String> {
     Some(format!("pod {}/{} should have ended at {} UTC: {held}", pod.namespace, pod.name, ends.format("%H:%M:%S")))
 }
 
-/// Which pods stay, by what keeps them: the first of each sort by name, the others counted.
-fn blocked_message(node: &str, blocked: &[(String, Reason)], until: Timestamp) -> String {
+/// `a, b, c and 2 more`
+fn first_of(pods: &[&str]) -> String {
+    let more = match pods.len().saturating_sub(PODS_TOLD_MAX) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let named: Vec<&str> = pods.iter().take(PODS_TOLD_MAX).copied().collect();
+    format!("{}{more}", named.join(", "))
+}
+
+/// Which pods stay, by what keeps them: the first of each sort by name, the others counted; and until when they are asked for.
+fn blocked_message(node: &str, blocked: &[(String, Reason)], until: Option<Timestamp>) -> String {
     let mut sorts: Vec<(&str, Vec<&str>)> = Vec::new();
     for (pod, reason) in blocked {
         match sorts.iter_mut().find(|(message, _)| *message == reason.message) {
@@ -135,26 +215,19 @@ fn blocked_message(node: &str, blocked: &[(String, Reason)], until: Timestamp) -
             None => sorts.push((&reason.message, vec![pod])),
         }
     }
-    let told = sorts.iter().take(SORTS_TOLD_MAX).map(|(message, pods)| {
-        let more = match pods.len().saturating_sub(PODS_TOLD_MAX) {
-            0 => String::new(),
-            more => format!(" and {more} more"),
-        };
-        let named: Vec<&str> = pods.iter().take(PODS_TOLD_MAX).copied().collect();
-        format!("{}{more}: {message}", named.join(", "))
-    });
-    let told: Vec<String> = told.collect();
+    let told = sorts.iter().take(SORTS_TOLD_MAX);
+    let told: Vec<String> = told.map(|(message, pods)| format!("{}: {message}", first_of(pods))).collect();
     let others = match sorts.len().saturating_sub(SORTS_TOLD_MAX) {
         0 => String::new(),
         1 => "; and another reason".to_owned(),
         more => format!("; and {more} other reasons"),
     };
-    let until = until.format("%H:%M:%S");
+    let until = until.map(|until| format!(", trying until {} UTC", until.format("%H:%M:%S"))).unwrap_or_default();
     let pods = match blocked.len() {
         1 => "1 pod".to_owned(),
         more => format!("{more} pods"),
     };
-    format!("{node}: {pods} may not be evicted, trying until {until} UTC: {}{others}", told.join("; "))
+    format!("{node}: {pods} may not be evicted{until}: {}{others}", told.join("; "))
 }
 
 async fn node_of_plan(
@@ -201,6 +274,7 @@ mod tests {
             kind: PodKind::Evictable,
             created: None,
             terminating: true,
+            grace_seconds: 30,
             ends: Some(at(30)),
             finalizers: Vec::new(),
             ready_since: None,
@@ -217,7 +291,7 @@ mod tests {
                 .iter()
                 .map(|(pod, message)| ((*pod).to_owned(), Reason::new("Test", (*message).to_owned())))
                 .collect();
-            blocked_message("w-1", &pods, at(0))
+            blocked_message("w-1", &pods, Some(at(0)))
         };
         assert_eq!(
             blocked(&[("shop-0", budget)]),

@@ -189,6 +189,7 @@ mod tests {
             kind: PodKind::Mirror,
             created: None,
             terminating: false,
+            grace_seconds: 30,
             ends: None,
             finalizers: Vec::new(),
             ready_since,

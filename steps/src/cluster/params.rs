@@ -1,7 +1,7 @@
 //! Parameters of the cluster steps: what compilers of plans write and the steps read. Fixed for ever per kind.
 
 use crate::ports::cluster::ChildSource;
-use cupcake_crds::values::{HostStep, KubeVersion, NodeRef};
+use cupcake_crds::values::{HostStep, KubeVersion, NodeRef, OnExpiry};
 use cupcake_engine::names::{RunName, VertexName};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -75,6 +75,12 @@ pub struct DrainNode {
     pub node: NodeRef,
     /// How long the whole drain may take, as people asked. The vertex's own deadline, a little later, ends it and names what blocks.
     pub timeout_seconds: u32,
+    /// What becomes of the node then.
+    #[serde(default, skip_serializing_if = "OnExpiry::is_hold")]
+    pub on_expiry: OnExpiry,
+    /// How long one pod gets to end; its own grace period if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_seconds: Option<u32>,
 }
 
 /// `host-proceed/v1`: the second part of the order that `order_vertex` placed is done, and the Node is Ready at the version.

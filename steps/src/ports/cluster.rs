@@ -8,6 +8,7 @@
 use async_trait::async_trait;
 use chrono::TimeDelta;
 use cupcake_crds::NodeTask;
+use cupcake_crds::direct_update::LeftOut;
 use cupcake_crds::node_task::Order;
 use cupcake_crds::values::{KubeVersion, NodeRef, NodeRole};
 use cupcake_engine::clock::Timestamp;
@@ -147,6 +148,8 @@ pub struct PodView {
     pub created: Option<Timestamp>,
     /// Whether it is on its way out.
     pub terminating: bool,
+    /// How long it gets to end, in seconds.
+    pub grace_seconds: u32,
     /// When it has to have ended, if it is on its way out: its grace period included.
     pub ends: Option<Timestamp>,
     /// What has to be taken off before it is gone.
@@ -177,7 +180,7 @@ pub struct GateView {
     pub approved_by: Option<String>,
 }
 
-/// What came of asking for an eviction.
+/// What came of asking for an eviction, or for a deletion.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Eviction {
     /// Accepted: the pod is on its way out.
@@ -200,8 +203,11 @@ pub trait NodeOps: Send + Sync {
     async fn uncordon(&self, node: &NodeView, run_uid: &str) -> Result<(), OpsError>;
     /// The pods on the node, as the API server has them now.
     async fn pods(&self, node: &str) -> Result<Vec<PodView>, OpsError>;
-    /// Asks for the eviction of exactly that pod (UID precondition).
-    async fn evict(&self, pod: &PodView) -> Result<Eviction, OpsError>;
+    /// Asks for the eviction of exactly that pod (UID precondition), which gets that long to end; its own grace period if absent.
+    async fn evict(&self, pod: &PodView, grace_seconds: Option<u32>) -> Result<Eviction, OpsError>;
+    /// Deletes exactly that pod (UID precondition), whatever its disruption budget says; it gets that long to end. A webhook may
+    /// refuse it.
+    async fn delete(&self, pod: &PodView, grace_seconds: u32) -> Result<Eviction, OpsError>;
     /// The node's task; `None` if it does not exist yet.
     async fn task(&self, node: &str) -> Result<Option<NodeTask>, OpsError>;
     /// Puts an order into the mailbox `task`, as it was read.
@@ -264,8 +270,11 @@ pub trait ClusterOps: Send + Sync {
     async fn server_version(&self) -> Result<KubeVersion, OpsError>;
     /// `kubernetesVersion` in kubeadm's ClusterConfiguration.
     async fn kubeadm_config_version(&self) -> Result<KubeVersion, OpsError>;
-    /// Workers that the update of this run is asked to leave out.
+    /// Workers that the update of this run is asked to leave out, or that [`Self::leave_out`] did.
     async fn left_out(&self, run: &RunName) -> Result<BTreeSet<String>, OpsError>;
+    /// Records that the update of this run goes on without that worker, and why, unless a newer epoch leads the run; repeating it
+    /// changes nothing. What is left of the worker's lane is then skipped, and what was begun there undone.
+    async fn leave_out(&self, run: &RunName, uid: &str, epoch: Epoch, left_out: LeftOut) -> Result<(), OpsError>;
     /// Whether somebody opened that gate of the update that the run belongs to.
     async fn gate(&self, run: &RunName, gate: &str) -> Result<GateView, OpsError>;
     /// Which pods of a node the update of this run may evict that lose something by it.
