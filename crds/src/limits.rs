@@ -38,6 +38,8 @@ pub const CHECKS_MAX: usize = 32;
 pub const HAND_MADE_MAX: usize = 8;
 /// Characters of one of them.
 pub const HAND_MADE_CHARS_MAX: usize = 128;
+/// Versions of one repository that an inventory names, the newest ones.
+pub const VERSIONS_MAX: usize = 32;
 /// Outputs of an order.
 pub const OUTPUTS_MAX: usize = 16;
 /// Characters of an output's value.

@@ -264,7 +264,7 @@ pub struct NodeInventory {
     pub architecture: Option<String>,
     /// Kubernetes versions that the node's repository offers, newest first. Example: ["1.34.4", "1.34.3"]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 32), inner(length(max = 32)), extend("x-kubernetes-list-type" = "atomic"))]
+    #[schemars(length(max = limits::VERSIONS_MAX), inner(length(max = 32)), extend("x-kubernetes-list-type" = "atomic"))]
     pub available_versions: Vec<String>,
     /// When the first of the control plane's certificates expires. Example: 2027-06-01T00:00:00Z
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -317,6 +317,9 @@ pub struct NodeInventory {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub kubelet: Option<String>,
+    /// What the repository of the minor after the present one offers, which the machine's own index does not show; nothing where there is none of pkgs.k8s.io's layout.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_minor: Option<OfferedMinor>,
     /// The operating system. Example: Debian GNU/Linux 12 (bookworm)
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
@@ -339,6 +342,23 @@ pub struct NodeInventory {
     /// When it was taken. Example: 2026-11-22T07:00:00Z
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub taken_at: Option<Timestamp>,
+}
+
+/// What one package repository offers.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OfferedMinor {
+    /// The minor version that it is for. Example: 1.34
+    #[schemars(length(max = 16))]
+    pub minor: String,
+    /// Why it could not be read, if so. Example: RepositoryUnreachable: the mirror did not answer
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = limits::HAND_MADE_CHARS_MAX))]
+    pub unread: Option<String>,
+    /// Versions of which it has kubeadm and kubelet, newest first; none where there is no such repository. Example: ["1.34.4", "1.34.3"]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = limits::VERSIONS_MAX), inner(length(max = 32)), extend("x-kubernetes-list-type" = "atomic"))]
+    pub versions: Vec<String>,
 }
 
 impl NodeTaskStatus {

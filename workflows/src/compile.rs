@@ -15,7 +15,7 @@ use crate::summary::{BatchPreview, HopSummary, Summary};
 use crate::templates::{self, Emptied, Templates, Visit};
 use crate::timing::{NodeTime, addons_seconds, child_seconds, estimate_seconds};
 use crate::wave::{self, Workers};
-use crate::{changes, checks, machines, surroundings};
+use crate::{changes, checks, machines, packages, surroundings};
 use cupcake_crds::DirectUpdateSpec;
 use cupcake_crds::values::{ApprovalPoint, ClusterSnapshot, KubeVersion, NodeRole, NodeSnapshot};
 use cupcake_engine::names::RunName;
@@ -110,6 +110,7 @@ pub fn compile(
     checks::quorum(snapshot, &mut findings);
     checks::readiness(&changing, &mut findings);
     machines::machines(spec, snapshot, &changing, &mut findings);
+    packages::packages(&hops, &mut findings);
     changes::changes(spec, snapshot, &hops, &mut findings);
     surroundings::surroundings(spec, snapshot, &hops, &mut findings);
     if let Err(finding) = batch_nodes(spec, workers.selected_count(), workers.moving_count()) {

@@ -98,6 +98,8 @@ pub enum Code {
     HandMadeChanges,
     /// A machine without the package manager that this release knows.
     PackageManager,
+    /// Machines whose repositories lack the exact version that is to be installed.
+    PackagesNotOffered,
 }
 
 impl fmt::Display for Code {

@@ -24,6 +24,7 @@ mod gates;
 mod hop_properties;
 mod hops;
 mod machines;
+mod packages;
 pub mod preflight;
 #[cfg(test)]
 mod properties;

@@ -119,6 +119,7 @@ mod tests {
         let mut inventory = NodeInventory {
             os: Some("Debian".into()),
             package_manager: Some("apt".into()),
+            available_versions: vec!["1.34.4".into()],
             ..NodeInventory::default()
         };
         change(&mut inventory);

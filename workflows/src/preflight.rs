@@ -32,7 +32,7 @@ pub struct Check {
 }
 
 /// The checks in the order in which they are told.
-const CHECKS: [(&str, &str); 15] = [
+const CHECKS: [(&str, &str); 16] = [
     ("Spec", "the fields of the update"),
     ("Versions", "target, API servers, kubeadm's configuration, and the way between"),
     ("Skew", "every kubelet against every hop"),
@@ -41,6 +41,7 @@ const CHECKS: [(&str, &str); 15] = [
     ("Agents", "an agent answered on each node"),
     ("Etcd", "its members, and the minor that kubeadm brings"),
     ("Machines", "disk, certificates, package manager"),
+    ("Packages", "the exact version in each machine's repositories, as far as they tell"),
     ("HandMade", "manifests and kubelet settings that kubeadm would write anew without somebody's changes"),
     ("Kubelet", "removed flags, control groups"),
     ("Runtime", "the oldest containerd that the kubelet works with"),
@@ -126,11 +127,14 @@ fn check_of(finding: &Finding) -> &'static str {
                 "Apis"
             } else if about(&["manifests"]) {
                 "HandMade"
+            } else if about(&["packages"]) {
+                "Packages"
             } else {
                 "Neighbours"
             }
         }
         Code::DiskSpace | Code::CertificatesExpired | Code::CertificatesExpire | Code::PackageManager => "Machines",
+        Code::PackagesNotOffered => "Packages",
         Code::RemovedKubeletFlags | Code::CgroupV1 => "Kubelet",
         Code::HandMadeChanges => "HandMade",
         Code::ContainerdTooOld => "Runtime",

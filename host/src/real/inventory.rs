@@ -3,15 +3,12 @@
 use super::program::Program;
 use super::{RealHost, certificates, os};
 use crate::real::packages::offered;
-use cupcake_crds::limits::{HAND_MADE_CHARS_MAX, cut};
+use cupcake_crds::limits::{HAND_MADE_CHARS_MAX, VERSIONS_MAX, cut};
 use cupcake_crds::node_task::NodeInventory;
 use cupcake_crds::values::{KubeVersion, NodeRole};
 use serde_json::{Value, json};
 
 use cupcake_steps::ports::host::{HostError, HostOps, Package};
-
-/// As many versions as the schema of NodeTask takes.
-const VERSIONS_MAX: usize = 32;
 
 /// The version in `containerd github.com/containerd/containerd 1.6.20~ds1 1.6.20~ds1-1+deb12u3`.
 fn containerd_version(text: &str) -> Option<String> {
@@ -32,7 +29,7 @@ async fn answer(name: &'static str, arguments: &[&str]) -> Option<String> {
 
 impl RealHost {
     pub(super) async fn take_inventory(&self, request: &str) -> NodeInventory {
-        let (kubelet, kubeadm, kubectl, containerd, madison, etcd_members, hand_made) = tokio::join!(
+        let (kubelet, kubeadm, kubectl, containerd, madison, etcd_members, hand_made, next_minor) = tokio::join!(
             self.kubelet_version(),
             self.kubeadm_version(),
             answer("kubectl", &["version", "--client"]),
@@ -40,6 +37,7 @@ impl RealHost {
             self.madison("kubeadm"),
             self.etcd_members(),
             self.hand_made(),
+            self.next_minor(),
         );
         let (hand_made, hand_made_unread) = match hand_made {
             Ok(told) => (told, None),
@@ -73,6 +71,7 @@ impl RealHost {
             kubeadm: kubeadm.ok().map(|version| version.to_string()),
             kubectl: kubectl.as_deref().and_then(kubectl_version).map(|version| version.to_string()),
             kubelet: kubelet.map(|version| version.to_string()),
+            next_minor,
             os: self.files.os_name(),
             package_manager: self.files.has("/usr/bin/apt-get").then(|| "apt".to_owned()),
             request: Some(request.to_owned()),

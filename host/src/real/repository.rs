@@ -6,7 +6,10 @@ use super::os::write_whole;
 use super::packages::offered;
 use super::program::Program;
 use super::sources::{self, Form};
-use cupcake_crds::values::MinorVersion;
+use cupcake_crds::limits::{HAND_MADE_CHARS_MAX, VERSIONS_MAX, cut};
+use cupcake_crds::node_task::OfferedMinor;
+use cupcake_crds::values::{KubeVersion, MinorVersion};
+use cupcake_engine::names::Reason;
 use cupcake_steps::ports::host::{HostError, Package};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -71,6 +74,9 @@ impl SourceFile {
         write_whole(&self.path, text.as_bytes(), mode)
     }
 }
+
+/// How long the look at the next minor's repository may take: nothing waits for it but an inventory.
+const LOOK_LIMIT: Duration = Duration::from_secs(60);
 
 /// What was refreshed to the end: source files by path with the SHA-256 of their content then.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -257,6 +263,81 @@ impl RealHost {
     }
 }
 
+/// A reason in the room that an inventory has for it: its code, and the end of what the program said, behind its long command line.
+fn why_unread(reason: &Reason) -> String {
+    let room = HAND_MADE_CHARS_MAX.saturating_sub(reason.code.len() + 3);
+    let surplus = reason.message.chars().count().saturating_sub(room);
+    let end: String = reason.message.chars().skip(surplus).collect();
+    let mut why = format!("{}: {}{end}", reason.code, if surplus > 0 { "…" } else { "" });
+    cut(&mut why, HAND_MADE_CHARS_MAX);
+    why
+}
+
+impl RealHost {
+    /// What the repository of the minor after the present one offers, by an index of its own: neither the machine's sources nor
+    /// its index change, and no lock of its package manager is taken.
+    pub(super) async fn next_minor(&self) -> Option<OfferedMinor> {
+        let files = self.source_files();
+        let minor = files.iter().flat_map(|file| &file.minors).max()?.next();
+        let (versions, unread) = match self.look_at(&files, minor).await {
+            Ok(versions) => (versions, None),
+            // There is no such repository: that is an answer.
+            Err(HostError::NeedsOperator(reason)) if reason.code == "RepositoryMissing" => (Vec::new(), None),
+            Err(HostError::Transient(reason) | HostError::Permanent(reason) | HostError::NeedsOperator(reason)) => {
+                (Vec::new(), Some(why_unread(&reason)))
+            }
+        };
+        let versions = versions.iter().take(VERSIONS_MAX).map(ToString::to_string).collect();
+        Some(OfferedMinor { minor: minor.to_string(), unread, versions })
+    }
+
+    /// The versions of which the repository of `minor` has kubeadm and kubelet, newest first.
+    async fn look_at(&self, files: &[SourceFile], minor: MinorVersion) -> Result<Vec<KubeVersion>, HostError> {
+        let folder = self.settings.state.join("next-minor");
+        for (index, file) in files.iter().enumerate() {
+            let ending = match file.form {
+                Form::Lines => "list",
+                Form::Deb822 => "sources",
+            };
+            let text = sources::only(file.form, &sources::set(file.form, &file.text, minor));
+            write_whole(&folder.join(format!("sources/{index}.{ending}")), text.as_bytes(), 0o600)?;
+        }
+        let (lists, partial) = (folder.join("lists"), folder.join("lists/partial"));
+        fs::create_dir_all(&partial).map_err(|error| failure::file("making", &partial, &error))?;
+        let options = [
+            format!("Dir::Etc::sourceparts={}", folder.join("sources").display()),
+            "Dir::Etc::sourcelist=/dev/null".to_owned(),
+            format!("Dir::State::lists={}", lists.display()),
+            // Its index is small, and the caches are those of the machine's own.
+            "Dir::Cache::pkgcache=".to_owned(),
+            "Dir::Cache::srcpkgcache=".to_owned(),
+            "APT::Sandbox::User=root".to_owned(),
+            "APT::Update::Error-Mode=any".to_owned(),
+        ];
+        let with = |words: &[&str]| -> Vec<String> {
+            let options = options.iter().flat_map(|option| ["-o".to_owned(), option.clone()]);
+            words.iter().map(|word| (*word).to_owned()).chain(options).collect()
+        };
+        let update = Program::doing("apt-get", LOOK_LIMIT, with(&["update"])).with(&self.apt_environment());
+        let finished =
+            update.run().await.map_err(|error| failure::program(&error, &UPDATE, "RepositoryUnreachable"))?;
+        if finished.last_lines.contains("Some index files failed to download") {
+            let message = "apt-get update did not get all files".to_owned();
+            return Err(transient("RepositoryUnreachable", message));
+        }
+        let listed = async |package: &str| -> Result<Vec<KubeVersion>, HostError> {
+            let madison = Program::asking("apt-cache", with(&["madison", package])).with(&self.apt_environment());
+            let finished = madison.run().await.map_err(|error| failure::program(&error, &[], "PackageUnknown"))?;
+            Ok(offered(&finished.stdout).into_iter().map(|(version, _)| version).collect())
+        };
+        let kubelets = listed("kubelet").await?;
+        let mut both = listed("kubeadm").await?;
+        both.retain(|version| version.minor_version() == minor && kubelets.contains(version));
+        both.dedup();
+        Ok(both)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -303,6 +384,35 @@ mod tests {
         assert_eq!(copies.len(), 1);
         let copy = copies.into_iter().next().expect("one").expect("readable").path();
         assert_eq!(fs::read_to_string(copy).expect("readable"), LINE);
+    }
+
+    #[tokio::test]
+    async fn what_the_next_minor_offers_is_looked_up_beside_the_machines_own_sources() {
+        let offers = "case \"$*\" in *next-minor/lists*) ;; *) exit 1;; esac\n\
+                      echo \"$2 | 1.34.4-1.1 | https://pkgs.k8s.io/core:/stable:/v1.34/deb  Packages\"\n\
+                      [ \"$2\" = kubelet ] || echo \"$2 | 1.34.5-1.1 | https://pkgs.k8s.io/core:/stable:/v1.34/deb  Packages\"";
+        let folder = machine("repository-next", "");
+        folder.be_the_machine(&[("apt-cache", offers)]);
+        let host = host_in(&folder);
+        let offered = |versions: &[&str], unread: Option<&str>| {
+            let versions = versions.iter().map(|version| (*version).to_owned()).collect();
+            Some(OfferedMinor { minor: "1.34".into(), unread: unread.map(str::to_owned), versions })
+        };
+        assert_eq!(host.next_minor().await, offered(&["1.34.4"], None), "of 1.34.5 there is no kubelet");
+        let looked_at = fs::read_to_string(host.settings.state.join("next-minor/sources/0.list")).expect("written");
+        assert_eq!((looked_at, folder.read(SOURCE)), (LINE.replace("33", "34"), LINE.to_owned()));
+        folder.be_the_machine(&[("apt-get", NONE)]);
+        assert_eq!(host.next_minor().await, offered(&[], None), "there is no such repository");
+        folder.be_the_machine(&[("apt-get", AWAY)]);
+        let away = host.next_minor().await.expect("told");
+        assert!(
+            away.versions.is_empty()
+                && away
+                    .unread
+                    .is_some_and(|why| why.starts_with("RepositoryUnreachable: ") && why.ends_with("Failed to fetch"))
+        );
+        let bare = TestFolder::new("repository-next-none");
+        assert_eq!(host_in(&bare).next_minor().await, None);
     }
 
     const SOURCE: &str = "/etc/apt/sources.list.d/kubernetes.list";

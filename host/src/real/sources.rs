@@ -54,6 +54,15 @@ pub(crate) fn set(form: Form, text: &str, minor: MinorVersion) -> String {
     out
 }
 
+/// The same text without entries that name no Kubernetes repository. Stanzas of fields stay as they are: each is short, and
+/// what belongs to one is not told line by line.
+pub(crate) fn only(form: Form, text: &str) -> String {
+    match form {
+        Form::Lines => text.split_inclusive('\n').filter(|line| is_entry(line) && !places(line).is_empty()).collect(),
+        Form::Deb822 => text.to_owned(),
+    }
+}
+
 /// Every line with its end, and whether repositories in it are in use.
 fn live(form: Form, text: &str) -> Vec<(&str, bool)> {
     let lines: Vec<&str> = text.split_inclusive('\n').collect();

@@ -5,7 +5,8 @@ use super::state::SimMachine;
 use super::timing::Act;
 use async_trait::async_trait;
 use chrono::TimeDelta;
-use cupcake_crds::node_task::NodeInventory;
+use cupcake_crds::limits::VERSIONS_MAX;
+use cupcake_crds::node_task::{NodeInventory, OfferedMinor};
 use cupcake_crds::values::{KubeVersion, MinorVersion, NodeRole};
 use cupcake_engine::names::Reason;
 use cupcake_steps::host::params::ORDER_KINDS;
@@ -14,9 +15,6 @@ use cupcake_steps::ports::host::{
 };
 use std::collections::BTreeSet;
 use std::sync::Arc;
-
-/// Versions that an inventory lists, newest first: the CRD's limit.
-const VERSIONS_MAX: usize = 32;
 
 /// Days from a cluster's birth until kubeadm's certificates expire, less those it has lived.
 const CERTIFICATE_DAYS: i64 = 300;
@@ -65,10 +63,13 @@ impl HostOps for SimHost {
             let state = machine.state();
             (state.index, state.hand_made.clone())
         };
-        let available = machine.site.repositories.versions(index).rev();
+        let listed =
+            |minor| machine.site.repositories.versions(minor).rev().take(VERSIONS_MAX).map(|one| one.to_string());
+        let next = index.next();
+        let next_minor = OfferedMinor { minor: next.to_string(), unread: None, versions: listed(next).collect() };
         Ok(NodeInventory {
             architecture: Some("amd64".to_owned()),
-            available_versions: available.take(VERSIONS_MAX).map(|version| version.to_string()).collect(),
+            available_versions: listed(index).collect(),
             certificates_expire: control_plane.then(|| now + TimeDelta::days(CERTIFICATE_DAYS)),
             cgroup_version: Some(2),
             containerd: Some("1.7.24".to_owned()),
@@ -81,6 +82,7 @@ impl HostOps for SimHost {
             kubeadm: version(Package::Kubeadm),
             kubectl: version(Package::Kubectl),
             kubelet: version(Package::Kubelet),
+            next_minor: Some(next_minor),
             os: Some("Debian GNU/Linux 12 (bookworm)".to_owned()),
             package_manager: Some("apt".to_owned()),
             request: Some(request.to_owned()),
