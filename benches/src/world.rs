@@ -63,6 +63,7 @@ pub fn cluster(control_planes: usize, workers: usize, control_plane_at: KubeVers
         nodes: control_plane.chain(workers).map(|node| (node.node.name.clone(), node)).collect(),
         unreadable: Vec::new(),
         known_versions: BTreeSet::new(),
+        facts: std::collections::BTreeMap::new(),
         surroundings: Surroundings::default(),
     }
 }

@@ -101,6 +101,9 @@ pub(crate) struct PlanArgs {
     /// Plan for the cluster that this file describes instead of the one of the kubeconfig (docs/cluster-file.md; kubectl cupcake snapshot writes one).
     #[arg(long, value_name = "FILE")]
     pub(crate) snapshot: Option<PathBuf>,
+    /// Facts about minors of Kubernetes, over those that are known (docs/facts.md), in YAML or JSON.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) facts: Option<PathBuf>,
     /// Plan for a simulated cluster instead of the one of the kubeconfig.
     #[cfg(feature = "sandbox")]
     #[arg(long, conflicts_with = "snapshot")]
@@ -125,6 +128,9 @@ pub(crate) struct PreflightArgs {
     /// Check the cluster that this file describes instead of the one of the kubeconfig.
     #[arg(long, value_name = "FILE")]
     pub(crate) snapshot: Option<PathBuf>,
+    /// Facts about minors of Kubernetes, over those that are known (docs/facts.md), in YAML or JSON.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) facts: Option<PathBuf>,
     /// Print the checklist as JSON.
     #[arg(short, long, value_name = "FORMAT")]
     pub(crate) output: Option<Format>,

@@ -6,8 +6,9 @@ use crate::{connect, out, plan};
 use cupcake_crds::node_task::NodeInventory;
 use cupcake_crds::values::{
     AdmissionHook, ClusterSnapshot, Cordon, DeprecatedRequest, DisruptionBudget, EtcdMember, EtcdTopology, KubeVersion,
-    NodeRef, NodeRole, NodeSnapshot, PodSnapshot, Surroundings, Taint, UnreadableNode,
+    NodeRef, NodeRole, NodeSnapshot, OwnFacts, PodSnapshot, Surroundings, Taint, UnreadableNode,
 };
+use cupcake_workflows::own_facts;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -30,6 +31,9 @@ struct ClusterFile {
     /// Releases that the nodes' repositories are known to offer.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     known_versions: BTreeSet<KubeVersion>,
+    /// Facts about minors, as docs/facts.md has them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    facts: OwnFacts,
     nodes: Vec<NodeEntry>,
     /// Members of etcd; none: nobody looked.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -185,7 +189,11 @@ fn snapshot_of(cluster: ClusterFile) -> Result<ClusterSnapshot, String> {
         }
     }
     // As the operator does: what the machines' repositories offer is known.
-    let offered = nodes.values().filter_map(|node| node.inventory.as_ref()).flat_map(|found| &found.available_versions);
+    let offered = nodes.values().filter_map(|node| node.inventory.as_ref()).flat_map(|found| {
+        let next = found.next_minor.iter().flat_map(|next| &next.versions);
+        found.available_versions.iter().chain(next)
+    });
+    let facts = own_facts(serde_json::json!({"minors": cluster.facts})).map_err(|error| format!("facts: {error}"))?;
     let known_versions =
         cluster.known_versions.into_iter().chain(offered.filter_map(|text| text.parse().ok())).collect();
     Ok(ClusterSnapshot {
@@ -196,6 +204,7 @@ fn snapshot_of(cluster: ClusterFile) -> Result<ClusterSnapshot, String> {
         nodes,
         unreadable: cluster.unreadable,
         known_versions,
+        facts,
         surroundings: Surroundings {
             etcd_members: cluster.etcd_members,
             disruption_budgets: cluster.disruption_budgets,
@@ -230,6 +239,7 @@ fn file_of(snapshot: ClusterSnapshot) -> ClusterFile {
         kubeadm_config: snapshot.kubeadm_config,
         etcd: snapshot.etcd,
         known_versions: snapshot.known_versions,
+        facts: snapshot.facts,
         nodes: snapshot.nodes.into_values().map(entry).collect(),
         unreadable: snapshot.unreadable,
         etcd_members: surroundings.etcd_members,

@@ -9,7 +9,9 @@ use crate::template::{self, Template};
 use cupcake_crds::DirectUpdate;
 use cupcake_crds::values::ClusterSnapshot;
 use cupcake_operator::adapters::snapshot::gather_all;
-use cupcake_workflows::{Compilation, Finding, HopSummary, Refusal, Request, Summary, compile, plan_bytes};
+use cupcake_workflows::{
+    Compilation, Finding, HopSummary, Refusal, Request, Summary, compile, overlay_facts, own_facts, plan_bytes,
+};
 use kube::ResourceExt as _;
 use serde_json::{Value, json};
 use std::io::Read as _;
@@ -26,12 +28,25 @@ pub fn run(connection: &Connection, args: &PlanArgs) -> Result<Exit, Failure> {
     #[cfg(feature = "sandbox")]
     if args.sandbox {
         let snapshot = crate::sandbox::snapshot(&args.cluster)?;
-        return of(template, &snapshot, args);
+        return of(template, &with_facts(snapshot, args.facts.as_deref())?, args);
     }
-    if let Some(file) = &args.snapshot {
-        return of(template, &cluster_file::read(file)?, args);
-    }
-    of(template, &live(connection)?, args)
+    let snapshot = match &args.snapshot {
+        Some(file) => cluster_file::read(file)?,
+        None => live(connection)?,
+    };
+    of(template, &with_facts(snapshot, args.facts.as_deref())?, args)
+}
+
+/// The same cluster, with what that file says of minors over what is known.
+pub(crate) fn with_facts(mut snapshot: ClusterSnapshot, file: Option<&Path>) -> Result<ClusterSnapshot, Failure> {
+    let Some(file) = file else { return Ok(snapshot) };
+    let next = "mend it as docs/facts.md says, or leave --facts out";
+    let tried = format!("read the facts of {}", file.display());
+    let text = read(file, FILE_BYTES_MAX)?;
+    let value: Value = serde_saphyr::from_str(&text).map_err(|error| Failure::from_error(&tried, &error, next))?;
+    let facts = own_facts(value).map_err(|error| Failure::from_error(&tried, &error, next))?;
+    overlay_facts(&mut snapshot.facts, facts);
+    Ok(snapshot)
 }
 
 fn of(template: Template, snapshot: &ClusterSnapshot, args: &PlanArgs) -> Result<Exit, Failure> {

@@ -24,6 +24,7 @@ pub(crate) fn run(connection: &Connection, args: &PreflightArgs) -> Result<Exit,
         Some(file) => cluster_file::read(file)?,
         None => plan::live(connection)?,
     };
+    let snapshot = plan::with_facts(snapshot, args.facts.as_deref())?;
     let update = match template.update(&snapshot)? {
         Ok(update) => update,
         Err(message) => {

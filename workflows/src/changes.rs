@@ -4,17 +4,17 @@ use crate::compile::Hop;
 use crate::facts::{self, Facts};
 use crate::finding::{Code, Finding, Findings, named};
 use cupcake_crds::DirectUpdateSpec;
-use cupcake_crds::values::{ClusterSnapshot, KubeVersion, MinorVersion, NodeSnapshot};
+use cupcake_crds::values::{ClusterSnapshot, MinorVersion, NodeSnapshot};
 use std::collections::BTreeMap;
 
 /// Warns of what each new minor removes, and refuses nodes on which its kubelet would not start.
 pub(crate) fn changes(spec: &DirectUpdateSpec, snapshot: &ClusterSnapshot, hops: &[Hop<'_>], findings: &mut Findings) {
-    avoided(snapshot.server, hops, findings);
+    avoided(snapshot, hops, findings);
     let mut before = snapshot.server.minor_version();
     for hop in hops {
         let minor = hop.step.version.minor_version();
-        if let Some(facts) = facts::of(minor).filter(|_| minor > before) {
-            api(minor, facts, findings);
+        if let Some(facts) = facts::of(&snapshot.facts, minor).filter(|_| minor > before) {
+            api(minor, &facts, findings);
         }
         before = before.max(minor);
     }
@@ -30,22 +30,23 @@ pub(crate) fn changes(spec: &DirectUpdateSpec, snapshot: &ClusterSnapshot, hops:
         }
     }
     for (minor, moving) in comes_to {
-        if let Some(facts) = facts::of(minor) {
-            nodes(spec, &moving.into_values().collect::<Vec<_>>(), minor, facts, findings);
+        if let Some(facts) = facts::of(&snapshot.facts, minor) {
+            nodes(spec, &moving.into_values().collect::<Vec<_>>(), minor, &facts, findings);
         }
     }
 }
 
 /// Versions on the way, or where the cluster is, that are better not gone through.
-fn avoided(server: KubeVersion, hops: &[Hop<'_>], findings: &mut Findings) {
-    if let Some(avoid) = facts::avoid(server) {
+fn avoided(snapshot: &ClusterSnapshot, hops: &[Hop<'_>], findings: &mut Findings) {
+    let (server, own) = (snapshot.server, &snapshot.facts);
+    if let Some(avoid) = facts::avoid(own, server) {
         let (code, field) = (Code::AvoidedRelease, "the API servers");
         findings.warn(Finding::new(code, field, server, avoid.why.as_str(), avoid.leaving.as_str()));
     }
     let on_the_way = hops.iter().map(|hop| hop.step.version).filter(|version| *version != server);
-    for (version, avoid) in on_the_way.filter_map(|version| Some((version, facts::avoid(version)?))) {
+    for (version, avoid) in on_the_way.filter_map(|version| Some((version, facts::avoid(own, version)?))) {
         let minor = version.minor_version();
-        let newest = facts::newest(minor).unwrap_or(version);
+        let newest = facts::newest(own, minor).unwrap_or(version);
         let remedy = format!("go to {newest} instead, in spec.targetVersion or spec.path");
         findings.warn(Finding::new(
             Code::AvoidedRelease,

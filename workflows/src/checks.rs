@@ -217,7 +217,7 @@ pub(crate) fn versions(snapshot: &ClusterSnapshot, target: KubeVersion, findings
         let message = "no node's repository offers it, as far as the last inventories know";
         let remedy = "check that the version exists and the mirrors carry it";
         findings.warn(Finding::new(Code::UnknownRelease, field, target, message, remedy));
-    } else if !of_minor && facts::newest(target.minor_version()).is_none_or(|newest| target > newest) {
+    } else if !of_minor && facts::newest(&snapshot.facts, target.minor_version()).is_none_or(|newest| target > newest) {
         let message = "newer than what this release of CUPCAKE knows: what it changes is not told here";
         let remedy = "check that it exists, and read its release notes";
         findings.warn(Finding::new(Code::UnknownRelease, field, target, message, remedy));

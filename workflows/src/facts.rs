@@ -1,10 +1,12 @@
 //! What is particular to each minor of Kubernetes: one file of data with its sources, `data/facts.json`.
 //!
-//! What inventories and `spec.path` name goes before the newest patch that stands there, and nodes install nothing that their
+//! People may lay facts of their own over it, field by field (docs/facts.md). What inventories and `spec.path` name goes before the newest patch that stands there, and nodes install nothing that their
 //! repositories do not offer.
 
-use cupcake_crds::values::{KubeVersion, MinorVersion};
-use serde::Deserialize;
+use cupcake_crds::values::{KubeVersion, MinorVersion, OwnFacts};
+use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value, json};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
@@ -17,21 +19,27 @@ pub(crate) struct Facts {
     /// Patches that an upgrade is better not led through.
     pub avoid: Option<Avoid>,
     /// Kinds and API versions that its API server no longer serves.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_nothing")]
     pub removed_apis: Vec<String>,
     /// Flags that its kubelet no longer starts with.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_nothing")]
     pub removed_kubelet_flags: Vec<String>,
     /// Whether its kubelet refuses to start on control groups version 1 unless it is told otherwise.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_nothing")]
     pub refuses_cgroup_v1: bool,
     /// The minor of etcd that kubeadm brings, where it is another one than before.
     pub etcd: Option<String>,
     /// The oldest minor of containerd that its kubelet works with, where it is another one than before.
     pub oldest_containerd: Option<String>,
     /// Where all that stands.
+    #[serde(default)]
     #[cfg_attr(not(test), expect(dead_code, reason = "for readers of the file; a test asks for them"))]
     sources: Vec<String>,
+}
+
+/// A field that a null takes away.
+fn or_nothing<'de, T: Default + Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 /// The first patches of a minor, which leave something behind that stands in the way of the next upgrade.
@@ -51,28 +59,120 @@ pub(crate) struct Avoid {
 struct File {
     #[expect(dead_code, reason = "for readers of the file")]
     about: String,
-    minors: BTreeMap<String, Facts>,
+    minors: BTreeMap<String, Value>,
 }
 
-/// What is known of a minor, if anything is.
-pub(crate) fn of(minor: MinorVersion) -> Option<&'static Facts> {
+/// Why facts of somebody's own are not taken: which field, and what to do.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {problem}; {remedy}")]
+pub struct InvalidFacts {
+    /// The field: `minors.1.35.newestPatch`.
+    pub field: String,
+    /// What is wrong with it.
+    pub problem: String,
+    /// What to do.
+    pub remedy: &'static str,
+}
+
+/// What docs/facts.md says, for every mistake that it answers.
+const SEE: &str = "see docs/facts.md for the fields and what each takes";
+
+fn builtin() -> &'static BTreeMap<String, Value> {
     static FILE: OnceLock<File> = OnceLock::new();
     let file = FILE.get_or_init(|| {
         serde_json::from_str(include_str!("../data/facts.json"))
             .expect("the file is part of the program, and a test reads it")
     });
-    file.minors.get(&minor.to_string())
+    &file.minors
+}
+
+/// Checks facts of somebody's own: an object with `minors`, each with those fields that differ from what is known; null takes one away.
+///
+/// # Errors
+/// The first field that cannot be understood.
+pub fn own(file: Value) -> Result<OwnFacts, InvalidFacts> {
+    let invalid = |field: String, problem: String| InvalidFacts { field, problem, remedy: SEE };
+    let Value::Object(mut file) = file else {
+        return Err(invalid("the file".to_owned(), "it is no object with the field minors".to_owned()));
+    };
+    file.remove("about");
+    let minors = match file.remove("minors") {
+        None | Some(Value::Null) => Map::new(),
+        Some(Value::Object(minors)) => minors,
+        Some(_) => return Err(invalid("minors".to_owned(), "it is no object by minor version".to_owned())),
+    };
+    if let Some(field) = file.keys().next() {
+        return Err(invalid(field.clone(), "there is no such field; there are about and minors".to_owned()));
+    }
+    for (minor, fields) in &minors {
+        let field = format!("minors.{minor}");
+        let number = minor.strip_prefix("1.").and_then(|number| number.parse::<u32>().ok());
+        if number.is_none_or(|number| format!("1.{number}") != *minor) {
+            return Err(invalid(field, "no minor version of Kubernetes, such as 1.35".to_owned()));
+        }
+        let Value::Object(fields) = fields else {
+            return Err(invalid(field, "it is no object".to_owned()));
+        };
+        // Each on its own, so that the one that is wrong is named.
+        let known = builtin().get(minor).cloned().unwrap_or_else(|| json!({"newestPatch": 0}));
+        for (name, value) in fields {
+            let mut one = known.clone();
+            merge(&mut one, &json!({name: value}));
+            serde_json::from_value::<Facts>(one)
+                .map_err(|error| invalid(format!("{field}.{name}"), error.to_string()))?;
+        }
+        if !builtin().contains_key(minor) && !fields.contains_key("newestPatch") {
+            let problem = "it is missing, and nothing is known of that minor".to_owned();
+            return Err(invalid(format!("{field}.newestPatch"), problem));
+        }
+    }
+    Ok(minors.into_iter().collect())
+}
+
+/// Lays facts over others: of the same field of the same minor the later one counts.
+pub fn overlay(below: &mut OwnFacts, above: OwnFacts) {
+    for (minor, fields) in above {
+        merge(below.entry(minor).or_insert(Value::Null), &fields);
+    }
+}
+
+/// A JSON merge patch (RFC 7396) that keeps the nulls of `patch` where `target` has nothing: they have to reach what lies below it.
+fn merge(target: &mut Value, patch: &Value) {
+    match (target, patch) {
+        (Value::Object(target), Value::Object(patch)) => {
+            for (name, value) in patch {
+                merge(target.entry(name.clone()).or_insert(Value::Null), value);
+            }
+        }
+        (target, patch) => *target = patch.clone(),
+    }
+}
+
+/// What is known of a minor, if anything is: what comes with this release, below what people say.
+pub(crate) fn of(own: &OwnFacts, minor: MinorVersion) -> Option<Cow<'static, Facts>> {
+    static KNOWN: OnceLock<BTreeMap<String, Facts>> = OnceLock::new();
+    let minor = minor.to_string();
+    let known = KNOWN.get_or_init(|| {
+        let read = |facts: &Value| serde_json::from_value(facts.clone()).expect("a test reads every minor of it");
+        builtin().iter().map(|(minor, facts)| (minor.clone(), read(facts))).collect()
+    });
+    let known = known.get(&minor).map(Cow::Borrowed);
+    let Some(own) = own.get(&minor) else { return known };
+    let mut facts = builtin().get(&minor).cloned().unwrap_or(Value::Null);
+    merge(&mut facts, own);
+    // What people say was checked when it was read; what was not is left aside.
+    serde_json::from_value(facts).ok().map(Cow::Owned).or(known)
 }
 
 /// Why an upgrade is better not led through a version, if so.
-pub(crate) fn avoid(version: KubeVersion) -> Option<&'static Avoid> {
-    let avoid = of(version.minor_version())?.avoid.as_ref()?;
-    (version.patch() <= avoid.newest_patch).then_some(avoid)
+pub(crate) fn avoid(own: &OwnFacts, version: KubeVersion) -> Option<Avoid> {
+    let facts = of(own, version.minor_version())?;
+    facts.avoid.clone().filter(|avoid| version.patch() <= avoid.newest_patch)
 }
 
 /// The newest patch of a minor, if it is known.
-pub fn newest(minor: MinorVersion) -> Option<KubeVersion> {
-    Some(KubeVersion::new(minor.major, minor.minor, of(minor)?.newest_patch))
+pub(crate) fn newest(own: &OwnFacts, minor: MinorVersion) -> Option<KubeVersion> {
+    Some(KubeVersion::new(minor.major, minor.minor, of(own, minor)?.newest_patch))
 }
 
 #[cfg(test)]
@@ -82,7 +182,7 @@ mod tests {
     #[test]
     fn every_minor_from_1_24_on_is_known_and_what_is_said_of_it_has_a_source() {
         for minor in 24..=37 {
-            let facts = of(MinorVersion { major: 1, minor }).unwrap();
+            let facts = of(&OwnFacts::new(), MinorVersion { major: 1, minor }).unwrap();
             let says = facts.avoid.is_some()
                 || !facts.removed_apis.is_empty()
                 || !facts.removed_kubelet_flags.is_empty()
@@ -92,7 +192,48 @@ mod tests {
             assert_eq!(says, !facts.sources.is_empty(), "1.{minor}");
             assert!(facts.sources.iter().all(|source| source.starts_with("https://")), "1.{minor}");
         }
-        assert_eq!(newest(MinorVersion { major: 1, minor: 33 }), Some(KubeVersion::new(1, 33, 13)));
-        assert_eq!(newest(MinorVersion { major: 1, minor: 99 }), None);
+        assert_eq!(newest(&OwnFacts::new(), MinorVersion { major: 1, minor: 33 }), Some(KubeVersion::new(1, 33, 13)));
+        assert_eq!(newest(&OwnFacts::new(), MinorVersion { major: 1, minor: 99 }), None);
+    }
+
+    fn read(file: Value) -> Result<OwnFacts, String> {
+        own(file).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn facts_of_ones_own_count_field_by_field_and_a_null_takes_one_away() {
+        let minor = |minor| MinorVersion { major: 1, minor };
+        let mut mine = read(json!({"about": "ours", "minors": {
+            "1.28": {"newestPatch": 17, "avoid": null},
+            "1.35": {"removedKubeletFlags": ["--ours"], "refusesCgroupV1": null},
+            "1.99": {"newestPatch": 3, "etcd": "4.0"},
+        }}))
+        .unwrap();
+        assert_eq!(newest(&mine, minor(28)), Some(KubeVersion::new(1, 28, 17)));
+        assert!(avoid(&mine, KubeVersion::new(1, 28, 1)).is_none(), "taken away");
+        assert!(avoid(&OwnFacts::new(), KubeVersion::new(1, 28, 1)).is_some());
+        let of_35 = of(&mine, minor(35)).unwrap().into_owned();
+        assert_eq!((of_35.removed_kubelet_flags, of_35.refuses_cgroup_v1), (vec!["--ours".to_owned()], false));
+        assert_eq!(newest(&mine, minor(35)), newest(&OwnFacts::new(), minor(35)), "what is not named stays");
+        assert_eq!(of(&mine, minor(99)).unwrap().etcd.as_deref(), Some("4.0"));
+        overlay(&mut mine, read(json!({"minors": {"1.28": {"newestPatch": 18}}})).unwrap());
+        assert_eq!(newest(&mine, minor(28)), Some(KubeVersion::new(1, 28, 18)));
+        assert!(avoid(&mine, KubeVersion::new(1, 28, 1)).is_none(), "and stays so below another file");
+    }
+
+    #[test]
+    fn facts_that_cannot_be_understood_are_refused_by_their_field() {
+        let of = |minor: &str, fields: Value| read(json!({"minors": {minor: fields}})).unwrap_err();
+        for (told, words) in [
+            (read(json!([])).unwrap_err(), ["the file", "minors"]),
+            (read(json!({"minor": {}})).unwrap_err(), ["minor: ", "about and minors"]),
+            (of("1.035", json!({})), ["minors.1.035", "such as 1.35"]),
+            (of("1.35", json!({"newestPatches": 3})), ["minors.1.35.newestPatches: unknown field", "`newestPatch`"]),
+            (of("1.35", json!({"newestPatch": "3"})), ["minors.1.35.newestPatch: invalid type", "docs/facts.md"]),
+            (of("1.35", json!({"avoid": {"newestPatch": 2}})), ["minors.1.35.avoid: missing field", "why"]),
+            (of("1.99", json!({"etcd": "4.0"})), ["minors.1.99.newestPatch", "is missing"]),
+        ] {
+            assert!(words.iter().all(|word| told.contains(word)), "{told}");
+        }
     }
 }

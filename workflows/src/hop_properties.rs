@@ -181,7 +181,7 @@ fn shapes() -> impl Strategy<Value = Shape> {
 
 impl Shape {
     fn newest_patch(minor: u32) -> KubeVersion {
-        crate::facts::newest(v(&format!("1.{minor}.0")).minor_version()).unwrap()
+        crate::facts::newest(&BTreeMap::new(), v(&format!("1.{minor}.0")).minor_version()).unwrap()
     }
 
     fn target(&self) -> KubeVersion {

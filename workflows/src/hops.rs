@@ -151,9 +151,9 @@ pub(crate) fn newest(snapshot: &ClusterSnapshot, minor: MinorVersion) -> Option<
     let of_minor = |version: &KubeVersion| version.minor_version() == minor && version.stage() == Stage::Release;
     // One that leaves something behind only where nothing else is offered; it is told then.
     let offered = snapshot.known_versions.iter().copied().filter(of_minor);
-    let offered = offered.max_by_key(|version| (facts::avoid(*version).is_none(), *version));
+    let offered = offered.max_by_key(|version| (facts::avoid(&snapshot.facts, *version).is_none(), *version));
     let begun = snapshot.kubeadm_config.filter(of_minor);
-    offered.or_else(|| facts::newest(minor)).max(begun)
+    offered.or_else(|| facts::newest(&snapshot.facts, minor)).max(begun)
 }
 
 fn unknown(server: KubeVersion, target: KubeVersion, minor: MinorVersion) -> Finding {

@@ -45,6 +45,7 @@ mod wave;
 pub use compile::{
     COMPILER, Compilation, Compiled, NothingToDo, PLAN_BYTES_MAX, ROOT_PLAN_BYTES_MAX, compile, plan_bytes,
 };
+pub use facts::{InvalidFacts, overlay as overlay_facts, own as own_facts};
 pub use finding::{Code, Finding, Refusal, Report};
 pub use gates::{gate_name, gates_of, opened_by};
 pub use request::{

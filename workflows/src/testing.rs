@@ -68,6 +68,7 @@ pub(crate) fn cluster(control_planes: usize, workers: usize, version: &str) -> C
         nodes: control_plane.chain(workers).map(|node| (node.node.name.clone(), node)).collect(),
         unreadable: Vec::new(),
         known_versions: BTreeSet::new(),
+        facts: BTreeMap::new(),
         surroundings: Surroundings { etcd_members: members, ..Surroundings::default() },
     }
 }

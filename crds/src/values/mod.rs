@@ -16,5 +16,5 @@ pub use node_ref::{NodeRef, NodeRole};
 pub use options::{AirGapped, ApprovalPoint, Canary, Component, OnExpiry, Strategy};
 pub(crate) use options::{enabled, labels_schema};
 pub use phase::Phase;
-pub use snapshot::{ClusterSnapshot, Cordon, EtcdTopology, NodeSnapshot, Taint, UnreadableNode};
+pub use snapshot::{ClusterSnapshot, Cordon, EtcdTopology, NodeSnapshot, OwnFacts, Taint, UnreadableNode};
 pub use surroundings::{AdmissionHook, DeprecatedRequest, DisruptionBudget, EtcdMember, PodSnapshot, Surroundings};

@@ -27,10 +27,17 @@ pub struct ClusterSnapshot {
     /// Releases that are known to be obtainable, from inventories and bundles; empty if nobody knows.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub known_versions: BTreeSet<KubeVersion>,
+    /// What people say of minors of Kubernetes, over what is known.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub facts: OwnFacts,
     /// What lives around the nodes; empty where nobody looked.
     #[serde(default)]
     pub surroundings: Surroundings,
 }
+
+/// Facts about minors of Kubernetes that people lay over those that are known: by minor (`1.35`) the fields that differ, checked
+/// by whoever read them.
+pub type OwnFacts = BTreeMap<String, serde_json::Value>;
 
 /// One Node as it was seen.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -7,7 +7,7 @@ use super::surroundings::surroundings;
 use super::views::{annotation, node_view};
 use cupcake_crds::NodeTask;
 use cupcake_crds::values::{
-    ClusterSnapshot, Cordon, EtcdTopology, KubeVersion, NodeSnapshot, Surroundings, Taint, UnreadableNode,
+    ClusterSnapshot, Cordon, EtcdTopology, KubeVersion, NodeSnapshot, OwnFacts, Surroundings, Taint, UnreadableNode,
 };
 use cupcake_engine::clock::Timestamp;
 use cupcake_engine::names::Reason;
@@ -47,12 +47,12 @@ pub async fn cluster_configuration(client: &kube::Client) -> Result<ClusterConfi
     })
 }
 
-/// The ConfigMap of kube-system in which people name releases that exist: key `versions`, separated by blanks or lines; what stands
-/// after a `#` is a comment. None is no fault.
+/// The ConfigMap of kube-system in which people name releases that exist (key `versions`, separated by blanks or lines; what stands
+/// after a `#` is a comment) and say what they know of minors (key `facts`, YAML or JSON, docs/facts.md). None is no fault.
 pub const VERSIONS_CONFIG_MAP: &str = "cupcake-versions";
 
-/// The releases that people named.
-async fn named_versions(client: &kube::Client) -> Result<BTreeSet<KubeVersion>, OpsError> {
+/// The releases that people named, and the facts that they lay over those that are known.
+async fn named_versions(client: &kube::Client) -> Result<(BTreeSet<KubeVersion>, OwnFacts), OpsError> {
     let what = format!("get ConfigMap kube-system/{VERSIONS_CONFIG_MAP}");
     let api: Api<ConfigMap> = Api::namespaced(client.clone(), "kube-system");
     let map = match api.get_opt(VERSIONS_CONFIG_MAP).await {
@@ -61,13 +61,27 @@ async fn named_versions(client: &kube::Client) -> Result<BTreeSet<KubeVersion>, 
         Err(kube::Error::Api(status)) if status.code == 403 => None,
         Err(error) => return Err(ops_error(&what, &error)),
     };
-    let text = map.and_then(|map| map.data?.remove("versions")).unwrap_or_default();
-    versions_of(&text).map_err(|word| {
+    let mut data = map.and_then(|map| map.data).unwrap_or_default();
+    let facts = facts_of(&data.remove("facts").unwrap_or_default()).map_err(|problem| {
+        let message = format!("ConfigMap kube-system/{VERSIONS_CONFIG_MAP}, facts: {problem}");
+        OpsError::NeedsOperator(Reason::new("FactsUnreadable", message))
+    })?;
+    let versions = versions_of(&data.remove("versions").unwrap_or_default()).map_err(|word| {
         let message = format!(
             "ConfigMap kube-system/{VERSIONS_CONFIG_MAP} names {word:?}, which is no version: write it as 1.34.4, or remove it"
         );
         OpsError::NeedsOperator(Reason::new("VersionsUnreadable", message))
-    })
+    })?;
+    Ok((versions, facts))
+}
+
+/// The facts of a text, which may be empty; or what is wrong with it.
+fn facts_of(text: &str) -> Result<OwnFacts, String> {
+    if text.trim().is_empty() {
+        return Ok(OwnFacts::new());
+    }
+    let file: serde_json::Value = serde_saphyr::from_str(text).map_err(|error| format!("no YAML: {error}"))?;
+    cupcake_workflows::own_facts(file).map_err(|error| error.to_string())
 }
 
 /// The versions of a text, or the first word that is none.
@@ -136,6 +150,7 @@ pub async fn gather(client: &kube::Client, taken_at: Timestamp) -> Result<Cluste
         .filter_map(|task| task.0.ok())
         .filter_map(|task| Some(((task.spec.node_name, task.spec.node_uid), task.status?.inventory?)))
         .collect();
+    let (known_versions, facts) = named_versions(client).await?;
     let mut snapshot = ClusterSnapshot {
         taken_at,
         server,
@@ -143,7 +158,8 @@ pub async fn gather(client: &kube::Client, taken_at: Timestamp) -> Result<Cluste
         etcd: if configuration.etcd.external.is_some() { EtcdTopology::External } else { EtcdTopology::Stacked },
         nodes: BTreeMap::new(),
         unreadable: Vec::new(),
-        known_versions: named_versions(client).await?,
+        known_versions,
+        facts,
         surroundings: Surroundings::default(),
     };
     for node in nodes.items {
@@ -163,7 +179,8 @@ pub async fn gather(client: &kube::Client, taken_at: Timestamp) -> Result<Cluste
         };
         let inventory = inventories.remove(&(view.node.name.clone(), view.node.uid.clone()));
         snapshot.known_versions.extend(inventory.iter().flat_map(|inventory| {
-            inventory.available_versions.iter().filter_map(|text| text.parse::<KubeVersion>().ok())
+            let next = inventory.next_minor.iter().flat_map(|next| &next.versions);
+            inventory.available_versions.iter().chain(next).filter_map(|text| text.parse::<KubeVersion>().ok())
         }));
         let taints = node.spec.and_then(|spec| spec.taints).unwrap_or_default();
         snapshot.nodes.insert(
@@ -202,5 +219,14 @@ mod tests {
         assert_eq!(named, ["1.33.13", "1.34.4", "1.35.2"]);
         assert_eq!(versions_of(""), Ok(BTreeSet::new()));
         assert_eq!(versions_of("1.33.13, 1.34.4"), Err("1.33.13,".to_owned()));
+    }
+
+    #[test]
+    fn facts_in_the_config_map_may_be_yaml_and_what_is_wrong_with_them_is_told() {
+        assert_eq!(facts_of(" \n"), Ok(OwnFacts::new()));
+        let facts = facts_of("minors:\n  '1.35': # ours\n    newestPatch: 9\n").unwrap();
+        assert_eq!(facts["1.35"]["newestPatch"], 9);
+        assert!(facts_of("minors: {'1.35': {newest: 9}}").unwrap_err().contains("minors.1.35.newest: unknown field"));
+        assert!(facts_of("minors: [").unwrap_err().starts_with("no YAML"));
     }
 }
