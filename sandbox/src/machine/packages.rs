@@ -47,7 +47,7 @@ impl SimMachine {
     /// Holds every package, rewrites the source file, then reads the index.
     pub(super) async fn set_repository(&self, minor: MinorVersion) -> Result<(), HostError> {
         if !self.site.repositories.has(minor) {
-            return Err(HostError::Permanent(Reason::new(
+            return Err(HostError::NeedsOperator(Reason::new(
                 "RepositoryMissing",
                 format!("apt-get update: https://pkgs.k8s.io/core:/stable:/v{minor}/deb/ Release: 404 Not Found"),
             )));
@@ -56,6 +56,14 @@ impl SimMachine {
         self.hold_packages();
         self.state().source = minor;
         self.take(Act::RefreshIndex).await;
+        if self.site.repositories.newest(minor).is_none() {
+            return Err(HostError::NeedsOperator(Reason::new(
+                "RepositoryEmpty",
+                format!(
+                    "the package repository of {minor} offers no kubeadm of {minor}: look at its source file and at the mirror"
+                ),
+            )));
+        }
         self.state().index = minor;
         Ok(())
     }
@@ -81,9 +89,14 @@ impl SimMachine {
     async fn transact(&self, packages: &[Package], version: KubeVersion) -> Result<(), HostError> {
         let index = self.state().index;
         if !self.site.repositories.versions(index).any(|known| known == version) {
-            return Err(HostError::Permanent(Reason::new(
-                "PackageNotFound",
-                format!("apt-get install: version {version}-* was not found in the repository of {index}"),
+            let newest =
+                self.site.repositories.newest(index).map_or("nothing".to_owned(), |newest| format!("at most {newest}"));
+            let package = packages.first().map_or("kubelet", |package| package.as_str());
+            return Err(HostError::NeedsOperator(Reason::new(
+                "VersionNotOffered",
+                format!(
+                    "the package repository offers no {package} {version}, but {newest}: set another target version, or the mirror right"
+                ),
             )));
         }
         let _lock = self.lock_packages()?;

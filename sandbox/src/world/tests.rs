@@ -85,7 +85,7 @@ fn kubeadm_refuses_what_the_real_one_refuses() {
         let refused = first.kubeadm_upgrade(KubeadmUpgrade::Apply, &TO).await.unwrap_err();
         assert!(refused.to_string().starts_with("KubeadmSkew"), "{refused}");
         let refused = worker.install(&[Package::Kubeadm], &TO).await.unwrap_err();
-        assert!(refused.to_string().starts_with("PackageNotFound"), "{refused}");
+        assert!(refused.to_string().starts_with("VersionNotOffered"), "{refused}");
         worker.switch_repository(TO.minor_version()).await.unwrap();
         worker.install(&[Package::Kubeadm], &TO).await.unwrap();
         let refused = worker.kubeadm_upgrade(KubeadmUpgrade::Node, &TO).await.unwrap_err();
