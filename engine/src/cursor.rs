@@ -330,7 +330,8 @@ impl Cursor {
             Event::Started { vertex, attempt, at } => {
                 let at = *at;
                 let next = match self.vertex(vertex)? {
-                    VertexState::Pending { attempts } if *attempt == attempts + 1 => {
+                    // One that is tried again begins a series of its own (see `series`): numbers may be left out between two.
+                    VertexState::Pending { attempts } if *attempt > attempts => {
                         VertexState::Started { attempt: *attempt, first: at, since: at }
                     }
                     VertexState::BackingOff { attempt: failed, first, .. } if *attempt == failed + 1 => {

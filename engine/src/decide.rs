@@ -8,6 +8,7 @@ use crate::dag::{Dag, Requires, Vertex};
 use crate::event::{AfterFailure, Event, FinalPhase};
 use crate::names::{Reason, RunName, VertexName};
 use crate::requests::{give_credit, take_intent, take_retries, take_skips};
+use crate::series;
 use chrono::TimeDelta;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
@@ -409,7 +410,11 @@ fn start_ready(
         if let Some(lane) = vertex.lane.as_deref() {
             open.insert(lane);
         }
-        let attempt = cursor.state(&vertex.name).map_or(0, |state| state.attempts()) + 1;
+        let attempts = cursor.state(&vertex.name).map_or(0, |state| state.attempts());
+        let attempt = match cursor.state(&vertex.name) {
+            Some(VertexState::BackingOff { .. }) => attempts + 1,
+            Some(_) | None => series::first_after(attempts, vertex.attempts_max),
+        };
         let event = Event::Started { vertex: vertex.name.clone(), attempt, at: now };
         push(cursor, decision, event);
         decision.start.push(vertex.name.clone());

@@ -28,6 +28,7 @@ pub mod names;
 pub mod plan;
 pub mod registry;
 mod requests;
+mod series;
 pub mod step;
 pub mod store;
 pub mod tick;

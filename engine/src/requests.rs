@@ -294,9 +294,11 @@ mod tests {
         again.fold(&decided(&dag, &rests, &asked(Some("w-1")), &calm)).unwrap();
         assert!(again.has_taken_up("retry-1"));
         let again = crate::codec::decode(&crate::codec::encode(&again, &dag), &plan.digest(), &dag).unwrap();
-        assert_eq!(again.state(&name("w-1/prepare")).unwrap().under_way(), Some(2));
+        let next = again.state(&name("w-1/prepare")).unwrap().under_way();
+        assert_eq!(next, Some(crate::series::first_after(1, crate::plan::ATTEMPTS_MAX_DEFAULT)), "a series of its own");
+        let next = next.unwrap();
         let mut failed_again = again;
-        failed_again.fold(&[failed("w-1/prepare", 2, 0)]).unwrap();
+        failed_again.fold(&[failed("w-1/prepare", next, 0)]).unwrap();
         assert_eq!(reset_by(&dag, &failed_again, &asked(Some("w-1")), &calm), Vec::<String>::new());
         // Nothing failed by that name: taken up all the same, so that it does not lie in wait.
         let early = decided(&dag, &rests, &asked(Some("w-11")), &calm);
@@ -334,7 +336,8 @@ mod tests {
         let events = decided(&dag, &kept, &asked, &calm);
         assert!(events.iter().any(|event| event.line() == "reset release"), "{events:?}");
         kept.fold(&events).unwrap();
-        kept.fold(&[failed("release", 2, 0)]).unwrap();
+        let second = kept.state(&name("release")).unwrap().under_way().unwrap();
+        kept.fold(&[failed("release", second, 0)]).unwrap();
         let again = Asked { request: "skip-2".into(), ..asked.skip[0].clone() };
         let insists = Intent { skip: vec![asked.skip[0].clone(), again], ..Intent::default() };
         let events = lines(&kept, &insists);

@@ -111,6 +111,7 @@ pub struct StepContext<'a, D: Domain> {
     pub(crate) run_uid: &'a str,
     pub(crate) vertex: &'a VertexName,
     pub(crate) attempt: u32,
+    pub(crate) number: u32,
     pub(crate) epoch: Epoch,
     pub(crate) now: Timestamp,
     pub(crate) started: Timestamp,
@@ -150,6 +151,10 @@ impl<D: Domain> StepContext<'_, D> {
     /// The recorded attempt: a re-run after a crash keeps it, a retry after a recorded failure has a new one.
     pub fn attempt(&self) -> u32 {
         self.attempt
+    }
+    /// Whether this is the first attempt since the vertex was begun, or since somebody asked to try it again.
+    pub fn is_first_attempt(&self) -> bool {
+        self.number == 1
     }
     /// The epoch under which this process leads.
     pub fn epoch(&self) -> Epoch {

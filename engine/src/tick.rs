@@ -15,6 +15,7 @@ use crate::event::{AfterFailure, Event};
 use crate::names::{CommitId, Epoch, Reason, RunName, VertexName};
 use crate::registry::{RegistryError, StepRegistry};
 use crate::requests::is_being_left_out;
+use crate::series;
 use crate::step::{Domain, OnCancel, Probe, StepContext, StepError, StepOutcome, Wait};
 use crate::store::{Change, RunStore, StoreError, StoredRun};
 use chrono::TimeDelta;
@@ -381,6 +382,7 @@ impl<D: Domain> Engine<D> {
             run_uid: &run.uid,
             vertex: &vertex.name,
             attempt,
+            number: series::number(attempt, vertex.attempts_max),
             epoch,
             now,
             started: first,
@@ -481,8 +483,9 @@ impl<D: Domain> Engine<D> {
             }
             Ok(Seen::Done(output)) => Event::Succeeded { vertex: name, attempt, output, at },
             Ok(Seen::Skipped(reason)) => Event::Skipped { vertex: name, reason, at },
-            Err(StepError::Transient(reason)) if attempt < vertex.attempts_max => {
-                let again = back_off(&run.name, &name, attempt, &run.limits, at);
+            Err(StepError::Transient(reason)) if series::has_another(attempt, vertex.attempts_max) => {
+                let number = series::number(attempt, vertex.attempts_max);
+                let again = back_off(&run.name, &name, number, &run.limits, at);
                 Event::Failed { vertex: name, attempt, reason, next: AfterFailure::Retry(again), at }
             }
             Err(StepError::Transient(reason) | StepError::Permanent(reason) | StepError::NeedsOperator(reason)) => {

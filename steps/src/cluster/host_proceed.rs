@@ -47,7 +47,7 @@ impl Step<Cluster> for HostProceed {
         }
         match whose(ctx, params, &task) {
             Whose::Nobody => return Ok(Probe::Unsatisfied),
-            Whose::First if gave_up(&task) && ctx.attempt() > 1 => return Ok(Probe::Unsatisfied),
+            Whose::First if gave_up(&task) && !ctx.is_first_attempt() => return Ok(Probe::Unsatisfied),
             Whose::Own if gave_up_before(&task, ctx.attempt()) => return Ok(Probe::Unsatisfied),
             Whose::First | Whose::Own => {}
         }
