@@ -56,9 +56,9 @@ async fn an_eviction_that_comes_late_spares_the_pod_that_has_the_name_by_then() 
     pods.delete("web-0", &DeleteParams::default().grace_period(0)).await.unwrap();
     let successor = create().await;
     let nodes = KubeNodeOps::new(client, "kube-system".to_owned());
-    assert_eq!(nodes.evict(&seen).await.unwrap(), Eviction::Gone, "the pod that was seen");
+    assert_eq!(nodes.evict(&seen, None).await.unwrap(), Eviction::Gone, "the pod that was seen");
     let there = pods.get("web-0").await.unwrap();
     assert_eq!((there.metadata.uid, there.metadata.deletion_timestamp), (successor.metadata.uid.clone(), None));
-    assert_eq!(nodes.evict(&pod_view(&successor, None)).await.unwrap(), Eviction::Accepted);
+    assert_eq!(nodes.evict(&pod_view(&successor, None), None).await.unwrap(), Eviction::Accepted);
     assert!(pods.get_opt("web-0").await.unwrap().is_none_or(|pod| pod.metadata.deletion_timestamp.is_some()));
 }
