@@ -2,9 +2,9 @@
 
 use super::fault::{Component, FaultPlan, Life, STOPPED_SECONDS, WriteTo, Wrong};
 use super::ledger::Ledger;
+use super::record::recorded;
 use async_trait::async_trait;
 use chrono::TimeDelta;
-use cupcake_steps::host::kubeadm_copies;
 use cupcake_steps::ports::disk::{Disk, DiskError, DiskLock, check_path};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -78,7 +78,6 @@ pub struct SimDisk {
     faults: FaultPlan,
     ledger: Ledger,
     node: String,
-    mailbox: &'static str,
     locks_hold: bool,
 }
 
@@ -95,16 +94,9 @@ impl Drop for HeldLock {
 }
 
 impl SimDisk {
-    /// The disk of `node` for one life; a runner's writes outside `mailbox` are its journal.
-    pub fn new(
-        node: &str,
-        store: Arc<DiskStore>,
-        life: Life,
-        faults: FaultPlan,
-        ledger: Ledger,
-        mailbox: &'static str,
-    ) -> Self {
-        Self { store, life, faults, ledger, node: node.to_owned(), mailbox, locks_hold: true }
+    /// The disk of `node` for one life.
+    pub fn new(node: &str, store: Arc<DiskStore>, life: Life, faults: FaultPlan, ledger: Ledger) -> Self {
+        Self { store, life, faults, ledger, node: node.to_owned(), locks_hold: true }
     }
 
     /// The same, but everybody gets every lock: to show what locks are for.
@@ -181,11 +173,12 @@ impl SimDisk {
         }
     }
 
-    /// After an effect its record is written before anything else: what was done is recorded then. What is remembered before kubeadm
-    /// begins records nothing.
+    /// Enters in the ledger what a runner's write records.
     fn landed(&self, path: &str) {
-        if self.life.component() == Component::Runner && folder(path) != self.mailbox && path != kubeadm_copies::FILE {
-            self.ledger.recorded_on(&self.node);
+        if self.life.component() == Component::Runner && self.ledger.has_unrecorded(&self.node) {
+            for kind in recorded(path, self.store.peek(path).as_deref()) {
+                self.ledger.recorded_on(&self.node, kind);
+            }
         }
     }
 
@@ -297,7 +290,7 @@ mod tests {
             let clock = Arc::new(SimClock::starting_at(Timestamp::UNIX_EPOCH));
             let ledger = Ledger::new(clock, Transcript::default());
             let life = Life::new(Component::Runner, "w-1");
-            SimDisk::new("w-1", Arc::clone(&self.store), life, self.faults.clone(), ledger, "mailbox")
+            SimDisk::new("w-1", Arc::clone(&self.store), life, self.faults.clone(), ledger)
         }
     }
 

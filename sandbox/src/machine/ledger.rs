@@ -171,10 +171,16 @@ impl Ledger {
         }
     }
 
-    /// Notes that the completion of all that ended on `node` (but its drain) has been recorded durably.
-    pub fn recorded_on(&self, node: &str) {
+    /// Whether something ended well on `node` that is not recorded yet.
+    pub fn has_unrecorded(&self, node: &str) -> bool {
+        self.lock().iter().any(|(name, entry)| name.node == node && entry.standing == Standing::Ended)
+    }
+
+    /// Notes that the completion of all effects of that kind that ended on `node` has been recorded durably. One that was begun again
+    /// meanwhile, or cut short, is not done by what is known of an earlier time.
+    pub fn recorded_on(&self, node: &str, kind: EffectKind) {
         for (name, entry) in self.lock().iter_mut() {
-            if name.node == node && name.kind != EffectKind::Drain && entry.standing == Standing::Ended {
+            if name.node == node && name.kind == kind && entry.standing == Standing::Ended {
                 entry.standing = Standing::Recorded;
             }
         }
@@ -275,10 +281,24 @@ mod tests {
     fn an_effect_that_is_begun_after_its_completion_was_recorded_is_duplicated() {
         let ledger = ledger();
         ledger.begin(name()).end(Ending::Well);
-        ledger.recorded_on("w-2");
-        ledger.recorded_on("w-1");
+        assert!(ledger.has_unrecorded("w-1") && !ledger.has_unrecorded("w-2"));
+        ledger.recorded_on("w-1", EffectKind::Install);
+        assert!(!ledger.has_unrecorded("w-1"));
         drop(ledger.begin(name()));
-        assert_eq!(ledger.duplicated(), 1);
+        assert_eq!((ledger.duplicated(), ledger.reruns_after_interruption()), (1, 0));
+    }
+
+    #[test]
+    fn an_effect_whose_end_nobody_recorded_is_a_rerun_whatever_else_was_recorded() {
+        let ledger = ledger();
+        ledger.begin(name()).end(Ending::Well);
+        ledger.recorded_on("w-2", EffectKind::Install);
+        ledger.recorded_on("w-1", EffectKind::Kubeadm);
+        drop(ledger.begin(name()));
+        // What is recorded now is of the time before.
+        ledger.recorded_on("w-1", EffectKind::Install);
+        drop(ledger.begin(name()));
+        assert_eq!((ledger.duplicated(), ledger.reruns_after_interruption()), (0, 2));
     }
 
     #[test]

@@ -19,6 +19,7 @@ pub mod kubeadm;
 pub(crate) mod kubelet;
 pub mod ledger;
 mod packages;
+mod record;
 pub mod releases;
 mod state;
 pub mod systemd;

@@ -214,6 +214,21 @@ mod tests {
     }
 
     #[test]
+    fn what_was_recorded_as_failed_is_not_recorded_as_done() {
+        // kubeadm comes to its end on a full disk, its runner dies before that is recorded, and the next one runs it again.
+        let settings = Settings {
+            control_planes: 3,
+            workers: 2,
+            start: Timestamp::from_timestamp(1_767_225_600, 0).unwrap(),
+            ..settings()
+        };
+        let faults = ["runner@19:disk-full", "runner@20:before"].map(|fault| fault.parse().unwrap()).to_vec();
+        let verdict = run(&settings, &Schedule { seed: 111, faults }).unwrap();
+        assert_eq!((verdict.happened.len(), verdict.violations), (2, Vec::new()));
+        assert_eq!(verdict.outcome.reruns_after_interruption, 1);
+    }
+
+    #[test]
     fn a_fence_that_is_left_out_is_missed_when_a_stopped_leader_wakes_up() {
         let violated = |without: &[Fence], write: u64| -> BTreeSet<&'static str> {
             let settings = Settings { workers: 2, without: without.iter().copied().collect(), ..settings() };

@@ -19,7 +19,6 @@ use cupcake_host::{RunnerConfig, RunnerEnd};
 use cupcake_operator::OperatorConfig;
 use cupcake_operator::lease::Timing;
 use cupcake_operator::traces::Spans;
-use cupcake_steps::mailbox;
 use cupcake_steps::ports::disk::SharedDisk;
 use cupcake_steps::ports::host::MachinePorts;
 use futures::future::BoxFuture;
@@ -170,7 +169,7 @@ impl Components {
     fn disk(&self, machine: &SimMachine, life: Life) -> SharedDisk {
         let store = Arc::clone(machine.disk());
         let (faults, ledger) = (self.faults.clone(), self.site.ledger.clone());
-        let disk = SimDisk::new(machine.name(), store, life, faults, ledger, mailbox::FOLDER);
+        let disk = SimDisk::new(machine.name(), store, life, faults, ledger);
         Arc::new(if self.locks_hold { disk } else { disk.without_locks() })
     }
 

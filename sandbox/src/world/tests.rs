@@ -206,7 +206,7 @@ async fn the_disk_keeps_what_every_disk_promises() {
     let machine = world.machine("cp-1").unwrap();
     let store = Arc::clone(machine.disk());
     let ledger = world.site.ledger.clone();
-    let disk = crate::machine::disk::SimDisk::new("cp-1", store, life, FaultPlan::default(), ledger, "mailbox");
+    let disk = crate::machine::disk::SimDisk::new("cp-1", store, life, FaultPlan::default(), ledger);
     cupcake_steps::ports::disk_suite::suite(&disk).await;
 }
 
