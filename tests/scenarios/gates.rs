@@ -110,7 +110,7 @@ fn a_gate_is_passed_once_approved_whichever_write_of_the_operator_is_lost() {
     let start = Timestamp::from_timestamp(1_790_000_000, 0).unwrap();
     for wrong in [Wrong::Before, Wrong::After, Wrong::ReplyLost] {
         for write in 2..=12 {
-            let faults = vec![Fault { component: Component::Operator, write, wrong }];
+            let faults = vec![Fault::at_write(Component::Operator, write, wrong)];
             let from = KubeVersion::new(1, 33, 4);
             let config = WorldConfig { control_planes: 1, workers: 1, faults, ..WorldConfig::new(from, start) };
             world::runtime(Speed::Fastest).unwrap().block_on(async {

@@ -25,7 +25,7 @@ const THREADS: u64 = 2;
 fn crash_everywhere(component: Component, wrong: Wrong) {
     let sweep = |first: u64| {
         (first..).step_by(usize::try_from(THREADS).unwrap()).take_while(|write| {
-            let crash = Fault { component, write: *write, wrong };
+            let crash = Fault::at_write(component, *write, wrong);
             let mut config = WorldConfig::new(KubeVersion::new(1, 33, 4), start());
             (config.control_planes, config.workers, config.faults) = (1, 1, vec![crash]);
             let outcome = world::run(config, &to_1_34()).unwrap();
@@ -76,7 +76,7 @@ fn a_leader_that_was_stopped_during_a_drain_cordons_nothing_when_it_wakes_up() {
         without: std::collections::BTreeSet::default(),
     };
     for write in 70..115 {
-        let fault = Fault { component: Component::Operator, write, wrong: Wrong::Stopped };
+        let fault = Fault::at_write(Component::Operator, write, Wrong::Stopped);
         let verdict = simulate::run(&settings, &Schedule { seed: 1, faults: vec![fault] }).unwrap();
         assert_eq!(verdict.happened, [fault]);
         assert!(verdict.violations.is_empty(), "{fault}: {:?}", verdict.violations);

@@ -188,7 +188,7 @@ fn an_operator_that_dies_at_any_write_about_the_due_time_creates_one_update() {
     let mut happened = 0;
     for wrong in [Wrong::Before, Wrong::After, Wrong::ReplyLost] {
         for write in 1..=14 {
-            let fault = Fault { component: Component::Operator, write, wrong };
+            let fault = Fault::at_write(Component::Operator, write, wrong);
             in_cluster(OLD, vec![fault], async |cluster| {
                 cluster.create_schedule("0 0 * * *", json!({})).await;
                 cluster.create_scheduled(10).await;

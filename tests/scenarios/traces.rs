@@ -96,7 +96,7 @@ fn the_trace_of_an_update_has_every_step_once_below_the_right_one_whatever_dies(
     let mut killed = 0;
     for write in (1..).step_by(11) {
         for wrong in [Wrong::Before, Wrong::After, Wrong::Stopped] {
-            let faults = [Fault { component: Component::Operator, write, wrong }];
+            let faults = [Fault::at_write(Component::Operator, write, wrong)];
             let Some(spans) = spans(&faults) else {
                 println!("complete in {killed} updates whose leader died or stood still");
                 assert!(killed > 25, "only {killed}");

@@ -182,7 +182,7 @@ impl Report {
     fn enter(&mut self, leaf: &Leaf) {
         self.schedules += 1;
         for fault in &leaf.happened {
-            *self.faults_injected.entry(fault.wrong.as_str().to_owned()).or_default() += 1;
+            *self.faults_injected.entry(fault.sort()).or_default() += 1;
         }
         *self.phases.entry(leaf.phase.clone()).or_default() += 1;
         self.reruns_after_interruption += u64::from(leaf.reruns);

@@ -55,7 +55,7 @@ impl Row {
 
     fn enter(&mut self, crash: Fault, outcome: &Outcome) {
         if outcome.killed.is_none() {
-            self.end = Some(self.end.map_or(crash.write, |end| end.min(crash.write)));
+            self.end = Some(self.end.map_or(crash.number, |end| end.min(crash.number)));
             return;
         }
         self.runs += 1;
@@ -81,7 +81,7 @@ impl Sweep {
         let open = |row: &Row| row.end.is_none() && row.next <= WRITES_MAX;
         let index = self.rows.iter().position(open).filter(|_| self.failure.is_none())?;
         let row = &mut self.rows[index];
-        let crash = Fault { component: row.component, write: row.next, wrong: row.moment };
+        let crash = Fault::at_write(row.component, row.next, row.moment);
         row.next += 1;
         Some((index, crash))
     }

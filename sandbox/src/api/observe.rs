@@ -71,6 +71,8 @@ pub enum ReplyFault {
     Hang,
     /// This arrives instead: what was stored stays stored.
     Reject(Failure),
+    /// It arrives after this much virtual time.
+    Delay(Duration),
 }
 
 /// Decides faults; consulted before and after each request that comes through a service or a socket.

@@ -298,11 +298,7 @@ impl Server {
                     self.observed(&info, &answer, at, |_faults, _record| ());
                     return Ok(answer.into_response());
                 }
-                Fault::Delay(length) => {
-                    let length = chrono::TimeDelta::from_std(length).unwrap_or_default();
-                    let until = self.inner.clock.now() + length;
-                    self.inner.clock.sleep_until(until).await;
-                }
+                Fault::Delay(length) => self.pass(length).await,
                 Fault::Refuse => return Err(Disconnected),
                 Fault::Hang => std::future::pending().await,
             }
@@ -316,7 +312,17 @@ impl Server {
             ReplyFault::Drop => Err(Disconnected),
             ReplyFault::Hang => std::future::pending().await,
             ReplyFault::Reject(failure) => Ok(Answer::failure(&failure).into_response()),
+            ReplyFault::Delay(length) => {
+                self.pass(length).await;
+                Ok(answer.into_response())
+            }
         }
+    }
+
+    /// Lets virtual time pass.
+    async fn pass(&self, length: std::time::Duration) {
+        let length = chrono::TimeDelta::from_std(length).unwrap_or_default();
+        self.inner.clock.sleep_until(self.inner.clock.now() + length).await;
     }
 
     /// The tower service through which `client` talks to this server, for [`kube::Client::new`].

@@ -34,6 +34,8 @@ pub struct ControlPlane {
     cut_off: AtomicBool,
     /// Guards until when etcd is without a leader.
     electing_until: Mutex<Option<Timestamp>>,
+    /// Guards until when every API server's authorizer knows none of our programs.
+    cold_until: Mutex<Option<Timestamp>>,
 }
 
 impl ControlPlane {
@@ -88,6 +90,16 @@ impl ControlPlane {
     /// Whether etcd is without a leader.
     pub fn is_electing(&self, now: Timestamp) -> bool {
         self.electing_until.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|until| now < until)
+    }
+
+    /// Our programs are refused until then: authorizers have not read their roles yet.
+    pub fn is_cold_until(&self, until: Timestamp) {
+        *self.cold_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(until);
+    }
+
+    /// Whether our programs are refused.
+    pub fn is_cold(&self, now: Timestamp) -> bool {
+        self.cold_until.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|until| now < until)
     }
 
     /// Whether some API server answers, can be reached, and etcd has its quorum.

@@ -1,6 +1,6 @@
 //! A machine's disk: small files in memory that keep what a crash left of them.
 
-use super::fault::{Component, FaultPlan, Life, STOPPED_SECONDS, WriteTo, Wrong};
+use super::fault::{Component, FaultPlan, Life, STOPPED_SECONDS, Stream, WriteTo, Wrong};
 use super::ledger::Ledger;
 use super::record::recorded;
 use async_trait::async_trait;
@@ -122,7 +122,7 @@ impl SimDisk {
     ) -> Result<(), DiskError> {
         check_path(operation, path)?;
         self.alive().await;
-        match self.faults.count(&self.life, WriteTo::Disk) {
+        match self.faults.count(&self.life, Stream::writes_of(self.life.component()), WriteTo::Disk) {
             Some(Wrong::Before) => self.die().await,
             Some(Wrong::After) => {
                 self.store.change(path, operation, whole)?;
@@ -146,11 +146,20 @@ impl SimDisk {
                 self.landed(path);
                 Ok(())
             }
+            Some(Wrong::AskedToStop) => {
+                self.store.change(path, operation, whole)?;
+                self.landed(path);
+                self.life.ask_to_stop();
+                // It hears of it before it goes on.
+                tokio::task::yield_now().await;
+                Ok(())
+            }
             Some(
                 Wrong::ReplyLost
                 | Wrong::Refused
                 | Wrong::Busy
                 | Wrong::TimedOut
+                | Wrong::Forbidden
                 | Wrong::ApiAway
                 | Wrong::WatchesLost
                 | Wrong::DiskFull

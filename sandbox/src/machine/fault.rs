@@ -1,278 +1,51 @@
-//! Faults on purpose: at which write of which component something goes wrong, and what.
+//! Faults on purpose: at which request or write of which component something goes wrong, and what.
 
+pub use super::stream::{Component, Stream};
+pub use super::wrong::{
+    AWAY_SECONDS, CLOCK_AHEAD_SECONDS, CLOCK_WRONG_SECONDS, COLD_SECONDS, DISK_FULL_SECONDS, DOUBLED_SECONDS,
+    ELECTION_SECONDS, PAUSED_SECONDS, STOPPED_SECONDS, WATCHES_LATE_SECONDS, WriteTo, Wrong,
+};
 use cupcake_engine::clock::Timestamp;
-use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use tokio_util::sync::CancellationToken;
 
-/// A component that may crash.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Component {
-    /// The operator.
-    Operator,
-    /// All agents together.
-    Agent,
-    /// All runners together.
-    Runner,
-}
-
-impl Component {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::Operator, Self::Agent, Self::Runner];
-
-    /// Its name.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Operator => "operator",
-            Self::Agent => "agent",
-            Self::Runner => "runner",
-        }
-    }
-}
-
-impl fmt::Display for Component {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-/// What goes wrong at a write.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Wrong {
-    /// The component crashes, and nothing of the write remains.
-    Before,
-    /// The write stands, and the component crashes before it hears of it.
-    After,
-    /// The component crashes; of an append to a file only a part stands, other writes stand whole.
-    Torn,
-    /// The write stands, and its answer is lost; the component lives on.
-    ReplyLost,
-    /// The connection is refused; nothing stands.
-    Refused,
-    /// The API server answers 429; nothing stands.
-    Busy,
-    /// The write stands, and the API server answers 504.
-    TimedOut,
-    /// The component is stopped (SIGSTOP) with the request on its way, for [`STOPPED_SECONDS`]; it goes on as if nothing had been.
-    Stopped,
-    /// The write stands; then no request gets through for [`AWAY_SECONDS`].
-    ApiAway,
-    /// The write stands; then all watches end, and none can resume from where it was.
-    WatchesLost,
-    /// The machine of the component loses its power in the middle of the write and boots again.
-    PowerCut,
-    /// From this write on the machine's disk is full, for [`DISK_FULL_SECONDS`].
-    DiskFull,
-    /// A person starts the runner's program by hand, beside its unit.
-    SecondRunner,
-    /// The write stands; then every watch tells what happens [`WATCHES_LATE_SECONDS`] late, at most.
-    WatchesLate,
-    /// etcd has no leader, for [`ELECTION_SECONDS`]: no request is answered but with an error, and nothing stands.
-    Election,
-    /// The write stands; the clock of the component's machine jumps [`CLOCK_AHEAD_SECONDS`] ahead, and back after
-    /// [`CLOCK_WRONG_SECONDS`].
-    ClockJump,
-    /// The write stands; somebody deletes the Node of the component's machine.
-    NodeDeleted,
-    /// A second agent of the same node lives beside the first, for [`DOUBLED_SECONDS`].
-    Doubled,
-    /// Somebody with the epoch of an older leader writes an order for the component's node, over what it read then and over what
-    /// stands now; and the present order with other content.
-    StaleOrder,
-    /// The write stands; a person pauses the update, and lets it go on after [`PAUSED_SECONDS`].
-    Paused,
-    /// The write stands; a person cancels the update.
-    Cancelled,
-    /// The write stands; a person leaves the component's node out of the update.
-    LeftOut,
-}
-
-/// How long a stopped component is stopped: longer than any lease.
-pub const STOPPED_SECONDS: i64 = 40;
-/// How long the API is away.
-pub const AWAY_SECONDS: i64 = 150;
-/// How long a full disk is full.
-pub const DISK_FULL_SECONDS: i64 = 90;
-/// How late watches tell.
-pub const WATCHES_LATE_SECONDS: i64 = 20;
-/// How long etcd is without a leader.
-pub const ELECTION_SECONDS: i64 = 3;
-/// How far a clock jumps: more than a node may soak, less than what is done on a node may take.
-pub const CLOCK_AHEAD_SECONDS: i64 = 600;
-/// How long a clock is wrong.
-pub const CLOCK_WRONG_SECONDS: i64 = 240;
-/// How long an agent has a double.
-pub const DOUBLED_SECONDS: i64 = 90;
-/// How long an update is paused.
-pub const PAUSED_SECONDS: i64 = 120;
-
-impl Wrong {
-    /// All of it.
-    pub const ALL: [Self; 22] = [
-        Self::Before,
-        Self::After,
-        Self::Torn,
-        Self::ReplyLost,
-        Self::Refused,
-        Self::Busy,
-        Self::TimedOut,
-        Self::Stopped,
-        Self::ApiAway,
-        Self::WatchesLost,
-        Self::PowerCut,
-        Self::DiskFull,
-        Self::SecondRunner,
-        Self::WatchesLate,
-        Self::Election,
-        Self::ClockJump,
-        Self::NodeDeleted,
-        Self::Doubled,
-        Self::StaleOrder,
-        Self::Paused,
-        Self::Cancelled,
-        Self::LeftOut,
-    ];
-
-    /// Its name.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Before => "before",
-            Self::After => "after",
-            Self::Torn => "torn",
-            Self::ReplyLost => "reply-lost",
-            Self::Refused => "refused",
-            Self::Busy => "busy",
-            Self::TimedOut => "timed-out",
-            Self::Stopped => "stopped",
-            Self::ApiAway => "api-away",
-            Self::WatchesLost => "watches-lost",
-            Self::PowerCut => "power-cut",
-            Self::DiskFull => "disk-full",
-            Self::SecondRunner => "second-runner",
-            Self::WatchesLate => "watches-late",
-            Self::Election => "election",
-            Self::ClockJump => "clock-jump",
-            Self::NodeDeleted => "node-deleted",
-            Self::Doubled => "doubled",
-            Self::StaleOrder => "stale-order",
-            Self::Paused => "paused",
-            Self::Cancelled => "cancelled",
-            Self::LeftOut => "left-out",
-        }
-    }
-
-    /// Whether it is a crash of the component.
-    pub const fn is_crash(self) -> bool {
-        matches!(self, Self::Before | Self::After | Self::Torn)
-    }
-
-    /// Whether such a write can meet it.
-    const fn befalls(self, write: WriteTo) -> bool {
-        match self {
-            Self::Before
-            | Self::After
-            | Self::Torn
-            | Self::Stopped
-            | Self::ApiAway
-            | Self::WatchesLost
-            | Self::WatchesLate
-            | Self::ClockJump
-            | Self::NodeDeleted
-            | Self::Doubled
-            | Self::StaleOrder
-            | Self::Paused
-            | Self::Cancelled
-            | Self::LeftOut => true,
-            Self::ReplyLost | Self::Refused | Self::Busy | Self::TimedOut | Self::Election => {
-                matches!(write, WriteTo::Api)
-            }
-            Self::PowerCut | Self::DiskFull | Self::SecondRunner => matches!(write, WriteTo::Disk),
-        }
-    }
-
-    /// Whether an update that meets it may come to rest until a person looks, or fail: what happened is not to be waited out. All
-    /// others end as if nothing had been.
-    pub const fn may_need_a_person(self) -> bool {
-        match self {
-            Self::ClockJump | Self::NodeDeleted => true,
-            Self::Before
-            | Self::After
-            | Self::Stopped
-            | Self::ApiAway
-            | Self::WatchesLost
-            | Self::ReplyLost
-            | Self::Refused
-            | Self::Busy
-            | Self::TimedOut
-            | Self::Election
-            | Self::WatchesLate
-            | Self::Paused
-            | Self::Cancelled
-            | Self::LeftOut
-            | Self::Doubled
-            | Self::StaleOrder
-            | Self::Torn
-            | Self::PowerCut
-            | Self::DiskFull
-            | Self::SecondRunner => false,
-        }
-    }
-
-    /// Whether that component can meet it. Requests go to the API, a runner's writes to its disk.
-    pub const fn fits(self, component: Component) -> bool {
-        let is_runner = matches!(component, Component::Runner);
-        match self {
-            Self::Before | Self::After | Self::Stopped | Self::ApiAway | Self::WatchesLost | Self::ClockJump => true,
-            Self::ReplyLost
-            | Self::Refused
-            | Self::Busy
-            | Self::TimedOut
-            | Self::Election
-            | Self::WatchesLate
-            | Self::Paused
-            | Self::Cancelled => !is_runner,
-            Self::NodeDeleted | Self::LeftOut => !matches!(component, Component::Operator),
-            Self::Doubled | Self::StaleOrder => matches!(component, Component::Agent),
-            Self::Torn | Self::PowerCut | Self::DiskFull | Self::SecondRunner => is_runner,
-        }
-    }
-}
-
-/// Where a write goes. An agent writes to both.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WriteTo {
-    /// A request to the API server.
-    Api,
-    /// A file.
-    Disk,
-}
-
-/// One fault: at the `write`-th write of a component, counted from 1 over all its places and lives.
+/// One fault: at the `number`-th of a stream, counted from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Fault {
-    /// Whose write.
-    pub component: Component,
-    /// Which of its writes.
-    pub write: u64,
+    /// Whose request or write.
+    pub stream: Stream,
+    /// Which of them.
+    pub number: u64,
     /// What goes wrong.
     pub wrong: Wrong,
 }
 
+impl Fault {
+    /// At a component's write of that number.
+    pub const fn at_write(component: Component, number: u64, wrong: Wrong) -> Self {
+        Self { stream: Stream::writes_of(component), number, wrong }
+    }
+
+    /// What sort of fault it is: what goes wrong, and with what unless it is a write of a component.
+    pub fn sort(&self) -> String {
+        let wrong = self.wrong.as_str();
+        if self.stream.is_sampled() { format!("{}:{wrong}", self.stream) } else { wrong.to_owned() }
+    }
+}
+
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}@{}:{}", self.component, self.write, self.wrong.as_str())
+        write!(f, "{}@{}:{}", self.stream, self.number, self.wrong.as_str())
     }
 }
 
 /// Why a text names no fault.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0:?} names no fault; write operator@N, agent@N or runner@N with N >= 1, and what goes wrong: :before, :after (if none is named) or :torn for a crash, or a word of docs/sandbox.md that fits the component"
+    "{0:?} names no fault; write operator@N, agent@N, runner@N, lease@N, operator-read@N or agent-read@N with N >= 1, and what goes wrong: :before, :after (if none is named) or :torn for a crash, or a word of docs/sandbox.md that fits what is counted"
 )]
 pub struct InvalidFault(String);
 
@@ -281,14 +54,14 @@ impl FromStr for Fault {
 
     fn from_str(text: &str) -> Result<Self, InvalidFault> {
         let invalid = || InvalidFault(text.chars().take(64).collect());
-        let (component, rest) = text.split_once('@').ok_or_else(invalid)?;
-        let (write, wrong) = rest.split_once(':').unwrap_or((rest, "after"));
-        let component = Component::ALL.into_iter().find(|known| known.as_str() == component).ok_or_else(invalid)?;
+        let (stream, rest) = text.split_once('@').ok_or_else(invalid)?;
+        let (number, wrong) = rest.split_once(':').unwrap_or((rest, "after"));
+        let stream = Stream::ALL.into_iter().find(|known| known.as_str() == stream).ok_or_else(invalid)?;
         let wrong = Wrong::ALL.into_iter().find(|known| known.as_str() == wrong).ok_or_else(invalid)?;
-        let write = write.parse().ok().filter(|write| *write > 0).ok_or_else(invalid)?;
+        let number = number.parse().ok().filter(|number| *number > 0).ok_or_else(invalid)?;
         // A torn request is a whole one: kept for scripts that name it.
-        let fits = wrong.fits(component) || wrong == Wrong::Torn;
-        fits.then_some(Self { component, write, wrong }).ok_or_else(invalid)
+        let fits = wrong.fits(stream) || (wrong == Wrong::Torn && Wrong::After.fits(stream));
+        fits.then_some(Self { stream, number, wrong }).ok_or_else(invalid)
     }
 }
 
@@ -298,6 +71,7 @@ pub struct Life {
     component: Component,
     place: Arc<str>,
     over: CancellationToken,
+    asked_to_stop: CancellationToken,
     /// Guards until when it is stopped.
     stopped_until: Arc<Mutex<Option<Timestamp>>>,
 }
@@ -305,7 +79,13 @@ pub struct Life {
 impl Life {
     /// A new life of a component at a place (a node's name, or nothing for the operator).
     pub fn new(component: Component, place: &str) -> Self {
-        Self { component, place: Arc::from(place), over: CancellationToken::new(), stopped_until: Arc::default() }
+        Self {
+            component,
+            place: Arc::from(place),
+            over: CancellationToken::new(),
+            asked_to_stop: CancellationToken::new(),
+            stopped_until: Arc::default(),
+        }
     }
 
     /// Whether it is over.
@@ -316,6 +96,16 @@ impl Life {
     /// Ends it: whoever lives it does nothing any more from this moment on.
     pub fn end(&self) {
         self.over.cancel();
+    }
+
+    /// Asks it to stop, as SIGTERM does.
+    pub fn ask_to_stop(&self) {
+        self.asked_to_stop.cancel();
+    }
+
+    /// What is cancelled when it is asked to stop.
+    pub fn asked_to_stop(&self) -> CancellationToken {
+        self.asked_to_stop.clone()
     }
 
     /// Stops it, as SIGSTOP does, until then.
@@ -359,7 +149,7 @@ pub enum Side {
     Copy,
 }
 
-/// Counts the writes of each component and says which of them meet a fault; clones share the counts.
+/// Counts what each stream is made of and says what of it meets a fault; clones share the counts.
 ///
 /// Of several lists of faults all are followed as long as the same goes wrong in them. Where they part the world is copied, so
 /// that what is common to them happens once.
@@ -373,7 +163,7 @@ pub struct FaultPlan {
 
 #[derive(Debug, Default)]
 struct Counts {
-    writes: BTreeMap<Component, u64>,
+    counts: BTreeMap<Stream, u64>,
     happened: Vec<(Fault, Arc<str>)>,
     /// The lists that agree with everything that went wrong so far; never empty but in a plan without faults.
     followed: Vec<Arc<[Fault]>>,
@@ -414,14 +204,18 @@ impl FaultPlan {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts a write of a living component and says what goes wrong with it. What goes wrong with the world is carried out.
-    /// A fault that such a write cannot meet does not happen.
-    pub fn count(&self, life: &Life, to: WriteTo) -> Option<Wrong> {
+    /// Counts a request or a write of a living component and says what goes wrong with it. What goes wrong with the world is carried
+    /// out. A fault that such a write cannot meet does not happen.
+    pub fn count(&self, life: &Life, stream: Stream, to: WriteTo) -> Option<Wrong> {
         let mut counts = self.lock();
-        let count = counts.writes.entry(life.component).or_default();
+        let count = counts.counts.entry(stream).or_default();
         *count += 1;
         let count = *count;
-        let here = |fault: &Fault| fault.component == life.component && fault.write == count && fault.wrong.befalls(to);
+        let here = |fault: &Fault| fault.stream == stream && fault.number == count && fault.wrong.befalls(to);
+        // Most meet none in any list.
+        if !counts.followed.iter().any(|list| list.iter().any(here)) {
+            return None;
+        }
         let fault = self.meet(&mut counts.followed, here)?;
         counts.happened.push((fault, Arc::clone(&life.place)));
         drop(counts);
@@ -452,9 +246,9 @@ impl FaultPlan {
         }
     }
 
-    /// Writes of a component so far.
-    pub fn writes(&self, component: Component) -> u64 {
-        self.lock().writes.get(&component).copied().unwrap_or_default()
+    /// How much of a stream there was so far.
+    pub fn counted(&self, stream: Stream) -> u64 {
+        self.lock().counts.get(&stream).copied().unwrap_or_default()
     }
 
     /// The faults that happened.
@@ -480,16 +274,26 @@ mod tests {
 
     #[test]
     fn a_fault_is_written_as_component_at_write_and_what_goes_wrong() {
-        let fault = Fault { component: Component::Runner, write: 12, wrong: Wrong::Torn };
+        let fault = Fault::at_write(Component::Runner, 12, Wrong::Torn);
         assert_eq!("runner@12:torn".parse(), Ok(fault));
         assert_eq!("operator@3".parse::<Fault>().unwrap().wrong, Wrong::After);
-        for component in Component::ALL {
-            for wrong in Wrong::ALL.into_iter().filter(|wrong| wrong.fits(component)) {
-                let fault = Fault { component, write: 1, wrong };
+        for stream in Stream::ALL {
+            for wrong in Wrong::ALL.into_iter().filter(|wrong| wrong.fits(stream)) {
+                let fault = Fault { stream, number: 1, wrong };
                 assert_eq!(fault.to_string().parse(), Ok(fault));
             }
         }
-        for bad in ["operator", "operator@0", "kubelet@1", "agent@x", "agent@1:never", "runner@1:busy"] {
+        for bad in [
+            "operator",
+            "operator@0",
+            "kubelet@1",
+            "agent@x",
+            "agent@1:never",
+            "runner@1:busy",
+            "lease@1:torn-off",
+            "agent-read@1",
+            "operator-read@1:reply-lost",
+        ] {
             assert!(bad.parse::<Fault>().is_err(), "{bad}");
         }
     }
@@ -498,10 +302,11 @@ mod tests {
     fn the_chosen_write_is_counted_over_all_places() {
         let faults = FaultPlan::planned(&["agent@2".parse().unwrap()]);
         let (first, second) = (Life::new(Component::Agent, "w-1"), Life::new(Component::Agent, "w-2"));
-        assert_eq!(faults.count(&first, WriteTo::Api), None);
-        assert_eq!(faults.count(&second, WriteTo::Api), Some(Wrong::After));
-        assert_eq!(faults.count(&second, WriteTo::Api), None);
-        assert_eq!(faults.writes(Component::Agent), 3);
+        assert_eq!(faults.count(&first, Stream::Agent, WriteTo::Api), None);
+        assert_eq!(faults.count(&second, Stream::Agent, WriteTo::Api), Some(Wrong::After));
+        assert_eq!(faults.count(&second, Stream::Agent, WriteTo::Api), None);
+        assert_eq!(faults.count(&second, Stream::AgentRead, WriteTo::Api), None, "another stream");
+        assert_eq!((faults.counted(Stream::Agent), faults.counted(Stream::AgentRead)), (3, 1));
         assert_eq!(faults.told().as_deref(), Some("agent@2:after on w-2"));
     }
 
@@ -517,7 +322,7 @@ mod tests {
             let left = Mutex::new(sides.iter().rev().copied().collect::<Vec<_>>());
             plan.follow(lists(), move || left.lock().unwrap().pop().expect("no more copies than expected"));
             for _ in 0..3 {
-                plan.count(&agent, WriteTo::Api);
+                plan.count(&agent, Stream::Agent, WriteTo::Api);
             }
             (plan.happened(), plan.followed())
         };
@@ -531,7 +336,7 @@ mod tests {
     #[test]
     fn a_fault_of_requests_does_not_happen_to_a_file() {
         let faults = FaultPlan::planned(&["agent@1:busy".parse().unwrap()]);
-        assert_eq!(faults.count(&Life::new(Component::Agent, "w-1"), WriteTo::Disk), None);
+        assert_eq!(faults.count(&Life::new(Component::Agent, "w-1"), Stream::Agent, WriteTo::Disk), None);
         assert_eq!(faults.happened(), []);
     }
 }

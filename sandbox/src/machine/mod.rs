@@ -22,9 +22,11 @@ mod packages;
 mod record;
 pub mod releases;
 mod state;
+mod stream;
 pub mod systemd;
 pub mod timing;
 pub mod transcript;
+mod wrong;
 
 pub use host_ops::SimHost;
 pub use state::{SimMachine, Site};

@@ -20,6 +20,8 @@ pub type Program = Arc<dyn Fn(Arc<SimMachine>, Life) + Send + Sync>;
 pub enum UnitEnd {
     /// By itself: the unit is disabled and rests.
     Finished,
+    /// It was asked to stop (`systemctl stop`): the unit rests until a boot or somebody starts it, since it stays enabled.
+    Stopped,
     /// Not by itself: it is started again (`Restart=on-failure`, no limit).
     Crashed,
 }
@@ -124,7 +126,10 @@ impl SimMachine {
                 unit.standing = Standing::Inactive;
                 unit.enabled = false;
             }
-            UnitEnd::Finished | UnitEnd::Crashed => self.start_later(&mut unit, TimeDelta::seconds(RESTART_SECONDS)),
+            UnitEnd::Stopped if !was_over => unit.standing = Standing::Inactive,
+            UnitEnd::Finished | UnitEnd::Stopped | UnitEnd::Crashed => {
+                self.start_later(&mut unit, TimeDelta::seconds(RESTART_SECONDS))
+            }
         }
     }
 

@@ -12,7 +12,7 @@
 //! core busy. Each verdict is the one that the schedule gives by itself (`--twice` looks).
 
 use super::{DRAWN_FAULTS, Schedule, Settings, Verdict, begin, upgrade};
-use crate::machine::fault::{Component, Fault, Side, Wrong};
+use crate::machine::fault::{Fault, Side};
 use crate::world::{self, Speed, WorldError, Writes};
 use std::collections::BTreeSet;
 use std::io;
@@ -189,18 +189,16 @@ fn draw(
     let Some((ways, later)) = shape.split_first() else {
         let mut faults: Vec<Fault> = before.iter().map(|(_, fault)| *fault).collect();
         faults.sort_unstable();
-        faults.dedup_by_key(|fault| (fault.component, fault.write));
+        faults.dedup_by_key(|fault| (fault.stream, fault.number));
         lists.insert(faults);
         return;
     };
     for _ in 0..*ways {
         // The first of as many moments as there are faults to come.
         let moment = (0..shape.len()).map(|_| rng.u64(after..MOMENTS)).min().unwrap_or(after);
-        let Some(component) = rng.choice(Component::ALL) else { return };
-        let fitting: Vec<Wrong> = Wrong::ALL.into_iter().filter(|wrong| wrong.fits(component)).collect();
-        let Some(wrong) = rng.choice(fitting) else { return };
-        let write = moment * writes.by(component) / MOMENTS + 1;
-        before.push((moment, Fault { component, write, wrong }));
+        let Some((stream, wrong)) = super::draw(rng) else { return };
+        let number = moment * writes.of(stream) / MOMENTS + 1;
+        before.push((moment, Fault { stream, number, wrong }));
         draw(rng, writes, later, before, moment, lists);
         before.pop();
     }
@@ -219,18 +217,19 @@ mod tests {
 
     #[test]
     fn a_family_has_as_many_different_lists_as_asked_for_which_share_their_beginnings() {
-        let writes = Writes { operator: 200, agent: 90, runner: 120 };
+        let writes = Writes { operator: 200, agent: 90, runner: 120, lease: 300, operator_read: 900, agent_read: 60 };
         for seed in 0..200 {
             let lists = family(seed, writes, None, 48);
             assert_eq!(lists, family(seed, writes, None, 48));
             assert_eq!(lists.iter().collect::<BTreeSet<_>>().len(), 48, "seed {seed}");
             for fault in lists.iter().flatten() {
-                assert!(fault.wrong.fits(fault.component) && (1..=writes.by(fault.component)).contains(&fault.write));
+                assert!(fault.wrong.fits(fault.stream) && (1..=writes.of(fault.stream)).contains(&fault.number));
             }
             let faults: BTreeSet<&Fault> = lists.iter().flatten().collect();
             let planned: usize = lists.iter().map(Vec::len).sum();
             assert!(planned == 48 || faults.len() * 4 < planned * 3, "seed {seed}: {} of {planned}", faults.len());
         }
-        assert_eq!(family(1, Writes { operator: 1, agent: 0, runner: 0 }, Some(1), 2_000).len(), 14 + 18 + 12);
+        let one = Writes { operator: 1, ..Writes::default() };
+        assert_eq!(family(1, one, Some(1), 2_000).len(), 16 + 20 + 13 + 10 + 6 + 6);
     }
 }

@@ -4,7 +4,7 @@
 //! set of fences and a schedule that violates an invariant without the whole set, and not as soon as the one fence is there.
 
 use super::{Schedule, Settings, UPGRADE, begin, singles, upgrade};
-use crate::machine::fault::{Component, Fault, Wrong};
+use crate::machine::fault::{Fault, Stream, Wrong};
 use crate::world::{self, Fence, Speed, WorldError, Writes};
 use chrono::TimeDelta;
 use std::collections::BTreeSet;
@@ -48,13 +48,13 @@ pub fn candidates(seed: u64, writes: Writes) -> Vec<Schedule> {
     let (likely, rest): (Vec<Fault>, Vec<Fault>) = singles(writes).into_iter().partition(two);
     let doubles = likely.iter().filter(|fault| fault.wrong == Wrong::Doubled);
     let pairs = doubles.flat_map(|double| {
-        let stopped = |later| Fault { write: double.write + later, wrong: Wrong::Stopped, ..*double };
+        let stopped = |later| Fault { number: double.number + later, wrong: Wrong::Stopped, ..*double };
         (1..=STOPPED_AFTER_MAX).map(move |later| vec![*double, stopped(later)])
     });
-    let is = |component, wrong| move |fault: &&Fault| fault.component == component && fault.wrong == wrong;
-    let stops = likely.iter().filter(is(Component::Operator, Wrong::Stopped));
+    let is = |stream, wrong| move |fault: &&Fault| fault.stream == stream && fault.wrong == wrong;
+    let stops = likely.iter().filter(is(Stream::Operator, Wrong::Stopped));
     let successors = stops.flat_map(|stop| {
-        let deletions = rest.iter().filter(is(Component::Runner, Wrong::NodeDeleted));
+        let deletions = rest.iter().filter(is(Stream::Runner, Wrong::NodeDeleted));
         deletions.map(|deletion| vec![*stop, *deletion])
     });
     let mut orders: [Vec<Vec<Fault>>; 3] = [

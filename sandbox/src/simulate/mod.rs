@@ -10,7 +10,7 @@
 pub mod branches;
 pub mod fences;
 
-use crate::machine::fault::{Component, Fault, Wrong};
+use crate::machine::fault::{Fault, Stream, Wrong};
 use crate::world::{self, Fence, Outcome, Speed, Upgrade, Violation, World, WorldConfig, WorldError, Writes};
 use chrono::TimeDelta;
 use cupcake_crds::values::{Concurrency, KubeVersion};
@@ -21,6 +21,8 @@ use std::ops::RangeInclusive;
 
 /// Faults of a random schedule. One alone is what every single fault is about.
 const DRAWN_FAULTS: RangeInclusive<usize> = 2..=4;
+/// At how many places of a stream that is sampled each single fault is tried: all of them would be ten times the rest.
+const SAMPLES_MAX: u64 = 24;
 /// How long an update is watched after its end, in virtual seconds: for what somebody wakes up to do.
 const AFTERMATH_SECONDS: i64 = 120;
 
@@ -128,13 +130,25 @@ async fn upgrade(world: &World, settings: &Settings) -> Result<Outcome, WorldErr
     Ok(outcome)
 }
 
-/// Every fault that a run with so many writes can meet, in order.
+/// Every fault that a run with so many writes can meet, in order; of streams that are sampled, at [`SAMPLES_MAX`] places spread
+/// evenly over each.
 pub fn singles(writes: Writes) -> Vec<Fault> {
-    let of = |component: Component| {
-        let wrongs = Wrong::ALL.into_iter().filter(move |wrong| wrong.fits(component));
-        wrongs.flat_map(move |wrong| (1..=writes.by(component)).map(move |write| Fault { component, write, wrong }))
+    let of = |stream: Stream| {
+        let count = writes.of(stream);
+        let places = if stream.is_sampled() { count.min(SAMPLES_MAX) } else { count };
+        let wrongs = Wrong::ALL.into_iter().filter(move |wrong| wrong.fits(stream));
+        wrongs.flat_map(move |wrong| {
+            (0..places).map(move |place| Fault { stream, number: place * count / places + 1, wrong })
+        })
     };
-    Component::ALL.into_iter().flat_map(of).collect()
+    Stream::ALL.into_iter().flat_map(of).collect()
+}
+
+/// What goes wrong at one place of one stream, drawn; `None` where nothing can.
+fn draw(rng: &mut fastrand::Rng) -> Option<(Stream, Wrong)> {
+    let stream = rng.choice(Stream::ALL)?;
+    let wrong = rng.choice(Wrong::ALL.into_iter().filter(|wrong| wrong.fits(stream)).collect::<Vec<_>>())?;
+    Some((stream, wrong))
 }
 
 /// The schedule of that seed: `count` faults, or as many as [`DRAWN_FAULTS`] allows where none is asked for.
@@ -143,13 +157,12 @@ pub fn random(seed: u64, writes: Writes, count: Option<usize>) -> Schedule {
     let count = count.unwrap_or_else(|| rng.usize(DRAWN_FAULTS));
     let mut faults: Vec<Fault> = (0..count)
         .filter_map(|_| {
-            let component = rng.choice(Component::ALL)?;
-            let wrong = rng.choice(Wrong::ALL.into_iter().filter(|wrong| wrong.fits(component)).collect::<Vec<_>>())?;
-            Some(Fault { component, write: rng.u64(1..=writes.by(component).max(1)), wrong })
+            let (stream, wrong) = draw(&mut rng)?;
+            Some(Fault { stream, number: rng.u64(1..=writes.of(stream).max(1)), wrong })
         })
         .collect();
     faults.sort_unstable();
-    faults.dedup_by_key(|fault| (fault.component, fault.write));
+    faults.dedup_by_key(|fault| (fault.stream, fault.number));
     Schedule { seed, faults }
 }
 
@@ -176,6 +189,7 @@ pub fn shrink(settings: &Settings, schedule: &Schedule, invariant: &str) -> Resu
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::machine::fault::Component;
 
     fn settings() -> Settings {
         Settings {
@@ -232,7 +246,7 @@ mod tests {
     fn a_fence_that_is_left_out_is_missed_when_a_stopped_leader_wakes_up() {
         let violated = |without: &[Fence], write: u64| -> BTreeSet<&'static str> {
             let settings = Settings { workers: 2, without: without.iter().copied().collect(), ..settings() };
-            let fault = Fault { component: Component::Operator, write, wrong: Wrong::Stopped };
+            let fault = Fault::at_write(Component::Operator, write, Wrong::Stopped);
             let verdict = run(&settings, &Schedule { seed: 1, faults: vec![fault] }).unwrap();
             verdict.violations.iter().map(|violation| violation.invariant).collect()
         };
@@ -252,27 +266,31 @@ mod tests {
         let settings = Settings { without: BTreeSet::from([Fence::RunnerLock]), ..settings() };
         let run = |faults| run(&settings, &Schedule { seed: 3, faults }).unwrap().outcome;
         let calm = run(Vec::new());
-        for component in Component::ALL {
-            for wrong in Wrong::ALL.into_iter().filter(|wrong| wrong.fits(component)) {
+        for stream in Stream::ALL {
+            for wrong in Wrong::ALL.into_iter().filter(|wrong| wrong.fits(stream)) {
                 // Some writes of an agent go to its disk, and some are the last for a long time: one of a few is met.
                 let changes =
-                    |write| run(vec![Fault { component, write, wrong }]).transcript_sha256 != calm.transcript_sha256;
-                assert!([5, 8, 11, 14].into_iter().any(changes), "{component}: {}", wrong.as_str());
+                    |number| run(vec![Fault { stream, number, wrong }]).transcript_sha256 != calm.transcript_sha256;
+                assert!([5, 8, 11, 14].into_iter().any(changes), "{stream}: {}", wrong.as_str());
             }
         }
     }
 
     #[test]
     fn a_schedule_is_drawn_from_its_seed_alone_and_names_faults_that_fit() {
-        let writes = Writes { operator: 10, agent: 5, runner: 7 };
+        let writes = Writes { operator: 10, agent: 5, runner: 7, lease: 100, operator_read: 3, agent_read: 30 };
         for seed in 0..200 {
             let schedule = random(seed, writes, None);
             assert_eq!(schedule, random(seed, writes, None));
             assert!((1..=*DRAWN_FAULTS.end()).contains(&schedule.faults.len()), "{schedule}");
             for fault in &schedule.faults {
-                assert!(fault.wrong.fits(fault.component) && fault.write <= writes.by(fault.component), "{fault}");
+                assert!(fault.wrong.fits(fault.stream) && fault.number <= writes.of(fault.stream), "{fault}");
             }
         }
-        assert_eq!(singles(writes).len(), 10 * 14 + 5 * 18 + 7 * 12);
+        let singles = singles(writes);
+        let sampled = 24 * 10 + 3 * 6 + 24 * 6;
+        assert_eq!(singles.len(), 10 * 16 + 5 * 20 + 7 * 13 + sampled);
+        let last = singles.iter().filter(|fault| fault.stream == Stream::Lease).map(|fault| fault.number).max();
+        assert_eq!(last, Some(96), "spread over all of it");
     }
 }

@@ -24,7 +24,6 @@ use cupcake_steps::ports::host::MachinePorts;
 use futures::future::BoxFuture;
 use std::sync::{Arc, OnceLock};
 use std::task::Poll;
-use tokio_util::sync::CancellationToken;
 
 /// Where the operator runs.
 const NAMESPACE: &str = "kube-system";
@@ -119,7 +118,7 @@ impl Components {
                         metrics: cupcake_operator::metrics::Metrics::default(),
                         spans: self.spans.get().cloned(),
                     };
-                    self.live(&life, Box::pin(cupcake_operator::run(config, CancellationToken::new()))).await;
+                    self.live(&life, Box::pin(cupcake_operator::run(config, life.asked_to_stop()))).await;
                 }
                 Err(error) => tracing::error!(%error, "operator cannot start"),
             }
@@ -159,7 +158,7 @@ impl Components {
             clock: self.clock(machine.name()),
             seed: derive(self.site.seed, &["agent", machine.name(), &number.to_string()]),
         };
-        if let Some(Err(error)) = self.live(life, cupcake_agent::run(config, CancellationToken::new())).await {
+        if let Some(Err(error)) = self.live(life, cupcake_agent::run(config, life.asked_to_stop())).await {
             tracing::warn!(node = machine.name(), %error, "agent ended");
         }
         life.end();
@@ -196,11 +195,10 @@ impl Components {
             // The machine's unit is enabled as long as it did not finish.
             boot: None,
         };
-        let end = match self.live(&life, cupcake_host::run(config, CancellationToken::new())).await {
+        let end = match self.live(&life, cupcake_host::run(config, life.asked_to_stop())).await {
             None => UnitEnd::Crashed,
-            Some(Ok(RunnerEnd::Idle | RunnerEnd::Answered(_) | RunnerEnd::AnotherRuns | RunnerEnd::Shutdown)) => {
-                UnitEnd::Finished
-            }
+            Some(Ok(RunnerEnd::Idle | RunnerEnd::Answered(_) | RunnerEnd::AnotherRuns)) => UnitEnd::Finished,
+            Some(Ok(RunnerEnd::Shutdown)) => UnitEnd::Stopped,
             Some(Err(error)) => {
                 tracing::warn!(node = machine.name(), %error, "runner ended");
                 UnitEnd::Crashed

@@ -4,8 +4,8 @@ use super::Spawner;
 use super::components::Components;
 use crate::api::Server;
 use crate::machine::fault::{
-    AWAY_SECONDS, CLOCK_AHEAD_SECONDS, CLOCK_WRONG_SECONDS, DISK_FULL_SECONDS, DOUBLED_SECONDS, ELECTION_SECONDS,
-    PAUSED_SECONDS, WATCHES_LATE_SECONDS, Wrong,
+    AWAY_SECONDS, CLOCK_AHEAD_SECONDS, CLOCK_WRONG_SECONDS, COLD_SECONDS, DISK_FULL_SECONDS, DOUBLED_SECONDS,
+    ELECTION_SECONDS, PAUSED_SECONDS, WATCHES_LATE_SECONDS, Wrong,
 };
 use crate::machine::{SimMachine, Site};
 use chrono::TimeDelta;
@@ -62,6 +62,7 @@ impl Hands {
                 server.hold_watches(true);
                 site.after(span(WATCHES_LATE_SECONDS), move || server.hold_watches(false));
             }
+            Wrong::Forbidden => site.control_plane.is_cold_until(now + span(COLD_SECONDS)),
             Wrong::Election => site.control_plane.elect_until(now + span(ELECTION_SECONDS)),
             Wrong::PowerCut => {
                 if let Some(machine) = machine {
@@ -118,7 +119,8 @@ impl Hands {
             | Wrong::Refused
             | Wrong::Busy
             | Wrong::TimedOut
-            | Wrong::Stopped => {}
+            | Wrong::Stopped
+            | Wrong::AskedToStop => {}
         }
     }
 }

@@ -33,7 +33,7 @@ pub use outcome::{NodeOutcome, Outcome, Writes};
 use crate::api::{Definitions, Options, Server};
 use crate::machine::agenda::Agenda;
 use crate::machine::control_plane::ControlPlane;
-use crate::machine::fault::{Component, FaultPlan};
+use crate::machine::fault::{FaultPlan, Stream};
 use crate::machine::kube::Refused;
 use crate::machine::ledger::{EffectRecord, Ledger};
 use crate::machine::releases::Repositories;
@@ -292,9 +292,12 @@ impl World {
             largest_plan_bytes: size("UpgradePlan"),
             kubeadm_copies: self.kubeadm_copies(),
             writes: Writes {
-                operator: self.faults.writes(Component::Operator),
-                agent: self.faults.writes(Component::Agent),
-                runner: self.faults.writes(Component::Runner),
+                operator: self.faults.counted(Stream::Operator),
+                agent: self.faults.counted(Stream::Agent),
+                runner: self.faults.counted(Stream::Runner),
+                lease: self.faults.counted(Stream::Lease),
+                operator_read: self.faults.counted(Stream::OperatorRead),
+                agent_read: self.faults.counted(Stream::AgentRead),
             },
             killed: self.faults.told(),
             nodes,

@@ -1,6 +1,6 @@
 //! What a simulated run leaves: the figures that `kubectl cupcake sandbox -o json` prints.
 
-use crate::machine::fault::Component;
+use crate::machine::fault::Stream;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -16,25 +16,34 @@ pub struct NodeOutcome {
     pub schedulable: bool,
 }
 
-/// Writes of each component: what `--kill` counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+/// How much of each stream there was: what `--kill` and faults count.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Writes {
-    /// The operator's, but for Leases and Events.
+    /// Writes of the operator, but for Leases and Events.
     pub operator: u64,
     /// Those of all agents together, to the API and to their mailboxes.
     pub agent: u64,
     /// Those of all runners together, to their disks.
     pub runner: u64,
+    /// The operator's requests about its Lease.
+    pub lease: u64,
+    /// The operator's other requests that write nothing.
+    pub operator_read: u64,
+    /// The agents' requests that write nothing.
+    pub agent_read: u64,
 }
 
 impl Writes {
-    /// Those of one component.
-    pub fn by(&self, component: Component) -> u64 {
-        match component {
-            Component::Operator => self.operator,
-            Component::Agent => self.agent,
-            Component::Runner => self.runner,
+    /// Those of one stream.
+    pub fn of(&self, stream: Stream) -> u64 {
+        match stream {
+            Stream::Operator => self.operator,
+            Stream::Agent => self.agent,
+            Stream::Runner => self.runner,
+            Stream::Lease => self.lease,
+            Stream::OperatorRead => self.operator_read,
+            Stream::AgentRead => self.agent_read,
         }
     }
 }
@@ -67,7 +76,7 @@ pub struct Outcome {
     pub largest_plan_bytes: usize,
     /// Copies of kubeadm's upgrades that lie on machines, as `<node>/<folder>`; one of long ago lies on each control-plane node.
     pub kubeadm_copies: Vec<String>,
-    /// Writes of each component.
+    /// Writes of each component, and its other requests.
     pub writes: Writes,
     /// The crash that happened, and where; `null` if none did.
     pub killed: Option<String>,

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::machine::SimHost;
-use crate::machine::fault::Life;
+use crate::machine::fault::{Component, Life};
 use cupcake_steps::ports::host::HostOps as _;
 use cupcake_steps::ports::host::{KubeadmUpgrade, Package};
 

@@ -8,7 +8,7 @@ use crate::api::{
 };
 use crate::machine::Site;
 use crate::machine::control_plane::ControlPlane;
-use crate::machine::fault::{Component, FaultPlan, Life, STOPPED_SECONDS, WriteTo, Wrong};
+use crate::machine::fault::{Component, FaultPlan, Life, STOPPED_SECONDS, Stream, WriteTo, Wrong};
 use crate::machine::kube::KubeApi;
 use crate::machine::kubeadm::{KUBEADM_CONFIG, configured_version};
 use crate::machine::transcript::Transcript;
@@ -18,7 +18,11 @@ use cupcake_crds::values::KubeVersion;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::time::Duration;
 use tokio::sync::Notify;
+
+/// How long a request or an answer is on its way whose sender or receiver hears of something else first.
+const ON_ITS_WAY: Duration = Duration::from_millis(1);
 
 /// Clients of people, who come over HTTP: they are let through even while the simulated API is away.
 const PEOPLE: &str = "http";
@@ -112,15 +116,22 @@ fn no_leader() -> Failure {
     Failure::new(http::StatusCode::INTERNAL_SERVER_ERROR, "InternalError", "etcdserver: leader changed")
 }
 
-/// Whether a write counts as one of its component's: Leases and Events do not.
-fn counts(request: &RequestInfo) -> bool {
-    let bookkeeping = |target: &Target| {
-        matches!(
-            (target.group.as_str(), target.resource.as_str()),
-            ("coordination.k8s.io", "leases") | ("" | "events.k8s.io", "events")
-        )
-    };
-    request.verb.writes() && !request.target.as_ref().is_none_or(bookkeeping)
+/// What an API server says whose authorizer has not read the roles yet.
+fn forbidden(client: &str) -> Failure {
+    let message = format!("User \"system:serviceaccount:kube-system:{client}\" cannot do this: RBAC: roles not found");
+    Failure::new(http::StatusCode::FORBIDDEN, "Forbidden", message)
+}
+
+/// As what a request of that component counts; Events do not.
+fn stream_of(component: Component, request: &RequestInfo) -> Option<Stream> {
+    let of = request.target.as_ref().map(|target| (target.group.as_str(), target.resource.as_str()));
+    match (of, component) {
+        (Some(("coordination.k8s.io", "leases")), Component::Operator) => Some(Stream::Lease),
+        (Some(("coordination.k8s.io", "leases") | ("" | "events.k8s.io", "events")), _) => None,
+        (_, Component::Operator) if !request.verb.writes() => Some(Stream::OperatorRead),
+        (_, Component::Agent) if !request.verb.writes() => Some(Stream::AgentRead),
+        (_, component) => Some(Stream::writes_of(component)),
+    }
 }
 
 impl Faults for Gate {
@@ -135,34 +146,48 @@ impl Faults for Gate {
         if request.client != PEOPLE && self.control_plane().is_electing(self.site.now()) {
             return Fault::Reject(no_leader());
         }
-        let Some(life) = life.filter(|_| counts(request)) else {
+        let Some(life) = life else {
             return Fault::None;
         };
-        let client = || request.client.clone();
-        match self.faults.count(&life, WriteTo::Api) {
+        if self.control_plane().is_cold(self.site.now()) {
+            return Fault::Reject(forbidden(&request.client));
+        }
+        let Some(stream) = stream_of(life.component(), request) else {
+            return Fault::None;
+        };
+        let unheard = |fault| {
+            self.lock().unheard.insert(request.client.clone(), fault);
+            Fault::None
+        };
+        match self.faults.count(&life, stream, WriteTo::Api) {
             Some(Wrong::Before) => {
                 life.end();
                 Fault::Hang
             }
             Some(Wrong::After | Wrong::Torn) => {
-                self.lock().dying.insert(client());
+                self.lock().dying.insert(request.client.clone());
                 Fault::None
             }
-            Some(Wrong::ReplyLost) => {
-                self.lock().unheard.insert(client(), ReplyFault::Drop);
-                Fault::None
-            }
-            Some(Wrong::TimedOut) => {
-                self.lock().unheard.insert(client(), ReplyFault::Reject(timed_out()));
-                Fault::None
+            Some(Wrong::ReplyLost) => unheard(ReplyFault::Drop),
+            Some(Wrong::TimedOut) => unheard(ReplyFault::Reject(timed_out())),
+            Some(Wrong::AskedToStop) => {
+                life.ask_to_stop();
+                // It hears of that before it hears the answer.
+                unheard(ReplyFault::Delay(ON_ITS_WAY))
             }
             Some(Wrong::Refused) => Fault::Refuse,
             Some(Wrong::Busy) => Fault::Reject(too_many_requests()),
             Some(Wrong::Stopped) => {
                 life.stop_until(self.site.now() + TimeDelta::seconds(STOPPED_SECONDS));
-                // On its way: it arrives when its sender is looked at again.
-                Fault::Delay(std::time::Duration::from_millis(1))
+                if request.verb.writes() {
+                    // On its way: it arrives when its sender is looked at again.
+                    Fault::Delay(ON_ITS_WAY)
+                } else {
+                    // What it hears when it is looked at again is what was so before.
+                    unheard(ReplyFault::Delay(ON_ITS_WAY))
+                }
             }
+            Some(Wrong::Forbidden) => Fault::Reject(forbidden(&request.client)),
             Some(Wrong::Election) => Fault::Reject(no_leader()),
             Some(
                 Wrong::ApiAway
