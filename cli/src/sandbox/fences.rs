@@ -46,7 +46,7 @@ impl Work {
     /// Fences that stand alone need no better schedule.
     fn wanted(&self) -> Vec<Fence> {
         let alone = |fence: &Fence| self.found.get(fence).is_some_and(|need| need.beside.is_empty());
-        Fence::ALL.into_iter().filter(|fence| !alone(fence)).collect()
+        looked_for().filter(|fence| !alone(fence)).collect()
     }
 
     fn enter(&mut self, need: Need) {
@@ -55,6 +55,11 @@ impl Work {
             self.found.insert(need.fence, need);
         }
     }
+}
+
+/// The fences that have a schedule of their own to be found.
+fn looked_for() -> impl Iterator<Item = Fence> {
+    Fence::ALL.into_iter().filter(|fence| !fence.stands_behind_others())
 }
 
 /// Looks for a schedule for each fence: first the candidates, then random ones, for as long as `--minutes` says; fails if a
@@ -91,7 +96,7 @@ pub(super) fn run(args: &SimulateArgs, settings: &Settings, writes: Writes) -> R
     if let Some(failure) = failure {
         return Err(failure);
     }
-    let missing: Vec<Fence> = Fence::ALL.into_iter().filter(|fence| !found.contains_key(fence)).collect();
+    let missing: Vec<Fence> = looked_for().filter(|fence| !found.contains_key(fence)).collect();
     let row = |need: Need| {
         let settings = Settings { without: need.without(), ..settings.clone() };
         let command = args.command(&settings, &need.schedule);

@@ -41,7 +41,7 @@ const TOLD_MAX: usize = 20;
 /// Which schedules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Which {
-    /// Every fault at every write, one a schedule
+    /// Every fault at every write and at a sample of Lease requests and reads, one a schedule
     Single,
     /// Two faults a schedule, drawn by seed
     Pairs,

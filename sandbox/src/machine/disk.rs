@@ -1,6 +1,7 @@
 //! A machine's disk: small files in memory that keep what a crash left of them.
 
 use super::fault::{Component, FaultPlan, Life, STOPPED_SECONDS, Stream, WriteTo, Wrong};
+use super::forgetting::forgotten;
 use super::ledger::Ledger;
 use super::record::recorded;
 use async_trait::async_trait;
@@ -79,6 +80,7 @@ pub struct SimDisk {
     ledger: Ledger,
     node: String,
     locks_hold: bool,
+    epochs_stay: bool,
 }
 
 /// Gives a lock back, as the kernel does when its holder ends.
@@ -96,13 +98,19 @@ impl Drop for HeldLock {
 impl SimDisk {
     /// The disk of `node` for one life.
     pub fn new(node: &str, store: Arc<DiskStore>, life: Life, faults: FaultPlan, ledger: Ledger) -> Self {
-        Self { store, life, faults, ledger, node: node.to_owned(), locks_hold: true }
+        Self { store, life, faults, ledger, node: node.to_owned(), locks_hold: true, epochs_stay: true }
     }
 
     /// The same, but everybody gets every lock: to show what locks are for.
     #[must_use]
     pub fn without_locks(self) -> Self {
         Self { locks_hold: false, ..self }
+    }
+
+    /// The same, but no epoch is remembered on it: to show what remembering is for.
+    #[must_use]
+    pub fn without_epochs(self) -> Self {
+        Self { epochs_stay: false, ..self }
     }
 
     /// The dead neither read nor write.
@@ -202,11 +210,15 @@ impl Disk for SimDisk {
     async fn read(&self, path: &str, bytes_max: usize) -> Result<Option<Vec<u8>>, DiskError> {
         self.alive().await;
         check_path("read", path)?;
-        match self.store.lock().content.get(path) {
+        match self.store.peek(path) {
             Some(content) if content.len() > bytes_max => {
                 Err(error("read", path, &format!("it has {} bytes, allowed are {bytes_max}", content.len())))
             }
-            Some(content) => Ok(Some(content.clone())),
+            Some(content) if self.epochs_stay => Ok(Some(content)),
+            Some(content) => {
+                let forgotten = forgotten(path, &content, |other| self.store.peek(other));
+                Ok(Some(forgotten.unwrap_or(content)))
+            }
             None => Ok(None),
         }
     }

@@ -13,6 +13,7 @@ pub mod control_plane;
 pub mod disk;
 mod etcd;
 pub mod fault;
+mod forgetting;
 pub mod host_ops;
 pub mod kube;
 pub mod kubeadm;

@@ -5,7 +5,7 @@
 
 use super::{Schedule, Settings, UPGRADE, begin, singles, upgrade};
 use crate::machine::fault::{Fault, Stream, Wrong};
-use crate::world::{self, Fence, Speed, WorldError, Writes};
+use crate::world::{self, Fence, Speed, Violation, WorldError, Writes};
 use chrono::TimeDelta;
 use std::collections::BTreeSet;
 
@@ -78,12 +78,36 @@ pub fn harm(
     schedule: &Schedule,
     without: &BTreeSet<Fence>,
 ) -> Result<Option<&'static str>, WorldError> {
+    let found = look(settings, schedule, without, |found| !found.is_empty())?;
+    Ok(found.first().map(|violation| violation.invariant))
+}
+
+/// All that a schedule violates when those fences are left out, to the end of its run.
+///
+/// # Errors
+/// As [`run`](super::run).
+pub fn harms(
+    settings: &Settings,
+    schedule: &Schedule,
+    without: &BTreeSet<Fence>,
+) -> Result<BTreeSet<&'static str>, WorldError> {
+    let found = look(settings, schedule, without, |_found| false)?;
+    Ok(found.iter().map(|violation| violation.invariant).collect())
+}
+
+/// What was violated when that was enough, or the run was over, or had been looked at for as long as it is.
+fn look(
+    settings: &Settings,
+    schedule: &Schedule,
+    without: &BTreeSet<Fence>,
+    enough: impl Fn(&[Violation]) -> bool,
+) -> Result<Vec<Violation>, WorldError> {
     let settings = Settings { without: without.clone(), ..settings.clone() };
     world::runtime(Speed::Fastest)?.block_on(async {
         let world = begin(&settings, schedule, false)?;
         let clock = world.clock();
         let violated = async {
-            while world.violations().is_empty() {
+            while !enough(&world.violations()) {
                 clock.sleep_until(world.now() + LOOKED_AT_EVERY).await;
             }
         };
@@ -92,7 +116,7 @@ pub fn harm(
             () = violated => {}
             () = clock.sleep_until(settings.start + LOOKED_AT_FOR) => world.judge(UPGRADE),
         }
-        Ok(world.violations().first().map(|violation| violation.invariant))
+        Ok(world.violations())
     })
 }
 

@@ -1,6 +1,7 @@
 //! The real operator, agents and runners, each started again when it ends or crashes.
 
 use super::drains::Drains;
+use super::forgetful::Forgetful;
 use super::skew::Skews;
 use super::wire::{Gate, client_name};
 use super::workloads::Workloads;
@@ -49,6 +50,8 @@ pub(super) struct Components {
     pub(super) skews: Skews,
     /// Whether one lock of a runner keeps out the others.
     pub(super) locks_hold: bool,
+    /// Whether agents and runners remember the highest epoch.
+    pub(super) epochs_stay: bool,
     /// Where the operator's spans go, if anywhere.
     pub(super) spans: OnceLock<Arc<dyn Spans>>,
 }
@@ -150,9 +153,15 @@ impl Components {
     async fn agent_life(&self, machine: &Arc<SimMachine>, life: &Life, number: u64) {
         let client = client_name(Component::Agent, machine.name(), number);
         self.gate.bind(&client, life.clone());
+        let service = self.server.service(client.as_str());
+        let api = if self.epochs_stay {
+            kube::Client::new(service, "default")
+        } else {
+            kube::Client::new(Forgetful(service), "default")
+        };
         let config = AgentConfig {
             node_name: machine.name().to_owned(),
-            client: self.server.client(client.as_str()),
+            client: api,
             disk: self.disk(machine, life.clone()),
             runner: Arc::new(Unit { machine: Arc::clone(machine), life: life.clone() }),
             clock: self.clock(machine.name()),
@@ -169,7 +178,8 @@ impl Components {
         let store = Arc::clone(machine.disk());
         let (faults, ledger) = (self.faults.clone(), self.site.ledger.clone());
         let disk = SimDisk::new(machine.name(), store, life, faults, ledger);
-        Arc::new(if self.locks_hold { disk } else { disk.without_locks() })
+        let disk = if self.locks_hold { disk } else { disk.without_locks() };
+        Arc::new(if self.epochs_stay { disk } else { disk.without_epochs() })
     }
 
     /// What the runner's unit runs on every machine. `spawn` gets each runner as a task.

@@ -1,7 +1,7 @@
 //! The fences of the protocol, each of which can be left out of a world: to show that it is needed.
 //!
 //! A fence is left out where it stands: a rule is not in the definitions that the world's API server serves, a precondition is
-//! not looked at by it, a lock keeps nobody out. The programs are the same.
+//! not looked at by it, a lock keeps nobody out, a memory forgets. The programs are the same.
 
 use crate::api::{Definitions, Leniency};
 use serde::Serialize;
@@ -47,13 +47,17 @@ pub enum Fence {
     AnswerUnderKey,
     /// CRD rule: the state of an answer does not go back.
     StateGoesOn,
+    /// CRD rule: the epoch of an answer grows.
+    AnswerEpoch,
     /// The runner's lock.
     RunnerLock,
+    /// What agents and runners remember of epochs: they refuse an order of a lower one.
+    RememberedEpoch,
 }
 
 impl Fence {
     /// All of them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::TestOperations,
         Self::Uids,
         Self::RunVersions,
@@ -71,7 +75,9 @@ impl Fence {
         Self::RequestsStay,
         Self::AnswerUnderKey,
         Self::StateGoesOn,
+        Self::AnswerEpoch,
         Self::RunnerLock,
+        Self::RememberedEpoch,
     ];
 
     /// Its name.
@@ -94,8 +100,16 @@ impl Fence {
             Self::RequestsStay => "requests-stay",
             Self::AnswerUnderKey => "answer-under-key",
             Self::StateGoesOn => "state-goes-on",
+            Self::AnswerEpoch => "answer-epoch",
             Self::RunnerLock => "runner-lock",
+            Self::RememberedEpoch => "remembered-epoch",
         }
+    }
+
+    /// Whether a schedule is looked for that does no harm at all once it stands: not for those behind rules of the API server, which
+    /// have to be left out beside them, and whose absence is harm of its own.
+    pub const fn stands_behind_others(self) -> bool {
+        matches!(self, Self::RememberedEpoch | Self::AnswerEpoch)
     }
 
     /// The definition that the rule is in, and how what it says begins; `None` for what is no rule.
@@ -107,7 +121,8 @@ impl Fence {
             | Self::TaskVersions
             | Self::NodeVersions
             | Self::LeaseVersions
-            | Self::RunnerLock => None,
+            | Self::RunnerLock
+            | Self::RememberedEpoch => None,
             Self::RunEpoch => Some(("upgraderuns", "status.epoch cannot decrease")),
             Self::RunCommit => Some(("upgraderuns", "status.commit cannot go back")),
             Self::RunFinal => Some(("upgraderuns", "status.phase cannot change")),
@@ -119,6 +134,7 @@ impl Fence {
             Self::RequestsStay => Some(("nodetasks", "proceed and stop of spec.order")),
             Self::AnswerUnderKey => Some(("nodetasks", "status.key is not that of spec.order")),
             Self::StateGoesOn => Some(("nodetasks", "status.state cannot change")),
+            Self::AnswerEpoch => Some(("nodetasks", "status.epoch cannot decrease")),
         }
     }
 
@@ -142,7 +158,9 @@ impl Fence {
             | Self::RequestsStay
             | Self::AnswerUnderKey
             | Self::StateGoesOn
-            | Self::RunnerLock => None,
+            | Self::AnswerEpoch
+            | Self::RunnerLock
+            | Self::RememberedEpoch => None,
         }
     }
 }

@@ -17,6 +17,7 @@ mod config;
 mod drains;
 mod faults;
 mod fences;
+mod forgetful;
 mod invariants;
 mod outcome;
 mod pods;
@@ -170,6 +171,7 @@ impl World {
             workloads,
             skews: Skews::default(),
             locks_hold: !config.without.contains(&Fence::RunnerLock),
+            epochs_stay: !config.without.contains(&Fence::RememberedEpoch),
             spans: OnceLock::new(),
         });
         let tasks = Arc::<Mutex<JoinSet<()>>>::default();
