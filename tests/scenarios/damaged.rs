@@ -98,7 +98,9 @@ async fn a_state_that_is_too_large_is_refused_before_it_is_sent_and_the_run_stay
         let started = Event::Started { vertex: vertex.clone(), attempt: 1, at };
         let events = vec![started, Event::Succeeded { vertex, attempt: 1, output, at }];
         let mut cursor = fresh.cursor.clone();
-        events.iter().for_each(|event| cursor.apply(event).unwrap());
+        for event in &events {
+            cursor.apply(event).unwrap();
+        }
         cursor.stamp(CommitId { epoch: Epoch(1), sequence: 1 });
         Change { events, cursor }
     };

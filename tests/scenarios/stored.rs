@@ -31,7 +31,7 @@ fn object<T: DeserializeOwned>(moment: &Path, name: &str) -> T {
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-pub(crate) fn moments(format: u32) -> Vec<PathBuf> {
+fn moments(format: u32) -> Vec<PathBuf> {
     let folder = stored().join(format!("format-{format}/runs"));
     let entries = std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
     let mut moments: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();

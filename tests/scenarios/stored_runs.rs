@@ -62,7 +62,9 @@ impl Cluster {
         let cluster = Self { world: World::new(config).unwrap() };
         let mut named = BTreeMap::new();
         nodes_of(plan, &mut named);
-        named.iter().for_each(|(name, uid)| cluster.take_uid(name, uid));
+        for (name, uid) in &named {
+            cluster.take_uid(name, uid);
+        }
         cluster.world.start();
         cluster
     }
@@ -267,7 +269,7 @@ fn update_of(run: &Value) -> Value {
 /// The order that the vertex of a plan places.
 fn order_of(plan: &Value, template: &str, run_uid: &str, vertex: &str, epoch: u64) -> Value {
     let vertices =
-        plan["parts"].as_array().unwrap().iter().flat_map(|part| part["each"]["vertices"].as_array()).flatten();
+        plan["parts"].as_array().unwrap().iter().filter_map(|part| part["each"]["vertices"].as_array()).flatten();
     let params = &vertices.into_iter().find(|one| one["name"] == template).unwrap()["params"];
     json!({
         "deadlineSeconds": params["workSecondsMax"], "epoch": epoch, "finish": params["finish"], "prepare": params["prepare"],
