@@ -29,6 +29,8 @@ pub enum Body {
     Json(Value),
     /// As it stands, JSON or not.
     Raw(String),
+    /// An Eviction or DeleteOptions, as kubectl sends them.
+    Protobuf(Value),
     /// What this side last saw under a name, with a merge patch laid over; the other value if it saw nothing.
     Edited {
         of: String,
@@ -44,15 +46,29 @@ pub struct Sequence {
     pub watches: Vec<Watch>,
 }
 
-/// A watch over all of a sequence, and the object whose creation ends it.
+/// A watch over all of a sequence, and what ends it.
 #[derive(Debug, Clone)]
 pub struct Watch {
     pub plural: &'static str,
     pub collection: String,
     pub selector: String,
+    /// More parameters of the watch itself.
+    pub options: &'static str,
     pub accept: &'static str,
-    pub sentinel: Value,
+    pub ended_by: EndedBy,
 }
+
+/// What happens after a sequence, so that its watch has a last event.
+#[derive(Debug, Clone)]
+pub enum EndedBy {
+    /// This object is created.
+    Creation(Value),
+    /// The one object that is watched is marked; this one, if it is not there.
+    Mark(Value),
+}
+
+/// The name of the mark on the last state of a watched object.
+pub const MARK: &str = "conf-end";
 
 pub(super) const JSON: &str = "application/json";
 pub(super) const MERGE: &str = "application/merge-patch+json";
@@ -116,22 +132,29 @@ fn guarded_pod(rng: &mut Rng) -> Vec<Step> {
 }
 
 fn watch(rng: &mut Rng, kind: &Kind) -> Watch {
-    let selector = pick(
-        rng,
-        &[
-            "labelSelector=conf%3D@me@",
-            "labelSelector=conf%3D@me@,tier%3Dfront",
-            "labelSelector=conf%3D@me@&fieldSelector=metadata.name!%3D@me@-b",
-        ],
-    );
-    let mut sentinel = kind.object(rng, "@me@-end");
-    sentinel["metadata"]["labels"]["tier"] = json!("front");
+    let all = [
+        "labelSelector=conf%3D@me@",
+        "labelSelector=conf%3D@me@,tier%3Dfront",
+        "labelSelector=conf%3D@me@&fieldSelector=metadata.name!%3D@me@-b",
+    ];
+    let mut last = kind.object(rng, "@me@-end");
+    last["metadata"]["labels"]["tier"] = json!("front");
+    // As an agent watches its task, a replica its Lease, and kubectl what it waits for.
+    let one = once_in(rng, 3);
+    let (selector, ended_by) = if one {
+        last["metadata"]["name"] = json!("@me@-a");
+        last["metadata"]["annotations"] = json!({MARK: "x"});
+        ("fieldSelector=metadata.name%3D@me@-a", EndedBy::Mark(last))
+    } else {
+        (pick(rng, &all), EndedBy::Creation(last))
+    };
     Watch {
         plural: kind.plural,
         collection: kind.collection(),
         selector: selector.to_owned(),
+        options: pick(rng, &["", "&allowWatchBookmarks=true&timeoutSeconds=290", "&timeoutSeconds=500"]),
         accept: pick(rng, &[JSON, JSON, JSON, TABLE, PARTIAL]),
-        sentinel,
+        ended_by,
     }
 }
 
@@ -345,6 +368,7 @@ fn list(rng: &mut Rng, kind: &Kind) -> Step {
                 &[
                     "fieldSelector=spec.nodeName%3Dnode-1",
                     "fieldSelector=status.phase!%3DRunning",
+                    "fieldSelector=spec.nodeName%3Dnode-1,status.phase!%3DFailed,status.phase!%3DSucceeded",
                     "fieldSelector=spec.nodeName%3D",
                 ],
             ),
@@ -355,6 +379,8 @@ fn list(rng: &mut Rng, kind: &Kind) -> Step {
                     "fieldSelector=involvedObject.name%3Dp",
                     "fieldSelector=regarding.name%3Dr",
                     "fieldSelector=type%3DNormal",
+                    "fieldSelector=involvedObject.name%3Dp,involvedObject.namespace%3D@ns@,involvedObject.uid%3Du-1",
+                    "fieldSelector=involvedObject.kind%3DPod,involvedObject.name%3Dp,involvedObject.namespace%3D@ns@,involvedObject.uid%3Du-1",
                 ],
             ),
             _other => "fieldSelector=metadata.namespace%3Dx",
@@ -376,7 +402,11 @@ fn list(rng: &mut Rng, kind: &Kind) -> Step {
         )),
         _plain => {}
     }
-    let mut step = request(kind, "list {}", "GET", with(kind.collection(), &parameters), "", Body::None);
+    // Over all namespaces only what carries the mark of this sequence is asked for, and no page, which others would share.
+    let mine = parameters[0].starts_with("labelSelector=conf%3D@me@") && !parameters.contains(&"limit=1");
+    let everywhere = kind.namespaced && mine && once_in(rng, 4);
+    let collection = if everywhere { kind.collection().replace("namespaces/@ns@/", "") } else { kind.collection() };
+    let mut step = request(kind, "list {}", "GET", with(collection, &parameters), "", Body::None);
     step.accept = pick(rng, &[JSON, JSON, JSON, TABLE, PARTIAL_LIST]);
     step
 }

@@ -110,6 +110,7 @@ pub const KINDS: &[Kind] = &[
                     json!({"status": {"key": key, "state": state, "epoch": 1, "updatedAt": "2021-03-04T05:06:07Z"}}),
                     json!({"status": {"state": state}}),
                     json!({"status": {"message": "works", "step": "kubelet-restart", "outputs": {"kubelet": "1.34.4"}}}),
+                    json!({"status": {"state": state, "bootId": "b-1", "message": null, "step": null, "outputs": null}}),
                     json!({"status": {"error": {"class": "Transient", "code": "Lock", "message": "held"}}}),
                     json!({"status": {"error": {"class": "Transient", "code": "9"}}}),
                     json!({"status": {"inventory": {"kubelet": "1.33.4", "role": "worker", "runnerKinds": ["a/v1"]}}}),
@@ -147,6 +148,7 @@ pub const KINDS: &[Kind] = &[
                 vec![
                     json!({"status": {"run": "run-1", "phase": phase, "plan": "plan-1"}}),
                     json!({"status": {"run": "run-2"}}),
+                    json!({"status": {"message": "words", "phase": phase}}),
                     json!({"status": {"phase": phase, "observedGeneration": 1}}),
                     json!({"status": {"conditions": [condition("Stalled", "True"), condition("Succeeded", "False")]}}),
                     json!({"status": {"conditions": [condition("Stalled", "Maybe")]}}),
@@ -242,6 +244,7 @@ pub const KINDS: &[Kind] = &[
                     json!({"spec": {"scheduleAt": "tomorrow"}}),
                     json!({"spec": {"scheduleAt": "2021-06-01T00:00:00Z"}}),
                     json!({"spec": {"airGapped": {"enabled": true}}}),
+                    json!({"spec": {"approvals": ["BeforeControlPlane"]}}),
                     json!({"spec": {"airGapped": {"enabled": true, "bundleConfigMap": "b"}}}),
                     json!({"spec": {"canary": {}}}),
                     json!({"spec": {"targetVersion": "1.34"}}),
@@ -569,6 +572,7 @@ fn direct_update_change(rng: &mut Rng) -> Value {
             json!({"spec": {"targetVersion": "1.34"}}),
             json!({"spec": {"targetVersion": "1.34.5"}}),
             json!({"spec": {"airGapped": {"enabled": true}}}),
+            json!({"spec": {"approvals": ["BeforeControlPlane"]}}),
         ],
     )
 }

@@ -17,6 +17,9 @@ mod compare;
 mod generate;
 mod kinds;
 mod known;
+mod protobuf;
+mod recorded;
+mod shape;
 mod side;
 mod writes;
 
@@ -222,12 +225,13 @@ fn tell(sequence: &Sequence, finding: &Finding, seed: u64) {
         match &step.body {
             generate::Body::None => {}
             generate::Body::Json(value) => println!("        {value}"),
+            generate::Body::Protobuf(value) => println!("        as protobuf: {value}"),
             generate::Body::Raw(text) => println!("        {text}"),
             generate::Body::Edited { overlay, .. } => println!("        as last read, with {overlay}"),
         }
     }
     for watch in &sequence.watches {
-        println!("    watch {}?{}  [{}]", watch.collection, watch.selector, watch.accept);
+        println!("    watch {}?{}{}  [{}]", watch.collection, watch.selector, watch.options, watch.accept);
     }
     let whole = |answer: &Value| answer.to_string().chars().take(1_500).collect::<String>();
     println!("  real    {}", whole(&finding.real));

@@ -1,7 +1,8 @@
 //! The two servers, and what each made up: UIDs, versions, tokens and names take the place of the placeholders of a step.
 
 use super::compare::{self, Roles};
-use super::generate::{Body, Step, Watch};
+use super::generate::{Body, EndedBy, MARK, Step, Watch};
+use super::protobuf;
 use bytes::Bytes;
 use cupcake_sandbox::api::Server;
 use http_body_util::BodyExt as _;
@@ -120,7 +121,7 @@ impl Side {
             name.clone_into(&mut self.generated);
         }
         let tried = match &step.body {
-            Body::Json(options) => !options["dryRun"].is_null(),
+            Body::Json(options) | Body::Protobuf(options) => !options["dryRun"].is_null(),
             Body::None | Body::Raw(_) | Body::Edited { .. } => false,
         };
         if tried || step.path.contains("dryRun") {
@@ -139,9 +140,16 @@ impl Side {
         }
     }
 
-    fn body(&self, body: &Body) -> String {
+    fn body(&self, body: &Body) -> Vec<u8> {
+        if let Body::Protobuf(value) = body {
+            return protobuf::encode(&serde_json::from_str(&self.fill(&value.to_string())).unwrap());
+        }
+        self.text(body).into_bytes()
+    }
+
+    fn text(&self, body: &Body) -> String {
         match body {
-            Body::None => String::new(),
+            Body::None | Body::Protobuf(_) => String::new(),
             Body::Raw(text) => self.fill(text),
             Body::Json(value) => self.fill(&value.to_string()),
             Body::Edited { of, overlay, otherwise } => {
@@ -190,17 +198,37 @@ impl Side {
         let place = format!("{}?{}", self.fill(&watch.collection), self.fill(&watch.selector));
         let (_, list) = self.door.plain("GET", &place, Value::Null).await;
         let revision = list["metadata"]["resourceVersion"].as_str().unwrap_or_else(|| panic!("{place}: {list:#}"));
-        let path = format!("{place}&watch=true&resourceVersion={revision}");
+        let path = format!("{place}&watch=true&resourceVersion={revision}{}", watch.options);
         let request = http::Request::builder().method("GET").uri(path).header("accept", watch.accept);
         self.door.send(request, Bytes::new()).await.into_body()
     }
 
-    /// Creates the object that ends a watch, and gives all events until then.
+    /// Does what ends a watch.
+    async fn end(&self, watch: &Watch) {
+        let collection = self.fill(&watch.collection);
+        let last = match &watch.ended_by {
+            EndedBy::Creation(last) => last,
+            EndedBy::Mark(last) => {
+                let mark = json!({"metadata": {"annotations": {MARK: "x"}}});
+                let (code, answer) = self.door.plain("PATCH", &format!("{collection}/{}-a", self.me), mark).await;
+                if code != 404 {
+                    return assert_eq!(code, 200, "the mark that ends a watch: {answer:#}");
+                }
+                last
+            }
+        };
+        let last = serde_json::from_str(&self.fill(&last.to_string())).unwrap();
+        let (code, answer) = self.door.plain("POST", &collection, last).await;
+        assert_eq!(code, 201, "the object that ends a watch: {answer:#}");
+    }
+
+    /// Ends a watch, and gives all its events.
     pub async fn close(&mut self, watch: &Watch, mut events: UnsyncBoxBody<Bytes, String>) -> Value {
-        let sentinel = serde_json::from_str(&self.fill(&watch.sentinel.to_string())).unwrap();
-        let (code, answer) = self.door.plain("POST", &self.fill(&watch.collection), sentinel).await;
-        assert_eq!(code, 201, "the sentinel of a watch: {answer:#}");
-        let last = format!("\"{}-end\"", self.me);
+        self.end(watch).await;
+        let last = match &watch.ended_by {
+            EndedBy::Creation(_) => format!("\"{}-end\"", self.me),
+            EndedBy::Mark(_) => format!("\"{MARK}\""),
+        };
         let mut text = String::new();
         let read = async {
             while !(text.contains(&last) && text.ends_with('\n')) {
@@ -216,7 +244,8 @@ impl Side {
             text.push_str("\"no more events\"");
         }
         let lines = serde_json::Deserializer::from_str(&text).into_iter::<Value>();
-        let mut events: Value = lines.map_while(Result::ok).collect();
+        // Bookmarks come when a server has a moment.
+        let mut events: Value = lines.map_while(Result::ok).filter(|event| event["type"] != "BOOKMARK").collect();
         self.roles.tidy(&mut events);
         json!({"events": events})
     }

@@ -2,6 +2,7 @@
 
 use super::generate::{APPLY, Body, JSON, MERGE, PATCH, STRATEGIC, Step, at, key, options, request, with};
 use super::kinds::{Kind, once_in, pick};
+use super::protobuf;
 use fastrand::Rng;
 use serde_json::{Value, json};
 
@@ -25,6 +26,11 @@ fn changes(rng: &mut Rng, kind: &Kind, subresource: &str) -> Value {
     if subresource.is_empty() == once_in(rng, 12) { (kind.status_change)(rng) } else { (kind.change)(rng) }
 }
 
+/// Somebody who is there whoever looks: no garbage collector runs beside the servers.
+fn owner() -> Value {
+    json!({"apiVersion": "v1", "kind": "Node", "name": "n", "uid": "u-1"})
+}
+
 pub(super) fn replace(rng: &mut Rng, kind: &Kind, name: &str) -> Step {
     let key = key(kind, name);
     let sub = subresource(rng, kind);
@@ -38,7 +44,8 @@ pub(super) fn replace(rng: &mut Rng, kind: &Kind, name: &str) -> Step {
             object["metadata"][field] = json!(value);
         }
     }
-    match rng.u32(..20) {
+    match rng.u32(..21) {
+        8 => overlay["metadata"]["ownerReferences"] = json!([owner()]),
         0 => overlay["metadata"]["name"] = json!(pick(rng, &["@me@-b", ""])),
         1 => overlay["metadata"]["finalizers"] = json!(["cupcake.io/held"]),
         2 => overlay["metadata"]["finalizers"] = Value::Null,
@@ -106,7 +113,7 @@ pub(super) fn patch(rng: &mut Rng, kind: &Kind, name: &str) -> Step {
 /// The leaves of a change as JSON Patch, behind tests as our clients write them.
 fn operations(rng: &mut Rng, key: &str, change: &Value) -> Value {
     let mut operations = Vec::new();
-    match rng.u32(..12) {
+    match rng.u32(..14) {
         0 => operations.push(json!({"op": "test", "path": "/metadata/uid", "value": format!("@uid:{key}@")})),
         1 => {
             operations.push(json!({"op": "test", "path": "/metadata/resourceVersion", "value": format!("@rv:{key}@")}));
@@ -120,6 +127,11 @@ fn operations(rng: &mut Rng, key: &str, change: &Value) -> Value {
         5 => operations.push(json!({"op": "test", "path": "/spec/inventoryRequest", "value": null})),
         6 => operations.push(json!({"op": "test", "path": "/status/state", "value": "Claimed"})),
         7 => operations.push(json!({"op": "test", "path": "/metadata/labels/tier", "value": "front"})),
+        8 => {
+            let answered = json!({"runUid": "r-1", "vertex": "n/host-upgrade", "attempt": 1});
+            operations.push(json!({"op": "test", "path": "/status/key", "value": answered}));
+        }
+        9 => operations.push(json!({"op": "test", "path": "/metadata/generation", "value": pick(rng, &[1, 2])})),
         _none => {}
     }
     let fields = change.as_object().into_iter().flatten();
@@ -142,6 +154,7 @@ fn operations(rng: &mut Rng, key: &str, change: &Value) -> Value {
         3 => operations.push(json!({"op": "add", "path": "/metadata/annotations", "value": {"note": "x"}})),
         4 => operations.push(json!({"op": "add", "path": "/metadata/annotations/cupcake.io~1note", "value": "x"})),
         5 => operations.push(json!({"op": "copy", "from": "/metadata/labels/tier", "path": "/metadata/labels/copy"})),
+        7 => operations.push(json!({"op": "remove", "path": "/metadata/annotations/cupcake.io~1note"})),
         6 => operations.push(json!({"op": "move", "from": "/metadata/labels/tier", "path": "/metadata/labels/moved"})),
         _none => {}
     }
@@ -175,6 +188,7 @@ pub(super) fn apply(rng: &mut Rng, kind: &Kind, name: &str) -> Step {
         &["fieldManager=kubectl", "fieldManager=kubectl", "fieldManager=other", "fieldManager=other", ""],
     )];
     parameters.push(pick(rng, &["force=true", "force=false", "force=true", "dryRun=All"]));
+    parameters.push(if object["surprise"].is_null() { pick(rng, &["fieldValidation=Strict", "", ""]) } else { "" });
     parameters.retain(|parameter| !parameter.is_empty());
     let path = with(format!("{}{sub}", at(kind, name)), &parameters);
     request(kind, &format!("apply {{}}{sub}"), "PATCH", path, APPLY, Body::Json(object))
@@ -198,6 +212,14 @@ fn delete_options(rng: &mut Rng, key: &str) -> Body {
     if once_in(rng, 4) { Body::None } else { Body::Json(options) }
 }
 
+/// Now and then as protobuf, where kubectl sends it so.
+fn as_go_sends(rng: &mut Rng, kind: &Kind, body: Body) -> (&'static str, Body) {
+    match body {
+        Body::Json(options) if !kind.custom() && once_in(rng, 3) => (protobuf::MEDIA_TYPE, Body::Protobuf(options)),
+        other => (JSON, other),
+    }
+}
+
 pub(super) fn delete(rng: &mut Rng, kind: &Kind, name: &str) -> Step {
     let mut path = at(kind, name);
     match rng.u32(..12) {
@@ -206,8 +228,9 @@ pub(super) fn delete(rng: &mut Rng, kind: &Kind, name: &str) -> Step {
         2 => path.push_str("?dryRun=All"),
         _plain => {}
     }
-    let body = delete_options(rng, &key(kind, name));
-    request(kind, "delete {}", "DELETE", path, JSON, body)
+    let options = delete_options(rng, &key(kind, name));
+    let (content_type, body) = as_go_sends(rng, kind, options);
+    request(kind, "delete {}", "DELETE", path, content_type, body)
 }
 
 pub(super) fn delete_many(rng: &mut Rng, kind: &Kind) -> Step {
@@ -249,5 +272,8 @@ pub(super) fn evict(rng: &mut Rng, kind: &Kind, name: &str) -> Step {
         _plain => {}
     }
     let path = with(format!("{}/eviction", at(kind, name)), if once_in(rng, 8) { &["dryRun=All"] } else { &[] });
-    request(kind, "create {}/eviction", "POST", path, JSON, Body::Json(eviction))
+    let plain = eviction["kind"] == "Eviction" && eviction["surprise"].is_null();
+    let body = Body::Json(eviction);
+    let (content_type, body) = if plain { as_go_sends(rng, kind, body) } else { (JSON, body) };
+    request(kind, "create {}/eviction", "POST", path, content_type, body)
 }
