@@ -367,7 +367,7 @@ fn record(kubectl: &Path) -> String {
 }
 
 #[test]
-fn kubectl_and_the_command_line_ask_for_nothing_that_is_not_recorded() {
+fn kubectl_and_the_command_line_ask_for_nothing_that_the_sequences_do_not_ask() {
     let Some(kubectl) = kubectl() else { return };
     let version = Command::new(&kubectl).args(["version", "--client"]).output().unwrap();
     let version = String::from_utf8(version.stdout).unwrap();
@@ -386,6 +386,11 @@ fn kubectl_and_the_command_line_ask_for_nothing_that_is_not_recorded() {
         std::fs::write(RECORDED, format!("{head}{by}{text}")).unwrap();
         return;
     }
-    let new = shapes_in(&text).without(&shapes_in(&before));
-    assert!(new.is_empty(), "write recorded.txt anew (UPDATE_GOLDENS=1); it lacks:\n{}", new.join("\n"));
+    // What is asked depends on moments, too: something new is no harm where the sequences ask it anyway.
+    let new = missing(&shapes_in(&text));
+    assert!(
+        new.is_empty(),
+        "write recorded.txt anew (UPDATE_GOLDENS=1), and teach the sequences to ask:\n{}",
+        new.join("\n")
+    );
 }
