@@ -137,12 +137,11 @@ fn watch(rng: &mut Rng, kind: &Kind) -> Watch {
         "labelSelector=conf%3D@me@,tier%3Dfront",
         "labelSelector=conf%3D@me@&fieldSelector=metadata.name!%3D@me@-b",
     ];
-    let mut last = kind.object(rng, "@me@-end");
-    last["metadata"]["labels"]["tier"] = json!("front");
     // As an agent watches its task, a replica its Lease, and kubectl what it waits for.
     let one = once_in(rng, 3);
+    let mut last = kind.object(rng, if one { "@me@-a" } else { "@me@-end" });
+    last["metadata"]["labels"]["tier"] = json!("front");
     let (selector, ended_by) = if one {
-        last["metadata"]["name"] = json!("@me@-a");
         last["metadata"]["annotations"] = json!({MARK: "x"});
         ("fieldSelector=metadata.name%3D@me@-a", EndedBy::Mark(last))
     } else {
