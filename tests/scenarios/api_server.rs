@@ -16,6 +16,8 @@ use cupcake_tests::install_definitions;
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{Api, ListParams, PostParams};
 use rustix::process::{Pid, Signal};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -69,8 +71,9 @@ impl Drop for Process {
 
 /// A cluster of simulated machines on a real API server, with the agents running.
 pub(crate) struct Cluster {
-    /// First, so that nobody writes into the server's folder any more when that is removed.
-    _processes: Vec<Process>,
+    /// By node. These and the machines first, so that nobody writes into the server's folder any more when that is removed.
+    pub(crate) agents: RefCell<BTreeMap<String, Process>>,
+    _machines: Process,
     pub(crate) server: ApiServer,
     pub(crate) client: kube::Client,
     kubeconfig: PathBuf,
@@ -84,7 +87,7 @@ impl Cluster {
         std::fs::create_dir_all(&dir).unwrap();
         let workers_text = workers.to_string();
         let machines = ["machines", "--dir", dir.to_str().unwrap(), "--workers", &workers_text, "--from", "1.33.4"];
-        let mut processes = vec![Process::simnode(&server.dir.join("machines.log"), &server.kubeconfig(), &machines)];
+        let machines = Process::simnode(&server.dir.join("machines.log"), &server.kubeconfig(), &machines);
         let kubeconfig = dir.join("kubeconfig");
         let log = server.dir.join("machines.log");
         eventually("the machines", async || {
@@ -95,15 +98,32 @@ impl Cluster {
         .await;
         let client = client_of(&kubeconfig).await;
         let nodes: Api<Node> = Api::all(client.clone());
-        for node in nodes.list(&ListParams::default()).await.unwrap() {
-            let node = node.metadata.name.unwrap();
-            let socket = dir.join(&node).join("machine.sock");
-            let folder = dir.join(&node).join("cupcake");
-            let args =
-                ["agent", "--node", &node, "--socket", socket.to_str().unwrap(), "--dir", folder.to_str().unwrap()];
-            processes.push(Process::simnode(&server.dir.join(format!("agent-{node}.log")), &kubeconfig, &args));
-        }
-        Some(Self { server, client, kubeconfig, workers, _processes: processes })
+        let nodes = nodes.list(&ListParams::default()).await.unwrap();
+        let cluster = Self { server, client, kubeconfig, workers, _machines: machines, agents: RefCell::default() };
+        nodes.into_iter().for_each(|node| cluster.start_agent(&node.metadata.name.unwrap()));
+        Some(cluster)
+    }
+
+    fn folder(&self, node: &str) -> PathBuf {
+        self.server.dir.join("machines").join(node)
+    }
+
+    /// Starts the agent of a node; one that runs is killed.
+    pub(crate) fn start_agent(&self, node: &str) {
+        let (socket, folder) = (self.folder(node).join("machine.sock"), self.folder(node).join("cupcake"));
+        let args = ["agent", "--node", node, "--socket", socket.to_str().unwrap(), "--dir", folder.to_str().unwrap()];
+        let log = self.server.dir.join(format!("agent-{node}.log"));
+        let agent = Process::simnode(&log, &self.kubeconfig, &args);
+        self.agents.borrow_mut().insert(node.to_owned(), agent);
+    }
+
+    /// The runner that the machine's systemd has at work, if any.
+    pub(crate) fn runner(&self, node: &str) -> Option<Pid> {
+        let pid = std::fs::read_to_string(self.folder(node).join("runner.pid")).ok()?.parse::<i32>().ok()?;
+        // The file outlives its process, whose number may be another one's by now.
+        let command = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?;
+        let is_it = command.contains("\0runner\0") && command.contains(self.folder(node).to_str()?);
+        Pid::from_raw(pid).filter(|_| is_it)
     }
 
     fn operator(&self) -> Process {

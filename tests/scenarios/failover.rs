@@ -34,7 +34,7 @@ use rustix::process::Signal;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-const TARGET: &str = "1.34.4";
+pub(crate) const TARGET: &str = "1.34.4";
 /// How many fail-overs of a kind there are unless the environment says otherwise.
 const FAILOVERS: u32 = 3;
 /// How often in a row the leader may have done what was due when it is ended.
@@ -42,21 +42,21 @@ const TOO_LATE_MAX: u32 = 2;
 /// How often a leader is stopped at least, and at most if no write of a stopped leader met the fence.
 const STOPS: std::ops::RangeInclusive<u32> = 4..=7;
 /// Seed of the moments at which leaders are stopped, unless `CUPCAKE_SEED` says otherwise.
-const SEED: u64 = 11;
+pub(crate) const SEED: u64 = 11;
 
-fn setting<T: std::str::FromStr>(name: &str, otherwise: T) -> T {
+pub(crate) fn setting<T: std::str::FromStr>(name: &str, otherwise: T) -> T {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
 }
 
 /// The operator's replicas, by identity.
-struct Replicas<'c> {
+pub(crate) struct Replicas<'c> {
     cluster: &'c Cluster,
     lease_seconds: u32,
-    processes: BTreeMap<String, Process>,
+    pub(crate) processes: BTreeMap<String, Process>,
 }
 
 impl<'c> Replicas<'c> {
-    fn start(cluster: &'c Cluster, number: u32, lease_seconds: u32) -> Self {
+    pub(crate) fn start(cluster: &'c Cluster, number: u32, lease_seconds: u32) -> Self {
         let mut replicas = Self { cluster, lease_seconds, processes: BTreeMap::new() };
         for number in 0..number {
             replicas.start_one(&format!("operator-{number}"));
@@ -64,12 +64,12 @@ impl<'c> Replicas<'c> {
         replicas
     }
 
-    fn start_one(&mut self, identity: &str) {
+    pub(crate) fn start_one(&mut self, identity: &str) {
         self.processes.insert(identity.to_owned(), self.cluster.replica(identity, self.lease_seconds));
     }
 
     /// Who holds the lease, once anybody does.
-    async fn leader(&self) -> String {
+    pub(crate) async fn leader(&self) -> String {
         let api: Api<Lease> = Api::namespaced(self.cluster.client.clone(), "kube-system");
         eventually("a leader", async || {
             let holder = api.get(LEASE_NAME).await.ok()?.spec?.holder_identity?;
@@ -215,10 +215,10 @@ async fn another_replica_acts_soon_after_its_leader_was_killed_or_asked_to_stop(
 }
 
 /// Seeded numbers below a bound: a small generator, so that a failure can be repeated.
-struct Chance(u64);
+pub(crate) struct Chance(pub(crate) u64);
 
 impl Chance {
-    fn below(&mut self, bound: u64) -> u64 {
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % bound
     }

@@ -11,6 +11,7 @@ mod expiry;
 mod failover;
 mod fences;
 mod gates;
+mod kills;
 mod lease;
 mod leases_alone;
 mod left_out;

@@ -130,6 +130,8 @@ async fn main() -> anyhow::Result<()> {
             serve(Machines { dir, control_planes, workers, from, haste, program }).await
         }
         Process::Runner { socket, dir, node } => {
+            // A runner dies with its machine, however that ends.
+            rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
             process::start_logging();
             let machine = RemoteHost::at(socket);
             let disk = TellingDisk { disk: RealDisk::below(dir), machine: machine.clone() };
