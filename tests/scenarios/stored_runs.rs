@@ -23,7 +23,7 @@ use cupcake_sandbox::machine::fault::{Component, FaultPlan, Life};
 use cupcake_sandbox::machine::ledger::{EffectKind, EffectRecord, Ledger};
 use cupcake_sandbox::machine::transcript::Transcript;
 use cupcake_sandbox::world::{self, Speed, World, WorldConfig};
-use cupcake_steps::mailbox::{self, MailOrder, Mailbox};
+use cupcake_steps::mailbox::{MailOrder, Mailbox};
 use cupcake_steps::ports::disk::{Disk, SharedDisk};
 use cupcake_steps::ports::host::{HostOps, KubeadmUpgrade, MachinePorts, Package};
 use serde_json::{Value, json};
@@ -290,14 +290,7 @@ fn an_order_that_any_format_left_in_its_last_step_is_brought_to_its_end() {
             let before = cluster.world.effects().len();
             let ledger = Ledger::new(cluster.world.clock(), Transcript::default());
             let life = Life::new(Component::Runner, "w-1");
-            let disk = SimDisk::new(
-                "w-1",
-                Arc::<DiskStore>::default(),
-                life,
-                FaultPlan::planned(&[]),
-                ledger,
-                mailbox::FOLDER,
-            );
+            let disk = SimDisk::new("w-1", Arc::<DiskStore>::default(), life, FaultPlan::planned(&[]), ledger);
             let folder = stored().join(format!("format-{format}/runner"));
             for file in ["runner.json".into(), journal_in(&folder)] {
                 disk.replace(&file, &std::fs::read(folder.join(&file)).unwrap()).await.unwrap();

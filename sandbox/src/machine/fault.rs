@@ -163,7 +163,8 @@ pub struct FaultPlan {
 
 #[derive(Debug, Default)]
 struct Counts {
-    counts: BTreeMap<Stream, u64>,
+    /// Requests and writes so far.
+    by_stream: BTreeMap<Stream, u64>,
     happened: Vec<(Fault, Arc<str>)>,
     /// The lists that agree with everything that went wrong so far; never empty but in a plan without faults.
     followed: Vec<Arc<[Fault]>>,
@@ -208,7 +209,7 @@ impl FaultPlan {
     /// out. A fault that such a write cannot meet does not happen.
     pub fn count(&self, life: &Life, stream: Stream, to: WriteTo) -> Option<Wrong> {
         let mut counts = self.lock();
-        let count = counts.counts.entry(stream).or_default();
+        let count = counts.by_stream.entry(stream).or_default();
         *count += 1;
         let count = *count;
         let here = |fault: &Fault| fault.stream == stream && fault.number == count && fault.wrong.befalls(to);
@@ -248,7 +249,7 @@ impl FaultPlan {
 
     /// How much of a stream there was so far.
     pub fn counted(&self, stream: Stream) -> u64 {
-        self.lock().counts.get(&stream).copied().unwrap_or_default()
+        self.lock().by_stream.get(&stream).copied().unwrap_or_default()
     }
 
     /// The faults that happened.

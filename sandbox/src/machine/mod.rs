@@ -20,7 +20,7 @@ pub mod kubeadm;
 pub(crate) mod kubelet;
 pub mod ledger;
 mod packages;
-mod record;
+pub mod record;
 pub mod releases;
 mod state;
 mod stream;

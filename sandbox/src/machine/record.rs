@@ -14,7 +14,7 @@ use cupcake_steps::host::params;
 use serde_json::Value;
 
 /// The kinds of effects that are done by what was just written to `path`, whose content is `file` now; `None` where it was removed.
-pub(super) fn recorded(path: &str, file: Option<&[u8]>) -> Vec<EffectKind> {
+pub fn recorded(path: &str, file: Option<&[u8]>) -> Vec<EffectKind> {
     let (Some(file), Some((folder, _))) = (file, path.rsplit_once('/')) else { return Vec::new() };
     match folder {
         RECORDS => vec![EffectKind::Kubeadm],

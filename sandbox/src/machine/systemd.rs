@@ -128,7 +128,7 @@ impl SimMachine {
             }
             UnitEnd::Stopped if !was_over => unit.standing = Standing::Inactive,
             UnitEnd::Finished | UnitEnd::Stopped | UnitEnd::Crashed => {
-                self.start_later(&mut unit, TimeDelta::seconds(RESTART_SECONDS))
+                self.start_later(&mut unit, TimeDelta::seconds(RESTART_SECONDS));
             }
         }
     }

@@ -157,17 +157,16 @@ pub fn family(seed: u64, writes: Writes, faults: Option<usize>, count: usize) ->
     lists.into_iter().take(count).collect()
 }
 
-/// How many ways there are to go on after each fault of a list. The last fault has most: what comes after it is shortest.
+/// How many ways there are to go on after each fault of a list. The last fault has most, and those just before it some: what comes
+/// after them is shortest.
 fn shape(faults: usize, count: usize) -> Vec<usize> {
     let mut left = count;
     let mut shape: Vec<usize> = (1..faults)
-        .map(|later| {
-            let ways = if left < 4 {
-                1
-            } else if faults - later > 1 {
-                2
-            } else {
-                3
+        .map(|this| {
+            let ways = match faults - this {
+                1 if left >= 4 => 3,
+                2 if left >= 4 => 2,
+                _ => 1,
             };
             left = left.div_ceil(ways);
             ways

@@ -19,8 +19,8 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::RangeInclusive;
 
-/// Faults of a random schedule. One alone is what every single fault is about.
-const DRAWN_FAULTS: RangeInclusive<usize> = 2..=4;
+/// Faults of a random schedule. One alone is what every single fault is about, two together are pairs.
+const DRAWN_FAULTS: RangeInclusive<usize> = 3..=6;
 /// At how many places of a stream that is sampled each single fault is tried: all of them would be ten times the rest.
 const SAMPLES_MAX: u64 = 24;
 /// How long an update is watched after its end, in virtual seconds: for what somebody wakes up to do.

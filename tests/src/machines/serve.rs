@@ -14,7 +14,7 @@ use cupcake_operator::process::SystemClock;
 use cupcake_sandbox::machine::agenda::Agenda;
 use cupcake_sandbox::machine::control_plane::ControlPlane;
 use cupcake_sandbox::machine::fault::{Component, Life};
-use cupcake_sandbox::machine::ledger::{EffectKind, Ledger};
+use cupcake_sandbox::machine::ledger::Ledger;
 use cupcake_sandbox::machine::releases::Repositories;
 use cupcake_sandbox::machine::systemd::UnitEnd;
 use cupcake_sandbox::machine::transcript::Transcript;
@@ -163,10 +163,8 @@ async fn answer_call(stream: UnixStream, machine: Arc<SimMachine>, site: Arc<Sit
         return;
     };
     let answered: Result<Value, HostError> = match call {
-        Call::Recorded => {
-            // What grew is not looked at here: whatever ended before counts as recorded.
-            let kinds = [EffectKind::Install, EffectKind::Kubeadm, EffectKind::KubeletRestart, EffectKind::Snapshot];
-            kinds.into_iter().for_each(|kind| site.ledger.recorded_on(machine.name(), kind));
+        Call::Recorded(kind) => {
+            site.ledger.recorded_on(machine.name(), kind);
             Ok(Value::Null)
         }
         Call::StartUnit => {

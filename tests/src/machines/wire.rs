@@ -5,6 +5,7 @@ use async_trait::async_trait;
 use cupcake_crds::node_task::NodeInventory;
 use cupcake_crds::values::{KubeVersion, MinorVersion};
 use cupcake_engine::names::Reason;
+use cupcake_sandbox::machine::ledger::EffectKind;
 use cupcake_steps::ports::host::{
     HostError, HostOps, KubeadmUpgrade, KubeletState, Package, PackageState, SnapshotInfo, StaticPods,
 };
@@ -58,8 +59,8 @@ pub enum Call {
     EtcdSnapshot(String),
     /// [`HostOps::take_etcd_snapshot`]
     TakeEtcdSnapshot(String),
-    /// The journal grew: what ended before is recorded.
-    Recorded,
+    /// The runner's disk says now that an effect of that kind is done.
+    Recorded(EffectKind),
     /// The agent asks systemd for the runner's unit.
     StartUnit,
     /// The agent asks whether that unit is active.
@@ -183,6 +184,6 @@ pub async fn answer(host: &dyn HostOps, call: Call) -> Result<Value, HostError> 
         Call::RestartKubelet => json(host.restart_kubelet().await?),
         Call::EtcdSnapshot(name) => json(host.etcd_snapshot(&name).await?),
         Call::TakeEtcdSnapshot(name) => json(host.take_etcd_snapshot(&name).await?),
-        Call::Recorded | Call::StartUnit | Call::UnitIsActive => Ok(Value::Null),
+        Call::Recorded(_) | Call::StartUnit | Call::UnitIsActive => Ok(Value::Null),
     }
 }
