@@ -12,8 +12,8 @@ use cupcake_engine::clock::Timestamp;
 use cupcake_sandbox::machine::fault::Fault;
 use cupcake_sandbox::machine::releases::Repositories;
 use cupcake_sandbox::simulate::branches::family;
-use cupcake_sandbox::simulate::{self, Schedule, Settings};
-use cupcake_sandbox::world::{CONTROL_PLANES_MAX, Fence, OPERATORS_MAX, WORKERS_MAX, WorldError, Writes};
+use cupcake_sandbox::simulate::{self, Schedule, Settings, Verdict};
+use cupcake_sandbox::world::{CONTROL_PLANES_MAX, Fence, OPERATORS_MAX, WORKERS_MAX, WorldError};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::num::NonZero;
@@ -252,12 +252,13 @@ pub(crate) fn run(args: &SimulateArgs) -> Result<Exit, Failure> {
         return story(args, &settings);
     }
     let calm = simulate::run(&settings, &Schedule { seed: args.seed, faults: Vec::new() });
-    let writes = calm.map_err(|error| failed(&error))?.outcome.writes;
+    let calm = calm.map_err(|error| failed(&error))?;
+    let writes = calm.outcome.writes;
     if args.fences {
         return fences::run(args, &settings, writes);
     }
     let until = begun + Duration::from_secs(60 * args.minutes);
-    let families = |index: u64| families(args, writes, until, index);
+    let families = |index: u64| families(args, &calm, until, index);
     let workers = workers::start(&settings, threads(), &families)?;
     let work = Mutex::<Work>::default();
     std::thread::scope(|scope| {
@@ -287,9 +288,10 @@ pub(crate) fn run(args: &SimulateArgs) -> Result<Exit, Failure> {
 }
 
 /// The schedules of the command, shared out to families of one seed each; `None` after the last.
-fn families(args: &SimulateArgs, writes: Writes, until: Instant, index: u64) -> Option<(u64, Vec<Vec<Fault>>)> {
+fn families(args: &SimulateArgs, calm: &Verdict, until: Instant, index: u64) -> Option<(u64, Vec<Vec<Fault>>)> {
     let seed = args.seed.wrapping_add(index);
     let place = usize::try_from(index).ok()?;
+    let writes = calm.outcome.writes;
     let drawn = |faults: Option<usize>| {
         let branches = args.branches.map_or(if args.twice { 1 } else { BRANCHES }, usize::from);
         let begun = place.checked_mul(branches)?;
@@ -301,7 +303,7 @@ fn families(args: &SimulateArgs, writes: Writes, until: Instant, index: u64) -> 
         let lists = if branches == 1 {
             vec![simulate::random(seed, writes, faults).faults]
         } else {
-            family(seed, writes, faults, branches)
+            family(seed, &calm.course, faults, branches)
         };
         Some((seed, lists.into_iter().take(left).collect()))
     };

@@ -1,6 +1,6 @@
 //! Faults on purpose: at which request or write of which component something goes wrong, and what.
 
-pub use super::stream::{Component, Stream};
+pub use super::stream::{Component, Course, Stream};
 pub use super::wrong::{
     AWAY_SECONDS, CLOCK_AHEAD_SECONDS, CLOCK_WRONG_SECONDS, COLD_SECONDS, DISK_FULL_SECONDS, DOUBLED_SECONDS,
     ELECTION_SECONDS, PAUSED_SECONDS, STOPPED_SECONDS, WATCHES_LATE_SECONDS, WriteTo, Wrong,
@@ -165,6 +165,8 @@ pub struct FaultPlan {
 struct Counts {
     /// Requests and writes so far.
     by_stream: BTreeMap<Stream, u64>,
+    /// The first of them, in their order.
+    course: Course,
     happened: Vec<(Fault, Arc<str>)>,
     /// The lists that agree with everything that went wrong so far; never empty but in a plan without faults.
     followed: Vec<Arc<[Fault]>>,
@@ -212,6 +214,7 @@ impl FaultPlan {
         let count = counts.by_stream.entry(stream).or_default();
         *count += 1;
         let count = *count;
+        counts.course.goes_on(stream);
         let here = |fault: &Fault| fault.stream == stream && fault.number == count && fault.wrong.befalls(to);
         // Most meet none in any list.
         if !counts.followed.iter().any(|list| list.iter().any(here)) {
@@ -245,6 +248,11 @@ impl FaultPlan {
                 Side::Original => *followed = others,
             }
         }
+    }
+
+    /// The streams of what there was so far, in its order.
+    pub fn course(&self) -> Course {
+        self.lock().course.clone()
     }
 
     /// How much of a stream there was so far.

@@ -101,3 +101,57 @@ impl fmt::Display for Stream {
         f.write_str(self.as_str())
     }
 }
+
+/// How many requests and writes a course holds: some ten times those of an upgrade of five nodes.
+const COURSE_MAX: usize = 1 << 14;
+
+/// The streams of a run's requests and writes, in their order: by it a moment of the run is a number of a stream. Of a very long run
+/// the beginning.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Course(Vec<Stream>);
+
+impl Course {
+    pub(super) fn goes_on(&mut self, stream: Stream) {
+        if self.0.len() < COURSE_MAX {
+            self.0.push(stream);
+        }
+    }
+
+    /// How long it is.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether nothing has happened.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The number of the next request or write of a stream when `moment` of all have been; `None` where there is none any more.
+    pub fn next_of(&self, stream: Stream, moment: usize) -> Option<u64> {
+        let (before, after) = self.0.split_at_checked(moment)?;
+        let number = 1 + before.iter().filter(|other| **other == stream).count();
+        after.contains(&stream).then(|| number.try_into().ok()).flatten()
+    }
+}
+
+impl FromIterator<Stream> for Course {
+    fn from_iter<T: IntoIterator<Item = Stream>>(streams: T) -> Self {
+        Self(streams.into_iter().take(COURSE_MAX).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_moment_of_a_course_is_the_next_number_of_each_stream() {
+        let course: Course = [Stream::Lease, Stream::Operator, Stream::Lease, Stream::Agent].into_iter().collect();
+        let at = |moment| [Stream::Lease, Stream::Operator, Stream::Agent].map(|stream| course.next_of(stream, moment));
+        assert_eq!(at(0), [Some(1), Some(1), Some(1)]);
+        assert_eq!(at(1), [Some(2), Some(1), Some(1)]);
+        assert_eq!(at(3), [None, None, Some(1)]);
+        assert_eq!((at(4), at(5)), ([None; 3], [None; 3]));
+    }
+}

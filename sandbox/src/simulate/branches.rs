@@ -11,9 +11,9 @@
 //! process is copied (fork(2)); the copy goes on with the fault to its end while its original waits, so that a tree keeps one
 //! core busy. Each verdict is the one that the schedule gives by itself (`--twice` looks).
 
-use super::{DRAWN_FAULTS, Schedule, Settings, Verdict, begin, upgrade};
-use crate::machine::fault::{Fault, Side};
-use crate::world::{self, Speed, WorldError, Writes};
+use super::{DRAWN_FAULTS, Schedule, Settings, Verdict, begin, upgrade, verdict};
+use crate::machine::fault::{Course, Fault, Side};
+use crate::world::{self, Speed, WorldError};
 use std::collections::BTreeSet;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -21,8 +21,8 @@ use std::sync::Arc;
 
 /// Draws for each schedule of a family until it is given up that there are as many different ones.
 const DRAWS_MAX: usize = 8;
-/// Moments of a run, for drawing when something goes wrong.
-const MOMENTS: u64 = 1_000_000;
+/// Draws for a fault until it is one that can come to pass at its moment: near the end most streams have ended.
+const FITTING_DRAWS_MAX: usize = 16;
 
 /// Why a tree of schedules did not come to its end.
 #[derive(Debug, thiserror::Error)]
@@ -105,7 +105,7 @@ fn grow(
             let world = begin(settings, &Schedule { seed, faults: Vec::new() }, false)?;
             world.faults().follow(lists.into_iter().map(Arc::from).collect(), part);
             let outcome = upgrade(&world, settings).await?;
-            let verdict = Verdict { outcome, happened: world.faults_happened(), violations: world.violations() };
+            let verdict = verdict(&world, outcome);
             let mut followed = world.faults().followed().into_iter();
             let told = followed.all(|faults| tell(&Schedule { seed, faults: faults.to_vec() }, &verdict));
             // Nobody needs the world taken apart.
@@ -143,13 +143,13 @@ fn end(well: bool) -> ! {
 
 /// Draws `count` different lists of faults for a seed, fewer where there are not as many: all of one length, `faults` or as many as
 /// [`DRAWN_FAULTS`] allows. Each is drawn as if by itself, as far as its moments go, but shares its first faults with some of the others.
-pub fn family(seed: u64, writes: Writes, faults: Option<usize>, count: usize) -> Vec<Vec<Fault>> {
+pub fn family(seed: u64, course: &Course, faults: Option<usize>, count: usize) -> Vec<Vec<Fault>> {
     let mut rng = fastrand::Rng::with_seed(seed);
     let faults = faults.unwrap_or_else(|| rng.usize(DRAWN_FAULTS)).max(1);
     let mut lists = BTreeSet::new();
     for _ in 0..DRAWS_MAX {
         let mut fork = Vec::new();
-        draw(&mut rng, writes, &shape(faults, count), &mut fork, 0, &mut lists);
+        draw(&mut rng, course, &shape(faults, count), &mut fork, 0, &mut lists);
         if lists.len() >= count {
             break;
         }
@@ -179,14 +179,14 @@ fn shape(faults: usize, count: usize) -> Vec<usize> {
 /// Goes on from the faults before, which end at that moment, in as many ways as the shape says.
 fn draw(
     rng: &mut fastrand::Rng,
-    writes: Writes,
+    course: &Course,
     shape: &[usize],
-    before: &mut Vec<(u64, Fault)>,
-    after: u64,
+    before: &mut Vec<Fault>,
+    after: usize,
     lists: &mut BTreeSet<Vec<Fault>>,
 ) {
     let Some((ways, later)) = shape.split_first() else {
-        let mut faults: Vec<Fault> = before.iter().map(|(_, fault)| *fault).collect();
+        let mut faults = before.clone();
         faults.sort_unstable();
         faults.dedup_by_key(|fault| (fault.stream, fault.number));
         lists.insert(faults);
@@ -194,11 +194,15 @@ fn draw(
     };
     for _ in 0..*ways {
         // The first of as many moments as there are faults to come.
-        let moment = (0..shape.len()).map(|_| rng.u64(after..MOMENTS)).min().unwrap_or(after);
-        let Some((stream, wrong)) = super::draw(rng) else { return };
-        let number = moment * writes.of(stream) / MOMENTS + 1;
-        before.push((moment, Fault { stream, number, wrong }));
-        draw(rng, writes, later, before, moment, lists);
+        let moments = (0..shape.len()).map(|_| rng.usize(after..course.len().max(after + 1)));
+        let moment = moments.min().unwrap_or(after);
+        let fitting = (0..FITTING_DRAWS_MAX).find_map(|_| {
+            let (stream, wrong) = super::draw(rng)?;
+            Some(Fault { stream, number: course.next_of(stream, moment)?, wrong })
+        });
+        let Some(fault) = fitting else { continue };
+        before.push(fault);
+        draw(rng, course, later, before, moment, lists);
         before.pop();
     }
 }
@@ -206,6 +210,7 @@ fn draw(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::machine::fault::Stream;
 
     #[test]
     fn a_process_with_threads_is_not_copied() {
@@ -216,19 +221,30 @@ mod tests {
 
     #[test]
     fn a_family_has_as_many_different_lists_as_asked_for_which_share_their_beginnings() {
-        let writes = Writes { operator: 200, agent: 90, runner: 120, lease: 300, operator_read: 900, agent_read: 60 };
+        // Much of some streams and little of others, and some that begin late and end early, as in a real run.
+        let course: Course = (0..1_600)
+            .map(|moment: usize| match moment {
+                0..100 => Stream::AgentRead,
+                _ if moment.is_multiple_of(8) => Stream::Operator,
+                400..1_200 if moment.is_multiple_of(5) => Stream::Runner,
+                _ if moment.is_multiple_of(17) => Stream::Agent,
+                _ if moment.is_multiple_of(4) => Stream::Lease,
+                _ => Stream::OperatorRead,
+            })
+            .collect();
+        let all = |stream| (0..course.len()).filter_map(|moment| course.next_of(stream, moment)).max().unwrap();
         for seed in 0..200 {
-            let lists = family(seed, writes, None, 48);
-            assert_eq!(lists, family(seed, writes, None, 48));
+            let lists = family(seed, &course, None, 48);
+            assert_eq!(lists, family(seed, &course, None, 48));
             assert_eq!(lists.iter().collect::<BTreeSet<_>>().len(), 48, "seed {seed}");
             for fault in lists.iter().flatten() {
-                assert!(fault.wrong.fits(fault.stream) && (1..=writes.of(fault.stream)).contains(&fault.number));
+                assert!(fault.wrong.fits(fault.stream) && (1..=all(fault.stream)).contains(&fault.number));
             }
             let faults: BTreeSet<&Fault> = lists.iter().flatten().collect();
             let planned: usize = lists.iter().map(Vec::len).sum();
             assert!(planned == 48 || faults.len() * 4 < planned * 3, "seed {seed}: {} of {planned}", faults.len());
         }
-        let one = Writes { operator: 1, ..Writes::default() };
-        assert_eq!(family(1, one, Some(1), 2_000).len(), 16 + 20 + 13 + 10 + 6 + 6);
+        let one_each: Course = Stream::ALL.into_iter().collect();
+        assert_eq!(family(1, &one_each, Some(1), 2_000).len(), 16 + 20 + 13 + 10 + 6 + 6);
     }
 }

@@ -10,7 +10,7 @@
 pub mod branches;
 pub mod fences;
 
-use crate::machine::fault::{Fault, Stream, Wrong};
+use crate::machine::fault::{Course, Fault, Stream, Wrong};
 use crate::world::{self, Fence, Outcome, Speed, Upgrade, Violation, World, WorldConfig, WorldError, Writes};
 use chrono::TimeDelta;
 use cupcake_crds::values::{Concurrency, KubeVersion};
@@ -73,6 +73,8 @@ pub struct Verdict {
     pub happened: Vec<Fault>,
     /// What must never be, and was.
     pub violations: Vec<Violation>,
+    /// What was asked and written, in its order.
+    pub course: Course,
 }
 
 /// Runs one schedule.
@@ -83,7 +85,7 @@ pub fn run(settings: &Settings, schedule: &Schedule) -> Result<Verdict, WorldErr
     world::runtime(Speed::Fastest)?.block_on(async {
         let world = begin(settings, schedule, false)?;
         let outcome = upgrade(&world, settings).await?;
-        Ok(Verdict { outcome, happened: world.faults_happened(), violations: world.violations() })
+        Ok(verdict(&world, outcome))
     })
 }
 
@@ -95,9 +97,14 @@ pub fn transcript(settings: &Settings, schedule: &Schedule) -> Result<(Verdict, 
     world::runtime(Speed::Fastest)?.block_on(async {
         let world = begin(settings, schedule, true)?;
         let outcome = upgrade(&world, settings).await?;
-        let verdict = Verdict { outcome, happened: world.faults_happened(), violations: world.violations() };
+        let verdict = verdict(&world, outcome);
         Ok((verdict, world.transcript().lines()))
     })
+}
+
+fn verdict(world: &World, outcome: Outcome) -> Verdict {
+    let faults = world.faults_happened();
+    Verdict { outcome, happened: faults, violations: world.violations(), course: world.faults().course() }
 }
 
 fn begin(settings: &Settings, schedule: &Schedule, keep_lines: bool) -> Result<World, WorldError> {

@@ -109,8 +109,8 @@ impl Hands {
                 ask(&later, &server, &json!({"spec": {"control": {"cancel": {"requestId": "simulated"}}}}));
             }),
             Wrong::LeftOut => {
-                let skip = json!([{"requestId": "simulated", "vertex": place}]);
-                site.agenda.at(now, move || ask(&later, &server, &json!({"spec": {"control": {"skip": skip}}})));
+                let node = place.to_owned();
+                site.agenda.at(now, move || leave_out(&later, &server, &node));
             }
             Wrong::Before
             | Wrong::After
@@ -121,6 +121,18 @@ impl Hands {
             | Wrong::TimedOut
             | Wrong::Stopped
             | Wrong::AskedToStop => {}
+        }
+    }
+}
+
+/// A person leaves a node out of every update, beside what they asked before.
+fn leave_out(site: &Site, server: &Server, node: &str) {
+    for update in server.list(GROUP, "directupdates") {
+        let mut skip = update.value()["spec"]["control"]["skip"].as_array().cloned().unwrap_or_default();
+        let request = json!({"requestId": format!("simulated-{node}"), "vertex": node});
+        if !skip.contains(&request) {
+            skip.push(request);
+            ask(site, server, &json!({"spec": {"control": {"skip": skip}}}));
         }
     }
 }
