@@ -1,7 +1,8 @@
 //! The versions that each machine is to install, against what its package repositories offer.
 //!
 //! The repositories of pkgs.k8s.io are one a minor, and a machine's index shows the one that it is set to. So an inventory tells of
-//! that minor and of the next one; of those after it nothing is known before the machine comes to them.
+//! that minor, as of its last refresh, and of the next one, which is looked up for the inventory; of those after it nothing is known
+//! before the machine comes to them. So only a lack in the next one is sure.
 
 use crate::compile::Hop;
 use crate::finding::{Code, Finding, Findings, named};
@@ -88,16 +89,17 @@ fn offer(found: &NodeInventory, version: KubeVersion) -> Offer {
     let whole = |listed: &[String], seen: &[KubeVersion]| {
         listed.len() < VERSIONS_MAX || seen.iter().any(|oldest| *oldest < version)
     };
-    if !own.is_empty() && whole(&found.available_versions, &own) {
-        return Offer::No(own.into_iter().max());
-    }
     match next {
         Some(next) if next.unread.is_none() && whole(&next.versions, &of_next) => Offer::No(of_next.into_iter().max()),
         Some(next) => {
             let why = next.unread.clone().unwrap_or_else(|| "its list is longer than an inventory holds".to_owned());
             Offer::Unknown(why)
         }
-        None => Offer::Unknown(format!("it has not looked at a repository of {minor} yet")),
+        // The machine's own index is as old as its last refresh, and the step that installs refreshes it.
+        None => Offer::Unknown(match own.into_iter().max() {
+            Some(newest) => format!("its index, as it was last refreshed, has {newest} at the newest"),
+            None => format!("it has not looked at a repository of {minor} yet"),
+        }),
     }
 }
 
@@ -134,7 +136,8 @@ mod tests {
         let next = Some(("1.34", ["1.34.4", "1.34.3"].as_slice(), None));
         let of = |found: NodeInventory, version: &str| offer(&found, v(version));
         assert_eq!(of(found(&own, next), "1.33.4"), Offer::Yes);
-        assert_eq!(of(found(&own, next), "1.33.14"), Offer::No(Some(v("1.33.13"))));
+        let stale = "its index, as it was last refreshed, has 1.33.13 at the newest".to_owned();
+        assert_eq!(of(found(&own, next), "1.33.14"), Offer::Unknown(stale));
         assert_eq!(of(found(&own, next), "1.34.4"), Offer::Yes);
         assert_eq!(of(found(&own, next), "1.34.5"), Offer::No(Some(v("1.34.4"))));
         assert_eq!(
@@ -153,7 +156,7 @@ mod tests {
         let many: Vec<String> = (0..VERSIONS_MAX).rev().map(|patch| format!("1.34.{}", patch + 10)).collect();
         let many = NodeInventory { available_versions: many, ..found(&[], None) };
         assert!(matches!(of(many.clone(), "1.34.4"), Offer::Unknown(_)));
-        assert_eq!(of(many, "1.34.99"), Offer::No(Some(v("1.34.41"))));
+        assert!(matches!(of(many, "1.34.99"), Offer::Unknown(_)));
     }
 
     fn planned(to: &Value, of_w_02: &NodeInventory) -> Result<Vec<String>, Refusal> {

@@ -15,7 +15,7 @@ use cupcake_sandbox::simulate::branches::family;
 use cupcake_sandbox::simulate::{self, Schedule, Settings, Verdict};
 use cupcake_sandbox::world::{CONTROL_PLANES_MAX, Fence, OPERATORS_MAX, WORKERS_MAX, WorldError};
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZero;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -163,6 +163,11 @@ struct Told {
 #[serde(rename_all = "camelCase")]
 struct Report {
     schedules: u64,
+    /// Different runs among them: a fault that never came to pass makes no other run.
+    runs: usize,
+    /// Digests of the transcripts so far.
+    #[serde(skip)]
+    transcripts: BTreeSet<String>,
     /// Seeds of worlds that they ran in.
     seeds: u64,
     seconds: f64,
@@ -181,6 +186,8 @@ struct Report {
 impl Report {
     fn enter(&mut self, leaf: &Leaf) {
         self.schedules += 1;
+        self.transcripts.insert(leaf.transcript.clone());
+        self.runs = self.transcripts.len();
         for fault in &leaf.happened {
             *self.faults_injected.entry(fault.sort()).or_default() += 1;
         }
@@ -219,8 +226,8 @@ impl Report {
         };
         let mut lines = vec![
             format!(
-                "{} schedules of {} seeds in {} s: {} a minute",
-                self.schedules, self.seeds, self.seconds, self.schedules_per_minute
+                "{} schedules ({} different runs) of {} seeds in {} s: {} a minute",
+                self.schedules, self.runs, self.seeds, self.seconds, self.schedules_per_minute
             ),
             format!("  ended:  {}; the longest after {:.0} virtual s", list(&self.phases), self.virtual_seconds_max),
             format!("  faults: {}", list(&self.faults_injected)),

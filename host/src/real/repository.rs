@@ -273,9 +273,16 @@ fn why_unread(reason: &Reason) -> String {
     why
 }
 
+/// Settings of apt under which an update of an index runs nothing beside it.
+const WITHOUT_HOOKS: &str = "\
+#clear APT::Update::Pre-Invoke;
+#clear APT::Update::Post-Invoke;
+#clear APT::Update::Post-Invoke-Success;
+";
+
 impl RealHost {
     /// What the repository of the minor after the present one offers, by an index of its own: neither the machine's sources nor
-    /// its index change, and no lock of its package manager is taken.
+    /// its index change, none of its hooks run, and no lock of its package manager is taken.
     pub(super) async fn next_minor(&self) -> Option<OfferedMinor> {
         let files = self.source_files();
         let minor = files.iter().flat_map(|file| &file.minors).max()?.next();
@@ -294,18 +301,30 @@ impl RealHost {
     /// The versions of which the repository of `minor` has kubeadm and kubelet, newest first.
     async fn look_at(&self, files: &[SourceFile], minor: MinorVersion) -> Result<Vec<KubeVersion>, HostError> {
         let folder = self.settings.state.join("next-minor");
+        // Files of an earlier look may name mirrors that the machine has no more.
+        let sources = folder.join("sources");
+        match fs::remove_dir_all(&sources) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(failure::file("removing", &sources, &error));
+            }
+            Ok(()) | Err(_) => {}
+        }
+        // What the machine does around an update of its own index is not done for this one. Lists of options can be cleared by a
+        // file alone.
+        let without_hooks = folder.join("without-hooks.conf");
+        write_whole(&without_hooks, WITHOUT_HOOKS.as_bytes(), 0o600)?;
         for (index, file) in files.iter().enumerate() {
             let ending = match file.form {
                 Form::Lines => "list",
                 Form::Deb822 => "sources",
             };
             let text = sources::only(file.form, &sources::set(file.form, &file.text, minor));
-            write_whole(&folder.join(format!("sources/{index}.{ending}")), text.as_bytes(), 0o600)?;
+            write_whole(&sources.join(format!("{index}.{ending}")), text.as_bytes(), 0o600)?;
         }
         let (lists, partial) = (folder.join("lists"), folder.join("lists/partial"));
         fs::create_dir_all(&partial).map_err(|error| failure::file("making", &partial, &error))?;
         let options = [
-            format!("Dir::Etc::sourceparts={}", folder.join("sources").display()),
+            format!("Dir::Etc::sourceparts={}", sources.display()),
             "Dir::Etc::sourcelist=/dev/null".to_owned(),
             format!("Dir::State::lists={}", lists.display()),
             // Its index is small, and the caches are those of the machine's own.
@@ -316,7 +335,8 @@ impl RealHost {
         ];
         let with = |words: &[&str]| -> Vec<String> {
             let options = options.iter().flat_map(|option| ["-o".to_owned(), option.clone()]);
-            words.iter().map(|word| (*word).to_owned()).chain(options).collect()
+            let hooks = ["-c".to_owned(), without_hooks.display().to_string()];
+            words.iter().map(|word| (*word).to_owned()).chain(hooks).chain(options).collect()
         };
         let update = Program::doing("apt-get", LOOK_LIMIT, with(&["update"])).with(&self.apt_environment());
         let finished =

@@ -68,7 +68,12 @@ impl KubeClusterOps {
     async fn update_of(&self, run: &UpgradeRun) -> Result<DirectUpdate, OpsError> {
         let name = run.spec.direct_update.name.as_str();
         let updates: Api<DirectUpdate> = Api::all(self.client.clone());
-        updates.get(name).await.map_err(|error| ops_error(&format!("get DirectUpdate {name}"), &error))
+        let update = updates.get(name).await.map_err(|error| ops_error(&format!("get DirectUpdate {name}"), &error))?;
+        if update.metadata.uid.as_deref() != Some(run.spec.direct_update.uid.as_str()) {
+            let message = format!("DirectUpdate {name} is another one than that of this run");
+            return Err(OpsError::Changed(Reason::new("UpdateGone", message)));
+        }
+        Ok(update)
     }
 
     /// Compiles the wave of a hop from a fresh snapshot and stores the plans of all its batches; gives the wave's own plan.

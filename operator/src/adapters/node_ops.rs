@@ -10,7 +10,7 @@ use cupcake_crds::{CORDONED_BY_ANNOTATION, NodeTask};
 use cupcake_engine::clock::Timestamp;
 use cupcake_engine::names::{Epoch, Reason};
 use cupcake_steps::host::params::{KUBEADM_UPGRADE, RESTART_KUBELET};
-use cupcake_steps::ports::cluster::{CordonOwner, Eviction, NodeOps, NodeView, OpsError, PodView};
+use cupcake_steps::ports::cluster::{API_SERVER_BUSY, CordonOwner, Eviction, NodeOps, NodeView, OpsError, PodView};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
 use serde_json::{Value, json};
@@ -95,7 +95,7 @@ fn verdict(error: &kube::Error) -> Option<Eviction> {
             let mut causes = status.details.iter().flat_map(|details| &details.causes);
             match causes.find(|cause| cause.reason == "DisruptionBudget") {
                 Some(cause) => blocked("DisruptionBudget", &cause.message),
-                None => blocked("ApiServerBusy", message),
+                None => blocked(API_SERVER_BUSY, message),
             }
         }
         _ => None,

@@ -28,6 +28,7 @@ use cupcake_engine::clock::Timestamp;
 use cupcake_engine::cursor::RunPhase;
 use cupcake_engine::names::{Reason, RunName};
 use cupcake_engine::store::StoreError;
+use cupcake_steps::ports::cluster::OpsError;
 use cupcake_workflows::{Compilation, Compiled, Refusal, Request, compile, gates_of, plan_name};
 use kube::ResourceExt;
 use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
@@ -124,15 +125,16 @@ async fn reconciled(operator: &Operator, view: &View) -> Result<Next, kube::Erro
     }
     let snapshot = match snapshot::gather_all(&operator.client, operator.clock.now()).await {
         Ok(snapshot) => snapshot,
-        Err(error) => {
-            let reason = match &error {
-                cupcake_steps::ports::cluster::OpsError::Changed(reason)
-                | cupcake_steps::ports::cluster::OpsError::Transient(reason)
-                | cupcake_steps::ports::cluster::OpsError::NeedsOperator(reason) => reason.clone(),
-            };
+        Err(OpsError::NeedsOperator(reason)) => {
             let message = format!("the cluster cannot be read: {}", reason.message);
             write(operator, &view.update, Stand::stalled(&reason.code, message)).await?;
             return Ok(again(operator));
+        }
+        // An answer that did not come is no verdict: nobody has to do anything, and no later update goes first.
+        Err(OpsError::Changed(reason) | OpsError::Transient(reason)) => {
+            let message = format!("the cluster could not be read, trying again: {}", reason.message);
+            write(operator, &view.update, Stand::pending(&reason.code, message)).await?;
+            return Ok(Next::Failed);
         }
     };
     let Some(request) = Request::of(&view.update) else {

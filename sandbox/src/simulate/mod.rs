@@ -250,6 +250,18 @@ mod tests {
     }
 
     #[test]
+    fn a_read_that_fails_while_an_update_begins_is_no_verdict_on_the_update() {
+        let wrongs = [Wrong::Busy, Wrong::TimedOut, Wrong::Refused].into_iter().cycle();
+        for (number, wrong) in (10..=60).zip(wrongs) {
+            let faults = vec![Fault { stream: Stream::OperatorRead, number, wrong }];
+            let schedule = Schedule { seed: 1, faults };
+            let verdict = run(&settings(), &schedule).unwrap();
+            assert_eq!(verdict.violations, Vec::new(), "{schedule}");
+            assert!(verdict.outcome.succeeded(), "{schedule}: {}", verdict.outcome.message);
+        }
+    }
+
+    #[test]
     fn a_fence_that_is_left_out_is_missed_when_a_stopped_leader_wakes_up() {
         let violated = |without: &[Fence], write: u64| -> BTreeSet<&'static str> {
             let settings = Settings { workers: 2, without: without.iter().copied().collect(), ..settings() };

@@ -15,7 +15,7 @@ use crate::api::Server;
 use crate::machine::Site;
 use cupcake_crds::node_task::{NodeTaskStatus, Order, TaskState};
 use cupcake_crds::values::{KubeVersion, NodeRole, Phase};
-use cupcake_crds::{CORDONED_BY_ANNOTATION, GROUP, NodeTask, UpgradePlan, UpgradeRun};
+use cupcake_crds::{GROUP, NodeTask, UpgradePlan, UpgradeRun};
 use cupcake_engine::clock::Timestamp;
 use cupcake_engine::cursor::{Cursor, VertexState};
 use cupcake_engine::dag::Dag;
@@ -147,6 +147,11 @@ impl Invariants {
         self.report(found);
     }
 
+    /// The update says that it succeeded: what its user would see is at the target.
+    pub(super) fn behind(&self, what: &[String]) {
+        self.report(what.iter().map(|what| ("I9", format!("Succeeded, and {what}"))).collect());
+    }
+
     /// A component panicked.
     pub(super) fn panicked(&self, text: &str) {
         self.report(vec![("panic", text.to_owned())]);
@@ -246,8 +251,8 @@ impl Invariants {
     fn node(&self, name: &str) -> Vec<(&'static str, String)> {
         let node = self.server.get("", "nodes", "", name);
         let node = node.as_ref().map_or(&Value::Null, |node| node.value());
-        let ours = node["metadata"]["annotations"][CORDONED_BY_ANNOTATION].is_string();
-        let cordoned = ours && node["spec"]["unschedulable"] == Value::Bool(true);
+        // Nobody else cordons here, whatever the annotation says.
+        let cordoned = node["spec"]["unschedulable"] == Value::Bool(true);
         self.lock().cordoned.insert(name.to_owned(), cordoned);
         let mut found: Vec<_> = self.in_flight().collect();
         let kubelet = node["status"]["nodeInfo"]["kubeletVersion"].as_str().and_then(|version| version.parse().ok());

@@ -237,13 +237,25 @@ impl World {
         let longest =
             if self.config.judged { TimeDelta::hours(JUDGED_HOURS_MAX) } else { TimeDelta::days(VIRTUAL_DAYS_MAX) };
         let limit = self.now() + longest;
+        let mut refused_since = None;
         loop {
             let written = self.ear.progress.notified();
             tokio::pin!(written);
             // Registered before the look, so that no write falls between the two.
             written.as_mut().enable();
-            if self.update(name).is_some_and(|update| is_at_rest(&update)) {
-                return;
+            let mut look_again = limit;
+            let update = self.update(name).filter(is_at_rest);
+            match update.map(|update| update["status"]["phase"].as_str().is_none_or(|phase| phase == "Pending")) {
+                // It was refused, and is looked at again by itself: what a fault hid for a moment is no reason to end.
+                Some(true) if self.config.judged => {
+                    let since = *refused_since.get_or_insert(self.now());
+                    look_again = (since + TimeDelta::seconds(REFUSED_SECONDS_MAX)).min(limit);
+                    if self.now() >= look_again {
+                        return;
+                    }
+                }
+                Some(_) => return,
+                None => refused_since = None,
             }
             if self.ear.invariants.get().is_some_and(Invariants::time_has_stopped) {
                 return;
@@ -251,7 +263,7 @@ impl World {
             tokio::select! {
                 biased;
                 () = written => {}
-                () = self.site.clock.sleep_until(limit) => return,
+                () = self.site.clock.sleep_until(look_again) => if look_again == limit { return },
             }
         }
     }
@@ -313,10 +325,35 @@ impl World {
             let phase = update["status"]["phase"].as_str().unwrap_or("Pending");
             invariants.ended(phase, is_at_rest(&update));
             let excused = self.faults.happened().iter().any(|fault| fault.wrong.may_need_a_person());
-            if matches!(phase, "RequiresAttention" | "Failed") && !excused {
+            if matches!(phase, "Pending" | "RequiresAttention" | "Failed") && !excused {
                 invariants.rests_without_cause(phase, update["status"]["message"].as_str().unwrap_or_default());
             }
+            if phase == "Succeeded" && !excused {
+                invariants.behind(&self.behind(&update));
+            }
         }
+    }
+
+    /// What is not at the target of an update, but for workers that somebody left out.
+    fn behind(&self, update: &Value) -> Vec<String> {
+        let target = update["spec"]["targetVersion"].as_str().unwrap_or_default();
+        let named = |list: &Value, field: &str| -> Vec<String> {
+            let items = list.as_array().into_iter().flatten();
+            items.filter_map(|item| item[field].as_str().map(str::to_owned)).collect()
+        };
+        let mut left_out = named(&update["spec"]["control"]["skip"], "vertex");
+        left_out.extend(named(&update["status"]["leftOut"], "node"));
+        let nodes = self.server.list("", "nodes");
+        let nodes = nodes.iter().map(|node| node_outcome(node.value()));
+        let mut behind: Vec<String> = nodes
+            .filter(|node| node.version != target && !left_out.contains(&node.name))
+            .map(|node| format!("the kubelet of {} is {}", node.name, node.version))
+            .collect();
+        if let Some((oldest, _)) = self.site.control_plane.versions().filter(|(oldest, _)| oldest.to_string() != target)
+        {
+            behind.push(format!("an API server is {oldest}"));
+        }
+        behind
     }
 
     /// What must never be, and was; none in a world that is not judged.
@@ -446,6 +483,9 @@ fn check(config: &WorldConfig) -> Result<(), WorldError> {
     }
     Ok(())
 }
+
+/// How long an update that is refused stays so until it is taken for an end, in seconds: it is compiled anew twice a minute.
+const REFUSED_SECONDS_MAX: i64 = 600;
 
 /// Whether nothing more will happen to a DirectUpdate until a person acts.
 fn is_at_rest(update: &Value) -> bool {

@@ -8,7 +8,9 @@
 //! Source: kubernetes.io, "Safely Drain a Node" (v1.34), and "API-initiated Eviction" (v1.34).
 
 use super::{again, look, node_subject, params, read, still_leads};
-use crate::ports::cluster::{Cluster, Consent, CordonOwner, Eviction, NodeView, OpsError, PodKind, PodView};
+use crate::ports::cluster::{
+    API_SERVER_BUSY, Cluster, Consent, CordonOwner, Eviction, NodeView, OpsError, PodKind, PodView,
+};
 use async_trait::async_trait;
 use chrono::TimeDelta;
 use cupcake_crds::direct_update::LeftOut;
@@ -127,13 +129,16 @@ impl Drain<'_> {
                 continue;
             }
             let nodes = &ctx.ports().nodes;
-            let answer = if forced {
-                nodes.delete(pod, self.forced_seconds(pod)).await
-            } else {
-                nodes.evict(pod, params.pod_seconds).await
+            let asked = if pod.terminating { None } else { Some(nodes.evict(pod, params.pod_seconds).await) };
+            let answer = match asked {
+                // An API server that is busy says nothing of the pod.
+                Some(Ok(Eviction::Blocked(reason))) if forced && reason.code != API_SERVER_BUSY => {
+                    self.force(pod, &mut deleted).await
+                }
+                None => self.force(pod, &mut deleted).await,
+                Some(other) => other,
             };
             match answer {
-                Ok(Eviction::Accepted) if forced => deleted.push(&pod.name),
                 Ok(Eviction::Accepted | Eviction::Gone) => {}
                 // One pod that cannot be asked about keeps the others from nothing: it is asked for again.
                 Ok(Eviction::Blocked(reason)) | Err(OpsError::Changed(reason) | OpsError::Transient(reason)) => {
@@ -161,6 +166,17 @@ impl Drain<'_> {
         let message = format!("{} pods are leaving {name}", left.len());
         let reason = Reason::new("PodsLeaving", message);
         Ok(Wait::quiet(again(ctx, LEAVING_AGAIN_SECONDS), reason).on(node_subject(name)))
+    }
+
+    /// Deletes a pod past what keeps it, while this leader leads: each is looked at by itself, since nothing else holds a late
+    /// deletion back.
+    async fn force<'p>(&self, pod: &'p PodView, deleted: &mut Vec<&'p str>) -> Result<Eviction, OpsError> {
+        still_leads(self.ctx).await?;
+        let answer = self.ctx.ports().nodes.delete(pod, self.forced_seconds(pod)).await?;
+        if answer == Eviction::Accepted {
+            deleted.push(&pod.name);
+        }
+        Ok(answer)
     }
 
     /// How long a pod gets to end that is deleted.

@@ -180,6 +180,9 @@ pub struct GateView {
     pub approved_by: Option<String>,
 }
 
+/// The code of an eviction that an API server had no time for: it says nothing of the pod.
+pub const API_SERVER_BUSY: &str = "ApiServerBusy";
+
 /// What came of asking for an eviction, or for a deletion.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Eviction {
