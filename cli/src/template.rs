@@ -1,14 +1,14 @@
 //! The file that is planned: a DirectUpdate, or a schedule and what it would create now.
 
 use crate::exit::Failure;
-use crate::plan::{FILE_BYTES_MAX, documents, read as read_text, unknown_field};
+use crate::plan::{FILE_BYTES_MAX, documents, read as read_text};
 use cupcake_crds::validate::Validate;
 use cupcake_crds::values::ClusterSnapshot;
 use cupcake_crds::{DirectUpdate, GROUP, ScheduledUpdate, UpdateSchedule, VERSION};
 use cupcake_engine::clock::Timestamp;
 use cupcake_workflows::schedule::{Decision, policy_now, scheduled_spec};
-use kube::ResourceExt as _;
-use serde::Serialize;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{JSONSchemaProps, JSONSchemaPropsOrArray};
+use kube::{CustomResourceExt, ResourceExt as _};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::path::Path;
@@ -98,12 +98,9 @@ pub(crate) fn read(file: &Path) -> Result<Template, Failure> {
         ));
     }
     match document["kind"].as_str() {
-        Some("ScheduledUpdate") => typed(&document, &tried, file, |object: &ScheduledUpdate| spec(&object.spec))
-            .map(|object| Template::Once(Box::new(object))),
-        Some("UpdateSchedule") => typed(&document, &tried, file, |object: &UpdateSchedule| spec(&object.spec))
-            .map(|object| Template::Again(Box::new(object))),
-        _ => typed(&document, &tried, file, |object: &DirectUpdate| spec(&object.spec))
-            .map(|object| Template::Update(Box::new(object))),
+        Some("ScheduledUpdate") => typed(&document, &tried, file).map(|object| Template::Once(Box::new(object))),
+        Some("UpdateSchedule") => typed(&document, &tried, file).map(|object| Template::Again(Box::new(object))),
+        _ => typed(&document, &tried, file).map(|object| Template::Update(Box::new(object))),
     }
 }
 
@@ -111,24 +108,46 @@ fn next_of(file: &Path, kind: &str) -> String {
     format!("edit {}, with kubectl explain {kind}.spec beside it", file.display())
 }
 
-fn spec(spec: &impl Serialize) -> Value {
-    serde_json::to_value(spec).unwrap_or_default()
-}
-
 /// The object, if its definition would let it in and no field of it is unknown.
-fn typed<K: DeserializeOwned + Validate>(
+fn typed<K: DeserializeOwned + Validate + CustomResourceExt>(
     document: &Value,
     tried: &str,
     file: &Path,
-    known: impl Fn(&K) -> Value,
 ) -> Result<K, Failure> {
     let next = next_of(file, &document["kind"].as_str().unwrap_or_default().to_ascii_lowercase());
     let object: K =
         serde_json::from_value(document.clone()).map_err(|error| Failure::from_error(tried, &error, next.clone()))?;
     let object = validated(object, tried, &next)?;
-    match unknown_field(&document["spec"], &known(&object), "spec") {
+    let definition = K::crd();
+    let schemas =
+        definition.spec.versions.iter().filter_map(|version| version.schema.as_ref()?.open_api_v3_schema.as_ref());
+    match schemas.into_iter().find_map(|schema| unknown_field(document, schema, "")) {
         Some(field) => Err(Failure::new(format!("{tried}: unknown field {field}"), next)),
         None => Ok(object),
+    }
+}
+
+/// The first field that a definition does not have. What belongs to every object is not looked into.
+fn unknown_field(written: &Value, schema: &JSONSchemaProps, path: &str) -> Option<String> {
+    match written {
+        Value::Object(fields) => fields.iter().find_map(|(name, value)| {
+            let field = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+            if path.is_empty() && matches!(name.as_str(), "apiVersion" | "kind" | "metadata") {
+                return None;
+            }
+            match schema.properties.as_ref().and_then(|properties| properties.get(name)) {
+                Some(known) => unknown_field(value, known, &field),
+                // A map, or what keeps whatever it is given.
+                None if schema.properties.is_none() => None,
+                None => Some(field),
+            }
+        }),
+        Value::Array(items) => {
+            let Some(JSONSchemaPropsOrArray::Schema(known)) = &schema.items else { return None };
+            let mut items = items.iter().enumerate();
+            items.find_map(|(index, item)| unknown_field(item, known, &format!("{path}[{index}]")))
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
     }
 }
 
@@ -136,4 +155,36 @@ fn typed<K: DeserializeOwned + Validate>(
 pub(crate) fn validated<K: Validate>(object: K, tried: &str, next: &str) -> Result<K, Failure> {
     object.validate().map_err(|violations| Failure::from_error(tried, &violations, next))?;
     Ok(object)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn fields_that_say_what_holds_anyway_are_known_and_those_of_no_definition_are_named() {
+        let object = |spec: Value| json!({"apiVersion": "cupcake.ricardomolendijk.com/v1", "kind": "DirectUpdate", "metadata": {"name": "to", "labels": {"a": "b"}}, "spec": spec});
+        let of = |document: Value| {
+            let read = typed::<DirectUpdate>(&document, "read to.yaml", Path::new("to.yaml"));
+            read.map(drop).map_err(|failure| failure.to_string())
+        };
+        let drain =
+            json!({"onExpiry": "Hold", "onPatch": true, "deleteEmptyDirData": false, "deleteUnmanagedPods": false});
+        let defaults = json!({"targetVersion": "1.34.4", "drain": drain, "dryRun": false, "nodeSelector": {"any": "label"}, "canary": null});
+        assert_eq!(of(object(defaults)), Ok(()));
+        for (spec, field) in [
+            (json!({"targetVersion": "1.34.4", "drain": {"onExpire": "Hold"}}), "spec.drain.onExpire"),
+            (
+                json!({"targetVersion": "1.34.4", "acknowledge": [{"check": "HandMadeChanges", "node": "w-1", "why": "x"}]}),
+                "spec.acknowledge[0].why",
+            ),
+        ] {
+            let told = of(object(spec)).unwrap_err();
+            assert!(told.contains(&format!("unknown field {field}")), "{told}");
+        }
+        let mut beside = object(json!({"targetVersion": "1.34.4"}));
+        beside["foo"] = json!("bar");
+        assert!(of(beside).unwrap_err().contains("unknown field foo"));
+    }
 }
