@@ -160,7 +160,7 @@ pub(crate) fn refuse(
 }
 
 /// `1.6` of `v1.6.20~ds1`, as numbers.
-fn minor_of(version: &str) -> Option<(u32, u32)> {
+pub(crate) fn minor_of(version: &str) -> Option<(u32, u32)> {
     let mut numbers = version.trim_start_matches('v').split('.');
     let major = numbers.next()?.parse().ok()?;
     let minor: String = numbers.next()?.chars().take_while(char::is_ascii_digit).collect();

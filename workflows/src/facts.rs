@@ -3,6 +3,7 @@
 //! People may lay facts of their own over it, field by field (docs/facts.md). What inventories and `spec.path` name goes before the newest patch that stands there, and nodes install nothing that their
 //! repositories do not offer.
 
+use crate::changes::minor_of;
 use cupcake_crds::values::{KubeVersion, MinorVersion, OwnFacts};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
@@ -126,7 +127,23 @@ pub fn own(file: Value) -> Result<OwnFacts, InvalidFacts> {
             return Err(invalid(format!("{field}.newestPatch"), problem));
         }
     }
-    Ok(minors.into_iter().collect())
+    let own: OwnFacts = minors.into_iter().collect();
+    for minor in own.keys() {
+        let field = |name: &str| format!("minors.{minor}.{name}");
+        let number = minor.strip_prefix("1.").and_then(|number| number.parse().ok());
+        let known = number.and_then(|minor| of(&own, MinorVersion { major: 1, minor }));
+        let Some(facts) = known else { continue };
+        for (name, version) in [("etcd", &facts.etcd), ("oldestContainerd", &facts.oldest_containerd)] {
+            if let Some(version) = version.as_ref().filter(|version| minor_of(version).is_none()) {
+                return Err(invalid(field(name), format!("{version:?} is no minor version, such as 2.0")));
+            }
+        }
+        if let Some(avoid) = facts.avoid.as_ref().filter(|avoid| avoid.newest_patch >= facts.newest_patch) {
+            let problem = format!("{} is to be avoided, and newestPatch is {}", avoid.newest_patch, facts.newest_patch);
+            return Err(invalid(field("avoid.newestPatch"), format!("{problem}: no patch is left to go to")));
+        }
+    }
+    Ok(own)
 }
 
 /// Lays facts over others: of the same field of the same minor the later one counts.
@@ -232,6 +249,12 @@ mod tests {
             (of("1.35", json!({"newestPatch": "3"})), ["minors.1.35.newestPatch: invalid type", "docs/facts.md"]),
             (of("1.35", json!({"avoid": {"newestPatch": 2}})), ["minors.1.35.avoid: missing field", "why"]),
             (of("1.99", json!({"etcd": "4.0"})), ["minors.1.99.newestPatch", "is missing"]),
+            (of("1.35", json!({"oldestContainerd": "banana"})), ["minors.1.35.oldestContainerd", "such as 2.0"]),
+            (of("1.35", json!({"etcd": ">=3.6"})), ["minors.1.35.etcd", "such as 2.0"]),
+            (
+                of("1.28", json!({"avoid": {"newestPatch": 99, "why": "bad", "leaving": "wait"}})),
+                ["minors.1.28.avoid.newestPatch", "no patch is left"],
+            ),
         ] {
             assert!(words.iter().all(|word| told.contains(word)), "{told}");
         }
