@@ -6,6 +6,7 @@ use cupcake_crds::values::{KubeVersion, Phase};
 use cupcake_engine::clock::Timestamp;
 use cupcake_sandbox::machine::fault::{Component, Fault, Wrong};
 use cupcake_sandbox::world::{self, Speed, World, WorldConfig};
+use kube::api::DeleteParams;
 use serde_json::{Value, json};
 
 fn approve(gate: &str, by: Option<&str>) -> Value {
@@ -102,6 +103,35 @@ fn the_others_follow_the_canary_after_its_soak_and_where_asked_for_an_approval()
         assert_eq!(cluster.at_rest(UPDATE).await.0, Phase::Succeeded);
         assert_eq!(cluster.kubelet("w-1"), "1.34.4");
     });
+}
+
+#[test]
+fn who_leaves_out_the_only_canary_still_has_to_approve_what_follows() {
+    // Left out before the workers' turn there is no canary any more; in its drain there is one that did not move.
+    for blocked in [false, true] {
+        in_cluster(2, false, async |cluster| {
+            let budgets = cluster.freeze().await;
+            let canary = json!({"enabled": true, "nodes": ["w-2"]});
+            let spec = json!({"strategy": "canary", "canary": canary, "approvals": ["AfterCanary"]});
+            cluster.apply(UPDATE, spec).await;
+            cluster.eventually("it is under way", async || cluster.phase(UPDATE).0 == Phase::InProgress).await;
+            if blocked {
+                cluster.eventually("its drain is blocked", async || cluster.phase(UPDATE).1.contains("w-2: ")).await;
+            }
+            let skip = json!([{"requestId": "skip-1", "vertex": "w-2"}]);
+            cluster.patch(UPDATE, json!({"spec": {"control": {"skip": skip}}})).await;
+            cluster.ask(async || budgets.delete("frozen", &DeleteParams::default()).await.map(drop)).await;
+            until_it_waits_for(cluster, "1.34.4/canary-gate").await;
+            let message = cluster.phase(UPDATE).1;
+            assert_eq!(message.contains("all were left out"), blocked, "{message}");
+            cluster.pass(7_200).await;
+            assert_eq!(["w-1", "w-2"].map(|node| cluster.kubelet(node)), ["1.33.4"; 2], "nobody approved");
+            cluster.patch(UPDATE, approve("1.34.4/canary-gate", Some("jane"))).await;
+            let (phase, message) = cluster.at_rest(UPDATE).await;
+            assert_eq!(phase, Phase::Succeeded, "{message}");
+            assert_eq!(["w-1", "w-2"].map(|node| cluster.kubelet(node)), ["1.34.4", "1.33.4"]);
+        });
+    }
 }
 
 #[test]

@@ -120,7 +120,7 @@ pub struct WaveOf {
 /// # Guarantees
 /// Every worker that `spec.nodeSelector` matches and whose kubelet is older than `hop` says is in exactly one batch;
 /// no other node is. Batches are by name, canary nodes first under strategy canary, each after the one before unless the
-/// strategy is parallel; between canaries and the others stands a gate.
+/// strategy is parallel; between canaries and the others stands a gate, and one that people open also where no canary is left.
 /// Equal inputs give equal plans. Each plan fits [`crate::PLAN_BYTES_MAX`].
 ///
 /// Where no worker is left to move the result is [`NothingToDo`], whose empty plan lets the wave's run succeed at once.
@@ -309,13 +309,15 @@ fn wave_plan(
             let others = items.split_off(batches.iter().take_while(|batch| batch.canary).count());
             let after_before = ["batch-{before}".to_owned()];
             templates::chain(&mut plan, items, batch(&[]), batch(&after_before));
-            let gate: Vec<String> = match last.filter(|_| !others.is_empty()) {
-                None => Vec::new(),
-                Some(last) => {
-                    let approved = spec.approvals.contains(&ApprovalPoint::AfterCanary);
-                    plan.vertex(templates::canary_gate(target, approved, went_first, soak_seconds(spec), &[last]));
-                    vec![gate_name(target, ApprovalPoint::AfterCanary)]
-                }
+            let approved = spec.approvals.contains(&ApprovalPoint::AfterCanary);
+            // Where no canary is left to go first, what was to be approved after them still is.
+            let stands = !others.is_empty() && (last.is_some() || (approved && spec.strategy == Strategy::Canary));
+            let gate: Vec<String> = if stands {
+                let after: Vec<String> = last.into_iter().collect();
+                plan.vertex(templates::canary_gate(target, approved, went_first, soak_seconds(spec), &after));
+                vec![gate_name(target, ApprovalPoint::AfterCanary)]
+            } else {
+                Vec::new()
             };
             templates::chain(&mut plan, others, batch(&gate), batch(&after_before));
         }

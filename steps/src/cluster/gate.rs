@@ -33,12 +33,14 @@ impl Step<Cluster> for Gate {
         params: &Self::Params,
     ) -> Result<Probe<Self::Output>, StepError> {
         let cluster = &ctx.ports().cluster;
+        let mut nobody_went = false;
         if !params.nodes.is_empty() {
             let left_out = look!(cluster.left_out(ctx.run()));
             let nodes = look!(cluster.nodes());
             let watched =
                 |node: &&NodeView| params.nodes.contains(&node.node.name) && !left_out.contains(&node.node.name);
             let watched: Vec<&NodeView> = nodes.iter().filter(watched).collect();
+            nobody_went = watched.is_empty();
             if let Err((until, reason)) = soaked(&watched, ctx.started(), ctx.now(), params.soak_seconds) {
                 return Ok(Probe::Wait(Wait::shown(until.unwrap_or_else(|| again(ctx, AGAIN_SECONDS)), reason)));
             }
@@ -51,7 +53,8 @@ impl Step<Cluster> for Gate {
             return Ok(Probe::Satisfied(params::GateOpened { approved_by: Some(by) }));
         }
         let update = seen.update;
-        let message = format!("waits until somebody approves: kubectl cupcake approve {update} {gate}");
+        let nobody = if nobody_went { "none of those that were to go first did, all were left out; " } else { "" };
+        let message = format!("{nobody}waits until somebody approves: kubectl cupcake approve {update} {gate}");
         let wait = Wait::shown(again(ctx, AGAIN_SECONDS), Reason::new(WAITING_FOR_APPROVAL, message));
         Ok(Probe::Wait(wait.on(update_subject(&update))))
     }
