@@ -120,9 +120,8 @@ fn outcome_of(name: RunName, report: TickReport) -> Outcome {
     };
     let commit = report.cursor.commit_id();
     let committed = Some(CommitId { epoch: commit.epoch.0, sequence: commit.sequence });
-    let report_end = report.end;
+    let answered = report.end != TickEnd::Conflict;
     let news = (!report.events.is_empty()).then_some((name, report));
-    let answered = report_end != TickEnd::Conflict;
     Outcome { next, committed, news, outdated_by: None, answered }
 }
 

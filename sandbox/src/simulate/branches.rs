@@ -235,7 +235,7 @@ mod tests {
             .collect();
         let of = |stream| (0..course.len()).rev().find_map(|moment| course.next_of(stream, moment)).unwrap();
         let all = Stream::ALL.map(|stream| (stream, of(stream))).into_iter().collect::<BTreeMap<_, _>>();
-        for seed in 0..60 {
+        for seed in 0..200 {
             let lists = family(seed, &course, None, 48);
             assert_eq!(lists, family(seed, &course, None, 48));
             assert_eq!(lists.iter().collect::<BTreeSet<_>>().len(), 48, "seed {seed}");
