@@ -27,6 +27,8 @@ struct Field {
 #[derive(Clone, Copy)]
 enum Kind {
     Text,
+    /// A text that Go holds by a pointer: an empty one was written, and is not an absent one.
+    PointedText,
     Bytes,
     Int,
     Bool,
@@ -66,12 +68,12 @@ const METADATA: Message = &[
     field(13, "ownerReferences", Kind::Messages(OWNER)),
     field(14, "finalizers", Kind::Texts),
 ];
-const PRECONDITIONS: Message = &[field(1, "uid", Kind::Text), field(2, "resourceVersion", Kind::Text)];
+const PRECONDITIONS: Message = &[field(1, "uid", Kind::PointedText), field(2, "resourceVersion", Kind::PointedText)];
 const DELETE_OPTIONS: Message = &[
     field(1, "gracePeriodSeconds", Kind::Int),
     field(2, "preconditions", Kind::Message(PRECONDITIONS)),
     field(3, "orphanDependents", Kind::Bool),
-    field(4, "propagationPolicy", Kind::Text),
+    field(4, "propagationPolicy", Kind::PointedText),
     field(5, "dryRun", Kind::Texts),
 ];
 const EVICTION: Message =
@@ -250,7 +252,7 @@ fn read(message: Message, bytes: &[u8], depth: usize) -> Result<Value, Error> {
         let value = match (field.kind, part) {
             // Empty strings and zero numbers are how Go writes absent fields.
             (Kind::Text | Kind::Time, Part::Bytes([])) => continue,
-            (Kind::Text, Part::Bytes(bytes)) => text(bytes)?,
+            (Kind::Text | Kind::PointedText, Part::Bytes(bytes)) => text(bytes)?,
             (Kind::Bytes, Part::Bytes(bytes)) => Value::from(base64(bytes)),
             (Kind::Int, Part::Number(number)) => Value::from(number.cast_signed()),
             (Kind::Bool, Part::Number(number)) => Value::from(number != 0),
@@ -299,6 +301,7 @@ fn add_entry(
     let entry = match value {
         Kind::Bytes => read(BYTES, bytes, depth + 1)?,
         Kind::Text
+        | Kind::PointedText
         | Kind::Int
         | Kind::Bool
         | Kind::Time
@@ -357,6 +360,13 @@ mod tests {
                 "deleteOptions": {"gracePeriodSeconds": 5, "preconditions": {"uid": "some-uid"}},
             })
         );
+    }
+
+    #[test]
+    fn an_empty_precondition_is_one_as_go_writes_what_a_pointer_holds() {
+        let preconditions = [bytes(1, b"some-uid"), bytes(2, b"")].concat();
+        let options = decode(&body("v1", "DeleteOptions", &bytes(2, &preconditions))).unwrap();
+        assert_eq!(options["preconditions"], json!({"uid": "some-uid", "resourceVersion": ""}));
     }
 
     #[test]

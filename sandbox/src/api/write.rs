@@ -243,6 +243,12 @@ fn commit(call: &Call<'_>, state: &mut State, key: Key, object: Value) -> Result
 /// PUT of an object or its status.
 pub(super) fn replace(call: &Call<'_>) -> Result<Answer, Failure> {
     let incoming = incoming::decode(call, &call.info.body)?;
+    // What the decoder warned of is said beside every refusal that comes after it.
+    let warnings = incoming.warnings.clone();
+    replace_decoded(call, incoming).map_err(|failure| failure.warned(&warnings))
+}
+
+fn replace_decoded(call: &Call<'_>, incoming: Incoming) -> Result<Answer, Failure> {
     check_object_name(call, &incoming.object)?;
     let mut state = call.inner.lock();
     let key = Key::new(&call.target.namespace, &call.target.name);

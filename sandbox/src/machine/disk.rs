@@ -180,7 +180,8 @@ impl SimDisk {
                 | Wrong::StaleOrder
                 | Wrong::Paused
                 | Wrong::Cancelled
-                | Wrong::LeftOut,
+                | Wrong::LeftOut
+                | Wrong::Edited,
             )
             | None => {
                 self.store.change(path, operation, whole)?;

@@ -50,7 +50,7 @@ pub enum Wrong {
     /// A second agent of the same node lives beside the first, for [`DOUBLED_SECONDS`].
     Doubled,
     /// Somebody with the epoch of an older leader writes an order for the component's node, over what it read then and over what
-    /// stands now; and the present order with other content.
+    /// stands now; the present order with other content; the task for another node; and takes the answer away.
     StaleOrder,
     /// The write stands; a person pauses the update, and lets it go on after [`PAUSED_SECONDS`].
     Paused,
@@ -58,6 +58,9 @@ pub enum Wrong {
     Cancelled,
     /// The write stands; a person leaves the component's node out of the update.
     LeftOut,
+    /// The write stands; a person edits what is under way: the target of the update, the run that its status names, the plan of
+    /// each run, and what is in the plan.
+    Edited,
 }
 
 /// How long a stopped component is stopped: longer than any lease.
@@ -83,7 +86,7 @@ pub const PAUSED_SECONDS: i64 = 120;
 
 impl Wrong {
     /// All of it.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::Before,
         Self::After,
         Self::Torn,
@@ -108,6 +111,7 @@ impl Wrong {
         Self::Paused,
         Self::Cancelled,
         Self::LeftOut,
+        Self::Edited,
     ];
 
     /// Its name.
@@ -137,6 +141,7 @@ impl Wrong {
             Self::Paused => "paused",
             Self::Cancelled => "cancelled",
             Self::LeftOut => "left-out",
+            Self::Edited => "edited",
         }
     }
 
@@ -162,7 +167,8 @@ impl Wrong {
             | Self::StaleOrder
             | Self::Paused
             | Self::Cancelled
-            | Self::LeftOut => true,
+            | Self::LeftOut
+            | Self::Edited => true,
             Self::ReplyLost | Self::Refused | Self::Busy | Self::TimedOut | Self::Forbidden | Self::Election => {
                 matches!(write, WriteTo::Api)
             }
@@ -191,6 +197,7 @@ impl Wrong {
             | Self::Paused
             | Self::Cancelled
             | Self::LeftOut
+            | Self::Edited
             | Self::Doubled
             | Self::StaleOrder
             | Self::Torn
@@ -210,7 +217,9 @@ impl Wrong {
             Self::ApiAway | Self::WatchesLost | Self::ClockJump => {
                 matches!(stream, Stream::Operator | Stream::Agent | Stream::Runner)
             }
-            Self::WatchesLate | Self::Paused | Self::Cancelled => matches!(stream, Stream::Operator | Stream::Agent),
+            Self::WatchesLate | Self::Paused | Self::Cancelled | Self::Edited => {
+                matches!(stream, Stream::Operator | Stream::Agent)
+            }
             Self::NodeDeleted | Self::LeftOut => matches!(stream, Stream::Agent | Stream::Runner),
             Self::Doubled | Self::StaleOrder => matches!(stream, Stream::Agent),
             Self::Torn | Self::PowerCut | Self::DiskFull | Self::SecondRunner => matches!(stream, Stream::Runner),

@@ -138,13 +138,14 @@ async fn upgrade(world: &World, settings: &Settings) -> Result<Outcome, WorldErr
 }
 
 /// Every fault that a run with so many writes can meet, in order; of streams that are sampled, at [`SAMPLES_MAX`] places spread
-/// evenly over each.
+/// evenly over each. A leader that is stopped for longer than its lease is stopped at every request about the Lease, too.
 pub fn singles(writes: Writes) -> Vec<Fault> {
     let of = |stream: Stream| {
         let count = writes.of(stream);
-        let places = if stream.is_sampled() { count.min(SAMPLES_MAX) } else { count };
         let wrongs = Wrong::ALL.into_iter().filter(move |wrong| wrong.fits(stream));
         wrongs.flat_map(move |wrong| {
+            let everywhere = !stream.is_sampled() || (stream, wrong) == (Stream::Lease, Wrong::Stopped);
+            let places = if everywhere { count } else { count.min(SAMPLES_MAX) };
             (0..places).map(move |place| Fault { stream, number: place * count / places + 1, wrong })
         })
     };
@@ -307,9 +308,15 @@ mod tests {
             }
         }
         let singles = singles(writes);
-        let sampled = 24 * 10 + 3 * 6 + 24 * 6;
-        assert_eq!(singles.len(), 10 * 16 + 5 * 20 + 7 * 13 + sampled);
-        let last = singles.iter().filter(|fault| fault.stream == Stream::Lease).map(|fault| fault.number).max();
-        assert_eq!(last, Some(96), "spread over all of it");
+        let sampled = 24 * 9 + 3 * 6 + 24 * 6;
+        assert_eq!(singles.len(), 10 * 17 + 5 * 21 + 7 * 13 + 100 + sampled);
+        let of_lease = |wrong| {
+            singles
+                .iter()
+                .filter(move |fault| fault.stream == Stream::Lease && fault.wrong == wrong)
+                .map(|fault| fault.number)
+        };
+        assert_eq!(of_lease(Wrong::Busy).max(), Some(96), "spread over all of it");
+        assert!(of_lease(Wrong::Stopped).eq(1..=100), "a leader is stopped at each");
     }
 }

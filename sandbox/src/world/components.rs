@@ -1,5 +1,6 @@
 //! The real operator, agents and runners, each started again when it ends or crashes.
 
+use super::credulous::Credulous;
 use super::drains::Drains;
 use super::forgetful::Forgetful;
 use super::skew::Skews;
@@ -52,6 +53,8 @@ pub(super) struct Components {
     pub(super) locks_hold: bool,
     /// Whether agents and runners remember the highest epoch.
     pub(super) epochs_stay: bool,
+    /// Whether operators look whose commit stands there.
+    pub(super) commits_told_apart: bool,
     /// Where the operator's spans go, if anywhere.
     pub(super) spans: OnceLock<Arc<dyn Spans>>,
 }
@@ -102,6 +105,14 @@ impl Components {
         format!("cupcake-operator-{replica}{replaced}")
     }
 
+    fn operator_client(&self, name: &str) -> kube::Client {
+        if self.commits_told_apart {
+            self.server.client(name)
+        } else {
+            kube::Client::new(Credulous::new(self.server.service(name)), "default")
+        }
+    }
+
     /// Runs a replica of the operator, again and again; never ends. The first one has no name.
     pub(super) async fn operator(self: Arc<Self>, replica: &'static str, node: String) {
         for number in 1u64.. {
@@ -111,7 +122,7 @@ impl Components {
             match cupcake_operator::standard_registry() {
                 Ok(registry) => {
                     let config = OperatorConfig {
-                        client: self.server.client(client.as_str()),
+                        client: self.operator_client(&client),
                         clock: self.clock(replica),
                         identity: self.identity(replica, number),
                         node_name: Some(node.clone()),

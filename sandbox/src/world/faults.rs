@@ -14,6 +14,9 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 
+/// What a person edits a target to: no cluster is at it, and none can be.
+const EDITED_VERSION: &str = "1.24.1";
+
 /// What faults reach. Holds its world by weak references, for the world holds it.
 pub(super) struct Hands {
     site: Weak<Site>,
@@ -112,6 +115,7 @@ impl Hands {
                 let node = place.to_owned();
                 site.agenda.at(now, move || leave_out(&later, &server, &node));
             }
+            Wrong::Edited => site.agenda.at(now, move || edit(&later, &server)),
             Wrong::Before
             | Wrong::After
             | Wrong::Torn
@@ -143,6 +147,26 @@ fn ask(site: &Site, server: &Server, change: &Value) {
         let path = format!("/apis/{GROUP}/{VERSION}/directupdates/{}", update.name());
         // An update that is over refuses what is asked of it; that is its right.
         let _refused = site.kube("user").merge(&path, change);
+    }
+}
+
+/// A person edits what is under way, where it has to stay as it is. The definitions refuse it.
+fn edit(site: &Site, server: &Server) {
+    let user = site.kube("user");
+    let path = |plural: &str, name: &str| format!("/apis/{GROUP}/{VERSION}/{plural}/{name}");
+    for update in server.list(GROUP, "directupdates") {
+        // Before there is a run the spec is theirs to edit.
+        if update.value()["status"]["run"].is_string() {
+            let at = path("directupdates", update.name());
+            let _refused = user.merge(&at, &json!({"spec": {"targetVersion": EDITED_VERSION}}));
+            let _refused = user.merge(&format!("{at}/status"), &json!({"status": {"run": "edited"}}));
+        }
+    }
+    for run in server.list(GROUP, "upgraderuns") {
+        let _refused = user.merge(&path("upgraderuns", run.name()), &json!({"spec": {"plan": {"name": "edited"}}}));
+    }
+    for plan in server.list(GROUP, "upgradeplans") {
+        let _refused = user.merge(&path("upgradeplans", plan.name()), &json!({"spec": {"plan": {"parts": []}}}));
     }
 }
 
@@ -185,4 +209,10 @@ fn order_as_an_old_leader(site: &Site, server: &Server, node: &str) {
         let seconds = spec["order"]["deadlineSeconds"].as_u64().unwrap_or_default();
         spec["order"]["deadlineSeconds"] = json!(seconds + 1);
     });
+    write(&|spec| spec["nodeUid"] = json!("another"));
+    if let Some(task) = server.get(GROUP, "nodetasks", "", node) {
+        let mut task = task.value().clone();
+        task["status"] = json!({});
+        let _refused = site.kube("user").replace(&format!("{path}/status"), &task);
+    }
 }

@@ -25,6 +25,8 @@ pub enum Fence {
     NodeVersions,
     /// resourceVersion of the Lease.
     LeaseVersions,
+    /// Commit ids: a leader whose commit failed looks whose commit stands there.
+    CommitIds,
     /// CRD rule: the epoch of a run grows.
     RunEpoch,
     /// CRD rule: the commit of a run grows.
@@ -49,6 +51,18 @@ pub enum Fence {
     StateGoesOn,
     /// CRD rule: the epoch of an answer grows.
     AnswerEpoch,
+    /// CRD rule: an answer stays.
+    AnswerStays,
+    /// CRD rule: a task stays that of its Node.
+    TaskNode,
+    /// CRD rules: what was asked for stays as it was, once a run carries it out.
+    UpdateFrozen,
+    /// CRD rule: an update keeps its run.
+    UpdateRun,
+    /// CRD rule: what a run carries out stays.
+    RunFrozen,
+    /// CRD rule: a plan stays.
+    PlanFrozen,
     /// The runner's lock.
     RunnerLock,
     /// What agents and runners remember of epochs: they refuse an order of a lower one.
@@ -57,13 +71,14 @@ pub enum Fence {
 
 impl Fence {
     /// All of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 27] = [
         Self::TestOperations,
         Self::Uids,
         Self::RunVersions,
         Self::TaskVersions,
         Self::NodeVersions,
         Self::LeaseVersions,
+        Self::CommitIds,
         Self::RunEpoch,
         Self::RunCommit,
         Self::RunFinal,
@@ -76,6 +91,12 @@ impl Fence {
         Self::AnswerUnderKey,
         Self::StateGoesOn,
         Self::AnswerEpoch,
+        Self::AnswerStays,
+        Self::TaskNode,
+        Self::UpdateFrozen,
+        Self::UpdateRun,
+        Self::RunFrozen,
+        Self::PlanFrozen,
         Self::RunnerLock,
         Self::RememberedEpoch,
     ];
@@ -89,6 +110,7 @@ impl Fence {
             Self::TaskVersions => "task-versions",
             Self::NodeVersions => "node-versions",
             Self::LeaseVersions => "lease-versions",
+            Self::CommitIds => "commit-ids",
             Self::RunEpoch => "run-epoch",
             Self::RunCommit => "run-commit",
             Self::RunFinal => "run-final",
@@ -101,6 +123,12 @@ impl Fence {
             Self::AnswerUnderKey => "answer-under-key",
             Self::StateGoesOn => "state-goes-on",
             Self::AnswerEpoch => "answer-epoch",
+            Self::AnswerStays => "answer-stays",
+            Self::TaskNode => "task-node",
+            Self::UpdateFrozen => "update-frozen",
+            Self::UpdateRun => "update-run",
+            Self::RunFrozen => "run-frozen",
+            Self::PlanFrozen => "plan-frozen",
             Self::RunnerLock => "runner-lock",
             Self::RememberedEpoch => "remembered-epoch",
         }
@@ -112,7 +140,7 @@ impl Fence {
         matches!(self, Self::RememberedEpoch | Self::AnswerEpoch)
     }
 
-    /// The definition that the rule is in, and how what it says begins; `None` for what is no rule.
+    /// The definition that the rule is in, and what is in its message; `None` for what is no rule.
     const fn rule(self) -> Option<(&'static str, &'static str)> {
         match self {
             Self::TestOperations
@@ -121,6 +149,7 @@ impl Fence {
             | Self::TaskVersions
             | Self::NodeVersions
             | Self::LeaseVersions
+            | Self::CommitIds
             | Self::RunnerLock
             | Self::RememberedEpoch => None,
             Self::RunEpoch => Some(("upgraderuns", "status.epoch cannot decrease")),
@@ -135,6 +164,12 @@ impl Fence {
             Self::AnswerUnderKey => Some(("nodetasks", "status.key is not that of spec.order")),
             Self::StateGoesOn => Some(("nodetasks", "status.state cannot change")),
             Self::AnswerEpoch => Some(("nodetasks", "status.epoch cannot decrease")),
+            Self::AnswerStays => Some(("nodetasks", "status.key cannot be removed")),
+            Self::TaskNode => Some(("nodetasks", "spec.nodeName and spec.nodeUid cannot change")),
+            Self::UpdateFrozen => Some(("directupdates", "cannot change once status.run names a run (only")),
+            Self::UpdateRun => Some(("directupdates", "status.run cannot change once it names a run")),
+            Self::RunFrozen => Some(("upgraderuns", "only concurrency can change in the spec of a run")),
+            Self::PlanFrozen => Some(("upgradeplans", "a plan is written once and never changed")),
         }
     }
 
@@ -147,6 +182,7 @@ impl Fence {
             Self::LeaseVersions => Some("leases"),
             Self::TestOperations
             | Self::Uids
+            | Self::CommitIds
             | Self::RunEpoch
             | Self::RunCommit
             | Self::RunFinal
@@ -159,6 +195,12 @@ impl Fence {
             | Self::AnswerUnderKey
             | Self::StateGoesOn
             | Self::AnswerEpoch
+            | Self::AnswerStays
+            | Self::TaskNode
+            | Self::UpdateFrozen
+            | Self::UpdateRun
+            | Self::RunFrozen
+            | Self::PlanFrozen
             | Self::RunnerLock
             | Self::RememberedEpoch => None,
         }
@@ -197,12 +239,16 @@ pub(super) fn leniency(without: &BTreeSet<Fence>) -> Leniency {
 /// Our definitions without the rules of those fences.
 pub(super) fn definitions(without: &BTreeSet<Fence>) -> Definitions {
     let mut definitions = cupcake_crds::definitions();
-    for (plural, begins) in without.iter().filter_map(|fence| fence.rule()) {
+    for (plural, says) in without.iter().filter_map(|fence| fence.rule()) {
         for definition in definitions.iter_mut().filter(|definition| definition.spec.names.plural == plural) {
             let schemas = definition.spec.versions.iter_mut().filter_map(|version| version.schema.as_mut());
             let schemas = schemas.filter_map(|schema| schema.open_api_v3_schema.as_mut());
-            for rules in schemas.filter_map(|schema| schema.x_kubernetes_validations.as_mut()) {
-                rules.retain(|rule| !rule.message.as_deref().unwrap_or_default().starts_with(begins));
+            for schema in schemas {
+                let spec = schema.properties.as_mut().and_then(|properties| properties.get_mut("spec"));
+                let nested = spec.and_then(|spec| spec.x_kubernetes_validations.as_mut());
+                for rules in schema.x_kubernetes_validations.as_mut().into_iter().chain(nested) {
+                    rules.retain(|rule| !rule.message.as_deref().unwrap_or_default().contains(says));
+                }
             }
         }
     }
@@ -217,13 +263,38 @@ mod tests {
     fn every_fence_has_a_name_of_its_own_and_every_rule_is_one_that_stands_in_a_definition() {
         for fence in Fence::ALL {
             assert_eq!(fence.to_string().parse(), Ok(fence));
-            let Some((plural, begins)) = fence.rule() else { continue };
+            let Some((plural, says)) = fence.rule() else { continue };
             let definitions = cupcake_crds::definitions();
             let definition = definitions.iter().find(|definition| definition.spec.names.plural == plural).unwrap();
             let schema = definition.spec.versions[0].schema.as_ref().unwrap().open_api_v3_schema.as_ref().unwrap();
-            let rules = schema.x_kubernetes_validations.iter().flatten();
-            let named = rules.filter(|rule| rule.message.as_deref().unwrap_or_default().starts_with(begins));
-            assert_eq!(named.count(), 1, "{fence}: {begins}");
+            let spec = schema.properties.as_ref().and_then(|properties| properties.get("spec"));
+            let nested = spec.and_then(|spec| spec.x_kubernetes_validations.as_ref());
+            let rules = schema.x_kubernetes_validations.iter().chain(nested).flatten();
+            let named = rules.filter(|rule| rule.message.as_deref().unwrap_or_default().contains(says)).count();
+            // Each field of an update that has to stay has a rule of its own.
+            assert!(named == 1 || (fence == Fence::UpdateFrozen && named > 10), "{fence}: {says}: {named}");
+        }
+    }
+
+    #[test]
+    fn every_rule_that_looks_at_what_was_there_before_is_a_fence_with_a_name_or_keeps_a_word_of_a_person() {
+        // What is left out stays left out, and a schedule's update stays: no second writer is kept away by them.
+        let words = ["a node in spec.control.skip stays left out", "spec cannot change once status.directUpdateName"];
+        let fences: Vec<_> = Fence::ALL.into_iter().filter_map(Fence::rule).collect();
+        for definition in cupcake_crds::definitions() {
+            let plural = &definition.spec.names.plural;
+            let schema = definition.spec.versions[0].schema.as_ref().unwrap().open_api_v3_schema.as_ref().unwrap();
+            let mut left = vec![schema];
+            while let Some(schema) = left.pop() {
+                left.extend(schema.properties.iter().flat_map(|properties| properties.values()));
+                for rule in
+                    schema.x_kubernetes_validations.iter().flatten().filter(|rule| rule.rule.contains("oldSelf"))
+                {
+                    let message = rule.message.as_deref().unwrap_or_default();
+                    let named = fences.iter().any(|(of, says)| of == plural && message.contains(says));
+                    assert!(named || words.iter().any(|word| message.starts_with(word)), "{plural}: {message}");
+                }
+            }
         }
     }
 }

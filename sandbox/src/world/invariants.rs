@@ -3,6 +3,7 @@
 //! | | holds |
 //! |---|---|
 //! | I1, I5 | a cursor only goes forward: no attempt less, no result taken back, no commit number twice; nor is the end of a run taken back, an order changed under its key, a request withdrawn, or a final answer replaced or removed |
+//! | I1 | an order is there only for an attempt whose beginning is recorded in its run |
 //! | I3 | no more workers in flight (cordoned by a run, or with an open order) than the update allows |
 //! | I4 | at most one control-plane node with an open order |
 //! | I6 | epochs of a run, of a task and of an order never get smaller |
@@ -14,7 +15,7 @@
 use crate::api::Server;
 use crate::machine::Site;
 use cupcake_crds::node_task::{NodeTaskStatus, Order, TaskState};
-use cupcake_crds::values::{KubeVersion, NodeRole, Phase};
+use cupcake_crds::values::{KubeVersion, NodeRole, OrderKey, Phase};
 use cupcake_crds::{GROUP, NodeTask, UpgradePlan, UpgradeRun};
 use cupcake_engine::clock::Timestamp;
 use cupcake_engine::cursor::{Cursor, VertexState};
@@ -241,8 +242,14 @@ impl Invariants {
         self.lock().ordered.insert(name.to_owned(), task.as_ref().is_some_and(has_open_order));
         if let Some(task) = task {
             let before = self.lock().tasks.insert(task.metadata.uid.clone().unwrap_or_default(), task.clone());
-            let lost = before.and_then(|before| taken_back(&before, &task));
+            let lost = before.as_ref().and_then(|before| taken_back(before, &task));
             found.extend(lost.map(|what| ("I5", format!("the task of {name}: {what}"))));
+            let was = before.as_ref().and_then(|before| before.spec.order.as_ref()).map(|order| &order.key);
+            let new = task.spec.order.as_ref().map(|order| &order.key).filter(|key| Some(*key) != was);
+            let unrecorded = new.filter(|key| !is_recorded(&self.lock().cursors, key));
+            found.extend(
+                unrecorded.map(|key| ("I1", format!("{name} is ordered {key}, which its run does not know of"))),
+            );
         }
         found.extend(self.in_flight());
         found
@@ -298,6 +305,12 @@ impl Invariants {
 /// Whether somebody may still be at work for it, or begin to.
 fn has_open_order(task: &NodeTask) -> bool {
     task.spec.order.as_ref().is_some_and(|order| task.answer().map_or(!order.stop, |state| !state.is_final()))
+}
+
+/// Whether the beginning of that attempt stands in its run, as last committed.
+fn is_recorded(cursors: &BTreeMap<String, Cursor>, key: &OrderKey) -> bool {
+    let state = cursors.get(&key.run_uid).and_then(|cursor| cursor.state(&VertexName::new(&key.vertex).ok()?));
+    state.is_some_and(|state| state.attempts() >= key.attempt)
 }
 
 /// What a task took back: what its order asked for, or what was answered.
@@ -486,6 +499,19 @@ mod tests {
         assert_eq!(against(&[]), None);
         assert!(against(&[paused]).is_some());
         assert!(against(&[Event::CancelRequested { at }]).is_some());
+    }
+
+    #[test]
+    fn an_order_of_an_attempt_that_its_run_does_not_know_of_is_seen() {
+        let key = |vertex: &str, attempt: u32| -> OrderKey {
+            serde_json::from_value(serde_json::json!({"runUid": "r", "vertex": vertex, "attempt": attempt})).unwrap()
+        };
+        let stored = |cursor: Cursor| BTreeMap::from([("r".to_owned(), cursor)]);
+        assert!(is_recorded(&stored(run("started")), &key("a", 1)));
+        assert!(!is_recorded(&stored(run("new")), &key("a", 1)), "nothing was begun");
+        assert!(!is_recorded(&stored(run("started")), &key("a", 2)), "another attempt");
+        assert!(!is_recorded(&stored(run("started")), &key("b", 1)), "no vertex of that plan");
+        assert!(!is_recorded(&BTreeMap::new(), &key("a", 1)), "no run");
     }
 
     #[test]

@@ -14,6 +14,7 @@ pub mod birth;
 mod clock;
 mod components;
 mod config;
+mod credulous;
 mod drains;
 mod faults;
 mod fences;
@@ -172,6 +173,7 @@ impl World {
             skews: Skews::default(),
             locks_hold: !config.without.contains(&Fence::RunnerLock),
             epochs_stay: !config.without.contains(&Fence::RememberedEpoch),
+            commits_told_apart: !config.without.contains(&Fence::CommitIds),
             spans: OnceLock::new(),
         });
         let tasks = Arc::<Mutex<JoinSet<()>>>::default();

@@ -202,7 +202,8 @@ impl Faults for Gate {
                 | Wrong::StaleOrder
                 | Wrong::Paused
                 | Wrong::Cancelled
-                | Wrong::LeftOut,
+                | Wrong::LeftOut
+                | Wrong::Edited,
             )
             | None => Fault::None,
         }
