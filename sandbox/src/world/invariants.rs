@@ -3,6 +3,7 @@
 //! | | holds |
 //! |---|---|
 //! | I1, I5 | a cursor only goes forward: no attempt less, no result taken back, no commit number twice; nor is the end of a run taken back, an order changed under its key, a request withdrawn, or a final answer replaced or removed |
+//! | I2 | nothing is begun, evicted, cordoned, ordered or let proceed once a pause or a cancel was recorded in all runs under way |
 //! | I1 | an order is there only for an attempt whose beginning is recorded in its run |
 //! | I3 | no more workers in flight (cordoned by a run, or with an open order) than the update allows |
 //! | I4 | at most one control-plane node with an open order |
@@ -55,6 +56,8 @@ pub(super) struct Invariants {
     site: Arc<Site>,
     server: Server,
     roles: BTreeMap<String, NodeRole>,
+    /// Whether an operator is stopped in between: what it had on its way then lands late.
+    lands_late: bool,
     /// Guards what was seen so far.
     seen: Mutex<Seen>,
 }
@@ -77,8 +80,8 @@ struct Seen {
 }
 
 impl Invariants {
-    pub(super) fn new(site: Arc<Site>, server: Server, roles: BTreeMap<String, NodeRole>) -> Self {
-        Self { site, server, roles, seen: Mutex::default() }
+    pub(super) fn new(site: Arc<Site>, server: Server, roles: BTreeMap<String, NodeRole>, lands_late: bool) -> Self {
+        Self { site, server, roles, lands_late, seen: Mutex::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Seen> {
@@ -88,6 +91,21 @@ impl Invariants {
     /// From now on no more workers than that may be in flight.
     pub(super) fn allow(&self, concurrency: u32) {
         self.lock().concurrency = Some(concurrency);
+    }
+
+    /// The operator did something to the cluster.
+    pub(super) fn acted(&self, what: impl FnOnce() -> String) {
+        let found = self.against_will(what);
+        self.report(found.into_iter().collect());
+    }
+
+    /// What was done although all runs under way had recorded that nothing more is to be.
+    fn against_will(&self, what: impl FnOnce() -> String) -> Option<(&'static str, String)> {
+        let seen = self.lock();
+        let mut open = seen.cursors.iter().filter(|(uid, _)| !seen.ends.contains_key(*uid)).map(|(_, cursor)| cursor);
+        let held = |cursor: &Cursor| cursor.is_paused() || cursor.is_cancelling();
+        let all_held = open.clone().next().is_some() && open.all(held);
+        (all_held && !self.lands_late).then(|| ("I2", format!("{}, though every run was told to hold", what())))
     }
 
     /// What was violated so far.
@@ -245,6 +263,9 @@ impl Invariants {
             let lost = before.as_ref().and_then(|before| taken_back(before, &task));
             found.extend(lost.map(|what| ("I5", format!("the task of {name}: {what}"))));
             let was = before.as_ref().and_then(|before| before.spec.order.as_ref()).map(|order| &order.key);
+            if let Some(what) = asked_for(before.as_ref(), &task) {
+                found.extend(self.against_will(|| format!("{name} was {what}")));
+            }
             let new = task.spec.order.as_ref().map(|order| &order.key).filter(|key| Some(*key) != was);
             let unrecorded = new.filter(|key| !is_recorded(&self.lock().cursors, key));
             found.extend(
@@ -260,8 +281,11 @@ impl Invariants {
         let node = node.as_ref().map_or(&Value::Null, |node| node.value());
         // Nobody else cordons here, whatever the annotation says.
         let cordoned = node["spec"]["unschedulable"] == Value::Bool(true);
-        self.lock().cordoned.insert(name.to_owned(), cordoned);
+        let was = self.lock().cordoned.insert(name.to_owned(), cordoned).unwrap_or_default();
         let mut found: Vec<_> = self.in_flight().collect();
+        if cordoned && !was {
+            found.extend(self.against_will(|| format!("{name} was cordoned")));
+        }
         let kubelet = node["status"]["nodeInfo"]["kubeletVersion"].as_str().and_then(|version| version.parse().ok());
         if let (Some(kubelet), Some((oldest, newest))) = (kubelet, self.site.control_plane.versions()) {
             found.extend(skewed(name, kubelet, oldest, newest).map(|what| ("I8", what)));
@@ -311,6 +335,15 @@ fn has_open_order(task: &NodeTask) -> bool {
 fn is_recorded(cursors: &BTreeMap<String, Cursor>, key: &OrderKey) -> bool {
     let state = cursors.get(&key.run_uid).and_then(|cursor| cursor.state(&VertexName::new(&key.vertex).ok()?));
     state.is_some_and(|state| state.attempts() >= key.attempt)
+}
+
+/// What a write of a task asks its machine to do that it was not asked before.
+fn asked_for(before: Option<&NodeTask>, after: &NodeTask) -> Option<&'static str> {
+    let is = after.spec.order.as_ref()?;
+    match before.and_then(|before| before.spec.order.as_ref()).filter(|was| was.key == is.key) {
+        None => Some("given an order"),
+        Some(was) => (is.proceed && !was.proceed).then_some("told to proceed"),
+    }
 }
 
 /// What a task took back: what its order asked for, or what was answered.
@@ -455,6 +488,23 @@ mod tests {
         assert_eq!(seen(ends(&[None, Some(Phase::InProgress), Some(Phase::Failed)])), Vec::<&str>::new());
         assert_eq!(seen(ends(&[Some(Phase::Failed), Some(Phase::InProgress), Some(Phase::Succeeded)])), ["I5"]);
         assert_eq!(seen(ends(&[Some(Phase::Cancelled), None])), ["I5"]);
+        let evicted = |events: Vec<Event>| {
+            move |invariants: &Invariants| {
+                for (uid, event) in (0u32..).zip(&events) {
+                    let mut cursor = run("new");
+                    cursor.fold(std::slice::from_ref(event)).unwrap();
+                    invariants.lock().cursors.insert(uid.to_string(), cursor);
+                }
+                invariants.acted(|| "default/shop was evicted".to_owned());
+            }
+        };
+        let pause = || Event::Paused { reason: Reason::new("Paused", "by a person"), at: Timestamp::UNIX_EPOCH };
+        let cancel = || Event::CancelRequested { at: Timestamp::UNIX_EPOCH };
+        let start =
+            || Event::Started { vertex: dag().vertices()[0].name.clone(), attempt: 1, at: Timestamp::UNIX_EPOCH };
+        assert_eq!(seen(evicted(vec![pause(), cancel()])), ["I2"]);
+        assert_eq!(seen(evicted(vec![pause(), start()])), Vec::<&str>::new(), "one run has not heard of it yet");
+        assert_eq!(seen(evicted(vec![])), Vec::<&str>::new(), "nothing was asked to hold");
         let epochs = |invariants: &Invariants| {
             let mut found = Vec::new();
             for epoch in [3, 4, 2] {

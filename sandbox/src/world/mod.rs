@@ -35,7 +35,7 @@ pub use outcome::{NodeOutcome, Outcome, Writes};
 use crate::api::{Definitions, Options, Server};
 use crate::machine::agenda::Agenda;
 use crate::machine::control_plane::ControlPlane;
-use crate::machine::fault::{FaultPlan, Stream};
+use crate::machine::fault::{FaultPlan, Stream, Wrong};
 use crate::machine::kube::Refused;
 use crate::machine::ledger::{EffectRecord, Ledger};
 use crate::machine::releases::Repositories;
@@ -155,7 +155,8 @@ impl World {
         let machines = machines(&config, &site);
         if config.judged {
             let roles = machines.iter().map(|(name, machine)| (name.clone(), machine.role())).collect();
-            let _ = ear.invariants.set(Invariants::new(Arc::clone(&site), server.clone(), roles));
+            let lands_late = config.faults.iter().any(|fault| fault.wrong == Wrong::Stopped);
+            let _ = ear.invariants.set(Invariants::new(Arc::clone(&site), server.clone(), roles, lands_late));
         }
         let workloads = Workloads::new(Arc::clone(&site), server.clone(), machines.clone());
         *ear.workloads.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&workloads));

@@ -286,6 +286,10 @@ impl Ear {
                 self.soon(move || this.node_written(&name));
             }
             ("", "pods", "eviction") => {
+                if let Some(invariants) = self.invariants.get().filter(|_| is_of(&request.client, Component::Operator))
+                {
+                    invariants.acted(|| format!("{}/{} was evicted", target.namespace, target.name));
+                }
                 let (this, key) = (Arc::clone(self), (target.namespace.clone(), target.name.clone()));
                 self.soon(move || this.evicted(&key.0, &key.1));
             }
