@@ -4,6 +4,7 @@ use crate::args::{AskArgs, Connection, SkipArgs};
 use crate::connect::{client, request_failed};
 use crate::exit::{Exit, Failure};
 use crate::out;
+use cupcake_crds::conditions::{self, ConditionStatus};
 use cupcake_crds::control::{Control, Request, VertexRequest};
 use cupcake_crds::values::{NodeRole, Phase};
 use cupcake_crds::{DirectUpdate, PAUSED_ANNOTATION, limits};
@@ -168,17 +169,31 @@ pub async fn pause(connection: &Connection, args: &AskArgs) -> Result<Exit, Fail
     asking(connection, "pause", args).await?.of(change).await
 }
 
-/// Takes a pause away, whichever way it was asked for.
+/// Whether an update holds because its time is over.
+fn is_timed_out(update: &DirectUpdate) -> bool {
+    let conditions = update.status.as_ref().map(|status| &status.conditions[..]).unwrap_or_default();
+    conditions::get(conditions, conditions::TIMED_OUT).is_some_and(|over| over.status == ConditionStatus::True)
+}
+
+/// Takes a pause away, whichever way it was asked for, and lets an update go on whose time was over.
 pub async fn resume(connection: &Connection, args: &AskArgs) -> Result<Exit, Failure> {
     let change = |update: &mut DirectUpdate| {
         let name = &args.update;
-        if !update.is_paused() {
+        let timed_out = is_timed_out(update);
+        if !update.is_paused() && !timed_out {
             let so = format!("DirectUpdate {name} is not paused; kubectl cupcake status {name} says what it waits for");
             return Change::IsSo(so);
         }
         control(update).pause = None;
         update.annotations_mut().remove(PAUSED_ANNOTATION);
-        Change::Asked("the pause is taken away".to_owned())
+        if !timed_out {
+            return Change::Asked("the pause is taken away".to_owned());
+        }
+        let request_id = another(update, "resume");
+        let asked =
+            format!("asked, as {request_id}: it goes on for as long as spec.operationTimeout allows, once more");
+        control(update).resume = Some(Request { request_id, reason: args.reason.clone(), requested_by: None });
+        Change::Asked(asked)
     };
     asking(connection, "resume", args).await?.of(change).await
 }

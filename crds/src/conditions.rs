@@ -13,6 +13,8 @@ pub const RECONCILING: &str = "Reconciling";
 pub const STALLED: &str = "Stalled";
 /// True while a user holds it.
 pub const PAUSED: &str = "Paused";
+/// True while an update holds because its spec.operationTimeout is over; False once somebody let it go on.
+pub const TIMED_OUT: &str = "TimedOut";
 
 /// False while a gate waits for somebody, True once all gates of spec.approvals are open.
 pub const APPROVED: &str = "Approved";

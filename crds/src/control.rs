@@ -19,6 +19,9 @@ pub struct Control {
     /// Starts nothing new as long as it is here; remove it to go on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pause: Option<Request>,
+    /// Lets an update go on whose spec.operationTimeout was over, for as long again; each request is taken up once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resume: Option<Request>,
     /// What failed and is to be tried again: each request is taken up once.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = limits::REQUESTS_MAX), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["requestId"]))]

@@ -146,7 +146,7 @@ pub struct DirectUpdateSpec {
     #[x_kube(validation = rules::DURATION)]
     pub node_timeout: Option<Duration>,
 
-    /// The longest the whole update may take, as a Go duration; if left out, 2h or twice the estimate, whichever is longer. Example: 6h
+    /// How long the update may go on by itself, as a Go duration, counted anew after a pause, a gate and whenever a person was needed; if left out, 2h or twice the estimate, whichever is longer. When it is over, nothing new starts and the update rests in RequiresAttention. Example: 6h
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::duration")]
     #[x_kube(validation = rules::DURATION)]
@@ -239,7 +239,7 @@ pub struct DirectUpdateStatus {
     /// When it came to its end. Example: 2026-11-22T08:30:00Z
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub completed_at: Option<Timestamp>,
-    /// Succeeded, Reconciling, Stalled, Paused once somebody held it and, where spec.approvals asks for somebody, Approved, each with a reason.
+    /// Succeeded, Reconciling, Stalled, Paused once somebody held it, TimedOut once spec.operationTimeout was over and, where spec.approvals asks for somebody, Approved, each with a reason.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "crate::conditions::list_schema")]
     pub conditions: Vec<Condition>,
@@ -273,6 +273,10 @@ pub struct DirectUpdateStatus {
     /// Where it stands: Pending, InProgress, Succeeded, Failed, RequiresAttention or Cancelled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<Phase>,
+    /// What spec.operationTimeout came to when the update began, in seconds. Example: 7200
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub operation_timeout_seconds: Option<u32>,
     /// The UpgradePlan that is carried out. Example: to-1-34-6f0d7f0e-1b9d2c3a
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]

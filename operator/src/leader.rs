@@ -8,7 +8,7 @@
 
 use crate::Operator;
 use crate::adapters::views::has_stale_mark;
-use crate::controllers::{node, run, schedule, scheduled, update};
+use crate::controllers::{node, run, schedule, scheduled, timeout, update};
 use crate::events;
 use crate::queue::{Key, Queue};
 use crate::silence::{self, Lost, Silence};
@@ -312,7 +312,7 @@ impl<'o> Loop<'o> {
                     return Box::pin(async move { (key, Outcome::of(Next::AwaitChange)) });
                 };
                 let view = update::View::of(update, &self.watches);
-                Box::pin(async move { (key, update::reconcile(operator, view).await) })
+                Box::pin(async move { (key, Box::pin(update::reconcile(operator, view)).await) })
             }
         }
     }
@@ -581,6 +581,7 @@ fn intent_of(update: &cupcake_crds::DirectUpdate) -> Intent {
         }
         None => Reason::new("Paused", "paused by its annotation; remove it to go on"),
     });
+    let pause = pause.or_else(|| timeout::holds(update));
     let cancel = control.cancel.is_some() || update.metadata.deletion_timestamp.is_some();
     // One about a run of a name that no run can have is about none.
     let asked = |request: VertexRequest| {

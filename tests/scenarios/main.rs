@@ -22,5 +22,6 @@ mod spared;
 mod stored;
 mod stored_runs;
 mod stores;
+mod timeouts;
 mod traces;
 mod walls;

@@ -12,6 +12,7 @@ use cupcake_crds::values::{
 };
 use cupcake_crds::{DirectUpdateSpec, limits};
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 /// Fields of the spec that need no cluster to be judged.
 pub(crate) fn spec(spec: &DirectUpdateSpec, findings: &mut Findings) {
@@ -29,20 +30,16 @@ pub(crate) fn spec(spec: &DirectUpdateSpec, findings: &mut Findings) {
         let remedy = "set 1 or more, or leave it out for 1";
         findings.refuse(Finding::new(Code::OutOfRange, "spec.maxFailures", 0, "no number of failures", remedy));
     }
-    if spec.operation_timeout.is_some_and(|timeout| timeout.is_negative()) {
+    if let Some(timeout) = spec.operation_timeout
+        && (timeout.is_negative() || Duration::from(timeout) < Duration::from_secs(1))
+    {
         findings.refuse(Finding::new(
             Code::OutOfRange,
             "spec.operationTimeout",
-            spec.operation_timeout.map(|timeout| timeout.to_string()).unwrap_or_default(),
-            "it is negative",
+            timeout,
+            "it is no time in which anything could be done",
             "set a positive duration such as 6h, or leave it out",
         ));
-    }
-    if spec.operation_timeout.is_some_and(|timeout| !timeout.is_negative()) {
-        let message =
-            "no effect in this release: an update may take as long as its nodes, each within spec.nodeTimeout";
-        let finding = Finding::new(Code::NoEffect, "spec.operationTimeout", "", message, "use spec.nodeTimeout");
-        findings.warn(finding);
     }
     if spec.air_gapped.as_ref().is_some_and(|air_gapped| air_gapped.enabled) {
         findings.refuse(Finding::new(

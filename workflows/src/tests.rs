@@ -198,7 +198,8 @@ fn each_setting_that_cannot_be_carried_out_is_refused_by_its_field() {
         (json!({"nodeTimeout": "9m"}), Code::OutOfRange, "spec.nodeTimeout", "10m to 24h"),
         (json!({"nodeTimeout": "-1h"}), Code::OutOfRange, "spec.nodeTimeout", "10m to 24h"),
         (json!({"drain": {"timeout": "29m"}}), Code::OutOfRange, "spec.drain.timeout", "1800 s in all"),
-        (json!({"operationTimeout": "-1h"}), Code::OutOfRange, "spec.operationTimeout", "negative"),
+        (json!({"operationTimeout": "-1h"}), Code::OutOfRange, "spec.operationTimeout", "no time"),
+        (json!({"operationTimeout": "0s"}), Code::OutOfRange, "spec.operationTimeout", "no time"),
         (
             json!({"airGapped": {"enabled": true, "bundleConfigMap": "bundle"}}),
             Code::NotInThisRelease,
@@ -379,14 +380,14 @@ fn what_will_make_a_plan_wait_is_reported_before_it_starts() {
     snapshot.nodes.get_mut("w-02").unwrap().cordon = Cordon::ByOther;
     snapshot.nodes.get_mut("cp-2").unwrap().inventory = None;
     snapshot.nodes.get_mut("cp-1").unwrap().ready = false;
-    let fields = json!({"preflightChecks": false, "operationTimeout": "1h", "batchSize": 1, "concurrency": 2});
+    let fields = json!({"preflightChecks": false, "batchSize": 1, "concurrency": 2});
     let plan = plan_of(&spec(&fields), &snapshot);
     let warned =
         |code: Code| -> Vec<&Finding> { plan.report.warnings.iter().filter(|warning| warning.code == code).collect() };
     assert_eq!(warned(Code::NodeNotReady)[0].value, "cp-1, w-01");
     assert_eq!(warned(Code::CordonedByOther)[0].value, "w-02");
     assert_eq!(warned(Code::NoInventory)[0].value, "cp-2");
-    assert_eq!(warned(Code::NoEffect).len(), 2, "operationTimeout, and a concurrency above the batch size");
+    assert_eq!(warned(Code::NoEffect).len(), 1, "a concurrency above the batch size");
     assert_eq!(warned(Code::ChecksLeftOut).len(), 1);
     assert!(!vertices(&plan.plan).contains("preflight"));
     assert_eq!(

@@ -45,7 +45,7 @@ pub(crate) enum Which {
     Single,
     /// Two faults a schedule, drawn by seed
     Pairs,
-    /// Two to four faults a schedule, drawn by seed
+    /// Three to six faults a schedule, drawn by seed
     Random,
 }
 

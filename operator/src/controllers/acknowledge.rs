@@ -139,6 +139,10 @@ fn requests<'c>(control: &'c Control, nodes: &BTreeMap<String, AskedFor>, gates:
         let message = "cancelled: what is under way comes to a safe point, then nodes are given back";
         all.push((cancel.request_id.as_str(), message.to_owned()));
     }
+    if let Some(resume) = &control.resume {
+        let message = "goes on, if its spec.operationTimeout was over";
+        all.push((resume.request_id.as_str(), message.to_owned()));
+    }
     for retry in &control.retry {
         let message = format!("{}: tried again, once, if it has failed", retry.vertex);
         all.push((retry.request_id.as_str(), message));

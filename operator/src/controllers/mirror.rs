@@ -1,6 +1,7 @@
 //! What a DirectUpdate shows of its run and of its nodes. Pure.
 
 use super::acknowledge::approval_state;
+use super::timeout::{self, Standing};
 use super::update::{View, phase_of};
 use crate::adapters::views::node_view;
 use crate::run_status::{condition_states, set_paused};
@@ -27,6 +28,13 @@ pub struct NodeNow {
     phase: NodePhase,
     last_step: Option<String>,
     error: Option<String>,
+}
+
+impl NodeNow {
+    /// What happens there.
+    pub fn phase(&self) -> NodePhase {
+        self.phase
+    }
 }
 
 /// The nodes that an update is about.
@@ -118,12 +126,12 @@ pub fn children_of(view: &View) -> Vec<ChildRun> {
         .collect()
 }
 
-/// The status of an update whose run is `root`.
-pub fn status_of(view: &View, root: &UpgradeRun, now: Timestamp) -> DirectUpdateStatus {
+/// The status of an update whose run is `root`, and which stands so to its time.
+pub fn status_of(view: &View, root: &UpgradeRun, timed: &Standing, now: Timestamp) -> DirectUpdateStatus {
     let run = root.status.clone().unwrap_or_default();
     let mut status = view.update.status.clone().unwrap_or_default();
     let nodes = &view.nodes;
-    status.phase = Some(crate::run_status::phase_of(phase_of(root)));
+    status.phase = Some(crate::run_status::phase_of(timeout::phase(timed, phase_of(root))));
     status.message = run.message.clone().or(status.message);
     status.graph.clone_from(&run.graph);
     status.started_at = status.started_at.or(run.started_at);
@@ -182,7 +190,7 @@ pub fn status_of(view: &View, root: &UpgradeRun, now: Timestamp) -> DirectUpdate
             hop_of(path, run.current_step.as_deref()).unwrap_or(path.current_step)
         };
     }
-    set_conditions(&mut status, root, now);
+    set_conditions(&mut status, root, timed, now);
     status
 }
 
@@ -205,14 +213,16 @@ pub fn with_hop(status: &DirectUpdateStatus, message: String) -> String {
     }
 }
 
-fn set_conditions(status: &mut DirectUpdateStatus, root: &UpgradeRun, now: Timestamp) {
+fn set_conditions(status: &mut DirectUpdateStatus, root: &UpgradeRun, timed: &Standing, now: Timestamp) {
     let run = root.status.clone().unwrap_or_default();
-    for (type_, state) in condition_states(phase_of(root)) {
+    let rest = timed.rest();
+    let see = || format!("see UpgradeRun {}", root.name_any());
+    for (type_, state) in condition_states(timeout::phase(timed, phase_of(root))) {
         let condition = Condition {
             last_transition_time: now,
-            message: status.message.clone().unwrap_or_else(|| format!("see UpgradeRun {}", root.name_any())),
+            message: rest.map(|rest| rest.message.clone()).or(status.message.clone()).unwrap_or_else(see),
             observed_generation: status.observed_generation,
-            reason: run.reason.clone().unwrap_or_else(|| "Pending".to_owned()),
+            reason: rest.map(|rest| rest.code.clone()).or(run.reason.clone()).unwrap_or_else(|| "Pending".to_owned()),
             status: state,
             type_: type_.to_owned(),
         };

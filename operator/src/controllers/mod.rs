@@ -9,4 +9,5 @@ pub mod schedule;
 mod schedule_status;
 pub mod scheduled;
 mod starts;
+pub(crate) mod timeout;
 pub mod update;

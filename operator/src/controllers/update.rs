@@ -9,7 +9,7 @@
 //! RBAC: get, list, patch, update (status) on directupdates; list, get, create on upgraderuns; get, create on upgradeplans; patch on
 //! nodetasks; and what `adapters::snapshot` reads.
 
-use super::{acknowledge, deletion, mirror, run};
+use super::{acknowledge, deletion, mirror, run, timeout};
 use crate::adapters::cluster_ops::run_phase;
 use crate::adapters::kube_store::RunMeta;
 use crate::adapters::{is_already_exists, is_not_found, snapshot};
@@ -268,6 +268,7 @@ async fn start(
     let mut stand = Stand::pending("Planned", format!("Step 1/{total_steps}: Upgrading to {first}"));
     stand.plan = Some(plan_name(run, &compiled.digest));
     stand.run = Some(run.as_str().to_owned());
+    stand.operation_timeout_seconds = Some(timeout::seconds_of(&update.spec, compiled.summary.estimate_seconds));
     stand.path = Some(UpgradePath {
         current_step: 0,
         current_version: compiled.summary.from.to_string(),
@@ -313,7 +314,8 @@ async fn follow(operator: &Operator, view: &View, name: &str) -> Result<Next, ku
     };
     let before = view.update.status.clone().unwrap_or_default();
     let now = operator.clock.now();
-    let mut after = mirror::status_of(view, root, now);
+    let timed = timeout::standing(&view.update, phase_of(root), &view.runs, &view.nodes, now);
+    let mut after = mirror::status_of(view, root, &timed, now);
     if let Some((graph, message)) = operator.store.rendered(root, &mirror::children_of(view), now).await {
         let waits = root.status.as_ref().and_then(|status| status.reason.as_deref()) == Some(run::WAITING_FOR_CLUSTER);
         after.graph = graph;
@@ -332,6 +334,7 @@ async fn follow(operator: &Operator, view: &View, name: &str) -> Result<Next, ku
         after.approvals = acknowledge::approved(&before.approvals, control, &gates, now);
     }
     mirror::set_approved(&mut after, view, &gates, now);
+    timed.show(&mut after, now);
     if let (Some(Phase::Succeeded), Some(message), Some(left_out)) =
         (after.phase, &mut after.message, acknowledge::left_out(&view.asked_for))
     {
@@ -349,7 +352,7 @@ async fn follow(operator: &Operator, view: &View, name: &str) -> Result<Next, ku
             operator.metrics.operation_ended(&operation, phase.as_str());
         }
     }
-    Ok(Next::AwaitChange)
+    Ok(timed.look_again(now).map_or(Next::AwaitChange, Next::At))
 }
 
 /// What a run below the root waits for in the sight of people, if one does: the reason belongs where people look first.
@@ -416,13 +419,23 @@ struct Stand {
     run: Option<String>,
     plan: Option<String>,
     path: Option<UpgradePath>,
+    operation_timeout_seconds: Option<u32>,
 }
 
 impl Stand {
     fn of(phase: RunPhase, stalled: bool, code: &str, mut message: String) -> Self {
         limits::cut(&mut message, MESSAGE_CHARS_MAX);
         let reason = Reason::new(code, message);
-        Self { phase, stalled, reason, graph: Vec::new(), run: None, plan: None, path: None }
+        Self {
+            phase,
+            stalled,
+            reason,
+            graph: Vec::new(),
+            run: None,
+            plan: None,
+            path: None,
+            operation_timeout_seconds: None,
+        }
     }
     fn pending(code: &str, message: String) -> Self {
         Self::of(RunPhase::Pending, false, code, message)
@@ -446,6 +459,7 @@ async fn write(operator: &Operator, update: &DirectUpdate, stand: Stand) -> Resu
     status.graph = stand.graph;
     status.run = status.run.or(stand.run.clone());
     status.plan = status.plan.or(stand.plan);
+    status.operation_timeout_seconds = status.operation_timeout_seconds.or(stand.operation_timeout_seconds);
     status.operation_id = status.operation_id.or(stand.run.map(|_| operation_id(update)));
     status.upgrade_path = stand.path.or(status.upgrade_path);
     if stand.phase.is_final() && status.completed_at.is_none() {
