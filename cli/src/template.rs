@@ -57,7 +57,7 @@ impl Template {
             Self::Update(update) => Ok(Ok(*update)),
             Self::Once(scheduled) => Ok(Ok(DirectUpdate::new(&scheduled.name_any(), scheduled_spec(&scheduled.spec)))),
             Self::Again(schedule) => {
-                let spec = policy_now(&schedule.spec.update_policy, snapshot).map_err(|problem| {
+                let spec = policy_now(&schedule.spec, snapshot).map_err(|problem| {
                     Failure::new(problem.to_string(), "kubectl explain updateschedule.spec.updatePolicy")
                 })?;
                 Ok(match spec {

@@ -4,6 +4,7 @@ use crate::{
     conditions::Condition,
     control::{Acknowledgement, Control, VertexRequest},
     limits::{self, cut, cut_some, keep_last},
+    update_schedule::MaintenanceWindow,
     validate::direct_update as rules,
     values::{
         AirGapped, ApprovalPoint, Canary, Component, Concurrency, InvalidVersion, KubeVersion, OnExpiry, Phase,
@@ -77,7 +78,7 @@ use std::collections::BTreeMap;
     ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
-#[x_kube(validation = rules::CANARY_NAMES_NODES, validation = rules::CANARY_ENABLED_NAMES_NODES, validation = rules::AIR_GAP_NAMES_BUNDLE, validation = rules::APPROVAL_AFTER_CANARY)]
+#[x_kube(validation = rules::CANARY_NAMES_NODES, validation = rules::WINDOW_IS_OPEN, validation = rules::CANARY_ENABLED_NAMES_NODES, validation = rules::AIR_GAP_NAMES_BUNDLE, validation = rules::APPROVAL_AFTER_CANARY)]
 #[serde(rename_all = "camelCase")]
 pub struct DirectUpdateSpec {
     /// The version to arrive at, with or without v. Example: 1.34.4
@@ -118,7 +119,7 @@ pub struct DirectUpdateSpec {
     #[x_kube(validation = rules::CONCURRENCY)]
     pub concurrency: Concurrency,
 
-    /// Requests to an update under way: pause, cancel, approvals, retry, skip. May change at any time.
+    /// Requests to an update under way: pause, resume, cancel, approvals, retry, skip. May change at any time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub control: Option<Control>,
 
@@ -129,6 +130,10 @@ pub struct DirectUpdateSpec {
     /// Plan and check only; nothing is changed. Example: true
     #[serde(default)]
     pub dry_run: bool,
+
+    /// When something new may be begun; outside it, what is under way on a machine comes to its end, and the update goes on by itself when it opens. May change at any time. At any time if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub maintenance_window: Option<MaintenanceWindow>,
 
     /// How many nodes may fail before no further node is begun; 1 if left out. Example: 1
     #[serde(default, skip_serializing_if = "Option::is_none")]

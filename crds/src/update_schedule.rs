@@ -75,7 +75,7 @@ pub struct UpdateScheduleSpec {
     #[serde(default)]
     pub concurrency_policy: ConcurrencyPolicy,
 
-    /// Updates are created inside this window only; a due time outside waits until it opens. At any time if left out.
+    /// Updates are created inside this window only, and begin something new only inside it; a due time outside waits until it opens. At any time if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub maintenance_window: Option<MaintenanceWindow>,
 
@@ -168,6 +168,10 @@ pub struct UpdatePolicy {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MaintenanceWindow {
+    /// The days on which it opens, in its time zone: Monday to Sunday; every day if left out. Example: [Saturday, Sunday]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 7), extend("x-kubernetes-list-type" = "set"))]
+    pub days: Vec<Day>,
     /// When it closes, HH:MM; nothing new is begun after that. Example: "06:00"
     #[schemars(length(max = 5), regex(pattern = "^([01][0-9]|2[0-3]):[0-5][0-9]$"))]
     pub end: String,
@@ -178,6 +182,25 @@ pub struct MaintenanceWindow {
     #[serde(default = "utc")]
     #[schemars(length(min = 1, max = 64))]
     pub timezone: String,
+}
+
+/// A day of the week: Monday, Tuesday, Wednesday, Thursday, Friday, Saturday or Sunday.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub enum Day {
+    /// The first.
+    Monday,
+    /// The second.
+    Tuesday,
+    /// The third.
+    Wednesday,
+    /// The fourth.
+    Thursday,
+    /// The fifth.
+    Friday,
+    /// The sixth.
+    Saturday,
+    /// The seventh.
+    Sunday,
 }
 
 fn utc() -> String {

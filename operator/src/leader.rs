@@ -8,7 +8,7 @@
 
 use crate::Operator;
 use crate::adapters::views::has_stale_mark;
-use crate::controllers::{node, run, schedule, scheduled, timeout, update};
+use crate::controllers::{node, run, schedule, scheduled, timeout, update, window};
 use crate::events;
 use crate::queue::{Key, Queue};
 use crate::silence::{self, Lost, Silence};
@@ -311,6 +311,7 @@ impl<'o> Loop<'o> {
                 let Some(update) = self.watches.updates.get(name).cloned() else {
                     return Box::pin(async move { (key, Outcome::of(Next::AwaitChange)) });
                 };
+                self.look_at_intent(name, self.operator.clock.now());
                 let view = update::View::of(update, &self.watches);
                 Box::pin(async move { (key, Box::pin(update::reconcile(operator, view)).await) })
             }
@@ -355,19 +356,24 @@ impl<'o> Loop<'o> {
         }
     }
 
+    /// Lets the runs of an update know what is asked of them now: by people, or by the time.
+    fn look_at_intent(&mut self, update: &str, now: Timestamp) {
+        let intent = self.intent(update);
+        let asks_anew = self.operator.store.set_intent(update, intent);
+        if self.set_concurrency(update) || asks_anew {
+            let runs: Vec<String> =
+                self.runs_of(update).map(|run| run.metadata.name.clone().unwrap_or_default()).collect();
+            for run in runs {
+                self.queue.add(Key::Run(run), now);
+            }
+        }
+    }
+
     fn changed(&mut self, change: Changed) {
         let now = self.operator.clock.now();
         match change {
             Changed::Update(name) => {
-                let intent = self.intent(&name);
-                let asks_anew = self.operator.store.set_intent(&name, intent);
-                if self.set_concurrency(&name) || asks_anew {
-                    let runs: Vec<String> =
-                        self.runs_of(&name).map(|run| run.metadata.name.clone().unwrap_or_default()).collect();
-                    for run in runs {
-                        self.queue.add(Key::Run(run), now);
-                    }
-                }
+                self.look_at_intent(&name, now);
                 if self.approves_anew(&name) {
                     self.hint(&update_subject(&name), now);
                 }
@@ -472,7 +478,7 @@ impl<'o> Loop<'o> {
     /// What people ask of the update's runs. One that cannot be read asks for nothing new; one that is gone asks for the end.
     fn intent(&self, name: &str) -> Intent {
         if let Some(update) = self.watches.updates.get(name) {
-            return intent_of(update);
+            return intent_of(update, self.operator.clock.now());
         }
         if self.watches.updates.is_unreadable(name) {
             let why = format!("DirectUpdate {name} cannot be read: mend it with kubectl edit directupdate {name}");
@@ -572,7 +578,7 @@ pub(crate) fn is_final(run: &UpgradeRun) -> bool {
     run.status.as_ref().and_then(|status| status.phase).is_some_and(Phase::is_final)
 }
 
-fn intent_of(update: &cupcake_crds::DirectUpdate) -> Intent {
+fn intent_of(update: &cupcake_crds::DirectUpdate, now: Timestamp) -> Intent {
     let control = update.spec_now().into_owned().control.unwrap_or_default();
     let pause = update.is_paused().then(|| match &control.pause {
         Some(request) => {
@@ -581,7 +587,7 @@ fn intent_of(update: &cupcake_crds::DirectUpdate) -> Intent {
         }
         None => Reason::new("Paused", "paused by its annotation; remove it to go on"),
     });
-    let pause = pause.or_else(|| timeout::holds(update));
+    let pause = pause.or_else(|| timeout::holds(update)).or_else(|| window::state(update, now).holds());
     let cancel = control.cancel.is_some() || update.metadata.deletion_timestamp.is_some();
     // One about a run of a name that no run can have is about none.
     let asked = |request: VertexRequest| {

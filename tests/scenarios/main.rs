@@ -25,3 +25,4 @@ mod stores;
 mod timeouts;
 mod traces;
 mod walls;
+mod windows;

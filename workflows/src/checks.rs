@@ -5,6 +5,7 @@ use crate::facts;
 use crate::finding::{Code, Finding, Findings, named};
 use crate::gates::SOAK_SECONDS_MAX;
 use crate::request::is_concurrency;
+use crate::schedule::Window;
 use crate::skew::{self, Skew};
 use crate::wave::Workers;
 use cupcake_crds::values::{
@@ -40,6 +41,9 @@ pub(crate) fn spec(spec: &DirectUpdateSpec, findings: &mut Findings) {
             "it is no time in which anything could be done",
             "set a positive duration such as 6h, or leave it out",
         ));
+    }
+    if let Some(Err(problem)) = spec.maintenance_window.as_ref().map(Window::of) {
+        findings.refuse(Finding::new(Code::OutOfRange, problem.field, problem.value, problem.what, problem.fix));
     }
     if spec.air_gapped.as_ref().is_some_and(|air_gapped| air_gapped.enabled) {
         findings.refuse(Finding::new(

@@ -8,6 +8,8 @@ use crate::{
 };
 use kube_core::Duration;
 
+pub(crate) use super::update_schedule::WINDOW_IS_OPEN;
+
 /// On the field: what the pattern demands, said so that it helps.
 pub(crate) const VERSION: CelRule = (
     r"self.matches('^v?(0|[1-9][0-9]*)[.](0|[1-9][0-9]*)[.](0|[1-9][0-9]*)(-(alpha|beta|rc)[.](0|[1-9][0-9]*))?$')",
@@ -132,6 +134,13 @@ fn every_time(checks: &mut Checks, spec: &DirectUpdateSpec) {
     concurrency(checks, spec.concurrency, "spec.concurrency");
     duration(checks, spec.node_timeout, "spec.nodeTimeout");
     duration(checks, spec.operation_timeout, "spec.operationTimeout");
+    let window = spec.maintenance_window.as_ref();
+    checks.rule(
+        WINDOW_IS_OPEN,
+        window.is_none_or(|window| window.start != window.end),
+        "spec.maintenanceWindow",
+        json(&window),
+    );
     drain(checks, spec.drain.as_ref(), ["spec.drain.timeout", "spec.drain.podTimeout"]);
     choices(checks, spec.strategy, spec.canary.as_ref(), spec.air_gapped.as_ref());
     let after_canary = spec.approvals.contains(&ApprovalPoint::AfterCanary);

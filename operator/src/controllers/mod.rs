@@ -11,3 +11,4 @@ pub mod scheduled;
 mod starts;
 pub(crate) mod timeout;
 pub mod update;
+pub(crate) mod window;

@@ -120,7 +120,7 @@ async fn reconciled(operator: &Operator, view: View) -> Result<Next, kube::Error
     let mut after = stand(&view.schedule, &view.updates, &decision, now);
     if let Decision::Create { due, name, from, target, .. } = &decision {
         let uid = view.schedule.uid().unwrap_or_default();
-        let spec = policy_spec(&view.schedule.spec.update_policy, *from, *target);
+        let spec = policy_spec(&view.schedule.spec, *from, *target);
         if let Created::Foreign = starts::create(operator, &uid, due.at, name, spec).await? {
             after = Stand::name_taken(&view.schedule, name, now);
             write(operator, &view.schedule, after).await?;

@@ -70,9 +70,11 @@ pub fn standing(
         }
         return over(update, seconds, since, runs, nodes, now);
     }
+    // What was before the beginning took none of its time: another update, a window.
+    let Some(started) = status.started_at else { return Standing::Goes { until: None } };
     let waits = own(conditions::PAUSED, ConditionStatus::True).or(own(conditions::APPROVED, ConditionStatus::False));
     let since = [
-        status.started_at,
+        Some(started),
         own(conditions::TIMED_OUT, ConditionStatus::False),
         own(conditions::PAUSED, ConditionStatus::False),
         own(conditions::RECONCILING, ConditionStatus::True),
@@ -228,6 +230,13 @@ mod tests {
         assert_eq!(until(&[("TimedOut", "False", 40)]), Some(3_640), "after a resume");
         assert_eq!(until(&[("Paused", "True", 20)]), None, "held by a person");
         assert_eq!(until(&[("Approved", "False", 20)]), None, "waits for a person");
+    }
+
+    #[test]
+    fn what_was_before_the_beginning_takes_none_of_the_time() {
+        let mut queued = update(&[("Reconciling", "True", 0)], &[]);
+        queued.status.as_mut().unwrap().started_at = None;
+        assert_eq!(look(&queued, 9_000), Standing::Goes { until: None });
     }
 
     #[test]

@@ -9,7 +9,8 @@
 //! RBAC: get, list, patch, update (status) on directupdates; list, get, create on upgraderuns; get, create on upgradeplans; patch on
 //! nodetasks; and what `adapters::snapshot` reads.
 
-use super::{acknowledge, deletion, mirror, run, timeout};
+use super::window::State;
+use super::{acknowledge, deletion, mirror, run, timeout, window};
 use crate::adapters::cluster_ops::run_phase;
 use crate::adapters::kube_store::RunMeta;
 use crate::adapters::{is_already_exists, is_not_found, snapshot};
@@ -122,6 +123,13 @@ async fn reconciled(operator: &Operator, view: &View) -> Result<Next, kube::Erro
         let message = format!("waits for DirectUpdate {owner}: one update owns the cluster at a time");
         write(operator, &view.update, Stand::pending(run::WAITING_FOR_CLUSTER, message)).await?;
         return Ok(again(operator));
+    }
+    // One that cannot be read is refused below, with all else that stands in the way.
+    if let State::Closed { reason, opens: Some(opens) } = window::state(&view.update, operator.clock.now())
+        && !view.update.spec.dry_run
+    {
+        write(operator, &view.update, Stand::pending(&reason.code, reason.message)).await?;
+        return Ok(Next::At(opens));
     }
     let snapshot = match snapshot::gather_all(&operator.client, operator.clock.now()).await {
         Ok(snapshot) => snapshot,
@@ -352,7 +360,8 @@ async fn follow(operator: &Operator, view: &View, name: &str) -> Result<Next, ku
             operator.metrics.operation_ended(&operation, phase.as_str());
         }
     }
-    Ok(timed.look_again(now).map_or(Next::AwaitChange, Next::At))
+    let window = window::state(&view.update, now).changes().filter(|_| !phase.is_some_and(Phase::is_final));
+    Ok(timed.look_again(now).into_iter().chain(window).min().map_or(Next::AwaitChange, Next::At))
 }
 
 /// What a run below the root waits for in the sight of people, if one does: the reason belongs where people look first.

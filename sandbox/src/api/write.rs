@@ -242,35 +242,30 @@ fn commit(call: &Call<'_>, state: &mut State, key: Key, object: Value) -> Result
 
 /// PUT of an object or its status.
 pub(super) fn replace(call: &Call<'_>) -> Result<Answer, Failure> {
-    let incoming = incoming::decode(call, &call.info.body)?;
+    let mut incoming = incoming::decode(call, &call.info.body)?;
     // What the decoder warned of is said beside every refusal that comes after it.
-    let warnings = incoming.warnings.clone();
-    replace_decoded(call, incoming).map_err(|failure| failure.warned(&warnings))
-}
-
-fn replace_decoded(call: &Call<'_>, incoming: Incoming) -> Result<Answer, Failure> {
-    check_object_name(call, &incoming.object)?;
+    let warned = |failure: Failure, incoming: &Incoming| failure.warned(&incoming.warnings);
+    check_object_name(call, &incoming.object).map_err(|failure| warned(failure, &incoming))?;
     let mut state = call.inner.lock();
     let key = Key::new(&call.target.namespace, &call.target.name);
-    let Some(existing) = state.get(call.id, &key).cloned() else {
-        drop(state);
-        let creates = call.builtin().is_some_and(|kind| matches!(kind, BuiltinKind::Lease | BuiltinKind::Event));
-        if creates && call.target.subresource.is_empty() {
-            let mut incoming = incoming;
-            check_uid(call, &Value::Null, meta_text(&incoming.object, "uid"))?;
-            let given = meta_text(&incoming.object, "resourceVersion");
-            if !given.is_empty() && given.parse::<u64>().is_err() {
-                return Err(unparsable(given));
-            }
-            if !call.info.dry_run() {
-                metadata(&mut incoming.object).remove("resourceVersion");
-            }
-            return create_object(call, incoming, &writer(call, Operation::Update));
-        }
-        return Err(call.not_found());
-    };
-    let writer = writer(call, Operation::Update);
-    update_object(call, &mut state, &existing, incoming, &writer, Verb::Update)
+    if let Some(existing) = state.get(call.id, &key).cloned() {
+        let writer = writer(call, Operation::Update);
+        return update_object(call, &mut state, &existing, incoming, &writer, Verb::Update);
+    }
+    drop(state);
+    let creates = call.builtin().is_some_and(|kind| matches!(kind, BuiltinKind::Lease | BuiltinKind::Event));
+    if !creates || !call.target.subresource.is_empty() {
+        return Err(warned(call.not_found(), &incoming));
+    }
+    check_uid(call, &Value::Null, meta_text(&incoming.object, "uid")).map_err(|failure| warned(failure, &incoming))?;
+    let given = meta_text(&incoming.object, "resourceVersion");
+    if !given.is_empty() && given.parse::<u64>().is_err() {
+        return Err(warned(unparsable(given), &incoming));
+    }
+    if !call.info.dry_run() {
+        metadata(&mut incoming.object).remove("resourceVersion");
+    }
+    create_object(call, incoming, &writer(call, Operation::Update))
 }
 
 /// The object of a request is the one that its URL names.

@@ -44,6 +44,9 @@ pub struct Problem {
     pub fix: String,
 }
 
+/// The code under which an update tells that its window is closed.
+pub const OUTSIDE_WINDOW: &str = "OutsideMaintenanceWindow";
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: invalid value {:?}: {}; {}", self.field, self.value, self.what, self.fix)

@@ -155,7 +155,7 @@ fn decide(facts: &RecurringFacts<'_>) -> Result<Decision, Problem> {
     };
     // What waits for a window waits for the same one: only the last of it counts, and nothing was missed.
     let due = Due { at, passed: passed.filter(|_| window.is_none()) };
-    let span = window.and_then(|window| window.at_or_after(at));
+    let span = window.as_ref().and_then(|window| window.at_or_after(at));
     let opens = span.map_or(at, |(opens, _)| opens.max(at));
     let seconds = spec.starting_deadline_seconds.or(window.is_none().then_some(START_SECONDS_DEFAULT));
     let deadline = seconds.map(|seconds| opens + TimeDelta::seconds(i64::from(seconds)));

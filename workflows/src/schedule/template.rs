@@ -3,9 +3,8 @@
 //! Both functions name every field of a DirectUpdate's spec, so that a new one has to be thought of here.
 
 use super::{Choice, Pattern, Problem, choose};
-use cupcake_crds::update_schedule::UpdatePolicy;
 use cupcake_crds::values::{ClusterSnapshot, KubeVersion};
-use cupcake_crds::{DirectUpdateSpec, ScheduledUpdateSpec};
+use cupcake_crds::{DirectUpdateSpec, ScheduledUpdateSpec, UpdateScheduleSpec};
 
 /// That of a ScheduledUpdate: everything that it says, as it says it.
 pub fn scheduled_spec(spec: &ScheduledUpdateSpec) -> DirectUpdateSpec {
@@ -21,6 +20,7 @@ pub fn scheduled_spec(spec: &ScheduledUpdateSpec) -> DirectUpdateSpec {
         control: None,
         drain: spec.drain.clone(),
         dry_run: false,
+        maintenance_window: None,
         max_failures: spec.max_failures,
         node_selector: spec.node_selector.clone(),
         node_timeout: spec.node_timeout,
@@ -34,7 +34,8 @@ pub fn scheduled_spec(spec: &ScheduledUpdateSpec) -> DirectUpdateSpec {
 /// That of an UpdateSchedule, to `target` in a cluster whose API servers are at `from`.
 ///
 /// Of `path` counts what lies between the two: a schedule outlives the versions that it names.
-pub fn policy_spec(policy: &UpdatePolicy, from: KubeVersion, target: KubeVersion) -> DirectUpdateSpec {
+pub fn policy_spec(schedule: &UpdateScheduleSpec, from: KubeVersion, target: KubeVersion) -> DirectUpdateSpec {
+    let policy = &schedule.update_policy;
     DirectUpdateSpec {
         target_version: target.to_string(),
         acknowledge: policy.acknowledge.clone(),
@@ -47,6 +48,7 @@ pub fn policy_spec(policy: &UpdatePolicy, from: KubeVersion, target: KubeVersion
         control: None,
         drain: policy.drain.clone(),
         dry_run: false,
+        maintenance_window: schedule.maintenance_window.clone(),
         max_failures: policy.max_failures,
         node_selector: policy.node_selector.clone(),
         node_timeout: policy.node_timeout,
@@ -71,12 +73,13 @@ fn way(path: &[String], from: KubeVersion, target: KubeVersion) -> Vec<String> {
 /// # Errors
 /// If its pattern is none. `Ok(Err(_))`: nothing would be created, and why.
 pub fn policy_now(
-    policy: &UpdatePolicy,
+    schedule: &UpdateScheduleSpec,
     snapshot: &ClusterSnapshot,
 ) -> Result<Result<DirectUpdateSpec, Choice>, Problem> {
+    let policy = &schedule.update_policy;
     let choice = choose(Pattern::of(&policy.target_version_pattern)?, policy, snapshot);
     Ok(match choice {
-        Choice::Take(target) => Ok(policy_spec(policy, snapshot.server, target)),
+        Choice::Take(target) => Ok(policy_spec(schedule, snapshot.server, target)),
         choice @ (Choice::There(_) | Choice::Unknown(_) | Choice::Newer(_)) => Err(choice),
     })
 }

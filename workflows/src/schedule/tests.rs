@@ -4,7 +4,7 @@ use chrono::{DateTime, TimeDelta};
 use chrono_tz::Tz;
 use cupcake_crds::update_schedule::{ConcurrencyPolicy, MaintenanceWindow, UpdatePolicy, UpdateScheduleStatus};
 use cupcake_crds::values::{ClusterSnapshot, NodeRole, Phase};
-use cupcake_crds::{ScheduledUpdate, UpdateSchedule};
+use cupcake_crds::{ScheduledUpdate, UpdateSchedule, UpdateScheduleSpec};
 use cupcake_engine::clock::Timestamp;
 use serde_json::json;
 
@@ -64,7 +64,8 @@ fn what_can_never_be_due_is_refused_with_field_value_and_what_to_write() {
 #[test]
 fn a_window_over_midnight_and_one_over_a_clock_change_open_and_close_where_clocks_say() {
     let window = |start: &str, end: &str, zone: &str| {
-        let window = MaintenanceWindow { start: start.into(), end: end.into(), timezone: zone.into() };
+        let window =
+            MaintenanceWindow { days: Vec::new(), start: start.into(), end: end.into(), timezone: zone.into() };
         Window::of(&window).unwrap()
     };
     let night = window("22:00", "04:00", "Europe/Amsterdam");
@@ -212,7 +213,8 @@ fn a_start_is_late_within_its_deadline_and_missed_after_it() {
 #[test]
 fn a_due_time_outside_the_window_waits_for_it_and_is_missed_when_it_closes() {
     let mut schedule = schedule("0 12 * * *", "UTC");
-    let window = MaintenanceWindow { start: "02:00".into(), end: "06:00".into(), timezone: "UTC".into() };
+    let window =
+        MaintenanceWindow { days: Vec::new(), start: "02:00".into(), end: "06:00".into(), timezone: "UTC".into() };
     schedule.spec.maintenance_window = Some(window);
     let begun = newer();
     let decided = |now: &str| recurring(&facts(&schedule, &[], Some(&begun), at(now)));
@@ -337,11 +339,14 @@ fn what_is_created_says_everything_that_the_schedule_says() {
     assert_eq!(created, expected);
 
     let policy = with(json!({"targetVersionPattern": "1.34.*", "path": ["1.32.9", "1.33.7", "1.34.2", "1.35.0"]}));
-    let policy: UpdatePolicy = serde_json::from_value(policy).unwrap();
-    let created = serde_json::to_value(policy_now(&policy, &newer()).unwrap().unwrap()).unwrap();
-    let way = json!({"dryRun": false, "targetVersion": "1.34.2", "path": ["1.33.7", "1.34.2"]});
+    let window = json!({"start": "22:00", "end": "04:00", "timezone": "UTC", "days": ["Saturday"]});
+    let schedule = json!({"schedule": "0 2 * * *", "updatePolicy": policy, "maintenanceWindow": window});
+    let schedule: UpdateScheduleSpec = serde_json::from_value(schedule).unwrap();
+    let created = serde_json::to_value(policy_now(&schedule, &newer()).unwrap().unwrap()).unwrap();
+    let way =
+        json!({"dryRun": false, "targetVersion": "1.34.2", "path": ["1.33.7", "1.34.2"], "maintenanceWindow": window});
     assert_eq!(created, with(way), "of the way counts what lies before the cluster");
-    let there = policy_spec(&policy, v("1.34.1"), v("1.34.2"));
+    let there = policy_spec(&schedule, v("1.34.1"), v("1.34.2"));
     assert_eq!(there.path, Vec::<String>::new(), "the way of then is behind it");
 }
 

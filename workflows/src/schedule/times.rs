@@ -3,17 +3,19 @@
 //! A time that a clock change skips is due at the end of the gap; one that comes twice is due the first time (ADR 0001).
 
 use super::Problem;
-use chrono::{DateTime, Days, LocalResult, NaiveDate, NaiveDateTime, NaiveTime, TimeDelta, TimeZone, Utc};
+use chrono::{
+    DateTime, Datelike, Days, LocalResult, NaiveDate, NaiveDateTime, NaiveTime, TimeDelta, TimeZone, Utc, Weekday,
+};
 use chrono_tz::Tz;
 use croner::Cron;
 use croner::parser::{CronParser, Seconds, Year};
-use cupcake_crds::update_schedule::MaintenanceWindow;
+use cupcake_crds::update_schedule::{Day, MaintenanceWindow};
 use cupcake_engine::clock::Timestamp;
 
 /// How far back of the last due time it is looked for again, forwards: more than any clock change.
 const BACK_HOURS: i64 = 3;
-/// How many days a window may be away: clock changes swallow one at most.
-const WINDOW_DAYS_MAX: u64 = 4;
+/// How many days a window may be away: a week, and clock changes swallow one at most.
+const WINDOW_DAYS_MAX: u64 = 17;
 
 /// The due times of a cron expression in a time zone.
 #[derive(Debug, Clone)]
@@ -70,9 +72,11 @@ fn zone_of(name: &str, field: &'static str) -> Result<Tz, Problem> {
     })
 }
 
-/// A daily window in its time zone.
-#[derive(Debug, Clone, Copy)]
+/// A window in its time zone, which opens every day or on some days of the week.
+#[derive(Debug, Clone)]
 pub struct Window {
+    /// Empty for every day.
+    days: Vec<Weekday>,
     start: NaiveTime,
     end: NaiveTime,
     zone: Tz,
@@ -94,6 +98,7 @@ impl Window {
             })
         };
         Ok(Self {
+            days: window.days.iter().copied().map(weekday).collect(),
             start: time(&window.start, "spec.maintenanceWindow.start")?,
             end: time(&window.end, "spec.maintenanceWindow.end")?,
             zone: zone_of(&window.timezone, "spec.maintenanceWindow.timezone")?,
@@ -110,10 +115,25 @@ impl Window {
     }
 
     fn span(&self, day: NaiveDate) -> Option<(Timestamp, Timestamp)> {
+        if !self.days.is_empty() && !self.days.contains(&day.weekday()) {
+            return None;
+        }
         let last = if self.end <= self.start { day.succ_opt()? } else { day };
         let opens = local(self.zone, day.and_time(self.start)).map(|(first, _)| first)?;
         let closes = local(self.zone, last.and_time(self.end)).map(|(_, last)| last)?;
         Some((opens, closes))
+    }
+}
+
+fn weekday(day: Day) -> Weekday {
+    match day {
+        Day::Monday => Weekday::Mon,
+        Day::Tuesday => Weekday::Tue,
+        Day::Wednesday => Weekday::Wed,
+        Day::Thursday => Weekday::Thu,
+        Day::Friday => Weekday::Fri,
+        Day::Saturday => Weekday::Sat,
+        Day::Sunday => Weekday::Sun,
     }
 }
 
