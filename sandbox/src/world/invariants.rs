@@ -15,6 +15,7 @@
 
 use crate::api::Server;
 use crate::machine::Site;
+use crate::machine::fault::{FaultPlan, Wrong};
 use cupcake_crds::node_task::{NodeTaskStatus, Order, TaskState};
 use cupcake_crds::values::{KubeVersion, NodeRole, OrderKey, Phase};
 use cupcake_crds::{GROUP, NodeTask, UpgradePlan, UpgradeRun};
@@ -56,8 +57,8 @@ pub(super) struct Invariants {
     site: Arc<Site>,
     server: Server,
     roles: BTreeMap<String, NodeRole>,
-    /// Whether an operator is stopped in between: what it had on its way then lands late.
-    lands_late: bool,
+    /// What went wrong so far: of a leader that was stopped, one request may land late.
+    faults: FaultPlan,
     /// Guards what was seen so far.
     seen: Mutex<Seen>,
 }
@@ -80,8 +81,8 @@ struct Seen {
 }
 
 impl Invariants {
-    pub(super) fn new(site: Arc<Site>, server: Server, roles: BTreeMap<String, NodeRole>, lands_late: bool) -> Self {
-        Self { site, server, roles, lands_late, seen: Mutex::default() }
+    pub(super) fn new(site: Arc<Site>, server: Server, roles: BTreeMap<String, NodeRole>, faults: FaultPlan) -> Self {
+        Self { site, server, roles, faults, seen: Mutex::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Seen> {
@@ -101,11 +102,12 @@ impl Invariants {
 
     /// What was done although all runs under way had recorded that nothing more is to be.
     fn against_will(&self, what: impl FnOnce() -> String) -> Option<(&'static str, String)> {
+        let lands_late = || self.faults.happened().iter().any(|fault| fault.wrong == Wrong::Stopped);
         let seen = self.lock();
         let mut open = seen.cursors.iter().filter(|(uid, _)| !seen.ends.contains_key(*uid)).map(|(_, cursor)| cursor);
         let held = |cursor: &Cursor| cursor.is_paused() || cursor.is_cancelling();
         let all_held = open.clone().next().is_some() && open.all(held);
-        (all_held && !self.lands_late).then(|| ("I2", format!("{}, though every run was told to hold", what())))
+        (all_held && !lands_late()).then(|| ("I2", format!("{}, though every run was told to hold", what())))
     }
 
     /// What was violated so far.

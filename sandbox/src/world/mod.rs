@@ -35,7 +35,7 @@ pub use outcome::{NodeOutcome, Outcome, Writes};
 use crate::api::{Definitions, Options, Server};
 use crate::machine::agenda::Agenda;
 use crate::machine::control_plane::ControlPlane;
-use crate::machine::fault::{FaultPlan, Stream, Wrong};
+use crate::machine::fault::{FaultPlan, Stream};
 use crate::machine::kube::Refused;
 use crate::machine::ledger::{EffectRecord, Ledger};
 use crate::machine::releases::Repositories;
@@ -153,15 +153,14 @@ impl World {
         server.observe(Arc::new(Arc::clone(&ear)));
         server.define(&definitions(&config.without));
         let machines = machines(&config, &site);
+        let faults = FaultPlan::planned(&config.faults);
         if config.judged {
             let roles = machines.iter().map(|(name, machine)| (name.clone(), machine.role())).collect();
-            let lands_late = config.faults.iter().any(|fault| fault.wrong == Wrong::Stopped);
-            let _ = ear.invariants.set(Invariants::new(Arc::clone(&site), server.clone(), roles, lands_late));
+            let _ = ear.invariants.set(Invariants::new(Arc::clone(&site), server.clone(), roles, faults.clone()));
         }
         let workloads = Workloads::new(Arc::clone(&site), server.clone(), machines.clone());
         *ear.workloads.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&workloads));
         populate(&config, &site, &machines)?;
-        let faults = FaultPlan::planned(&config.faults);
         let gate = Arc::new(Gate { site: Arc::clone(&site), faults: faults.clone(), clients: Mutex::default() });
         server.inject(Arc::clone(&gate) as Arc<dyn crate::api::Faults>);
         let components = Arc::new(Components {
