@@ -48,7 +48,7 @@ use std::collections::BTreeMap;
     validation = rules::FROZEN_TARGET_VERSION,
     validation = rules::RUN_STAYS,
     validation = rules::SKIP_STAYS,
-    doc = "Upgrades this cluster to a version, now: `kubectl apply` it and watch it arrive. Once its run exists the spec stays as it is, but for control and concurrency.",
+    doc = "Upgrades this cluster to a version, now: `kubectl apply` it and watch it arrive. Once its run exists the spec stays as it is, but for concurrency, control and maintenanceWindow.",
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase", description = "where it stands"),
     printcolumn(
         name = "Target",
@@ -131,7 +131,7 @@ pub struct DirectUpdateSpec {
     #[serde(default)]
     pub dry_run: bool,
 
-    /// When something new may be begun; outside it, what is under way on a machine comes to its end, and the update goes on by itself when it opens. May change at any time. At any time if left out.
+    /// When nodes may be begun; outside it, nodes that are under way come to their end, and the update goes on by itself when it opens. May change at any time. At any time if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub maintenance_window: Option<MaintenanceWindow>,
 
@@ -151,7 +151,7 @@ pub struct DirectUpdateSpec {
     #[x_kube(validation = rules::DURATION)]
     pub node_timeout: Option<Duration>,
 
-    /// How long the update may go on by itself, as a Go duration, counted anew after a pause, a gate and whenever a person was needed; if left out, 2h or twice the estimate, whichever is longer. When it is over, nothing new starts and the update rests in RequiresAttention. Example: 6h
+    /// How long the update may go on by itself, as a Go duration, counted anew after a pause, a gate, whenever a person was needed and in each maintenanceWindow; if left out, 2h or twice the estimate, whichever is longer. When it is over, no node is begun any more; once those under way have come to their end the update rests in RequiresAttention. Example: 6h
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::duration")]
     #[x_kube(validation = rules::DURATION)]
@@ -293,7 +293,7 @@ pub struct DirectUpdateStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     pub progress: Option<String>,
-    /// The UpgradeRun that carries it out; once it is named here, the spec is frozen. Example: to-1-34-6f0d7f0e
+    /// The UpgradeRun that carries it out; once it is named here, the spec is frozen, but for concurrency, control and maintenanceWindow. Example: to-1-34-6f0d7f0e
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub run: Option<String>,

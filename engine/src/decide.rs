@@ -43,6 +43,8 @@ impl Default for Limits {
 pub struct Intent {
     /// Who or what asks that nothing new starts.
     pub pause: Option<Reason>,
+    /// Why no lane is begun, nor anything outside of lanes: lanes that are open go on to their end, unlike under a pause. A cancel ends it.
+    pub hold: Option<Reason>,
     /// Whether the run is to end as soon as it safely can.
     pub cancel: bool,
     /// What is to be tried again; each request is taken up once.
@@ -158,8 +160,10 @@ pub fn decide(
     view = View::of(dag, &cursor);
 
     decision.may_act = !cursor.is_paused();
+    let hold = intent.hold.as_ref().filter(|_| !cursor.is_cancelling());
     if !cursor.is_paused() {
-        start_ready(dag, &mut cursor, &view, observed, limits, now, &mut decision);
+        let begins = hold.is_none() && !view.budget_used_up(limits);
+        start_ready(dag, &mut cursor, &view, observed, limits, begins, now, &mut decision);
     }
     for vertex in dag.vertices() {
         match cursor.state(&vertex.name) {
@@ -191,7 +195,7 @@ pub fn decide(
             | None => {}
         }
     }
-    conclude(dag, &mut cursor, observed, limits, now, &mut decision);
+    conclude(dag, &mut cursor, observed, limits, hold, now, &mut decision);
     decision
 }
 
@@ -360,16 +364,17 @@ fn guard_was_begun(state: VertexState) -> bool {
     }
 }
 
+#[expect(clippy::too_many_arguments, reason = "each is one thing that the decision rests on")]
 fn start_ready(
     dag: &Dag,
     cursor: &mut Cursor,
     view: &View<'_>,
     observed: &Observed,
     limits: &Limits,
+    begins: bool,
     now: Timestamp,
     decision: &mut Decision,
 ) {
-    let budget_used_up = view.budget_used_up(limits);
     let cancelling = cursor.is_cancelling();
     let mut open: BTreeSet<&str> = view.open_lanes.clone();
     let lost = lost_lanes(dag, cursor, observed);
@@ -400,9 +405,9 @@ fn start_ready(
             // A lost lane holds its own slot already: opening it takes no further one.
             Some(lane) => {
                 let taken = open.len() + lost.iter().filter(|other| **other != lane && !open.contains(*other)).count();
-                !budget_used_up && taken < concurrency
+                begins && taken < concurrency
             }
-            None => !budget_used_up,
+            None => begins,
         };
         if !allowed {
             continue;
@@ -446,6 +451,7 @@ fn conclude(
     cursor: &mut Cursor,
     observed: &Observed,
     limits: &Limits,
+    hold: Option<&Reason>,
     now: Timestamp,
     decision: &mut Decision,
 ) {
@@ -476,6 +482,13 @@ fn conclude(
     }
     let held_back = view.outlooks.iter().any(|outlook| matches!(outlook, Outlook::Ready | Outlook::NotYet));
     if held_back && !cursor.is_cancelling() && !view.budget_used_up(limits) {
+        if let Some(reason) = hold {
+            // Whoever lifts it wakes the run.
+            if cursor.reason() != Some(&cut(reason)) {
+                push(cursor, decision, Event::HeldBack { reason: reason.clone(), at: now });
+            }
+            return;
+        }
         let lost = lost_lanes(dag, cursor, observed);
         if !lost.is_empty() {
             let names = lost.iter().take(LANES_NAMED_MAX).copied().collect::<Vec<_>>().join(", ");

@@ -338,6 +338,8 @@ impl<'o> Loop<'o> {
         };
         let at = match outcome.next {
             Next::AwaitChange => now + TimeDelta::seconds(RESYNC_SECONDS),
+            // An update's message tells for how long something waits: it is never older than that.
+            Next::At(at) if matches!(key, Key::Update(_)) => at.clamp(now, now + TimeDelta::seconds(RESYNC_SECONDS)),
             Next::At(at) => at.max(now),
             Next::AtOnce => now,
             Next::Failed => now + TimeDelta::seconds(FAILED_AGAIN_SECONDS),
@@ -587,7 +589,7 @@ fn intent_of(update: &cupcake_crds::DirectUpdate, now: Timestamp) -> Intent {
         }
         None => Reason::new("Paused", "paused by its annotation; remove it to go on"),
     });
-    let pause = pause.or_else(|| timeout::holds(update)).or_else(|| window::state(update, now).holds());
+    let hold = timeout::holds(update).or_else(|| window::state(update, now).holds());
     let cancel = control.cancel.is_some() || update.metadata.deletion_timestamp.is_some();
     // One about a run of a name that no run can have is about none.
     let asked = |request: VertexRequest| {
@@ -602,5 +604,5 @@ fn intent_of(update: &cupcake_crds::DirectUpdate, now: Timestamp) -> Intent {
         what: Some(request.vertex),
     });
     let skip = skip.collect();
-    Intent { pause, cancel, retry, skip }
+    Intent { pause, hold, cancel, retry, skip }
 }

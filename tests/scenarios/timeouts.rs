@@ -24,6 +24,7 @@ fn an_update_whose_time_is_over_at_any_moment_begins_nothing_more_and_goes_on_to
                 let update = cluster.update(UPDATE).unwrap();
                 let over = conditions::get(&update.status.unwrap().conditions, conditions::TIMED_OUT).cloned().unwrap();
                 assert_eq!(over.status, ConditionStatus::True, "{when}");
+                assert_eq!(cluster.cordoned(), Vec::<String>::new(), "{when}: no node waits for a person");
                 let before = cluster.effects();
                 cluster.pass(3_600).await;
                 assert_eq!(cluster.effects(), before, "{when}: something was still done");

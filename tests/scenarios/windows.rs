@@ -11,11 +11,11 @@ fn window(cluster: &Cluster, opens: i64, closes: i64) -> Value {
     json!({"start": at(opens), "end": at(closes)})
 }
 
-/// Until the update rests under a pause: nothing is done for half an hour.
+/// Until the update is held: nodes under way have come to their end, and nothing is done for half an hour.
 async fn until_held(cluster: &Cluster) {
     cluster.eventually("it is held", async || cluster.phase(UPDATE).1.contains("outside spec.maintenanceWindow")).await;
-    // What is under way on a machine comes to its end.
     cluster.pass(900).await;
+    assert_eq!(cluster.cordoned(), Vec::<String>::new(), "no node waits for the next window");
     let before = cluster.effects();
     cluster.pass(1_800).await;
     assert_eq!(cluster.effects(), before, "something was begun outside the window");

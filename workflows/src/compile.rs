@@ -17,7 +17,7 @@ use crate::timing::{NodeTime, addons_seconds, child_seconds, estimate_seconds};
 use crate::wave::{self, Workers};
 use crate::{changes, checks, machines, packages, surroundings};
 use cupcake_crds::DirectUpdateSpec;
-use cupcake_crds::values::{ApprovalPoint, ClusterSnapshot, KubeVersion, NodeRole, NodeSnapshot};
+use cupcake_crds::values::{ApprovalPoint, ClusterSnapshot, KubeVersion, NodeRole, NodeSnapshot, Strategy};
 use cupcake_engine::names::RunName;
 use cupcake_engine::plan::Plan;
 use cupcake_steps::ports::host::KubeadmUpgrade;
@@ -293,7 +293,8 @@ fn summary(
     let concurrency = concurrency_of(spec, workers.selected_count()).min(workers.moving_count().max(1));
     let seconds = hops.iter().map(|hop| {
         let at_once = concurrency.min(hop.workers.max(1));
-        estimate_seconds(names(&hop.control_plane), names(&hop.kubelets), hop.workers, at_once)
+        let soak = if spec.strategy == Strategy::Canary && hop.workers > 0 { wave::soak_seconds(spec) } else { 0 };
+        estimate_seconds(names(&hop.control_plane), names(&hop.kubelets), hop.workers, at_once).saturating_add(soak)
     });
     let estimate_seconds = seconds.fold(0, u32::saturating_add);
     Summary {

@@ -326,7 +326,7 @@ fn wave_plan(
 }
 
 /// How long the canaries are watched.
-fn soak_seconds(spec: &DirectUpdateSpec) -> u32 {
+pub(crate) fn soak_seconds(spec: &DirectUpdateSpec) -> u32 {
     let approved = spec.approvals.contains(&ApprovalPoint::AfterCanary);
     match spec.canary.as_ref().and_then(|canary| canary.soak) {
         None if approved => 0,

@@ -54,7 +54,7 @@ macro_rules! frozen {
             concat!("!has(oldSelf.status) || !has(oldSelf.status.run) || ", same!($field)),
             concat!(
                 $field,
-                " cannot change once status.run names a run (only spec.concurrency and spec.control can); put it back, or create another DirectUpdate"
+                " cannot change once status.run names a run (only spec.concurrency, spec.control and spec.maintenanceWindow can); put it back, or create another DirectUpdate"
             ),
         )
     };

@@ -28,12 +28,14 @@ pub struct NodeNow {
     phase: NodePhase,
     last_step: Option<String>,
     error: Option<String>,
+    /// Whether an order of the update is open there.
+    ordered: bool,
 }
 
 impl NodeNow {
-    /// What happens there.
-    pub fn phase(&self) -> NodePhase {
-        self.phase
+    /// Whether something is under way there, or may begin without another word of ours.
+    pub fn is_at_work(&self) -> bool {
+        self.ordered || is_in_flight(self.phase)
     }
 }
 
@@ -67,7 +69,9 @@ pub fn nodes_now(update: &DirectUpdate, watches: &Watches) -> Vec<NodeNow> {
             let own_order = task
                 .and_then(|task| task.spec.order.as_ref())
                 .is_some_and(|order| runs.contains(order.key.run_uid.as_str()));
+            let stopped = task.and_then(|task| task.spec.order.as_ref()).is_some_and(|order| order.stop);
             NodeNow {
+                ordered: own_order && !stopped && !state.is_some_and(TaskState::is_final),
                 phase: node_phase(node.kubelet, target, &node.cordon, node.readiness, state.filter(|_| own_order)),
                 last_step: status.filter(|_| own_order).and_then(|status| status.step.clone()),
                 error: status

@@ -1,15 +1,15 @@
 //! When an update has gone on by itself for longer than its `spec.operationTimeout` allows. Pure.
 //!
 //! What it came to is written into the status when the update begins (`status.operationTimeoutSeconds`). The time is counted from the
-//! beginning, and anew whenever a person was asked: after a pause, an opened gate, a rest in RequiresAttention, a resume. When it is
-//! over, the condition TimedOut holds the runs as a pause does: what is under way on a machine comes to its end, nothing new starts,
-//! and then the update rests in RequiresAttention. `spec.control.resume` lets it go on for as long again.
+//! beginning, and anew whenever a person was asked: after a pause, an opened gate, a rest in RequiresAttention, a resume; and in each
+//! window of spec.maintenanceWindow. When it is
+//! over, the condition TimedOut holds the runs: no node is begun, nor anything between nodes; nodes under way come to their end and are
+//! given back, and then the update rests in RequiresAttention. `spec.control.resume` lets it go on for as long again.
 
 use super::mirror::NodeNow;
+use super::window::{self, State};
 use cupcake_crds::conditions::{self, Condition, ConditionStatus};
-use cupcake_crds::direct_update::NodePhase;
-use cupcake_crds::values::Phase;
-use cupcake_crds::{DirectUpdate, DirectUpdateSpec, DirectUpdateStatus, UpgradeRun};
+use cupcake_crds::{DirectUpdate, DirectUpdateSpec, DirectUpdateStatus};
 use cupcake_engine::clock::Timestamp;
 use cupcake_engine::cursor::RunPhase;
 use cupcake_engine::names::Reason;
@@ -20,9 +20,9 @@ use std::time::Duration;
 pub const CODE: &str = "OperationTimedOut";
 /// What holds where nothing is said and twice the estimate is shorter: the promised two hours.
 const SECONDS_DEFAULT: u32 = 7_200;
-/// How soon an update whose time is over is looked at again while machines are at work, in seconds.
+/// How soon an update whose time is over is looked at again: by then every run has heard of it. In seconds.
 const AGAIN_SECONDS: i64 = 30;
-/// How long it is waited for machines that are at work; what takes longer is told beside the rest.
+/// How long it is waited for nodes that are under way; what takes longer is told beside the rest.
 const AT_WORK_SECONDS_MAX: i64 = 1_800;
 
 /// What `spec.operationTimeout` comes to, in seconds.
@@ -40,45 +40,51 @@ pub enum Standing {
     Untimed,
     /// It goes on, until then at the latest; nobody knows yet while it waits for a person.
     Goes { until: Option<Timestamp> },
-    /// It was over, and somebody lets it go on.
+    /// It was over, and somebody lets it go on, or ends it.
     Resumed,
-    /// It is over. `rests` once no machine is at work any more.
+    /// It is over. `rests` once no node is under way any more.
     Over { rests: bool, reason: Reason },
 }
 
 /// Looks at an update that has a run.
-pub fn standing(
-    update: &DirectUpdate,
-    root: RunPhase,
-    runs: &[UpgradeRun],
-    nodes: &[NodeNow],
-    now: Timestamp,
-) -> Standing {
+pub fn standing(update: &DirectUpdate, root: RunPhase, nodes: &[NodeNow], now: Timestamp) -> Standing {
     let status = update.status.clone().unwrap_or_default();
-    let Some(seconds) = status.operation_timeout_seconds.filter(|_| matches!(root, RunPhase::InProgress)) else {
+    let is = |type_: &str, wanted: ConditionStatus| {
+        let found = conditions::get(&status.conditions, type_).filter(|found| found.status == wanted);
+        found.map(|found| found.last_transition_time)
+    };
+    let over_since = is(conditions::TIMED_OUT, ConditionStatus::True);
+    // What ends takes the time that it needs.
+    let ends = update.spec.control.as_ref().is_some_and(|control| control.cancel.is_some())
+        || update.metadata.deletion_timestamp.is_some()
+        || root.is_final();
+    let asked = update.spec.control.as_ref().and_then(|control| control.resume.as_ref());
+    let is_new = |id: &str| !status.acknowledged.iter().any(|answer| answer.request_id == id);
+    if over_since.is_some() && (ends || asked.is_some_and(|asked| is_new(&asked.request_id))) {
+        return Standing::Resumed;
+    }
+    let Some(seconds) = status.operation_timeout_seconds.filter(|_| root == RunPhase::InProgress && !ends) else {
         return Standing::Untimed;
     };
-    let is = |of: &[Condition], type_: &str, wanted: ConditionStatus| {
-        conditions::get(of, type_).filter(|found| found.status == wanted).map(|found| found.last_transition_time)
-    };
-    let own = |type_, wanted| is(&status.conditions, type_, wanted);
-    if let Some(since) = own(conditions::TIMED_OUT, ConditionStatus::True) {
-        let asked = update.spec.control.as_ref().and_then(|control| control.resume.as_ref());
-        let is_new = |id: &str| !status.acknowledged.iter().any(|answer| answer.request_id == id);
-        if asked.is_some_and(|asked| is_new(&asked.request_id)) {
-            return Standing::Resumed;
-        }
-        return over(update, seconds, since, runs, nodes, now);
+    if let Some(since) = over_since {
+        return over(update, seconds, since, nodes, now);
     }
     // What was before the beginning took none of its time: another update, a window.
     let Some(started) = status.started_at else { return Standing::Goes { until: None } };
-    let waits = own(conditions::PAUSED, ConditionStatus::True).or(own(conditions::APPROVED, ConditionStatus::False));
+    let opened = match window::state(update, now) {
+        State::Closed { .. } => return Standing::Goes { until: None },
+        State::Open { opened, .. } => Some(opened),
+        State::Always => None,
+    };
+    let waits = is(conditions::PAUSED, ConditionStatus::True).or(is(conditions::APPROVED, ConditionStatus::False));
     let since = [
         Some(started),
-        own(conditions::TIMED_OUT, ConditionStatus::False),
-        own(conditions::PAUSED, ConditionStatus::False),
-        own(conditions::RECONCILING, ConditionStatus::True),
-        own(conditions::APPROVED, ConditionStatus::True),
+        opened,
+        is(conditions::TIMED_OUT, ConditionStatus::False),
+        is(conditions::PAUSED, ConditionStatus::False),
+        is(conditions::RECONCILING, ConditionStatus::True),
+        // The last gate is open, or the next one is yet to come.
+        is(conditions::APPROVED, ConditionStatus::True).or(is(conditions::APPROVED, ConditionStatus::Unknown)),
     ];
     let Some(since) = since.into_iter().flatten().max().filter(|_| waits.is_none()) else {
         return Standing::Goes { until: None };
@@ -87,36 +93,23 @@ pub fn standing(
     if now < until {
         return Standing::Goes { until: Some(until) };
     }
-    over(update, seconds, now, runs, nodes, now)
+    over(update, seconds, now, nodes, now)
 }
 
-fn over(
-    update: &DirectUpdate,
-    seconds: u32,
-    since: Timestamp,
-    runs: &[UpgradeRun],
-    nodes: &[NodeNow],
-    now: Timestamp,
-) -> Standing {
-    let holds = |run: &UpgradeRun| {
-        let status = run.status.clone().unwrap_or_default();
-        let paused = conditions::get(&status.conditions, conditions::PAUSED);
-        status.phase.is_some_and(|phase| phase != Phase::InProgress)
-            || paused.is_some_and(|paused| paused.status == ConditionStatus::True)
-    };
-    let at_work = nodes.iter().filter(|node| node.phase() == NodePhase::Upgrading).count();
-    let long_enough = (now - since).num_seconds() >= AT_WORK_SECONDS_MAX;
-    let rests = runs.iter().all(holds) && (at_work == 0 || long_enough);
+fn over(update: &DirectUpdate, seconds: u32, since: Timestamp, nodes: &[NodeNow], now: Timestamp) -> Standing {
+    let at_work = nodes.iter().filter(|node| node.is_at_work()).count();
+    let held = (now - since).num_seconds();
+    let rests = (at_work == 0 && held >= AGAIN_SECONDS) || held >= AT_WORK_SECONDS_MAX;
     let name = update.name_any();
     let time = humantime(seconds);
     let beginning = format!("it went on by itself for {time}, as long as spec.operationTimeout allows");
     let message = if rests {
-        let still = if at_work == 0 { String::new() } else { format!(" ({at_work} machines are still at work)") };
+        let still = if at_work == 0 { String::new() } else { format!(" ({at_work} nodes are still under way)") };
         format!(
             "{beginning}: nothing new starts{still}; see what took so long, then kubectl cupcake resume {name} lets it go on for another {time}"
         )
     } else {
-        format!("{beginning}: nothing new starts, {at_work} machines come to the end of their part first")
+        format!("{beginning}: no node is begun any more, {at_work} under way come to their end")
     };
     Standing::Over { rests, reason: Reason::new(CODE, message) }
 }
@@ -144,7 +137,7 @@ impl Standing {
             Self::Untimed => return,
             Self::Goes { .. } if !was_told => return,
             Self::Goes { .. } | Self::Resumed => {
-                (ConditionStatus::False, Reason::new("Resumed", "somebody lets it go on"))
+                (ConditionStatus::False, Reason::new("Resumed", "nothing is held any more for its time"))
             }
             Self::Over { reason, .. } => (ConditionStatus::True, reason.clone()),
         };
@@ -214,7 +207,7 @@ mod tests {
     }
 
     fn look(update: &DirectUpdate, seconds: i64) -> Standing {
-        standing(update, RunPhase::InProgress, &[], &[], at(seconds))
+        standing(update, RunPhase::InProgress, &[], at(seconds))
     }
 
     #[test]
@@ -228,6 +221,7 @@ mod tests {
         assert_eq!(until(&[("Paused", "False", 20)]), Some(3_620), "after a pause");
         assert_eq!(until(&[("Approved", "True", 30), ("Paused", "False", 20)]), Some(3_630), "after a gate");
         assert_eq!(until(&[("TimedOut", "False", 40)]), Some(3_640), "after a resume");
+        assert_eq!(until(&[("Approved", "Unknown", 50)]), Some(3_650), "after the first gate of several");
         assert_eq!(until(&[("Paused", "True", 20)]), None, "held by a person");
         assert_eq!(until(&[("Approved", "False", 20)]), None, "waits for a person");
     }
@@ -241,16 +235,23 @@ mod tests {
 
     #[test]
     fn one_whose_time_is_over_rests_until_a_new_request_lets_it_go_on() {
-        let Standing::Over { rests: true, reason } = look(&update(&[], &["resume-1"]), 3_600) else { panic!() };
+        let held = [("TimedOut", "True", 3_600)];
+        let Standing::Over { rests: false, .. } = look(&update(&held, &["resume-1"]), 3_610) else { panic!() };
+        let Standing::Over { rests: true, reason } = look(&update(&held, &["resume-1"]), 3_630) else { panic!() };
         assert!(reason.message.ends_with("kubectl cupcake resume to-1-34 lets it go on for another 1h"), "{reason}");
         assert!(matches!(look(&update(&[], &[]), 3_599), Standing::Goes { .. }));
         // A request from before was for another time.
-        let held = [("TimedOut", "True", 3_600), ("Paused", "True", 3_601)];
         assert!(matches!(look(&update(&held, &["resume-1"]), 9_000), Standing::Over { .. }));
         assert_eq!(look(&update(&held, &[]), 9_000), Standing::Resumed);
-        let rests = |phase| standing(&update(&[], &[]), phase, &[], &[], at(9_000));
-        assert_eq!(rests(RunPhase::RequiresAttention), Standing::Untimed, "it needs a person already");
-        assert_eq!(rests(RunPhase::Succeeded), Standing::Untimed);
+        let at_rest = |asked: &[&str]| standing(&update(&held, asked), RunPhase::RequiresAttention, &[], at(9_000));
+        assert_eq!(at_rest(&[]), Standing::Resumed, "asked while it needs a person for something else, too");
+        assert_eq!(at_rest(&["resume-1"]), Standing::Untimed);
+        assert_eq!(standing(&update(&[], &[]), RunPhase::Succeeded, &[], at(9_000)), Standing::Untimed);
+        let mut cancelled = update(&held, &["resume-1"]);
+        cancelled.spec.control = serde_json::from_value(json!({"cancel": {"requestId": "c"}})).unwrap();
+        assert_eq!(look(&cancelled, 9_000), Standing::Resumed, "what ends takes the time that it needs");
+        cancelled.status.as_mut().unwrap().conditions.clear();
+        assert_eq!(look(&cancelled, 9_000), Standing::Untimed);
     }
 
     #[test]
@@ -266,27 +267,5 @@ mod tests {
         assert_eq!(seconds_of(&spec(None), 86_400), 172_800);
         assert_eq!(seconds_of(&spec(Some("1h30m")), 86_400), 5_400);
         assert_eq!(["2h", "1h30m", "45s"], [7_200, 5_400, 45].map(humantime).each_ref().map(String::as_str));
-    }
-
-    #[test]
-    fn what_a_run_has_not_heard_of_yet_is_no_rest() {
-        let run = |paused: &str| -> UpgradeRun {
-            serde_json::from_value(json!({
-                "apiVersion": "cupcake.ricardomolendijk.com/v1", "kind": "UpgradeRun", "metadata": {"name": "r"},
-                "spec": {
-                    "concurrency": 1, "directUpdate": {"name": "to-1-34", "uid": "u"}, "failuresMax": 1, "operationId": "o",
-                    "plan": {"name": "p", "digest": "d"}, "targetVersion": "1.34.4",
-                },
-                "status": {"phase": "InProgress", "conditions": [
-                    {"type": "Paused", "status": paused, "lastTransitionTime": at(0), "reason": "R", "message": ""},
-                ]},
-            }))
-            .unwrap()
-        };
-        let rests = |runs: &[UpgradeRun]| {
-            standing(&update(&[], &[]), RunPhase::InProgress, runs, &[], at(3_600)).rest().is_some()
-        };
-        assert!(rests(&[run("True")]));
-        assert!(!rests(&[run("True"), run("False")]));
     }
 }

@@ -124,13 +124,6 @@ async fn reconciled(operator: &Operator, view: &View) -> Result<Next, kube::Erro
         write(operator, &view.update, Stand::pending(run::WAITING_FOR_CLUSTER, message)).await?;
         return Ok(again(operator));
     }
-    // One that cannot be read is refused below, with all else that stands in the way.
-    if let State::Closed { reason, opens: Some(opens) } = window::state(&view.update, operator.clock.now())
-        && !view.update.spec.dry_run
-    {
-        write(operator, &view.update, Stand::pending(&reason.code, reason.message)).await?;
-        return Ok(Next::At(opens));
-    }
     let snapshot = match snapshot::gather_all(&operator.client, operator.clock.now()).await {
         Ok(snapshot) => snapshot,
         Err(OpsError::NeedsOperator(reason)) => {
@@ -172,11 +165,17 @@ async fn reconciled(operator: &Operator, view: &View) -> Result<Next, kube::Erro
             write(operator, &view.update, stand).await?;
             Ok(Next::AwaitChange)
         }
-        Ok(Compilation::Plan(_)) if !deletion::is_held(&view.update) => {
-            deletion::hold(operator, &view.update).await?;
-            Ok(Next::AwaitChange)
-        }
-        Ok(Compilation::Plan(compiled)) => start(operator, &view.update, &run, &compiled).await,
+        Ok(Compilation::Plan(compiled)) => match window::state(&view.update, operator.clock.now()).closed() {
+            Some((reason, opens)) => {
+                write(operator, &view.update, Stand::pending(&reason.code, reason.message)).await?;
+                Ok(opens.map_or_else(|| again(operator), Next::At))
+            }
+            None if !deletion::is_held(&view.update) => {
+                deletion::hold(operator, &view.update).await?;
+                Ok(Next::AwaitChange)
+            }
+            None => start(operator, &view.update, &run, &compiled).await,
+        },
     }
 }
 
@@ -219,11 +218,12 @@ async fn owner_of_cluster(operator: &Operator, update: &DirectUpdate) -> Result<
         .filter(|other| {
             let status = other.status.clone().unwrap_or_default();
             let over = status.phase.is_some_and(Phase::is_final);
-            // One that is Stalled by its own spec does not keep others from their turn.
+            // One that is Stalled by its own spec does not keep others from their turn, nor does one that waits for its window.
+            let waits = matches!(window::state(other, operator.clock.now()), State::Closed { .. });
             let stalled = conditions::get(&status.conditions, conditions::STALLED)
                 .is_some_and(|condition| condition.status == conditions::ConditionStatus::True);
             let committed = status.run.is_some();
-            !over && (committed || (!stalled && age(other) < age(update)))
+            !over && (committed || (!stalled && !waits && age(other) < age(update)))
         })
         .collect();
     before.sort_by_key(age);
@@ -322,7 +322,7 @@ async fn follow(operator: &Operator, view: &View, name: &str) -> Result<Next, ku
     };
     let before = view.update.status.clone().unwrap_or_default();
     let now = operator.clock.now();
-    let timed = timeout::standing(&view.update, phase_of(root), &view.runs, &view.nodes, now);
+    let timed = timeout::standing(&view.update, phase_of(root), &view.nodes, now);
     let mut after = mirror::status_of(view, root, &timed, now);
     if let Some((graph, message)) = operator.store.rendered(root, &mirror::children_of(view), now).await {
         let waits = root.status.as_ref().and_then(|status| status.reason.as_deref()) == Some(run::WAITING_FOR_CLUSTER);
@@ -342,6 +342,18 @@ async fn follow(operator: &Operator, view: &View, name: &str) -> Result<Next, ku
         after.approvals = acknowledge::approved(&before.approvals, control, &gates, now);
     }
     mirror::set_approved(&mut after, view, &gates, now);
+    let window = window::state(&view.update, now);
+    if let (Some(held), Some(Phase::InProgress), Some(message)) =
+        (window.clone().holds(), after.phase, &mut after.message)
+    {
+        let paused = conditions::get(&after.conditions, conditions::PAUSED);
+        let paused = paused.is_some_and(|paused| paused.status == conditions::ConditionStatus::True);
+        *message = if paused || view.nodes.iter().any(mirror::NodeNow::is_at_work) {
+            format!("{message}; {}", held.message)
+        } else {
+            held.message
+        };
+    }
     timed.show(&mut after, now);
     if let (Some(Phase::Succeeded), Some(message), Some(left_out)) =
         (after.phase, &mut after.message, acknowledge::left_out(&view.asked_for))
@@ -360,7 +372,7 @@ async fn follow(operator: &Operator, view: &View, name: &str) -> Result<Next, ku
             operator.metrics.operation_ended(&operation, phase.as_str());
         }
     }
-    let window = window::state(&view.update, now).changes().filter(|_| !phase.is_some_and(Phase::is_final));
+    let window = window.changes().filter(|_| !phase.is_some_and(Phase::is_final));
     Ok(timed.look_again(now).into_iter().chain(window).min().map_or(Next::AwaitChange, Next::At))
 }
 

@@ -1,7 +1,7 @@
 //! When an update may begin something new: its `spec.maintenanceWindow`. Pure.
 //!
-//! Outside the window its runs are held as by a pause: what is under way on a machine comes to its end. They go on by themselves when it
-//! opens again. Nobody writes down that it is closed: spec and time say it, to every replica alike. An edit counts at once.
+//! Outside the window no node is begun, nor anything between nodes; nodes that are under way come to their end, and are given back. The
+//! rest goes on by itself when it opens again. Nobody writes down that it is closed: spec and time say it, to every replica alike. An edit counts at once.
 
 use cupcake_crds::DirectUpdate;
 use cupcake_engine::clock::Timestamp;
@@ -13,8 +13,8 @@ use cupcake_workflows::schedule::{OUTSIDE_WINDOW, Window};
 pub enum State {
     /// There is none.
     Always,
-    /// Open, and closes then.
-    Open { closes: Timestamp },
+    /// Open since then, and closes then.
+    Open { opened: Timestamp, closes: Timestamp },
     /// Closed; why, and when it opens, if it ever does.
     Closed { reason: Reason, opens: Option<Timestamp> },
 }
@@ -27,7 +27,7 @@ pub fn state(update: &DirectUpdate, now: Timestamp) -> State {
         // Edited into one that cannot be read: nothing is begun under a word that nobody understands.
         Err(problem) => holds(format!("held: {problem}"), None),
         Ok(window) => match window.at_or_after(now) {
-            Some((opens, closes)) if opens <= now => State::Open { closes },
+            Some((opened, closes)) if opened <= now => State::Open { opened, closes },
             Some((opens, _)) => {
                 let at = opens.format("%Y-%m-%d %H:%M");
                 holds(format!("outside spec.maintenanceWindow: goes on by itself at {at} UTC"), Some(opens))
@@ -40,8 +40,13 @@ pub fn state(update: &DirectUpdate, now: Timestamp) -> State {
 impl State {
     /// Why nothing new is begun now.
     pub fn holds(self) -> Option<Reason> {
+        self.closed().map(|(reason, _)| reason)
+    }
+
+    /// Why it is closed, and when it opens, if it ever does.
+    pub fn closed(self) -> Option<(Reason, Option<Timestamp>)> {
         match self {
-            Self::Closed { reason, .. } => Some(reason),
+            Self::Closed { reason, opens } => Some((reason, opens)),
             Self::Always | Self::Open { .. } => None,
         }
     }
@@ -50,7 +55,7 @@ impl State {
     pub fn changes(&self) -> Option<Timestamp> {
         match self {
             Self::Always => None,
-            Self::Open { closes } => Some(*closes),
+            Self::Open { closes, .. } => Some(*closes),
             Self::Closed { opens, .. } => *opens,
         }
     }
@@ -77,10 +82,10 @@ mod tests {
     #[test]
     fn a_window_is_open_from_its_start_until_right_before_its_end_on_its_days() {
         let window = json!({"start": "22:00", "end": "04:00", "timezone": "Europe/Amsterdam", "days": ["Saturday"]});
-        let closes = at("2027-01-10T03:00:00Z");
+        let (opened, closes) = (at("2027-01-09T21:00:00Z"), at("2027-01-10T03:00:00Z"));
         // 2027-01-09 is a Saturday; its night ends on Sunday.
-        assert_eq!(looked(&window, "2027-01-09T21:00:00Z"), State::Open { closes });
-        assert_eq!(looked(&window, "2027-01-10T02:59:59Z"), State::Open { closes });
+        assert_eq!(looked(&window, "2027-01-09T21:00:00Z"), State::Open { opened, closes });
+        assert_eq!(looked(&window, "2027-01-10T02:59:59Z"), State::Open { opened, closes });
         let after = looked(&window, "2027-01-10T03:00:00Z");
         assert_eq!(after.changes(), Some(at("2027-01-16T21:00:00Z")), "a week later");
         let reason = after.holds().unwrap();

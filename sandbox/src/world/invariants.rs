@@ -75,6 +75,8 @@ struct Seen {
     cordoned: BTreeMap<String, bool>,
     ordered: BTreeMap<String, bool>,
     tasks: BTreeMap<String, NodeTask>,
+    /// How much was done late by leaders that were stopped.
+    landed_late: usize,
     /// The present second, and the requests in it.
     busy: (i64, u32),
     violations: Vec<Violation>,
@@ -102,12 +104,23 @@ impl Invariants {
 
     /// What was done although all runs under way had recorded that nothing more is to be.
     fn against_will(&self, what: impl FnOnce() -> String) -> Option<(&'static str, String)> {
-        let lands_late = || self.faults.happened().iter().any(|fault| fault.wrong == Wrong::Stopped);
-        let seen = self.lock();
-        let mut open = seen.cursors.iter().filter(|(uid, _)| !seen.ends.contains_key(*uid)).map(|(_, cursor)| cursor);
-        let held = |cursor: &Cursor| cursor.is_paused() || cursor.is_cancelling();
-        let all_held = open.clone().next().is_some() && open.all(held);
-        (all_held && !lands_late()).then(|| ("I2", format!("{}, though every run was told to hold", what())))
+        let runs = self.server.list(GROUP, "upgraderuns");
+        let mut seen = self.lock();
+        let is_open = |uid: &str| seen.cursors.contains_key(uid) && !seen.ends.contains_key(uid);
+        let open: Vec<&Cursor> =
+            runs.iter().filter(|run| is_open(run.uid())).filter_map(|run| seen.cursors.get(run.uid())).collect();
+        let held = |cursor: &&Cursor| cursor.is_paused() || cursor.is_cancelling();
+        if open.is_empty() || !open.iter().all(held) {
+            return None;
+        }
+        // Of each leader that was stopped, one request may land late.
+        let stopped = self.faults.happened();
+        let stopped = stopped.iter().filter(|fault| fault.wrong == Wrong::Stopped && fault.stream.is_the_operators());
+        if seen.landed_late < stopped.count() {
+            seen.landed_late += 1;
+            return None;
+        }
+        Some(("I2", format!("{}, though every run was told to hold", what())))
     }
 
     /// What was violated so far.
@@ -333,10 +346,20 @@ fn has_open_order(task: &NodeTask) -> bool {
     task.spec.order.as_ref().is_some_and(|order| task.answer().map_or(!order.stop, |state| !state.is_final()))
 }
 
-/// Whether the beginning of that attempt stands in its run, as last committed.
+/// Whether that attempt is under way in its run, as last committed.
 fn is_recorded(cursors: &BTreeMap<String, Cursor>, key: &OrderKey) -> bool {
     let state = cursors.get(&key.run_uid).and_then(|cursor| cursor.state(&VertexName::new(&key.vertex).ok()?));
-    state.is_some_and(|state| state.attempts() >= key.attempt)
+    match state {
+        Some(VertexState::Started { attempt, .. } | VertexState::Waiting { attempt, .. }) => attempt == key.attempt,
+        Some(
+            VertexState::Pending { .. }
+            | VertexState::BackingOff { .. }
+            | VertexState::Succeeded { .. }
+            | VertexState::Skipped { .. }
+            | VertexState::Failed { .. },
+        )
+        | None => false,
+    }
 }
 
 /// What a write of a task asks its machine to do that it was not asked before.
@@ -492,10 +515,22 @@ mod tests {
         assert_eq!(seen(ends(&[Some(Phase::Cancelled), None])), ["I5"]);
         let evicted = |events: Vec<Event>| {
             move |invariants: &Invariants| {
-                for (uid, event) in (0u32..).zip(&events) {
+                for (number, event) in (0u32..).zip(&events) {
                     let mut cursor = run("new");
                     cursor.fold(std::slice::from_ref(event)).unwrap();
-                    invariants.lock().cursors.insert(uid.to_string(), cursor);
+                    let name = format!("run-{number}");
+                    let spec = serde_json::json!({
+                        "concurrency": 1, "failuresMax": 1, "operationId": "o", "targetVersion": "1.34.4",
+                        "directUpdate": {"name": "u", "uid": "u"}, "plan": {"name": "plan-1", "digest": "0123456789abcdef"},
+                    });
+                    let run = serde_json::json!({
+                        "apiVersion": format!("{GROUP}/{}", cupcake_crds::VERSION), "kind": "UpgradeRun",
+                        "metadata": {"name": name}, "spec": spec,
+                    });
+                    let path = format!("/apis/{GROUP}/{}/upgraderuns", cupcake_crds::VERSION);
+                    invariants.site.kube("user").create(&path, &run).unwrap();
+                    let uid = invariants.server.get(GROUP, "upgraderuns", "", &name).unwrap().uid().to_owned();
+                    invariants.lock().cursors.insert(uid, cursor);
                 }
                 invariants.acted(|| "default/shop was evicted".to_owned());
             }

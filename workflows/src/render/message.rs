@@ -3,7 +3,6 @@
 use super::View;
 use super::tree::run_of;
 use super::words::{State, Time, between, detail, one_line, state_of};
-use crate::schedule::OUTSIDE_WINDOW;
 use crate::templates::CHILD_RUN;
 use cupcake_crds::limits::{MESSAGE_CHARS_MAX, STEP_CHARS_MAX, cut};
 use cupcake_engine::cursor::RunPhase;
@@ -31,16 +30,11 @@ pub fn message(view: &View<'_>, names: &Names<'_>) -> String {
         RunPhase::Failed => format!("{reason}; see: kubectl describe upgraderun {}", names.run),
         RunPhase::Cancelled => reason,
         RunPhase::RequiresAttention => format!("{reason}; {}", way_out(view, names)),
-        // It goes on by itself.
-        RunPhase::Pending | RunPhase::InProgress
-            if cursor.is_paused() && cursor.reason().is_some_and(|reason| reason.code == OUTSIDE_WINDOW) =>
-        {
-            reason
-        }
         RunPhase::Pending | RunPhase::InProgress if cursor.is_paused() => {
             let reason = if reason.starts_with("paused") { reason } else { format!("paused: {reason}") };
             format!("{reason}; to go on: {}", resume(names))
         }
+        RunPhase::Pending if !reason.is_empty() => reason,
         RunPhase::Pending => "nothing was started yet".to_owned(),
         RunPhase::InProgress if cursor.is_cancelling() => format!("cancelling: {}", under_way(view)),
         // Nothing is under way: what holds it back says so.
