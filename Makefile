@@ -4,13 +4,16 @@ KUBECTL ?= kubectl
 NAMESPACE ?= kube-system
 # Arguments of `make sandbox`, for example: make sandbox ARGS="--workers 20 --concurrency 5"
 ARGS ?=
+# How many seeds `make e2e-kills` runs, and the first of them.
+SEEDS ?= 10
+FIRST ?= 1
 # Static programs are built in a folder of their own: they need other flags than the rest.
 TRIPLE := $(shell uname -m)-unknown-linux-gnu
 STATIC_TARGET ?= target/static
 VERSION := $(shell sed -n 's/^appVersion: "\(.*\)"$$/\1/p' helm/Chart.yaml)
 
 .DEFAULT_GOAL := help
-.PHONY: help sandbox build images test lint deny bench e2e-smoke e2e crds crds-check helm install uninstall watch logs-operator logs-agent status
+.PHONY: help sandbox build images test lint deny bench e2e-smoke e2e e2e-kills crds crds-check helm install uninstall watch logs-operator logs-agent status
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,11 +42,14 @@ deny: ## bans, licences and sources of the crates (needs cargo-deny)
 bench: ## the benches, as one table
 	cargo bench -p cupcake-benches
 
-e2e-smoke: ## upgrades a real kubeadm cluster of two nodes on this machine (root; tests/rig/README.md)
+e2e-smoke: ## upgrades a real kubeadm cluster of two nodes on this machine (root; docs/real-nodes.md)
 	tests/rig/e2e-smoke
 
-e2e: ## the same of three control planes and two workers, with clients that count what they miss
-	tests/rig/e2e-smoke --chart-ha
+e2e: ## all end-to-end scenarios on real nodes, with a table; what passed and did not change is not run again
+	tests/rig/e2e
+
+e2e-kills: ## the same cluster under kills at moments drawn from SEEDS seeds, from FIRST on
+	tests/rig/e2e-kills $(SEEDS) $(FIRST)
 
 crds: ## writes crds/generated from the types
 	cargo run -p cupcake-crds --bin crdgen

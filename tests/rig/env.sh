@@ -13,7 +13,8 @@ export RIG_RUN="${CUPCAKE_RIG_RUN:-$CUPCAKE_CACHE/rig-run/$RIG_NAME}"
 export RIG_TMPFS="${CUPCAKE_RIG_TMPFS:-/dev/shm/$RIG_NAME}"
 
 # The releases that the rig has packages and images of, oldest first; the newest gives the tools.
-export RIG_RELEASES="${CUPCAKE_RIG_RELEASES:-1.33.13 1.34.4}"
+# 1.32.9: of newer ones of that minor the Go module proxy lacks a module (k8s.io/endpointslice).
+export RIG_RELEASES="${CUPCAKE_RIG_RELEASES:-1.32.9 1.33.13 1.34.4}"
 # Two of them: a fresh cluster has the first, the upgrade ends at the second.
 export RIG_FROM="${CUPCAKE_RIG_FROM:-1.33.13}"
 export RIG_TO="${CUPCAKE_RIG_TO:-1.34.4}"
