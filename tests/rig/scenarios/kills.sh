@@ -16,7 +16,7 @@ P
 ordered_at=''
 worker_ordered() {
   [ -n "$ordered_at" ] && return 0
-  [ -n "$("$kubectl" get nodetask w1 -o 'jsonpath={.spec.order.key}' 2>/dev/null)" ] || return 1
+  [ -n "$("$kubectl" --request-timeout=2s get nodetask w1 -o 'jsonpath={.spec.order.key}' 2>/dev/null)" ] || return 1
   ordered_at=$EPOCHREALTIME
 }
 # due ANCHOR SECONDS

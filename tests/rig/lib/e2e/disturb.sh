@@ -4,7 +4,7 @@
 # at_work NODE COMMANDS: whether one of them (a regular expression of command lines) runs there now.
 at_work() { "$rig" exec "$1" pgrep -f "^($2)" >/dev/null 2>&1; }
 # proceeding NODE: whether it was told that it is empty.
-proceeding() { [ "$("$kubectl" get nodetask "$1" -o 'jsonpath={.spec.order.proceed}' 2>/dev/null)" = true ]; }
+proceeding() { [ "$("$kubectl" --request-timeout=2s get nodetask "$1" -o 'jsonpath={.spec.order.proceed}' 2>/dev/null)" = true ]; }
 # kubeadm_since NODE: for how many seconds kubeadm is at work there; 0 if it is not.
 # shellcheck disable=SC2016
 kubeadm_since() { "$rig" exec "$1" sh -c 'ps -o etimes= -p "$(pgrep -f "^kubeadm upgrade (apply|node)" | head -n 1)"' 2>/dev/null || echo 0; }

@@ -42,8 +42,8 @@ spec: {targetVersion: "$RIG_TO"${1:+, $1}}
 U
 }
 
-phase() { "$kubectl" get directupdate "$update" -o 'jsonpath={.status.phase}' 2>/dev/null || true; }
-message() { "$kubectl" get directupdate "$update" -o 'jsonpath={.status.message}' 2>/dev/null || true; }
+phase() { "$kubectl" --request-timeout=2s get directupdate "$update" -o 'jsonpath={.status.phase}' 2>/dev/null || true; }
+message() { "$kubectl" --request-timeout=2s get directupdate "$update" -o 'jsonpath={.status.message}' 2>/dev/null || true; }
 
 # moment LINE: how all runs look each time another number of nodes is done, and before the first. Beside the watch, which has to look
 # often: the first part of the worker's order is two seconds long.
@@ -68,13 +68,13 @@ memory_sample() {
 }
 
 # watch_for PHASE [HOOK]: until the update is in that phase, or in another at which it rests (then it fails); a line whenever what it says
-# changes. HOOK is called at each look. While the API is away it says nothing.
+# changes. HOOK is called at each look. While the API is away it says nothing; requests end soon, or HOOK would be late for its moments.
 watch_for() {
   local line last='' ended=$((SECONDS + seconds_max)) seen
   while [ "$SECONDS" -lt "$ended" ]; do
     ${2:+"$2"}
     memory_sample
-    line=$("$kubectl" get directupdate "$update" -o 'jsonpath={.status.phase} {.status.progress} {.status.message}' 2>/dev/null || true)
+    line=$("$kubectl" --request-timeout=2s get directupdate "$update" -o 'jsonpath={.status.phase} {.status.progress} {.status.message}' 2>/dev/null || true)
     if [ -n "$line" ] && [ "$line" != "$last" ]; then
       say "$(now) s: $line"
       last=$line
@@ -139,7 +139,7 @@ whole_upgrade() {
 succeeded() {
   if ! watch_for Succeeded "${1:-}"; then
     collect
-    "$kubectl" get directupdate "$update" -o yaml >&2 || true
+    "$kubectl" --request-timeout=2s get directupdate "$update" -o yaml >&2 || true
     say "the update did not succeed"
     return 1
   fi
