@@ -24,6 +24,8 @@ const SYSTEMD: &str = "org.freedesktop.systemd1";
 const MANAGER_PATH: &str = "/org/freedesktop/systemd1";
 const MANAGER: &str = "org.freedesktop.systemd1.Manager";
 const UNIT_INTERFACE: &str = "org.freedesktop.systemd1.Unit";
+/// What it says of a transient unit whose name it still has.
+const UNIT_EXISTS: &str = "org.freedesktop.systemd1.UnitExists";
 /// Where systemd keeps the files of transient units.
 const TRANSIENT_UNITS: &str = "/run/systemd/transient/";
 /// How long systemd may take to answer, in seconds.
@@ -161,13 +163,24 @@ impl SystemdRunner {
         let no_others: Vec<(&str, Vec<(&str, Variant<'_>)>)> = Vec::new();
         let connection = self.connection().await?;
         let body = (UNIT, "replace", properties, no_others);
-        let reply =
-            connection.call_method(Some(SYSTEMD), MANAGER_PATH, Some(MANAGER), "StartTransientUnit", &body).await;
+        let start = || connection.call_method(Some(SYSTEMD), MANAGER_PATH, Some(MANAGER), "StartTransientUnit", &body);
+        let mut reply = start().await;
+        if reply.as_ref().is_err_and(exists_already) {
+            // Packages reload systemd. Where that fell into the last order, when the runner's unit was one of the next boot's,
+            // systemd keeps the unit that is over loaded for that target until it reads its files anew.
+            self.reload().await?;
+            reply = start().await;
+        }
         match reply {
             Ok(_) => Ok(()),
             Err(error) => Err(self.failed("StartTransientUnit", &error).await),
         }
     }
+}
+
+/// Whether systemd still has a unit of that name.
+fn exists_already(error: &zbus::Error) -> bool {
+    matches!(error, zbus::Error::MethodError(name, _, _) if name.as_str() == UNIT_EXISTS)
 }
 
 #[async_trait]
@@ -261,6 +274,17 @@ mod tests {
         Gone,
         /// A transient unit that is over.
         Transient,
+        /// One that a target of the next boot wanted when systemd read its files last.
+        Wanted,
+    }
+
+    /// As systemd refuses.
+    #[derive(Debug, zbus::DBusError)]
+    #[zbus(prefix = "org.freedesktop.systemd1")]
+    enum Refusal {
+        #[zbus(error)]
+        ZBus(zbus::Error),
+        UnitExists(String),
     }
 
     /// A systemd that knows one unit.
@@ -288,7 +312,7 @@ mod tests {
         fn reload(&self) {
             self.calls.lock().unwrap().push("Reload".to_owned());
             let mut file = self.file.lock().unwrap();
-            if *file == File::Gone {
+            if matches!(*file, File::Gone | File::Wanted) {
                 *file = File::None;
             }
         }
@@ -307,12 +331,16 @@ mod tests {
             mode: &str,
             properties: Properties,
             aux: Vec<(String, Properties)>,
-        ) -> fdo::Result<OwnedObjectPath> {
+        ) -> Result<OwnedObjectPath, Refusal> {
             assert!(aux.is_empty());
+            if *self.file.lock().unwrap() == File::Wanted {
+                self.calls.lock().unwrap().push("UnitExists".to_owned());
+                return Err(Refusal::UnitExists(format!("Unit {name} was already loaded or has a fragment file.")));
+            }
             let value = |(name, value): &(String, OwnedVariant)| format!("{name}={value:?}");
             let properties: Vec<_> = properties.iter().map(value).collect();
             self.calls.lock().unwrap().push(format!("StartTransientUnit {name} {mode} {}", properties.join("; ")));
-            OwnedObjectPath::try_from("/job").map_err(|error| fdo::Error::Failed(error.to_string()))
+            Ok(OwnedObjectPath::try_from("/job").unwrap())
         }
     }
 
@@ -336,7 +364,7 @@ mod tests {
             match *self.file.lock().unwrap() {
                 File::None => "",
                 File::Own | File::Gone => "/etc/systemd/system/cupcake-host.service",
-                File::Transient => "/run/systemd/transient/cupcake-host.service",
+                File::Transient | File::Wanted => "/run/systemd/transient/cupcake-host.service",
             }
         }
         #[zbus(property)]
@@ -387,6 +415,20 @@ mod tests {
         assert_eq!(installed.len(), 1);
         assert!(calls.contains(&installed[0].display().to_string()), "{calls}");
         assert_eq!(fs::metadata(&installed[0]).unwrap().permissions().mode() & 0o777, 0o755);
+        fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_unit_that_is_over_and_still_wanted_by_the_next_boot_is_forgotten_by_a_reload_and_begun_anew() {
+        let (folder, systemd) = (folder("wanted"), Systemd::with(File::Wanted));
+        let (runner, _server) = runner(&systemd, "inactive", &folder).await;
+        runner.ensure_started().await.unwrap();
+        let calls = systemd.calls.lock().unwrap().clone();
+        assert_eq!(calls[..2], ["UnitExists", "Reload"]);
+        assert!(
+            calls.len() == 3 && calls[2].starts_with("StartTransientUnit cupcake-host.service replace"),
+            "{calls:?}"
+        );
         fs::remove_dir_all(&folder).unwrap();
     }
 
