@@ -230,7 +230,7 @@ impl Default for Drain {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DirectUpdateStatus {
-    /// Requests of spec.control that were taken up, the last 32.
+    /// Requests of spec.control that were taken up, the last 100.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = limits::ACKNOWLEDGED_MAX), extend("x-kubernetes-list-type" = "atomic"))]
     pub acknowledged: Vec<Acknowledgement>,

@@ -182,7 +182,7 @@ mod tests {
     #[test]
     fn each_request_is_answered_once_and_one_that_cannot_be_met_says_why() {
         let control: Control = serde_json::from_value(json!({
-            "pause": {"requestId": "p"}, "cancel": {"requestId": "c"},
+            "pause": {"requestId": "p"}, "cancel": {"requestId": "c"}, "resume": {"requestId": "u"},
             "retry": [{"requestId": "r", "vertex": "w-1"}],
             "skip": [
                 {"requestId": "s1", "vertex": "w-1"}, {"requestId": "s2", "vertex": "cp-1"}, {"requestId": "s3", "vertex": "w-9"},
@@ -200,7 +200,7 @@ mod tests {
         let at = |seconds: i64| Timestamp::from_timestamp(1_790_000_000 + seconds, 0).unwrap();
         let first = acknowledged(&[], &control, &nodes, &gates, at(0));
         let ids: Vec<&str> = first.iter().map(|answer| answer.request_id.as_str()).collect();
-        assert_eq!(ids, ["p", "c", "r", "s1", "s2", "s3", "s4", "a", "b", "d"]);
+        assert_eq!(ids, ["p", "c", "u", "r", "s1", "s2", "s3", "s4", "a", "b", "d"]);
         let refused: Vec<&str> = first
             .iter()
             .filter(|answer| answer.message.starts_with("refused"))
@@ -236,7 +236,7 @@ mod tests {
                 .collect()
         };
         let control: Control = serde_json::from_value(json!({
-            "pause": {"requestId": "p"}, "cancel": {"requestId": "c"},
+            "pause": {"requestId": "p"}, "cancel": {"requestId": "c"}, "resume": {"requestId": "u"},
             "retry": many("r"), "skip": many("s"), "approvals": many("a"),
         }))
         .unwrap();
