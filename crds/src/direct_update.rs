@@ -280,7 +280,7 @@ pub struct DirectUpdateStatus {
     pub phase: Option<Phase>,
     /// What spec.operationTimeout came to when the update began, in seconds. Example: 7200
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = limits::OPERATION_SECONDS_MAX))]
     pub operation_timeout_seconds: Option<u32>,
     /// The UpgradePlan that is carried out. Example: to-1-34-6f0d7f0e-1b9d2c3a
     #[serde(default, skip_serializing_if = "Option::is_none")]

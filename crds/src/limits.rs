@@ -28,6 +28,8 @@ pub const NODES_MAX: usize = 64;
 pub const ACKNOWLEDGED_CHECKS_MAX: usize = 64;
 /// Requests of one sort that an update carries at once.
 pub const REQUESTS_MAX: usize = 32;
+/// The longest time that spec.operationTimeout comes to, in seconds: a year.
+pub const OPERATION_SECONDS_MAX: u32 = 31_536_000;
 /// Workers that an update may go on without because their drains did not end.
 pub const LEFT_OUT_MAX: usize = 32;
 /// Requests that a DirectUpdate remembers to have taken up.

@@ -9,7 +9,7 @@
 use super::mirror::NodeNow;
 use super::window::{self, State};
 use cupcake_crds::conditions::{self, Condition, ConditionStatus};
-use cupcake_crds::{DirectUpdate, DirectUpdateSpec, DirectUpdateStatus};
+use cupcake_crds::{DirectUpdate, DirectUpdateSpec, DirectUpdateStatus, limits};
 use cupcake_engine::clock::Timestamp;
 use cupcake_engine::cursor::RunPhase;
 use cupcake_engine::names::Reason;
@@ -25,12 +25,13 @@ const AGAIN_SECONDS: i64 = 30;
 /// How long it is waited for nodes that are under way; what takes longer is told beside the rest.
 const AT_WORK_SECONDS_MAX: i64 = 1_800;
 
-/// What `spec.operationTimeout` comes to, in seconds.
+/// What `spec.operationTimeout` comes to, in seconds: a year at the most.
 pub fn seconds_of(spec: &DirectUpdateSpec, estimate_seconds: u32) -> u32 {
-    match spec.operation_timeout {
-        Some(timeout) => u32::try_from(Duration::from(timeout).as_secs()).unwrap_or(u32::MAX).max(1),
+    let seconds = match spec.operation_timeout {
+        Some(timeout) => u32::try_from(Duration::from(timeout).as_secs()).unwrap_or(u32::MAX),
         None => SECONDS_DEFAULT.max(estimate_seconds.saturating_mul(2)),
-    }
+    };
+    seconds.clamp(1, limits::OPERATION_SECONDS_MAX)
 }
 
 /// How an update stands to its time.
