@@ -78,7 +78,7 @@ pub(crate) enum Command {
     /// Start nothing new until resume; what is under way on a machine comes to its end
     #[command(after_help = "Examples:\n  kubectl cupcake pause my-update --reason CHG-4711")]
     Pause(AskArgs),
-    /// Let a paused upgrade go on
+    /// Let a paused upgrade go on, or one whose spec.operationTimeout is over
     #[command(after_help = "Examples:\n  kubectl cupcake resume my-update")]
     Resume(AskArgs),
     /// End an upgrade for good: what is under way comes to a safe point, then nodes are given back

@@ -215,7 +215,7 @@ impl fmt::Display for Fence {
 
 /// A text that names no fence.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} names no fence; docs/sandbox.md has the list")]
+#[error("{0:?} names no fence; docs/fences.md has the list")]
 pub struct InvalidFence(String);
 
 impl FromStr for Fence {
