@@ -163,7 +163,8 @@ pub fn decide(
     let hold = intent.hold.as_ref().filter(|_| !cursor.is_cancelling());
     if !cursor.is_paused() {
         let begins = hold.is_none() && !view.budget_used_up(limits);
-        start_ready(dag, &mut cursor, &view, observed, limits, begins, now, &mut decision);
+        let slots = begins.then(|| limits.concurrency.max(1) as usize);
+        start_ready(dag, &mut cursor, &view, observed, slots, now, &mut decision);
     }
     for vertex in dag.vertices() {
         match cursor.state(&vertex.name) {
@@ -364,21 +365,19 @@ fn guard_was_begun(state: VertexState) -> bool {
     }
 }
 
-#[expect(clippy::too_many_arguments, reason = "each is one thing that the decision rests on")]
+/// Starts what is ready: what was begun goes on in any case, something new where there are `slots` for lanes.
 fn start_ready(
     dag: &Dag,
     cursor: &mut Cursor,
     view: &View<'_>,
     observed: &Observed,
-    limits: &Limits,
-    begins: bool,
+    slots: Option<usize>,
     now: Timestamp,
     decision: &mut Decision,
 ) {
     let cancelling = cursor.is_cancelling();
     let mut open: BTreeSet<&str> = view.open_lanes.clone();
     let lost = lost_lanes(dag, cursor, observed);
-    let concurrency = limits.concurrency.max(1) as usize;
     for (position, vertex) in dag.vertices().iter().enumerate() {
         // What was begun goes on to its end; only what is new asks for a slot and a whole failure budget.
         let (ready, begun) = match cursor.state(&vertex.name) {
@@ -405,9 +404,9 @@ fn start_ready(
             // A lost lane holds its own slot already: opening it takes no further one.
             Some(lane) => {
                 let taken = open.len() + lost.iter().filter(|other| **other != lane && !open.contains(*other)).count();
-                begins && taken < concurrency
+                slots.is_some_and(|slots| taken < slots)
             }
-            None => begins,
+            None => slots.is_some(),
         };
         if !allowed {
             continue;

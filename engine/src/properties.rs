@@ -484,6 +484,44 @@ fn a_run_whose_every_slot_is_held_by_a_lost_lane_waits_names_it_and_does_not_cal
 }
 
 #[test]
+fn a_held_run_begins_no_lane_and_nothing_outside_of_lanes_and_lets_open_lanes_come_to_their_end() {
+    let mut builder = DagBuilder::new();
+    for (name, after, lane) in
+        [("a1", None, Some("a")), ("a2", Some("a1"), Some("a")), ("b1", None, Some("b")), ("c", None, None)]
+    {
+        let mut vertex = vertex(name, &after.into_iter().collect::<Vec<_>>());
+        vertex.lane = lane.map(str::to_owned);
+        builder.add(vertex);
+    }
+    let dag = builder.build().unwrap();
+    let name = |name: &str| VertexName::new(name).unwrap();
+    let mut cursor = Cursor::new("digest", &dag, start());
+    cursor.apply(&Event::Started { vertex: name("a1"), attempt: 1, at: start() }).unwrap();
+    let held = Intent { hold: Some(Reason::new("Held", "outside its window")), ..Intent::default() };
+    let limits = Limits { concurrency: 5, ..Limits::default() };
+    let decide =
+        |cursor: &Cursor, intent: &Intent| decide(&dag, cursor, intent, &Observed::default(), &limits, start());
+    assert_eq!(decide(&cursor, &held).start, [], "a1 is under way, nothing else begins");
+    cursor.apply(&result_of(Fate::Succeed, &name("a1"), 1, start())).unwrap();
+    let next = decide(&cursor, &held);
+    assert_eq!(next.start, [name("a2")], "the open lane goes on");
+    cursor.fold(&next.events).unwrap();
+    cursor.apply(&result_of(Fate::Succeed, &name("a2"), 1, start())).unwrap();
+    let told = decide(&cursor, &held);
+    assert!(matches!(&told.events[..], [Event::HeldBack { reason, .. }] if reason.code == "Held"), "{:?}", told.events);
+    cursor.fold(&told.events).unwrap();
+    assert_eq!(decide(&cursor, &held).events, [], "told once");
+    assert_eq!(decide(&cursor, &Intent::default()).start, [name("b1"), name("c")], "and goes on when it is lifted");
+    let cancelled = Intent { cancel: true, ..held };
+    let end = decide(&cursor, &cancelled);
+    assert!(
+        end.events.iter().any(|event| matches!(event, Event::Finished { .. })),
+        "a cancel ends it: {:?}",
+        end.events
+    );
+}
+
+#[test]
 fn a_pause_longer_than_every_deadline_fails_nothing() {
     let (new, registry) = three_goals();
     let store = Arc::new(MemoryStore::new());

@@ -112,6 +112,8 @@ struct Loop<'o> {
     unled: Option<Lost>,
     /// Runs that the API server does not answer for.
     silence: Silence,
+    /// Until when nobody could look at the runs of an update, the last time that it was for long.
+    unseen: BTreeMap<String, Timestamp>,
     watches: Watches,
     queue: Queue,
     /// Names of things that changed and that a run waits for, by run.
@@ -151,6 +153,7 @@ pub async fn lead(operator: &Operator, epoch: Epoch, unled: Option<Lost>, stop: 
         epoch,
         unled,
         silence: Silence::default(),
+        unseen: BTreeMap::new(),
         watches: Watches::start(&operator.client),
         queue: Queue::default(),
         hints: BTreeMap::new(),
@@ -311,8 +314,10 @@ impl<'o> Loop<'o> {
                 let Some(update) = self.watches.updates.get(name).cloned() else {
                     return Box::pin(async move { (key, Outcome::of(Next::AwaitChange)) });
                 };
-                self.look_at_intent(name, self.operator.clock.now());
-                let view = update::View::of(update, &self.watches);
+                let now = self.operator.clock.now();
+                self.look_at_intent(name, now);
+                let unseen_until = self.unseen_until(name, now);
+                let view = update::View::of(update, &self.watches, unseen_until);
                 Box::pin(async move { (key, Box::pin(update::reconcile(operator, view)).await) })
             }
         }
@@ -369,6 +374,18 @@ impl<'o> Loop<'o> {
                 self.queue.add(Key::Run(run), now);
             }
         }
+    }
+
+    /// Until when nobody could look at the runs of an update: because nobody led, or the API server did not answer for one of them.
+    fn unseen_until(&mut self, update: &str, now: Timestamp) -> Option<Timestamp> {
+        let names = self.runs_of(update).filter_map(|run| RunName::new(run.name_any()).ok());
+        if names.into_iter().any(|run| self.silence.is_long(&run, now)) {
+            let updates = &self.watches.updates;
+            self.unseen.retain(|name, _| updates.get(name).is_some());
+            self.unseen.insert(update.to_owned(), now);
+        }
+        let unled = self.unled.filter(|lost| silence::is_long(*lost)).map(|(_, until)| until);
+        self.unseen.get(update).copied().max(unled)
     }
 
     fn changed(&mut self, change: Changed) {

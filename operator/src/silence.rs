@@ -14,10 +14,15 @@ const JOINED_SECONDS_MAX: i64 = 30;
 /// From when to when nobody could look.
 pub(crate) type Lost = (Timestamp, Timestamp);
 
+/// Whether it is more than a hand-over or a moment's refusals.
+pub(crate) fn is_long((from, until): Lost) -> bool {
+    (until - from).num_seconds() > JOINED_SECONDS_MAX
+}
+
 /// The time in which nobody could look when a leader has seen everything for the first time, at `now`: `unled`, and its own time since
 /// it began to lead where that is long.
 pub(crate) fn until_seen(unled: Option<Lost>, leads_since: Timestamp, now: Timestamp) -> Option<Lost> {
-    if (now - leads_since).num_seconds() <= JOINED_SECONDS_MAX {
+    if !is_long((leads_since, now)) {
         return unled;
     }
     Some((unled.map_or(leads_since, |(from, _)| from), now))
@@ -43,6 +48,11 @@ impl Silence {
         }
     }
 
+    /// Whether it was asked about and not answered for over long.
+    pub(crate) fn is_long(&self, run: &RunName, now: Timestamp) -> bool {
+        self.since.get(run).is_some_and(|since| is_long((*since, now)))
+    }
+
     /// It was answered for, and what was decided stands.
     pub(crate) fn answered(&mut self, run: &RunName) {
         self.since.remove(run);
@@ -64,7 +74,9 @@ mod tests {
         assert_eq!(silence.ask(&run, None, at(0)), None);
         assert_eq!(silence.ask(&run, None, at(5)), Some((at(0), at(5))));
         assert_eq!(silence.ask(&run, None, at(600)), Some((at(0), at(600))));
+        assert!(silence.is_long(&run, at(31)) && !silence.is_long(&run, at(30)));
         silence.answered(&run);
+        assert!(!silence.is_long(&run, at(700)));
         assert_eq!(silence.ask(&run, None, at(700)), None);
     }
 

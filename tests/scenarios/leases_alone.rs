@@ -42,8 +42,7 @@ impl Faults for Overloaded {
 fn a_drain_that_nobody_could_attempt_for_hours_is_given_that_time_back() {
     in_cluster(2, false, async |cluster| {
         let budgets = cluster.freeze().await;
-        // The time of the whole update goes on meanwhile (docs/roadmap.md).
-        cluster.apply(UPDATE, json!({"operationTimeout": "12h"})).await;
+        cluster.apply(UPDATE, json!({})).await;
         cluster.eventually("the drain is blocked", async || cluster.phase(UPDATE).1.contains("w-1: ")).await;
         let server = cluster.world.server();
         let until = cluster.world.now() + chrono::TimeDelta::seconds(OVERLOADED_SECONDS);

@@ -1,10 +1,10 @@
 //! When an update has gone on by itself for longer than its `spec.operationTimeout` allows. Pure.
 //!
 //! What it came to is written into the status when the update begins (`status.operationTimeoutSeconds`). The time is counted from the
-//! beginning, and anew whenever a person was asked: after a pause, an opened gate, a rest in RequiresAttention, a resume; and in each
-//! window of spec.maintenanceWindow. When it is
-//! over, the condition TimedOut holds the runs: no node is begun, nor anything between nodes; nodes under way come to their end and are
-//! given back, and then the update rests in RequiresAttention. `spec.control.resume` lets it go on for as long again.
+//! beginning, and anew whenever a person was asked (after a pause, an opened gate, a rest in RequiresAttention, a resume), in each
+//! window of `spec.maintenanceWindow`, and after a long time in which nobody could look. When it is over, the condition TimedOut holds
+//! the runs: no node is begun, nor anything between nodes; nodes under way come to their end and are given back, and then the update
+//! rests in RequiresAttention. `spec.control.resume` lets it go on for as long again.
 
 use super::mirror::NodeNow;
 use super::window::{self, State};
@@ -47,8 +47,14 @@ pub enum Standing {
     Over { rests: bool, reason: Reason },
 }
 
-/// Looks at an update that has a run.
-pub fn standing(update: &DirectUpdate, root: RunPhase, nodes: &[NodeNow], now: Timestamp) -> Standing {
+/// Looks at an update that has a run, at which nobody could look until `unseen_until`.
+pub fn standing(
+    update: &DirectUpdate,
+    root: RunPhase,
+    nodes: &[NodeNow],
+    unseen_until: Option<Timestamp>,
+    now: Timestamp,
+) -> Standing {
     let status = update.status.clone().unwrap_or_default();
     let is = |type_: &str, wanted: ConditionStatus| {
         let found = conditions::get(&status.conditions, type_).filter(|found| found.status == wanted);
@@ -81,6 +87,7 @@ pub fn standing(update: &DirectUpdate, root: RunPhase, nodes: &[NodeNow], now: T
     let since = [
         Some(started),
         opened,
+        unseen_until,
         is(conditions::TIMED_OUT, ConditionStatus::False),
         is(conditions::PAUSED, ConditionStatus::False),
         is(conditions::RECONCILING, ConditionStatus::True),
@@ -208,7 +215,7 @@ mod tests {
     }
 
     fn look(update: &DirectUpdate, seconds: i64) -> Standing {
-        standing(update, RunPhase::InProgress, &[], at(seconds))
+        standing(update, RunPhase::InProgress, &[], None, at(seconds))
     }
 
     #[test]
@@ -228,10 +235,13 @@ mod tests {
     }
 
     #[test]
-    fn what_was_before_the_beginning_takes_none_of_the_time() {
+    fn what_was_before_the_beginning_or_unseen_takes_none_of_the_time() {
         let mut queued = update(&[("Reconciling", "True", 0)], &[]);
         queued.status.as_mut().unwrap().started_at = None;
         assert_eq!(look(&queued, 9_000), Standing::Goes { until: None });
+        let unseen = |until| standing(&update(&[], &[]), RunPhase::InProgress, &[], Some(at(until)), at(9_000));
+        assert_eq!(unseen(9_000), Standing::Goes { until: Some(at(12_600)) }, "nor while nobody can look");
+        assert!(matches!(unseen(5_400), Standing::Over { .. }), "an hour after it was seen again");
     }
 
     #[test]
@@ -244,10 +254,11 @@ mod tests {
         // A request from before was for another time.
         assert!(matches!(look(&update(&held, &["resume-1"]), 9_000), Standing::Over { .. }));
         assert_eq!(look(&update(&held, &[]), 9_000), Standing::Resumed);
-        let at_rest = |asked: &[&str]| standing(&update(&held, asked), RunPhase::RequiresAttention, &[], at(9_000));
+        let at_rest =
+            |asked: &[&str]| standing(&update(&held, asked), RunPhase::RequiresAttention, &[], None, at(9_000));
         assert_eq!(at_rest(&[]), Standing::Resumed, "asked while it needs a person for something else, too");
         assert_eq!(at_rest(&["resume-1"]), Standing::Untimed);
-        assert_eq!(standing(&update(&[], &[]), RunPhase::Succeeded, &[], at(9_000)), Standing::Untimed);
+        assert_eq!(standing(&update(&[], &[]), RunPhase::Succeeded, &[], None, at(9_000)), Standing::Untimed);
         let mut cancelled = update(&held, &["resume-1"]);
         cancelled.spec.control = serde_json::from_value(json!({"cancel": {"requestId": "c"}})).unwrap();
         assert_eq!(look(&cancelled, 9_000), Standing::Resumed, "what ends takes the time that it needs");

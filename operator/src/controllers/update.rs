@@ -53,17 +53,19 @@ pub struct View {
     pub(super) nodes: Vec<mirror::NodeNow>,
     /// The nodes that it is asked to leave out.
     asked_for: BTreeMap<String, acknowledge::AskedFor>,
+    /// Until when nobody could look at its runs, the last time that it was for long.
+    unseen_until: Option<Timestamp>,
 }
 
 impl View {
     /// Of that update.
-    pub fn of(update: DirectUpdate, watches: &Watches) -> Self {
+    pub fn of(update: DirectUpdate, watches: &Watches, unseen_until: Option<Timestamp>) -> Self {
         let name = update.name_any();
         let runs = watches.runs.iter().map(|(_, run)| run).filter(|run| run.spec.direct_update.name == name);
         let runs = runs.cloned().collect();
         let nodes = mirror::nodes_now(&update, watches);
         let asked_for = acknowledge::asked_for(&update, watches);
-        Self { update, runs, nodes, asked_for }
+        Self { update, runs, nodes, asked_for, unseen_until }
     }
 }
 
@@ -322,7 +324,7 @@ async fn follow(operator: &Operator, view: &View, name: &str) -> Result<Next, ku
     };
     let before = view.update.status.clone().unwrap_or_default();
     let now = operator.clock.now();
-    let timed = timeout::standing(&view.update, phase_of(root), &view.nodes, now);
+    let timed = timeout::standing(&view.update, phase_of(root), &view.nodes, view.unseen_until, now);
     let mut after = mirror::status_of(view, root, &timed, now);
     if let Some((graph, message)) = operator.store.rendered(root, &mirror::children_of(view), now).await {
         let waits = root.status.as_ref().and_then(|status| status.reason.as_deref()) == Some(run::WAITING_FOR_CLUSTER);
