@@ -46,8 +46,9 @@ const PROGRESS_SECONDS: i64 = 30;
 const SLEEP_SECONDS_MAX: i64 = 30;
 /// How soon a disk is tried again that failed, in seconds; doubles with each further failure in a row.
 const DISK_AGAIN_SECONDS: i64 = 5;
-/// The longest such wait, in seconds.
-const DISK_AGAIN_SECONDS_MAX: i64 = 120;
+/// The longest such wait, in seconds: a try costs one small write, and an order's time goes on while it waits for room that
+/// may be there already.
+const DISK_AGAIN_SECONDS_MAX: i64 = 20;
 
 /// What a runner needs.
 pub struct RunnerConfig {

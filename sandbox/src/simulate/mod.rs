@@ -251,6 +251,21 @@ mod tests {
     }
 
     #[test]
+    fn a_disk_that_is_full_twice_in_one_order_leaves_the_order_time_for_its_work() {
+        // 180 of 300 s without room: what the runner waits on top of that, when there is room again, must be little.
+        let settings = Settings {
+            control_planes: 3,
+            workers: 2,
+            start: Timestamp::from_timestamp(1_767_225_600, 0).unwrap(),
+            ..settings()
+        };
+        let faults = ["runner@52:disk-full", "runner@62:disk-full"].map(|fault| fault.parse().unwrap()).to_vec();
+        let verdict = run(&settings, &Schedule { seed: 80_168, faults }).unwrap();
+        assert_eq!((verdict.happened.len(), verdict.violations), (2, Vec::new()));
+        assert!(verdict.outcome.succeeded(), "{}", verdict.outcome.message);
+    }
+
+    #[test]
     fn a_read_that_fails_while_an_update_begins_is_no_verdict_on_the_update() {
         let wrongs = [Wrong::Busy, Wrong::TimedOut, Wrong::Refused].into_iter().cycle();
         for (number, wrong) in (10..=60).zip(wrongs) {
