@@ -5,8 +5,9 @@ use crate::exit::{Exit, Failure};
 use crate::{connect, out, plan};
 use cupcake_crds::node_task::NodeInventory;
 use cupcake_crds::values::{
-    AdmissionHook, ClusterSnapshot, Cordon, DeprecatedRequest, DisruptionBudget, EtcdMember, EtcdTopology, KubeVersion,
-    NodeRef, NodeRole, NodeSnapshot, OwnFacts, PodSnapshot, Surroundings, Taint, UnreadableNode,
+    AdmissionHook, AdmissionPolicy, ClusterSnapshot, Cordon, DeprecatedRequest, DisruptionBudget, EtcdMember,
+    EtcdTopology, KubeVersion, NodeRef, NodeRole, NodeSnapshot, OwnFacts, PodSnapshot, Surroundings, Taint,
+    UnreadableNode,
 };
 use cupcake_workflows::own_facts;
 use serde::{Deserialize, Serialize};
@@ -47,6 +48,9 @@ struct ClusterFile {
     /// Admission webhooks that refuse when they fail.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     admission_hooks: Vec<AdmissionHook>,
+    /// Admission policies that deny.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    admission_policies: Vec<AdmissionPolicy>,
     /// API versions on their way out that somebody asks for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     deprecated_requests: Vec<DeprecatedRequest>,
@@ -210,6 +214,7 @@ fn snapshot_of(cluster: ClusterFile) -> Result<ClusterSnapshot, String> {
             disruption_budgets: cluster.disruption_budgets,
             pods: cluster.pods,
             admission_hooks: cluster.admission_hooks,
+            admission_policies: cluster.admission_policies,
             deprecated_requests: cluster.deprecated_requests,
             other_updaters: cluster.other_updaters,
             without_kube_proxy: cluster.without_kube_proxy,
@@ -246,6 +251,7 @@ fn file_of(snapshot: ClusterSnapshot) -> ClusterFile {
         disruption_budgets: surroundings.disruption_budgets,
         pods: surroundings.pods,
         admission_hooks: surroundings.admission_hooks,
+        admission_policies: surroundings.admission_policies,
         deprecated_requests: surroundings.deprecated_requests,
         other_updaters: surroundings.other_updaters,
         without_kube_proxy: surroundings.without_kube_proxy,

@@ -36,6 +36,10 @@ pub const LEFT_OUT_MAX: usize = 32;
 pub const ACKNOWLEDGED_MAX: usize = 3 * REQUESTS_MAX + 4;
 /// Checks that a preflight reports.
 pub const CHECKS_MAX: usize = 32;
+/// Doubts about etcd's data that an inventory names.
+pub const ETCD_DOUBTS_MAX: usize = 10;
+/// Characters of one of them.
+pub const ETCD_DOUBT_CHARS_MAX: usize = 160;
 /// Changes by hand that an inventory names.
 pub const HAND_MADE_MAX: usize = 8;
 /// Characters of one of them.

@@ -68,6 +68,8 @@ pub enum Code {
     EtcdMinor,
     /// Members of etcd that are not as a safe upgrade needs them.
     EtcdMembers,
+    /// Data of etcd on a machine that the next minor of etcd would read otherwise.
+    EtcdStore,
     /// Pods that their budgets do not let go.
     DisruptionBudget,
     /// Pods whose emptyDir ends with them.
@@ -80,6 +82,8 @@ pub enum Code {
     OtherUpdater,
     /// An admission hook that refuses when it fails.
     FailClosedHook,
+    /// An admission policy that may deny what an update asks for.
+    AdmissionPolicy,
     /// There is no kube-proxy.
     KubeProxyAbsent,
     /// Something that could not be read.

@@ -47,16 +47,17 @@ const CHECKS: [(&str, &str); 16] = [
     ("Runtime", "the oldest containerd that the kubelet works with"),
     ("Apis", "API versions that are no longer served, and who still asks for them"),
     ("Drains", "the eviction of each node's pods: budgets, emptyDirs, pods that nothing makes anew"),
-    ("Hooks", "admission webhooks that refuse when they fail"),
+    ("Hooks", "admission webhooks that refuse when they fail, policies that deny"),
     ("Neighbours", "programs that change nodes, too; what could not be read"),
 ];
 
 /// The findings about one node that somebody may answer for.
-pub const ACKNOWLEDGED: [Code; 7] = [
+pub const ACKNOWLEDGED: [Code; 8] = [
     Code::CgroupV1,
     Code::ContainerdTooOld,
     Code::DiskSpace,
     Code::DisruptionBudget,
+    Code::EtcdStore,
     Code::HandMadeChanges,
     Code::LocalStorage,
     Code::UnmanagedPods,
@@ -112,16 +113,16 @@ fn check_of(finding: &Finding) -> &'static str {
         Code::NoControlPlane | Code::NoKubeadmConfig | Code::ExternalEtcd => "ControlPlane",
         Code::UnreadableNode | Code::NodeNotReady | Code::CordonedByOther | Code::ForeignNode => "Nodes",
         Code::NoInventory => "Agents",
-        Code::EtcdMinor | Code::EtcdMembers => "Etcd",
+        Code::EtcdMinor | Code::EtcdMembers | Code::EtcdStore => "Etcd",
         Code::DisruptionBudget | Code::LocalStorage | Code::UnmanagedPods => "Drains",
-        Code::FailClosedHook => "Hooks",
+        Code::FailClosedHook | Code::AdmissionPolicy => "Hooks",
         Code::OtherUpdater | Code::KubeProxyAbsent => "Neighbours",
         // What was not looked at stands under the check that does not know it.
         Code::NotLookedAt => {
             let about = |words: &[&str]| words.iter().any(|word| finding.field.contains(word));
             if about(&["pods", "poddisruptionbudgets"]) {
                 "Drains"
-            } else if about(&["webhook"]) {
+            } else if about(&["webhook", "admission"]) {
                 "Hooks"
             } else if about(&["metrics"]) {
                 "Apis"

@@ -1,5 +1,6 @@
 //! What lives around the nodes, against what an update does to it: etcd's members, pods that drains meet, hooks, other programs.
 
+use crate::admission::admission;
 use crate::compile::Hop;
 use crate::finding::{Code, Finding, Findings, named};
 use cupcake_crds::DirectUpdateSpec;
@@ -26,7 +27,6 @@ pub(crate) fn surroundings(
             let remedy = "see that your network plugin supports the target";
             findings.warn(Finding::new(Code::KubeProxyAbsent, "DaemonSet kube-system/kube-proxy", "", message, remedy));
         }
-        hooks(snapshot, findings);
         requests(snapshot, hops, findings);
     }
     let moving: BTreeMap<&str, &NodeSnapshot> = hops
@@ -35,6 +35,9 @@ pub(crate) fn surroundings(
         .map(|node| (node.node.name.as_str(), *node))
         .collect();
     let drained: BTreeMap<&str, &NodeSnapshot> = hops.iter().flat_map(|hop| hop.drained(spec)).collect();
+    if hops.iter().any(|hop| hop.control_plane.changes()) {
+        admission(snapshot, &drained, findings);
+    }
     if !drained.is_empty() {
         drains(spec, snapshot, &drained, findings);
     }
@@ -272,15 +275,6 @@ fn foreign(moving: &BTreeMap<&str, &NodeSnapshot>, findings: &mut Findings) {
     refuse(managed.collect(), "nodes that something else makes and replaces; it would undo what is changed on them");
 }
 
-/// Hooks that refuse when they fail, and see what an update does.
-fn hooks(snapshot: &ClusterSnapshot, findings: &mut Findings) {
-    for hook in &snapshot.surroundings.admission_hooks {
-        let message = "it refuses requests while it does not answer, as when its own pods are evicted: static pods, nodes or drains would wait for it";
-        let remedy = "see that its pods are on several nodes, or let it leave out kube-system and pods/eviction";
-        findings.warn(Finding::new(Code::FailClosedHook, &hook.name, hook.sees.join(", "), message, remedy));
-    }
-}
-
 /// Requests to API versions that a minor on the way no longer serves.
 fn requests(snapshot: &ClusterSnapshot, hops: &[Hop<'_>], findings: &mut Findings) {
     let Some(last) = hops.last() else { return };
@@ -306,7 +300,7 @@ mod tests {
     use crate::testing::{cluster, compiled, spec};
     use crate::{Compilation, Compiled, Refusal};
     use cupcake_crds::node_task::NodeInventory;
-    use cupcake_crds::values::{AdmissionHook, DeprecatedRequest, Surroundings};
+    use cupcake_crds::values::{AdmissionHook, AdmissionPolicy, DeprecatedRequest, Surroundings};
     use serde_json::{Value, json};
 
     fn planned(fields: &Value, change: impl Fn(&mut ClusterSnapshot)) -> Result<Compilation<Compiled>, Refusal> {
@@ -468,12 +462,36 @@ mod tests {
     }
 
     #[test]
-    fn hooks_neighbours_and_old_clients_are_told() {
+    fn a_hook_is_told_with_where_its_pods_are_where_an_update_moves_them() {
+        let of = |sees: &str, nodes: Option<&[&str]>| {
+            let hook = AdmissionHook {
+                name: "hook".into(),
+                sees: vec![sees.into()],
+                nodes: nodes.map(|nodes| nodes.iter().map(|&node| node.to_owned()).collect()),
+            };
+            let (refused, warned) =
+                told(&json!({}), |snapshot| snapshot.surroundings.admission_hooks = vec![hook.clone()]);
+            assert!(refused.is_empty() && warned.len() == 1, "{refused:?} {warned:?}");
+            warned[0].clone()
+        };
+        assert!(of("nodes", None).starts_with("FailClosedHook hook \"nodes\": it refuses requests while"));
+        let emptied = of("pods", Some(&["w-01"]));
+        assert!(emptied.contains("all pods that answer it are on w-01, which the update empties"), "{emptied}");
+        assert!(of("pods", Some(&[])).contains("none of the pods that answer it is ready now"));
+        assert_eq!(of("pods", Some(&["w-01", "w-02"])), of("pods", None));
+        assert_eq!(of("pods", Some(&["elsewhere"])), of("pods", None), "it stays where it is");
+    }
+
+    #[test]
+    fn policies_neighbours_and_old_clients_are_told() {
         let request =
             |api: &str, removed_in: &str| DeprecatedRequest { api: api.into(), removed_in: removed_in.into() };
         let change = |snapshot: &mut ClusterSnapshot| {
             snapshot.surroundings = Surroundings {
-                admission_hooks: vec![AdmissionHook { name: "hook".into(), sees: vec!["nodes".into(), "pods".into()] }],
+                admission_policies: vec![AdmissionPolicy {
+                    name: "policy".into(),
+                    sees: vec!["nodes".into(), "pods".into()],
+                }],
                 deprecated_requests: vec![
                     request("a/v1beta1 as", "1.34"),
                     request("b/v1 bs", "1.36"),
@@ -488,7 +506,7 @@ mod tests {
         let (refused, warned) = told(&json!({}), change);
         assert_eq!(refused, Vec::<String>::new());
         let codes: Vec<_> = warned.iter().map(|line| line.split(' ').next().unwrap()).collect();
-        assert_eq!(codes, ["KubeProxyAbsent", "FailClosedHook", "RemovedApis", "OtherUpdater", "NotLookedAt"]);
-        assert!(warned[1].contains("\"nodes, pods\"") && warned[2].contains("\"a/v1beta1 as\""), "{warned:?}");
+        assert_eq!(codes, ["KubeProxyAbsent", "RemovedApis", "AdmissionPolicy", "OtherUpdater", "NotLookedAt"]);
+        assert!(warned[2].contains("\"nodes, pods\"") && warned[1].contains("\"a/v1beta1 as\""), "{warned:?}");
     }
 }

@@ -17,4 +17,6 @@ pub use options::{AirGapped, ApprovalPoint, Canary, Component, OnExpiry, Strateg
 pub(crate) use options::{enabled, labels_schema};
 pub use phase::Phase;
 pub use snapshot::{ClusterSnapshot, Cordon, EtcdTopology, NodeSnapshot, OwnFacts, Taint, UnreadableNode};
-pub use surroundings::{AdmissionHook, DeprecatedRequest, DisruptionBudget, EtcdMember, PodSnapshot, Surroundings};
+pub use surroundings::{
+    AdmissionHook, AdmissionPolicy, DeprecatedRequest, DisruptionBudget, EtcdMember, PodSnapshot, Surroundings,
+};

@@ -1,6 +1,7 @@
 //! What else is in a cluster and matters to an upgrade: etcd's members, pods that a drain would meet, hooks, other programs.
 
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 /// What lives around the nodes. All of it may be empty: then nothing of the kind was seen.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -18,6 +19,9 @@ pub struct Surroundings {
     /// Admission webhooks that refuse when they fail, and see nodes, pods or evictions.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub admission_hooks: Vec<AdmissionHook>,
+    /// Admission policies that deny, and see nodes, pods or evictions.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub admission_policies: Vec<AdmissionPolicy>,
     /// API versions that are on their way out and were asked for since the API server that answered has started.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub deprecated_requests: Vec<DeprecatedRequest>,
@@ -102,6 +106,19 @@ pub struct PodSnapshot {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AdmissionHook {
     /// What it is called: `ValidatingWebhookConfiguration kyverno webhook validate.kyverno.svc-fail`.
+    pub name: String,
+    /// What of an upgrade it sees: nodes, pods, pods/eviction.
+    pub sees: Vec<String>,
+    /// The nodes on which pods that answer it are ready; left out if unknown, or if it answers from outside of the cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nodes: Option<BTreeSet<String>>,
+}
+
+/// An admission policy that is bound to deny.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AdmissionPolicy {
+    /// What it is called: `ValidatingAdmissionPolicy owners-only`.
     pub name: String,
     /// What of an upgrade it sees: nodes, pods, pods/eviction.
     pub sees: Vec<String>,

@@ -29,13 +29,14 @@ async fn answer(name: &'static str, arguments: &[&str]) -> Option<String> {
 
 impl RealHost {
     pub(super) async fn take_inventory(&self, request: &str) -> NodeInventory {
-        let (kubelet, kubeadm, kubectl, containerd, madison, etcd_members, hand_made, next_minor) = tokio::join!(
+        let (kubelet, kubeadm, kubectl, containerd, madison, etcd_members, etcd_store_doubts, hand_made, next_minor) = tokio::join!(
             self.kubelet_version(),
             self.kubeadm_version(),
             answer("kubectl", &["version", "--client"]),
             answer("containerd", &["--version"]),
             self.madison("kubeadm"),
             self.etcd_members(),
+            self.etcd_store_doubts(),
             self.hand_made(),
             self.next_minor(),
         );
@@ -66,6 +67,7 @@ impl RealHost {
             disk_size_bytes: space.map(|space| space.size_bytes),
             etcd_data_bytes: etcd_data.and_then(|folder| self.files.folder_bytes(&folder)),
             etcd_members: etcd_members.unwrap_or_default(),
+            etcd_store_doubts,
             hand_made,
             hand_made_unread,
             kubeadm: kubeadm.ok().map(|version| version.to_string()),

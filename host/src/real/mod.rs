@@ -120,7 +120,7 @@ impl HostOps for RealHost {
     }
 
     async fn inventory(&self, request: &str) -> Result<NodeInventory, HostError> {
-        Ok(self.take_inventory(request).await)
+        Ok(Box::pin(self.take_inventory(request)).await)
     }
 
     async fn repository(&self) -> Result<Option<MinorVersion>, HostError> {

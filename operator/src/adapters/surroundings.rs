@@ -1,23 +1,19 @@
-//! Gathers what lives around the nodes: budgets and pods that drains meet, webhooks, other programs, requests to old API versions.
+//! Gathers what lives around the nodes: budgets and pods that drains meet, admission, other programs, requests to old API versions.
 //!
 //! Read whenever an update is about to begin (again after a while where it is refused), and by `plan`, `preflight` and `snapshot`.
 //! What may not be read is named, not guessed.
 //!
-//! RBAC: list on pods, poddisruptionbudgets, daemonsets, deployments, validatingwebhookconfigurations and
-//! mutatingwebhookconfigurations; get on the path /metrics.
+//! RBAC: list on pods, poddisruptionbudgets, daemonsets and deployments; get on the path /metrics; and that of `admission`.
 
+use super::admission::admission;
 use super::ops_error;
 use super::views::pod_view;
-use cupcake_crds::values::{AdmissionHook, DeprecatedRequest, DisruptionBudget, PodSnapshot, Surroundings};
+use cupcake_crds::values::{DeprecatedRequest, DisruptionBudget, PodSnapshot, Surroundings};
 use cupcake_steps::ports::cluster::{OpsError, PodKind, PodView};
 use futures::{AsyncBufReadExt, AsyncReadExt, StreamExt};
-use k8s_openapi::api::admissionregistration::v1::{
-    MutatingWebhookConfiguration, RuleWithOperations, ValidatingWebhookConfiguration,
-};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::api::{Api, ListParams};
 use kube::core::{ObjectMeta, PartialObjectMeta, Selector, SelectorExt};
@@ -29,7 +25,7 @@ use std::fmt::Debug;
 /// How many objects one request lists.
 const PAGE_OBJECTS: u32 = 500;
 /// How many pods of each sort are kept (where there are more, that is told), and how many hooks and requests.
-const KEPT_MAX: usize = 2_000;
+pub(super) const KEPT_MAX: usize = 2_000;
 /// How much of the API server's metrics is read, in bytes.
 const METRICS_BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// Programs that reboot, remove or upgrade nodes, by the name of their workload.
@@ -46,27 +42,7 @@ pub async fn surroundings(client: &kube::Client) -> Result<Surroundings, OpsErro
     pods(client, &selectors, &mut found).await?;
 
     // From here on nothing stands in the way of an update: what cannot be read now is told.
-    let validating: Vec<ValidatingWebhookConfiguration> =
-        told(all(client, "validatingwebhookconfigurations", &mut found.unread).await, &mut found.unread);
-    let mutating: Vec<MutatingWebhookConfiguration> =
-        told(all(client, "mutatingwebhookconfigurations", &mut found.unread).await, &mut found.unread);
-    for configuration in &validating {
-        for hook in configuration.webhooks.iter().flatten() {
-            let selector = hook.namespace_selector.as_ref();
-            let closed = hook.failure_policy.as_deref() != Some("Ignore");
-            let name = format!("ValidatingWebhookConfiguration {} webhook {}", configuration.name_any(), hook.name);
-            note_hook(&mut found.admission_hooks, name, closed, selector, hook.rules.as_deref());
-        }
-    }
-    for configuration in &mutating {
-        for hook in configuration.webhooks.iter().flatten() {
-            let selector = hook.namespace_selector.as_ref();
-            let closed = hook.failure_policy.as_deref() != Some("Ignore");
-            let name = format!("MutatingWebhookConfiguration {} webhook {}", configuration.name_any(), hook.name);
-            note_hook(&mut found.admission_hooks, name, closed, selector, hook.rules.as_deref());
-        }
-    }
-
+    admission(client, &mut found).await;
     let sets: Option<Vec<ObjectMeta>> =
         told(names::<DaemonSet>(client, "daemonsets", &mut found.unread).await, &mut found.unread);
     let deployments = told(names::<Deployment>(client, "deployments", &mut found.unread).await, &mut found.unread);
@@ -169,59 +145,8 @@ fn stumbling(pod: &Pod, budgets: &[(String, Selector, DisruptionBudget)]) -> Opt
     })
 }
 
-fn note_hook(
-    hooks: &mut Vec<AdmissionHook>,
-    name: String,
-    closed: bool,
-    selector: Option<&LabelSelector>,
-    rules: Option<&[RuleWithOperations]>,
-) {
-    let sees = sees(rules.unwrap_or_default(), leaves_out_kube_system(selector));
-    if closed && !sees.is_empty() && hooks.len() < KEPT_MAX {
-        hooks.push(AdmissionHook { name, sees });
-    }
-}
-
-/// What of an update's requests the rules match: registering Nodes, the kubelet's mirrors of static pods, evictions.
-fn sees(rules: &[RuleWithOperations], without_kube_system: bool) -> Vec<String> {
-    let has = |list: Option<&Vec<String>>, wanted: &[&str]| {
-        list.is_some_and(|list| list.iter().any(|entry| wanted.contains(&entry.as_str())))
-    };
-    let matches = |resource: &[&str]| {
-        rules.iter().any(|rule| {
-            has(rule.api_groups.as_ref(), &["", "*"])
-                && has(rule.resources.as_ref(), resource)
-                && has(rule.operations.as_ref(), &["*", "CREATE", "UPDATE", "DELETE"])
-        })
-    };
-    let mut seen = Vec::new();
-    if matches(&["nodes", "*", "*/*"]) {
-        seen.push("nodes".to_owned());
-    }
-    if matches(&["pods", "*", "*/*"]) && !without_kube_system {
-        seen.push("pods".to_owned());
-    }
-    if matches(&["pods/eviction", "pods/*", "*/eviction", "*/*"]) {
-        seen.push("pods/eviction".to_owned());
-    }
-    seen
-}
-
-/// Whether the namespace selector of a hook leaves kube-system out by its name.
-fn leaves_out_kube_system(selector: Option<&LabelSelector>) -> bool {
-    selector.and_then(|selector| selector.match_expressions.as_ref()).into_iter().flatten().any(|expression| {
-        let values: BTreeSet<&str> = expression.values.iter().flatten().map(String::as_str).collect();
-        expression.key == "kubernetes.io/metadata.name"
-            && match expression.operator.as_str() {
-                "NotIn" => values.contains("kube-system"),
-                "In" => !values.contains("kube-system"),
-                _ => false,
-            }
-    })
-}
-
 /// Every object of a kind; none where the API server does not know the kind or does not let us read it, which is noted.
-async fn all<K>(client: &kube::Client, plural: &str, unread: &mut Vec<String>) -> Result<Vec<K>, OpsError>
+pub(super) async fn all<K>(client: &kube::Client, plural: &str, unread: &mut Vec<String>) -> Result<Vec<K>, OpsError>
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
 {
@@ -247,7 +172,7 @@ where
 }
 
 /// Notes what may not be read; what is not served is not there; anything else is for another time.
-fn denied(what: &str, error: &kube::Error, unread: &mut Vec<String>) -> Result<(), OpsError> {
+pub(super) fn denied(what: &str, error: &kube::Error, unread: &mut Vec<String>) -> Result<(), OpsError> {
     match error {
         kube::Error::Api(status) if status.code == 404 => Ok(()),
         kube::Error::Api(status) if matches!(status.code, 401 | 403) => {
@@ -259,7 +184,7 @@ fn denied(what: &str, error: &kube::Error, unread: &mut Vec<String>) -> Result<(
 }
 
 /// What was read, or nothing and a note of why not.
-fn told<T: Default>(read: Result<T, OpsError>, unread: &mut Vec<String>) -> T {
+pub(super) fn told<T: Default>(read: Result<T, OpsError>, unread: &mut Vec<String>) -> T {
     read.unwrap_or_else(|error| {
         let (OpsError::Changed(reason) | OpsError::Transient(reason) | OpsError::NeedsOperator(reason)) = error;
         unread.push(reason.message);
@@ -304,29 +229,6 @@ fn deprecated_in(metrics: &str) -> Vec<DeprecatedRequest> {
 mod tests {
     use super::*;
     use serde_json::{Value, json};
-
-    fn rules(rule: &Value) -> Vec<RuleWithOperations> {
-        serde_json::from_value(json!([rule])).unwrap()
-    }
-
-    #[test]
-    fn a_hook_is_told_for_what_of_an_update_it_sees() {
-        let all = json!({"apiGroups": ["*"], "apiVersions": ["*"], "operations": ["*"], "resources": ["*/*"]});
-        assert_eq!(sees(&rules(&all), false), ["nodes", "pods", "pods/eviction"]);
-        assert_eq!(sees(&rules(&all), true), ["nodes", "pods/eviction"]);
-        let deployments = json!({"apiGroups": ["apps"], "operations": ["CREATE"], "resources": ["deployments"]});
-        assert_eq!(sees(&rules(&deployments), false), Vec::<String>::new());
-        let connect = json!({"apiGroups": [""], "operations": ["CONNECT"], "resources": ["pods"]});
-        assert_eq!(sees(&rules(&connect), false), Vec::<String>::new());
-        let selector = |operator: &str| LabelSelector {
-            match_expressions: serde_json::from_value(
-                json!([{"key": "kubernetes.io/metadata.name", "operator": operator, "values": ["kube-system"]}]),
-            )
-            .unwrap(),
-            ..LabelSelector::default()
-        };
-        assert!(leaves_out_kube_system(Some(&selector("NotIn"))) && !leaves_out_kube_system(Some(&selector("In"))));
-    }
 
     #[test]
     fn a_pod_is_told_where_its_budget_its_volume_or_its_owner_stands_in_the_way() {

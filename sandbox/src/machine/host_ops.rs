@@ -77,6 +77,7 @@ impl HostOps for SimHost {
             disk_size_bytes: Some(60_000_000_000),
             etcd_data_bytes: control_plane.then_some(52_000_000),
             etcd_members: if control_plane { machine.etcd_members() } else { Vec::new() },
+            etcd_store_doubts: control_plane.then(Vec::new),
             hand_made,
             hand_made_unread: None,
             kubeadm: version(Package::Kubeadm),

@@ -3,6 +3,7 @@
 //! Built from Go modules by tests/etcd/build.sh; skipped with a loud line where Go is absent, never where CI is set.
 
 use super::client::Member;
+use super::store::doubts;
 use crate::real::RealHost;
 use crate::real::test_folder::TestFolder;
 use crate::real::tests::host_in;
@@ -73,7 +74,9 @@ impl Cluster {
         let peers: Vec<String> = (0..3).map(|index| format!("cp-{}={}", index + 1, url(index + 3))).collect();
         folder.write(
             "etc/kubernetes/manifests/etcd.yaml",
-            include_str!("../fixtures/etcd.yaml").replace("https://127.0.0.1:2379", &url(0)),
+            include_str!("../fixtures/etcd.yaml")
+                .replace("https://127.0.0.1:2379", &url(0))
+                .replace("--data-dir=/var/lib/etcd", "--data-dir=/data-0"),
         );
         let arguments: Vec<Vec<String>> = (0..3)
             .map(|index| {
@@ -85,6 +88,8 @@ impl Cluster {
                     format!("--data-dir={data}"),
                     format!("--initial-cluster={}", peers.join(",")),
                     "--unsafe-no-fsync".to_owned(),
+                    // So that the old store comes to a file of its own, too.
+                    "--snapshot-count=100".to_owned(),
                     "--logger=zap".to_owned(),
                     "--log-level=error".to_owned(),
                 ];
@@ -181,11 +186,25 @@ async fn snapshot_and_members(etcd: &Path, etcdutl: &Path, minor: &str) {
 
     let all = ["cp-1", "cp-2", "cp-3"].map(|name| told(name, true));
     assert_eq!(members_until(&host, &all).await, Some(all.to_vec()));
+    store(&cluster, &host).await;
     cluster.end(2);
     let two = [told("cp-1", true), told("cp-2", true), told("cp-3", false)];
     assert_eq!(members_until(&host, &two).await, Some(two.to_vec()));
     cluster.end(1);
     assert_eq!(host.etcd_members().await, None, "one of three knows nothing for sure");
+}
+
+/// What lies on the disk of a member that writes is what the members say, and one that they do not name is found.
+async fn store(cluster: &Cluster, host: &RealHost) {
+    assert_eq!(host.etcd_store_doubts().await, Some(Vec::new()));
+    let folder = cluster.folder.path("data-0/member/snap");
+    let files = std::fs::read_dir(&folder).expect("it is there").filter_map(Result::ok);
+    assert!(files.map(|file| file.path()).any(|path| path.extension().is_some_and(|ending| ending == "snap")));
+    let mut member = cluster.member(host).await;
+    let mut listed = member.members().await.expect("a list");
+    listed.retain(|member| member.name != "cp-3");
+    let told = doubts(&folder, &listed);
+    assert!(told.len() == 1 && told[0].contains("(cp-3), which was removed and would come back"), "{told:?}");
 }
 
 /// The members by name, once they are as they should be, or as they are after 30 s: a new leader is elected in between.
