@@ -8,11 +8,12 @@
 
 use crate::Operator;
 use crate::adapters::views::has_stale_mark;
+use crate::attempts::Attempts;
 use crate::controllers::{node, run, schedule, scheduled, timeout, update, window};
 use crate::events;
 use crate::queue::{Key, Queue};
 use crate::silence::{self, Lost, Silence};
-use crate::traces::{self, Begun};
+use crate::traces;
 use crate::watches::{Changed, Watches};
 use chrono::TimeDelta;
 use cupcake_crds::UpgradeRun;
@@ -126,8 +127,8 @@ struct Loop<'o> {
     phases: BTreeMap<String, (Option<Phase>, Option<i64>)>,
     /// Nodes that are not Ready, and since when.
     unready: BTreeMap<String, Option<Timestamp>>,
-    /// Attempts under way, as far as spans need them.
-    begun: Begun,
+    /// Attempts under way, as far as spans and metrics need them.
+    attempts: Attempts,
 }
 
 /// Leads until told to stop, or until a greater epoch is met. Resolves when nothing is under way any more.
@@ -161,7 +162,7 @@ pub async fn lead(operator: &Operator, epoch: Epoch, unled: Option<Lost>, stop: 
         committed: BTreeMap::new(),
         phases: BTreeMap::new(),
         unready: BTreeMap::new(),
-        begun: Begun::default(),
+        attempts: Attempts::default(),
     };
     // From when on spans are told again: whoever led before may have ended before it told them.
     let last_word = unled.map_or(operator.clock.now(), |(from, _)| from) - TimeDelta::seconds(TOLD_AGAIN_SECONDS);
@@ -173,6 +174,7 @@ pub async fn lead(operator: &Operator, epoch: Epoch, unled: Option<Lost>, stop: 
         let now = operator.clock.now();
         if let Some(since) = leads_since.take_if(|_| state.watches.is_synced()) {
             state.unled = silence::until_seen(unled, since, now);
+            operator.metrics.took_over();
         }
         if !told_again && state.watches.is_synced() {
             told_again = true;
@@ -183,16 +185,16 @@ pub async fn lead(operator: &Operator, epoch: Epoch, unled: Option<Lost>, stop: 
             let until = now + TimeDelta::seconds(RECONCILE_SECONDS_MAX);
             under_way.push(bounded(operator, key.clone(), until, state.reconcile(key)));
         }
-        let wake = state.queue.next_due().filter(|_| under_way.len() < WIDTH_MAX && state.watches.is_synced());
+        let due = state.queue.next_due();
+        operator.metrics.queue(state.queue.len(), due.map_or(TimeDelta::zero(), |due| now - due));
+        let wake = due.filter(|_| under_way.len() < WIDTH_MAX && state.watches.is_synced());
         let wake = wake.unwrap_or(now + TimeDelta::seconds(RESYNC_SECONDS)).max(now);
         tokio::select! {
             biased;
             () = stop.cancelled() => break Ended::Told,
             Some((key, mut outcome)) = under_way.next(), if !under_way.is_empty() => {
-                if let (Some(spans), Some((run, report))) = (&operator.spans, &outcome.news)
-                    && let Some(run) = state.watches.runs.get(run.as_str())
-                {
-                    spans.tell(traces::ended_with(run, report, &mut state.begun));
+                if let Some((run, report)) = &outcome.news {
+                    state.tell(run, report);
                 }
                 let news = outcome.news.take().filter(|_| publishing.len() < PUBLISHING_MAX);
                 if let Some((run, report)) = news {
@@ -235,14 +237,17 @@ fn bounded<'o>(
     work: BoxFuture<'o, (Key, Outcome)>,
 ) -> BoxFuture<'o, (Key, Outcome)> {
     Box::pin(async move {
-        tokio::select! {
+        let (began, controller) = (operator.clock.now(), key.controller());
+        let (key, outcome) = tokio::select! {
             biased;
             done = work => done,
             () = operator.clock.sleep_until(until) => {
                 tracing::warn!(?key, "reconcile dropped: no end within {RECONCILE_SECONDS_MAX} s");
                 (key, Outcome::unanswered())
             }
-        }
+        };
+        operator.metrics.reconciled(controller, operator.clock.now() - began, outcome.next == Next::Failed);
+        (key, outcome)
     })
 }
 
@@ -259,7 +264,18 @@ impl<'o> Loop<'o> {
             let Ok(name) = RunName::new(run.name_any()) else { continue };
             // One that cannot be read now is read by its next tick; its spans of that minute may be missing.
             let Ok(stored) = self.operator.store.load(&name).await else { continue };
-            spans.tell(traces::ended_since(since, &run, &stored.dag, &stored.cursor, &mut self.begun));
+            self.attempts.took_over(&name, &stored.dag, &stored.cursor);
+            spans.tell(traces::ended_since(since, &run, &stored.dag, &stored.cursor));
+        }
+    }
+
+    /// Tells spans and metrics what a tick recorded.
+    fn tell(&mut self, name: &RunName, report: &TickReport) {
+        let told = self.attempts.ended_with(name, report);
+        let Some(run) = self.watches.runs.get(name.as_str()) else { return };
+        self.operator.metrics.ticked(&run.spec.operation_id, report, &told);
+        if let Some(spans) = &self.operator.spans {
+            spans.tell(traces::ended_with(run, report, &told.ended));
         }
     }
 
@@ -390,6 +406,7 @@ impl<'o> Loop<'o> {
 
     fn changed(&mut self, change: Changed) {
         let now = self.operator.clock.now();
+        self.operator.metrics.shows(&change, &self.watches);
         match change {
             Changed::Update(name) => {
                 self.look_at_intent(&name, now);
@@ -422,7 +439,6 @@ impl<'o> Loop<'o> {
                 self.queue.add(Key::Node(name), now);
             }
             Changed::Failed { what, why } => {
-                self.operator.metrics.watch_failed(what);
                 tracing::warn!(what, why, "watch failed; starting it again");
             }
         }
@@ -434,6 +450,7 @@ impl<'o> Loop<'o> {
             if let Ok(name) = RunName::new(name) {
                 self.committed.remove(&name);
                 self.silence.answered(&name);
+                self.attempts.forget(&name);
                 self.operator.engine.forget(&name);
                 self.operator.store.forget_run(&name);
             }

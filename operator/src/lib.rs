@@ -12,6 +12,7 @@
 //! It holds no upgrade rules (those are steps and workflows) and never writes a NodeTask's status.
 
 pub mod adapters;
+pub mod attempts;
 pub mod controllers;
 pub mod epoch;
 pub mod events;
@@ -29,6 +30,7 @@ pub mod watches;
 use adapters::cluster_ops::KubeClusterOps;
 use adapters::kube_store::KubeStore;
 use adapters::node_ops::KubeNodeOps;
+use adapters::timed_store::TimedStore;
 use cupcake_engine::clock::{Clock, Timestamp};
 use cupcake_engine::names::Epoch;
 use cupcake_engine::registry::{RegistryError, StepRegistry};
@@ -95,6 +97,7 @@ pub struct Operator {
 pub async fn run(config: OperatorConfig, shutdown: CancellationToken) {
     let OperatorConfig { client, clock, identity, node_name, namespace, timing, registry, metrics, spans } = config;
     let store = KubeStore::new(client.clone());
+    let timed = TimedStore { store: store.clone(), clock: Arc::clone(&clock), metrics: metrics.clone() };
     let cluster = KubeClusterOps::new(client.clone(), store.clone(), Arc::clone(&clock));
     let disturbed = Arc::new(Notify::new());
     let mut nodes = KubeNodeOps::new(client.clone(), namespace.clone());
@@ -105,7 +108,7 @@ pub async fn run(config: OperatorConfig, shutdown: CancellationToken) {
         client: client.clone(),
         clock: Arc::clone(&clock),
         identity: identity.clone(),
-        engine: Engine::new(Arc::new(registry), Arc::new(store.clone()), Arc::clone(&clock)),
+        engine: Engine::new(Arc::new(registry), Arc::new(timed), Arc::clone(&clock)),
         store,
         ports: ClusterPorts { cluster: Arc::new(cluster), nodes: Arc::new(nodes) },
         metrics: metrics.clone(),

@@ -18,7 +18,21 @@ pub enum Key {
     Update(String),
 }
 
+/// The controllers, as metrics name them.
+pub const CONTROLLERS: [&str; 5] = ["node", "run", "schedule", "scheduled", "update"];
+
 impl Key {
+    /// Which controller reconciles it: one of [`CONTROLLERS`].
+    pub const fn controller(&self) -> &'static str {
+        match self {
+            Self::Node(_) => "node",
+            Self::Run(_) => "run",
+            Self::Schedule(_) => "schedule",
+            Self::Scheduled(_) => "scheduled",
+            Self::Update(_) => "update",
+        }
+    }
+
     fn excludes(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Update(_), Self::Update(_)) => true,
@@ -70,6 +84,16 @@ impl Queue {
     pub fn next_due(&self) -> Option<Timestamp> {
         let free = |key: &Key| !self.busy.iter().any(|busy| busy.excludes(key));
         self.order.iter().find(|(_, key)| free(key)).map(|(at, _)| *at)
+    }
+
+    /// How many keys are asked for, now or later.
+    pub fn len(&self) -> usize {
+        self.due.len()
+    }
+
+    /// Whether nothing is asked for.
+    pub fn is_empty(&self) -> bool {
+        self.due.is_empty()
     }
 
     /// The keys under way.

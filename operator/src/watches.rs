@@ -24,6 +24,10 @@ const BACKOFF_MILLISECONDS_BASE: u64 = 500;
 /// Longest pause after a failed watch, in milliseconds.
 const BACKOFF_MILLISECONDS_MAX: u64 = 15_000;
 
+/// What is watched, as metrics name it.
+pub const RESOURCES: [&str; 6] =
+    ["directupdates", "updateschedules", "scheduledupdates", "upgraderuns", "nodetasks", "nodes"];
+
 /// What changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Changed {

@@ -15,6 +15,7 @@ mod kills;
 mod lease;
 mod leases_alone;
 mod left_out;
+mod metrics;
 mod real;
 mod sandbox;
 mod schedules;

@@ -6,6 +6,7 @@ pub mod kube_store;
 pub mod node_ops;
 pub mod snapshot;
 pub mod surroundings;
+pub mod timed_store;
 pub mod views;
 
 use crate::error_chain;

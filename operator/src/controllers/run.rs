@@ -47,7 +47,6 @@ pub async fn reconcile(
         Ok(report) => report,
         Err(error) => return failed(operator, epoch, &name, &error).await,
     };
-    operator.metrics.ticked(&report.events);
     outcome_of(name, report)
 }
 

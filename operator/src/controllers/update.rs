@@ -366,9 +366,6 @@ async fn follow(operator: &Operator, view: &View, name: &str) -> Result<Next, ku
     let phase = after.phase;
     let operation = after.operation_id.clone().unwrap_or_default();
     if mirror::differs(&before, &after) {
-        if let (Some(summary), false) = (&after.summary, phase.is_some_and(Phase::is_final)) {
-            operator.metrics.operation(&operation, summary.completed, summary.total);
-        }
         replace_status(operator, &view.update, after).await?;
         if let (Some(phase), false) = (phase.filter(|phase| phase.is_final()), before.phase == phase) {
             operator.metrics.operation_ended(&operation, phase.as_str());

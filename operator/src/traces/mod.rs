@@ -15,19 +15,18 @@
 
 pub mod otlp;
 
+use crate::attempts::{End, Ended, ended_last};
 use cupcake_crds::UpgradeRun;
 use cupcake_engine::clock::Timestamp;
-use cupcake_engine::cursor::{Cursor, RunPhase, VertexState};
+use cupcake_engine::cursor::{Cursor, RunPhase};
 use cupcake_engine::dag::Dag;
 use cupcake_engine::event::Event;
-use cupcake_engine::names::{RunName, VertexName};
 use cupcake_engine::tick::TickReport;
 use kube::ResourceExt;
 use opentelemetry::trace::{Link, SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState};
 use opentelemetry::{InstrumentationScope, KeyValue};
 use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 /// Where spans go.
@@ -35,11 +34,6 @@ pub trait Spans: Send + Sync {
     /// Takes spans that ended. Never waits: no step is later for it.
     fn tell(&self, spans: Vec<SpanData>);
 }
-
-/// When attempts under way began, as far as this replica saw it: a cursor keeps when the series of attempts did. Lost with the
-/// leadership; then a span begins with its series.
-#[derive(Debug, Default)]
-pub struct Begun(BTreeMap<(RunName, VertexName), (u32, Timestamp)>);
 
 /// A run as its spans name it.
 struct Traced<'r> {
@@ -49,79 +43,17 @@ struct Traced<'r> {
     trace: TraceId,
 }
 
-/// How an attempt ended.
-struct Ended<'e> {
-    vertex: &'e VertexName,
-    attempt: u32,
-    start: Timestamp,
-    end: Timestamp,
-    result: &'static str,
-    /// The code of what went wrong.
-    error: Option<(&'e str, &'e str)>,
-}
-
-/// The spans whose end a tick recorded.
-pub fn ended_with(run: &UpgradeRun, report: &TickReport, begun: &mut Begun) -> Vec<SpanData> {
+/// The spans whose end a tick recorded: of those attempts and, where it ended the update, of the whole.
+pub fn ended_with(run: &UpgradeRun, report: &TickReport, ended: &[Ended<'_>]) -> Vec<SpanData> {
     let traced = Traced::of(run, &report.dag);
-    let Ok(name) = RunName::new(traced.name.clone()) else { return Vec::new() };
-    let mut spans = Vec::new();
-    for event in &report.events {
-        let seen = event.vertex().and_then(|vertex| begun.0.get(&(name.clone(), vertex.clone())).copied());
-        let mut end = |vertex: &VertexName, attempt: u32, at: Timestamp, result, error: Option<(&str, &str)>| {
-            begun.0.remove(&(name.clone(), vertex.clone()));
-            let seen = seen.filter(|(own, _)| *own == attempt).map(|(_, at)| at);
-            let series = report.cursor.state(vertex).and_then(start_of_series);
-            let start = seen.or(series).unwrap_or(at).min(at);
-            spans.push(traced.step(&Ended { vertex, attempt, start, end: at, result, error }));
-        };
-        match event {
-            Event::Started { vertex, attempt, at } => {
-                begun.0.insert((name.clone(), vertex.clone()), (*attempt, *at));
-            }
-            Event::Succeeded { vertex, attempt, at, .. } => end(vertex, *attempt, *at, "success", None),
-            Event::Failed { vertex, attempt, reason, at, .. } => {
-                end(vertex, *attempt, *at, "failure", Some((&reason.code, &reason.message)));
-            }
-            Event::Skipped { vertex, at, .. } => {
-                let attempts = report.cursor.state(vertex).map_or(0, |state| state.attempts());
-                // Attempts that ended before have their spans; one under way ends here.
-                end(vertex, if seen.is_some() { attempts } else { attempts + 1 }, *at, "skip", None);
-            }
-            Event::Finished { .. } => spans.extend(traced.whole(&report.cursor)),
-            Event::Waiting { .. }
-            | Event::Continued { .. }
-            | Event::TakenUp { .. }
-            | Event::Reset { .. }
-            | Event::Paused { .. }
-            | Event::Resumed { .. }
-            | Event::Credited { .. }
-            | Event::CancelRequested { .. }
-            | Event::HeldBack { .. }
-            | Event::Rested { .. }
-            | Event::Unknown => {}
-        }
-    }
+    let mut spans: Vec<SpanData> = ended.iter().map(|ended| traced.step(ended)).collect();
+    let finished = report.events.iter().any(|event| matches!(event, Event::Finished { .. }));
+    spans.extend(finished.then(|| traced.whole(&report.cursor)).flatten());
     spans
 }
 
-/// The spans of a run that ended at that time or later, as its cursor tells them: of each step the last attempt. What is under way
-/// is remembered.
-pub fn ended_since(since: Timestamp, run: &UpgradeRun, dag: &Dag, cursor: &Cursor, begun: &mut Begun) -> Vec<SpanData> {
-    if let Ok(name) = RunName::new(run.name_any()) {
-        let under_way = dag.vertices().iter().filter_map(|vertex| {
-            let (attempt, at) = match cursor.state(&vertex.name)? {
-                VertexState::Started { attempt, since, .. } => (attempt, since),
-                VertexState::Waiting { attempt, first, .. } => (attempt, first),
-                VertexState::Pending { .. }
-                | VertexState::BackingOff { .. }
-                | VertexState::Succeeded { .. }
-                | VertexState::Skipped { .. }
-                | VertexState::Failed { .. } => return None,
-            };
-            Some(((name.clone(), vertex.name.clone()), (attempt, at)))
-        });
-        begun.0.extend(under_way);
-    }
+/// The spans of a run that ended at that time or later, as its cursor tells them: of each step the last attempt.
+pub fn ended_since(since: Timestamp, run: &UpgradeRun, dag: &Dag, cursor: &Cursor) -> Vec<SpanData> {
     let traced = Traced::of(run, dag);
     let steps =
         dag.vertices().iter().filter_map(|vertex| ended_last(&vertex.name, cursor)).filter(|ended| ended.end >= since);
@@ -130,35 +62,8 @@ pub fn ended_since(since: Timestamp, run: &UpgradeRun, dag: &Dag, cursor: &Curso
     spans
 }
 
-/// How the last attempt of a step ended, if it did.
-fn ended_last<'c>(vertex: &'c VertexName, cursor: &'c Cursor) -> Option<Ended<'c>> {
-    let reason = cursor.note(vertex).map(|reason| (reason.code.as_str(), reason.message.as_str()));
-    let (attempt, start, end, result, error) = match cursor.state(vertex)? {
-        VertexState::Succeeded { attempt, first, ended } => (attempt, first, ended, "success", None),
-        VertexState::Failed { attempt, first, ended } => (attempt, first, ended, "failure", reason),
-        VertexState::Skipped { attempts, ended } => (attempts.max(1), ended, ended, "skip", None),
-        // When it failed is not kept: at the latest with what the run recorded last.
-        VertexState::BackingOff { attempt, first, until } => {
-            (attempt, first, cursor.clock().min(until), "failure", reason)
-        }
-        VertexState::Pending { .. } | VertexState::Started { .. } | VertexState::Waiting { .. } => return None,
-    };
-    Some(Ended { vertex, attempt, start, end, result, error })
-}
-
-fn start_of_series(state: VertexState) -> Option<Timestamp> {
-    match state {
-        VertexState::Started { first, .. }
-        | VertexState::Waiting { first, .. }
-        | VertexState::BackingOff { first, .. }
-        | VertexState::Succeeded { first, .. }
-        | VertexState::Failed { first, .. } => Some(first),
-        VertexState::Pending { .. } | VertexState::Skipped { .. } => None,
-    }
-}
-
 /// The trace of an operation: its UUID. Of an id that is none, a digest.
-fn trace_id(operation: &str) -> TraceId {
+pub(crate) fn trace_id(operation: &str) -> TraceId {
     let hex: String = operation.chars().filter(|c| *c != '-').collect();
     let uuid = (hex.len() == 32).then(|| TraceId::from_hex(&hex).ok()).flatten();
     uuid.filter(|id| *id != TraceId::INVALID).unwrap_or_else(|| {
@@ -219,14 +124,19 @@ impl<'r> Traced<'r> {
     }
 
     fn step(&self, ended: &Ended<'_>) -> SpanData {
-        let Ended { vertex, attempt, start, end, result, error } = ended;
+        let Ended { vertex, attempt, start, end, how, error } = ended;
+        let result = match how {
+            End::Success => "success",
+            End::Retry | End::Failure => "failure",
+            End::Skip => "skip",
+        };
         let operation = &self.run.spec.operation_id;
         let own = |attempt| step_id(operation, &self.name, vertex.as_str(), attempt);
         let mut attributes = self.common();
         attributes.extend([
             KeyValue::new("cicd.pipeline.task.name", vertex.to_string()),
             KeyValue::new("cicd.pipeline.task.run.id", format!("{}/{vertex}/{attempt}", self.name)),
-            KeyValue::new("cicd.pipeline.task.run.result", *result),
+            KeyValue::new("cicd.pipeline.task.run.result", result),
             KeyValue::new("cupcake.step.attempt", i64::from(*attempt)),
         ]);
         let known = self.dag.get(vertex);

@@ -20,6 +20,7 @@ use cupcake_engine::clock::{Clock, Timestamp};
 use cupcake_host::{RunnerConfig, RunnerEnd};
 use cupcake_operator::OperatorConfig;
 use cupcake_operator::lease::Timing;
+use cupcake_operator::metrics::Metrics;
 use cupcake_operator::traces::Spans;
 use cupcake_steps::ports::disk::SharedDisk;
 use cupcake_steps::ports::host::MachinePorts;
@@ -57,6 +58,8 @@ pub(super) struct Components {
     pub(super) commits_told_apart: bool,
     /// Where the operator's spans go, if anywhere.
     pub(super) spans: OnceLock<Arc<dyn Spans>>,
+    /// Where the operator counts, if somebody looks.
+    pub(super) metrics: OnceLock<Metrics>,
 }
 
 impl Components {
@@ -129,7 +132,7 @@ impl Components {
                         namespace: NAMESPACE.to_owned(),
                         timing: LEASE,
                         registry,
-                        metrics: cupcake_operator::metrics::Metrics::default(),
+                        metrics: self.metrics.get().cloned().unwrap_or_default(),
                         spans: self.spans.get().cloned(),
                     };
                     self.live(&life, Box::pin(cupcake_operator::run(config, life.asked_to_stop()))).await;

@@ -47,6 +47,7 @@ use components::Components;
 use cupcake_crds::values::{KubeVersion, NodeRole};
 use cupcake_crds::{GROUP, VERSION};
 use cupcake_engine::clock::{Clock, Timestamp};
+use cupcake_operator::metrics::Metrics;
 use cupcake_operator::traces::Spans;
 use drains::Drains;
 use faults::Hands;
@@ -175,6 +176,7 @@ impl World {
             epochs_stay: !config.without.contains(&Fence::RememberedEpoch),
             commits_told_apart: !config.without.contains(&Fence::CommitIds),
             spans: OnceLock::new(),
+            metrics: OnceLock::new(),
         });
         let tasks = Arc::<Mutex<JoinSet<()>>>::default();
         let weak = Arc::downgrade(&tasks);
@@ -186,6 +188,11 @@ impl World {
         let hands = Hands::new(&components, &machines, spawner(&tasks, &ear));
         faults.on_world(move |wrong, place| hands.carry_out(wrong, place));
         Ok(Self { config, server, site, machines, faults, transcript, ear, components, tasks })
+    }
+
+    /// Where the operator counts, through all its lives; before [`World::start`], and in a world of one replica.
+    pub fn count_in(&self, metrics: Metrics) {
+        let _ = self.components.metrics.set(metrics);
     }
 
     /// Where the operator's spans go; before [`World::start`].
