@@ -48,6 +48,8 @@ CASES = {
                     "port": 9090,
                     "service": {"annotations": {"example.com/scrape": "yes"}},
                     "serviceMonitor": {"enabled": True, "interval": "10s", "labels": {"release": "prometheus"}},
+                    "prometheusRule": {"enabled": True, "labels": {"release": "prometheus"}},
+                    "dashboards": {"enabled": True, "labels": {"example.com/folder": "upgrades"}},
                 },
                 "serviceAccount": {"name": "upgrader", "annotations": {"example.com/role": "upgrader"}},
                 "nodeSelector": {"node-role.kubernetes.io/control-plane": ""},
