@@ -29,7 +29,9 @@ images: ## both images as archives below target/images, without Docker: `ctr -n 
 		-p cupcake-operator -p cupcake-agent -p cupcake-host --bins
 	tests/images/assemble $(STATIC_TARGET)/$(TRIPLE)/release target/images $(VERSION)
 
-test: ## every test; builds a real kube-apiserver once (Go), and says so loudly if it cannot
+test: ## every test; builds a real kube-apiserver once (Go), takes promtool from Debian, and says so loudly if it cannot
+	@if [ "$$CI" = true ] || command -v python3 >/dev/null; then tests/alerts/check; \
+	else echo "SKIPPED: no python3: metrics, alerts and dashboards are NOT checked (tests/alerts/check)" >&2; fi
 	cargo test --workspace
 
 lint: ## formatting, and clippy with warnings as errors
