@@ -237,11 +237,11 @@ impl Metrics {
     /// Whether this replica leads.
     pub fn leads(&self, leads: bool) {
         self.leader.set(i64::from(leads));
+        // What was seen before is no word about now, neither for who begins nor for who ends.
+        self.board.clear();
+        self.queue(0, TimeDelta::zero());
         if leads {
             self.leaderships.inc();
-        } else {
-            self.board.clear();
-            self.queue(0, TimeDelta::zero());
         }
     }
 
