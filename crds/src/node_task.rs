@@ -3,7 +3,7 @@
 use crate::{
     limits::{self, cut, cut_some},
     validate::node_task as rules,
-    values::{EtcdMember, HostStep, KubeVersion, NodeRole, OrderKey},
+    values::{EtcdDoubt, EtcdMember, HostStep, KubeVersion, NodeRole, OrderKey},
 };
 use cupcake_engine::clock::Timestamp;
 use kube_derive::{CustomResource, KubeSchema};
@@ -293,15 +293,11 @@ pub struct NodeInventory {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 9), extend("x-kubernetes-list-type" = "atomic"))]
     pub etcd_members: Vec<EtcdMember>,
-    /// Why etcd 3.6 should not be started on the data of etcd 3.5 that lies here; empty if nothing speaks against it, left out on a
-    /// worker. Example: ["its database still has member 8e9e05c52164694d (cp-4), which was removed and would come back"]
+    /// Why etcd 3.6 should not be started on the data of etcd 3.5 that lies here; empty if nothing speaks against it, left out where
+    /// there is no member, and by runners of releases that did not look.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(
-        length(max = limits::ETCD_DOUBTS_MAX),
-        inner(length(max = limits::ETCD_DOUBT_CHARS_MAX)),
-        extend("x-kubernetes-list-type" = "atomic")
-    )]
-    pub etcd_store_doubts: Option<Vec<String>>,
+    #[schemars(length(max = limits::ETCD_DOUBTS_MAX), extend("x-kubernetes-list-type" = "atomic"))]
+    pub etcd_store_doubts: Option<Vec<EtcdDoubt>>,
     /// Changes by hand that kubeadm's next upgrade would undo. Example: ["kube-apiserver.yaml loses --audit-log-path=/var/log/audit.log"]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(

@@ -218,7 +218,11 @@ pub async fn lead(operator: &Operator, epoch: Epoch, unled: Option<Lost>, stop: 
     // What was begun is brought to its record: a commit that is under way when the process ends would leave its successor guessing.
     let until = operator.clock.now() + TimeDelta::seconds(STOP_SECONDS_MAX);
     let drained = async {
-        while under_way.next().await.is_some() {}
+        while let Some((_, outcome)) = under_way.next().await {
+            if let Some((run, report)) = &outcome.news {
+                state.tell(run, report);
+            }
+        }
         while publishing.next().await.is_some() {}
     };
     tokio::select! {

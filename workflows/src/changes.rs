@@ -1,10 +1,11 @@
 //! What the minors on the way change for a cluster: told before anything moves, by name where the nodes' inventories know.
 
 use crate::compile::Hop;
+use crate::etcd_store::{BY_DATABASE, etcd_store};
 use crate::facts::{self, Facts};
 use crate::finding::{Code, Finding, Findings, named};
 use cupcake_crds::DirectUpdateSpec;
-use cupcake_crds::values::{ClusterSnapshot, MinorVersion, NodeRole, NodeSnapshot};
+use cupcake_crds::values::{ClusterSnapshot, MinorVersion, NodeSnapshot};
 use std::collections::BTreeMap;
 
 /// Warns of what each new minor removes, and refuses nodes on which its kubelet would not start.
@@ -15,8 +16,8 @@ pub(crate) fn changes(spec: &DirectUpdateSpec, snapshot: &ClusterSnapshot, hops:
         let minor = hop.step.version.minor_version();
         if let Some(facts) = facts::of(&snapshot.facts, minor).filter(|_| minor > before) {
             api(minor, &facts, findings);
-            if let Some(etcd) = &facts.etcd {
-                etcd_store(spec, snapshot, etcd, findings);
+            if facts.etcd.as_deref().and_then(minor_of) == Some(BY_DATABASE) {
+                etcd_store(spec, snapshot, findings);
             }
         }
         before = before.max(minor);
@@ -80,23 +81,6 @@ fn api(minor: MinorVersion, facts: &Facts, findings: &mut Findings) {
             "see that every member is a voter and in step first: etcdctl endpoint status --cluster",
         ));
     }
-}
-
-/// Data of etcd that its next minor would read otherwise. Source: etcd.io, "Upgrade etcd from 3.5 to 3.6".
-fn etcd_store(spec: &DirectUpdateSpec, snapshot: &ClusterSnapshot, etcd: &str, findings: &mut Findings) {
-    let doubts = |node: &NodeSnapshot| -> Vec<String> {
-        node.inventory.as_ref().and_then(|inventory| inventory.etcd_store_doubts.clone()).unwrap_or_default()
-    };
-    let control_plane: Vec<&NodeSnapshot> = snapshot.with_role(NodeRole::ControlPlane).collect();
-    let doubted = |node: &&NodeSnapshot| !doubts(node).is_empty();
-    let message = format!("etcd {etcd} would not find on their disks what etcd goes by now");
-    let remedy = |name: &str| {
-        format!(
-            "{name}: {}; etcd 3.5.26 and newer mend their members when they start: upgrade first, by an update of its own, to a patch whose kubeadm brings one, or name it in spec.acknowledge: {{check: EtcdStore, node: {name}}}",
-            snapshot.nodes.get(name).map(doubts).unwrap_or_default().join(", ")
-        )
-    };
-    refuse(spec, &control_plane, Code::EtcdStore, "etcd", doubted, &message, remedy, findings);
 }
 
 fn nodes(
@@ -235,26 +219,6 @@ mod tests {
         assert!(warnings.iter().any(|warning| warning.code == Code::CgroupV1 && warning.value == "w-02"));
         let unknown = planned("1.34.4", &to(json!([])), |inventory| inventory.cgroup_version = None).unwrap();
         assert!(unknown.iter().any(|warning| warning.to_string().contains("is not known")), "{unknown:?}");
-    }
-
-    #[test]
-    fn data_that_the_next_minor_of_etcd_would_read_otherwise_is_refused_until_it_is_acknowledged_by_name() {
-        let doubt = "its database still has member d (cp-9), which was removed and would come back";
-        let planned = |to: &str, doubts: Option<Vec<String>>, acknowledge: Value| {
-            let mut snapshot = cluster(3, 1, "1.33.4");
-            let inventory = NodeInventory { etcd_store_doubts: doubts, ..NodeInventory::default() };
-            snapshot.nodes.get_mut("cp-2").unwrap().inventory = Some(inventory);
-            compiled(&spec(&json!({"targetVersion": to, "acknowledge": acknowledge})), &snapshot)
-        };
-        let doubted = || Some(vec![doubt.to_owned()]);
-        let refusal = planned("1.34.4", doubted(), json!([])).unwrap_err();
-        assert_eq!((refusal.code(), refusal.findings[0].value.as_str()), (Code::EtcdStore, "cp-2"));
-        for part in [doubt, "etcd 3.6 would not find", "spec.acknowledge: {check: EtcdStore, node: cp-2}"] {
-            assert!(refusal.to_string().contains(part), "{part}: {refusal}");
-        }
-        planned("1.34.4", doubted(), json!([{"check": "EtcdStore", "node": "cp-2"}])).unwrap();
-        planned("1.34.4", Some(Vec::new()), json!([])).unwrap();
-        planned("1.33.7", doubted(), json!([])).unwrap();
     }
 
     #[test]

@@ -18,6 +18,7 @@ mod admission;
 mod changes;
 mod checks;
 mod compile;
+mod etcd_store;
 mod facts;
 mod finding;
 mod gates;

@@ -35,7 +35,7 @@ pub(crate) fn surroundings(
         .map(|node| (node.node.name.as_str(), *node))
         .collect();
     let drained: BTreeMap<&str, &NodeSnapshot> = hops.iter().flat_map(|hop| hop.drained(spec)).collect();
-    if hops.iter().any(|hop| hop.control_plane.changes()) {
+    if !drained.is_empty() || hops.iter().any(|hop| hop.control_plane.changes()) {
         admission(snapshot, &drained, findings);
     }
     if !drained.is_empty() {
@@ -351,7 +351,9 @@ mod tests {
             snapshot.surroundings.etcd_members.clear();
             let members = ["cp-1", "cp-2", "cp-3"].map(member).to_vec();
             let taken_at = Some(snapshot.taken_at - chrono::TimeDelta::days(90));
-            let inventory = NodeInventory { etcd_members: members, taken_at, ..NodeInventory::default() };
+            let etcd_store_doubts = Some(Vec::new());
+            let inventory =
+                NodeInventory { etcd_members: members, etcd_store_doubts, taken_at, ..NodeInventory::default() };
             snapshot.nodes.get_mut("cp-1").unwrap().inventory = Some(inventory);
         });
         assert!(refused.is_empty() && warned[0].contains("looked at last on"), "{refused:?} {warned:?}");

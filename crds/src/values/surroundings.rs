@@ -51,6 +51,29 @@ pub struct EtcdMember {
     pub healthy: bool,
 }
 
+/// What speaks against starting the next minor of etcd on a machine's data.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EtcdDoubt {
+    /// MembersDiffer, its database has others than etcd 3.5 goes by; OldKeys, its old store (v2) has more than members, with which
+    /// etcd 3.6 does not start; NotRead, it could not be looked at.
+    pub kind: EtcdDoubtKind,
+    /// What was seen. Example: its database still has member 8e9e05c52164694d (cp-4), which was removed and would come back
+    #[schemars(length(max = 160))]
+    pub message: String,
+}
+
+/// Sorts of what speaks against it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+pub enum EtcdDoubtKind {
+    /// The members in its database are others than those that etcd 3.5 goes by.
+    MembersDiffer,
+    /// Its old store (v2) has more than members: etcd 3.6 does not start.
+    OldKeys,
+    /// It could not be looked at.
+    NotRead,
+}
+
 fn yes() -> bool {
     true
 }

@@ -7,8 +7,8 @@
 use super::surroundings::{KEPT_MAX, all, denied, told};
 use cupcake_crds::values::{AdmissionHook, AdmissionPolicy, Surroundings};
 use k8s_openapi::api::admissionregistration::v1::{
-    MutatingWebhookConfiguration, NamedRuleWithOperations, RuleWithOperations, ValidatingAdmissionPolicy,
-    ValidatingAdmissionPolicyBinding, ValidatingWebhookConfiguration, WebhookClientConfig,
+    MatchResources, MutatingWebhookConfiguration, NamedRuleWithOperations, RuleWithOperations,
+    ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding, ValidatingWebhookConfiguration, WebhookClientConfig,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
@@ -48,8 +48,11 @@ pub(super) async fn admission(client: &kube::Client, found: &mut Surroundings) {
     let services: BTreeSet<Service> = hooks.iter().filter_map(|(_, _, service)| service.clone()).collect();
     let mut served = BTreeMap::new();
     for service in services.into_iter().take(SERVICES_MAX) {
-        let Some(nodes) = nodes_of(client, &service, &mut found.unread).await else { break };
-        served.insert(service, nodes);
+        match nodes_of(client, &service, &mut found.unread).await {
+            Looked::Nodes(nodes) => drop(served.insert(service, nodes)),
+            Looked::Unknown => {}
+            Looked::MayNot => break,
+        }
     }
     found.admission_hooks.extend(hooks.into_iter().map(|(name, sees, service)| {
         let nodes = service.and_then(|service| served.get(&service).cloned());
@@ -102,20 +105,29 @@ fn closed_and_sees(
     (failure_policy != Some("Ignore") && !sees.is_empty()).then_some(sees)
 }
 
-/// The nodes on which pods of the Service are ready; `None`, and noted, where that may not be read.
-async fn nodes_of(
-    client: &kube::Client,
-    (namespace, name): &Service,
-    unread: &mut Vec<String>,
-) -> Option<BTreeSet<String>> {
+/// Where pods of a Service are ready.
+enum Looked {
+    Nodes(BTreeSet<String>),
+    /// It has no pods of its own to tell of (no selector, a name outside), or the answer did not come, which is noted.
+    Unknown,
+    /// EndpointSlices may not be read, which is noted.
+    MayNot,
+}
+
+async fn nodes_of(client: &kube::Client, (namespace, name): &Service, unread: &mut Vec<String>) -> Looked {
     let api: Api<EndpointSlice> = Api::namespaced(client.clone(), namespace);
     let params = ListParams::default().labels(&format!("{SERVICE}={name}"));
     match api.list(&params).await {
-        Ok(slices) => Some(ready_on(&slices.items)),
-        Err(error) => {
-            told(denied("endpointslices of webhooks", &error, unread), unread);
-            None
-        }
+        // One with a selector has a slice even where no pod is there.
+        Ok(slices) if slices.items.is_empty() => Looked::Unknown,
+        Ok(slices) => Looked::Nodes(ready_on(&slices.items)),
+        Err(error) => match denied("endpointslices of webhooks", &error, unread) {
+            Ok(()) => Looked::MayNot,
+            other => {
+                told(other, unread);
+                Looked::Unknown
+            }
+        },
     }
 }
 
@@ -126,27 +138,46 @@ fn ready_on(slices: &[EndpointSlice]) -> BTreeSet<String> {
     ready.map(|endpoint| endpoint.node_name.clone().unwrap_or_else(|| "an unknown node".to_owned())).collect()
 }
 
-/// Policies that are bound with the action Deny and see what an update asks for.
+/// Policies that are bound with the action Deny and see what an update asks for, as far as they and their bindings reach. What they
+/// leave out by `excludeResourceRules`, labels and conditions is not looked at.
 ///
 /// Source: kubernetes.io, "Validating Admission Policy" (v1.34).
 fn denying(
     policies: &[ValidatingAdmissionPolicy],
     bindings: &[ValidatingAdmissionPolicyBinding],
 ) -> Vec<AdmissionPolicy> {
-    let denying: BTreeSet<&str> = bindings
-        .iter()
-        .filter_map(|binding| binding.spec.as_ref())
-        .filter(|spec| spec.validation_actions.iter().flatten().any(|action| action == "Deny"))
-        .filter_map(|spec| spec.policy_name.as_deref())
-        .collect();
-    let told = policies.iter().filter(|policy| denying.contains(policy.name_any().as_str())).filter_map(|policy| {
-        let constraints = policy.spec.as_ref()?.match_constraints.as_ref()?;
-        let rules: Vec<Rule<'_>> = constraints.resource_rules.iter().flatten().map(Rule::of_policy).collect();
-        let sees = sees(&rules, leaves_out_kube_system(constraints.namespace_selector.as_ref()));
-        let name = format!("ValidatingAdmissionPolicy {}", policy.name_any());
-        (!sees.is_empty()).then_some(AdmissionPolicy { name, sees })
+    let told = policies.iter().filter_map(|policy| {
+        let matched = seen_within(policy.spec.as_ref()?.match_constraints.as_ref()?);
+        let name = policy.name_any();
+        let bound: BTreeSet<String> = bindings
+            .iter()
+            .filter_map(|binding| binding.spec.as_ref())
+            .filter(|spec| spec.policy_name.as_deref() == Some(name.as_str()))
+            .filter(|spec| spec.validation_actions.iter().flatten().any(|action| action == "Deny"))
+            .flat_map(|spec| match &spec.match_resources {
+                None => matched.clone(),
+                Some(resources) if resources.resource_rules.as_ref().is_none_or(Vec::is_empty) => {
+                    let pods = |seen: &String| {
+                        seen != "pods" || !leaves_out_kube_system(resources.namespace_selector.as_ref())
+                    };
+                    matched.iter().filter(|seen| pods(seen)).cloned().collect()
+                }
+                Some(resources) => {
+                    let within = seen_within(resources);
+                    matched.iter().filter(|seen| within.contains(seen)).cloned().collect()
+                }
+            })
+            .collect();
+        let policy =
+            AdmissionPolicy { name: format!("ValidatingAdmissionPolicy {name}"), sees: bound.into_iter().collect() };
+        (!policy.sees.is_empty()).then_some(policy)
     });
     told.take(KEPT_MAX).collect()
+}
+
+fn seen_within(resources: &MatchResources) -> Vec<String> {
+    let rules: Vec<Rule<'_>> = resources.resource_rules.iter().flatten().map(Rule::of_policy).collect();
+    sees(&rules, leaves_out_kube_system(resources.namespace_selector.as_ref()))
 }
 
 /// What of an update's requests the rules match: registering Nodes, the kubelet's mirrors of static pods, evictions.
@@ -249,6 +280,10 @@ mod tests {
             binding("audited", json!(["Audit"])),
             binding("others", json!(["Deny"])),
         ];
+        let mut elsewhere = binding("evictions", json!(["Deny"]));
+        elsewhere.spec.as_mut().unwrap().match_resources = Some(object(json!({"resourceRules": [
+            {"apiGroups": [""], "operations": ["CREATE"], "resources": ["configmaps"]}]})));
+        assert_eq!(denying(&policies, &[elsewhere]), [], "its binding reaches other requests only");
         let told = denying(&policies, &bindings);
         assert_eq!(told.len(), 1);
         assert_eq!(

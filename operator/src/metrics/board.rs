@@ -6,7 +6,7 @@ use crate::adapters::views::node_view;
 use crate::run_status::STEP_RUNNING;
 use crate::watches::{Changed, Watches};
 use cupcake_crds::conditions::{self, ConditionStatus};
-use cupcake_crds::direct_update::Summary;
+use cupcake_crds::direct_update::{DirectUpdateStatus, Summary};
 use cupcake_crds::values::Phase;
 use cupcake_crds::{DirectUpdate, NodeTask, UpgradeRun};
 use cupcake_engine::clock::Timestamp;
@@ -34,6 +34,8 @@ pub struct Board {
 
 #[derive(Debug, Default)]
 struct Facts {
+    /// Whether every watch has shown what is there.
+    complete: bool,
     updates: BTreeMap<String, UpdateFacts>,
     runs: BTreeMap<String, RunFacts>,
     nodes: BTreeMap<String, NodeFacts>,
@@ -113,6 +115,11 @@ impl Board {
         self.lock().runs.values().filter(under_way).count()
     }
 
+    /// From now on what is not known is not there.
+    pub fn complete(&self) {
+        self.lock().complete = true;
+    }
+
     /// Forgets everything: from now on another replica knows better.
     pub fn clear(&self) {
         *self.lock() = Facts::default();
@@ -138,14 +145,15 @@ fn wait_of(phase: Phase, code: Option<&str>) -> Option<String> {
 }
 
 fn update_facts(update: &DirectUpdate) -> UpdateFacts {
-    let status = update.status.clone().unwrap_or_default();
+    let none = DirectUpdateStatus::default();
+    let status = update.status.as_ref().unwrap_or(&none);
     let phase = status.phase.unwrap_or_default();
     let holds = |type_| {
         conditions::get(&status.conditions, type_).filter(|condition| condition.status == ConditionStatus::True)
     };
     let why = holds(conditions::STALLED).or_else(|| holds(conditions::RECONCILING));
     let waits = wait_of(phase, why.map(|condition| condition.reason.as_str()));
-    let operation = status.run.is_some().then_some(status.operation_id).flatten().filter(|_| !phase.is_final());
+    let operation = status.operation_id.clone().filter(|_| status.run.is_some() && !phase.is_final());
     let target = update.spec.target().map(|target| target.to_string()).unwrap_or_default();
     let summary = status.summary.unwrap_or_default();
     UpdateFacts { phase, waits, operation: operation.map(|id| Operation { id, target, summary }) }
@@ -215,7 +223,7 @@ fn number(count: impl TryInto<i64>) -> i64 {
 impl Collector for Board {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let facts = self.lock();
-        if facts.nodes.is_empty() {
+        if !facts.complete {
             // Not the leader, or it has not looked around yet: no answer is no zero.
             return Ok(());
         }
@@ -313,6 +321,7 @@ pub(crate) mod tests {
     /// Fills the board with one of everything.
     pub(crate) fn fill(board: &Board) {
         let mut facts = board.lock();
+        facts.complete = true;
         put(&mut facts.updates, "to-1-34", Some(update(&running("InProgress"))));
         put(&mut facts.runs, "to-1-34-6f0d7f0e", Some(run("InProgress", "DrainBlocked")));
         let waits = conditions::Condition {
@@ -367,7 +376,11 @@ pub(crate) mod tests {
     fn who_does_not_lead_shows_nothing_of_the_cluster() {
         let metrics = Metrics::default();
         metrics.leads(true);
+        let node = NodeFacts { role: "worker", kubelet: "1.33.7".to_owned(), cordoned_by_us: false };
+        put(&mut metrics.board.lock().nodes, "w-1", Some(node));
+        assert!(!metrics.text().contains("cupcake_nodes"), "who has not seen everything yet says nothing");
         fill(&metrics.board);
+        assert!(metrics.text().contains("cupcake_nodes"));
         metrics.leads(false);
         let text = metrics.text();
         assert!(!text.contains("cupcake_nodes") && !text.contains("upgrade_in_progress"), "{text}");

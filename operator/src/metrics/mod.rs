@@ -252,6 +252,7 @@ impl Metrics {
 
     /// A new leader has looked around: what is under way it takes over.
     pub fn took_over(&self) {
+        self.board.complete();
         self.resumes.inc_by(u64::try_from(self.board.runs_under_way()).unwrap_or(u64::MAX));
     }
 

@@ -24,6 +24,8 @@ const PAGE_BYTES: [u64; 4] = [4_096, 8_192, 16_384, 65_536];
 const PAGE_BYTES_MAX: u64 = 1_024 * 1_024;
 const PAGES_MAX: usize = 256;
 const DEPTH_MAX: u8 = 8;
+/// The most bytes of keys and values that are taken.
+const TAKEN_BYTES_MAX: usize = 4 * 1_024 * 1_024;
 /// How often it is read at most when transactions end meanwhile.
 const READS_MAX: u32 = 20;
 
@@ -35,12 +37,25 @@ pub(super) type Entry = (Vec<u8>, Vec<u8>);
 /// # Errors
 /// `InvalidData` where the file is no bbolt database, `WouldBlock` where transactions ended during every one of the reads.
 pub(super) fn bucket(path: &Path, name: &[u8]) -> io::Result<Option<Vec<Entry>>> {
-    let file = File::open(path)?;
+    bucket_while(&File::open(path)?, name, || ())
+}
+
+/// As `bucket`; `meanwhile` is called between the reading and the look whether a transaction ended.
+fn bucket_while(file: &File, name: &[u8], mut meanwhile: impl FnMut()) -> io::Result<Option<Vec<Entry>>> {
     for _ in 0..READS_MAX {
-        let before = Meta::newest(&file)?;
-        let read =
-            Reader { file: &file, page_bytes: before.page_bytes, pages_left: PAGES_MAX }.bucket(before.root, name);
-        if Meta::newest(&file).is_ok_and(|after| after.transaction == before.transaction) {
+        let before = Metas::read(file)?;
+        let newest = before.newest()?;
+        let reader = Reader {
+            file,
+            page_bytes: newest.page_bytes,
+            pages_left: PAGES_MAX,
+            bytes_left: TAKEN_BYTES_MAX,
+            found: Vec::new(),
+        };
+        let read = reader.bucket(newest.root, name);
+        meanwhile();
+        // Both of them: one that is just being written hides that another was.
+        if Metas::read(file)? == before {
             return read;
         }
     }
@@ -81,21 +96,32 @@ struct Meta {
     transaction: u64,
 }
 
-impl Meta {
-    /// That of the last transaction that ended: the two meta pages take turns.
-    fn newest(file: &File) -> io::Result<Self> {
-        let first = Self::at(file, 0)?;
+/// Both meta pages, which take turns; `None` where there is no whole one, as in the middle of its being written.
+#[derive(Debug, PartialEq, Eq)]
+struct Metas(Option<Meta>, Option<Meta>);
+
+impl Metas {
+    fn read(file: &File) -> io::Result<Self> {
+        let first = Meta::at(file, 0)?;
         let sizes = first.map_or_else(|| PAGE_BYTES.to_vec(), |meta| vec![meta.page_bytes]);
         let mut second = None;
         for page_bytes in sizes {
-            second = Self::at(file, page_bytes)?.filter(|meta| meta.page_bytes == page_bytes);
+            second = Meta::at(file, page_bytes)?.filter(|meta| meta.page_bytes == page_bytes);
             if second.is_some() {
                 break;
             }
         }
-        first.into_iter().chain(second).max_by_key(|meta| meta.transaction).ok_or_else(|| damaged("no meta page fits"))
+        Ok(Self(first, second))
     }
 
+    /// That of the last transaction that ended.
+    fn newest(&self) -> io::Result<Meta> {
+        let Self(first, second) = *self;
+        first.into_iter().chain(second).max_by_key(|meta| meta.transaction).ok_or_else(|| damaged("no meta page fits"))
+    }
+}
+
+impl Meta {
     /// `None` if what lies there is no whole meta page, as in the middle of its being written.
     fn at(file: &File, offset: u64) -> io::Result<Option<Self>> {
         let mut page = [0; HEADER_BYTES + META_BYTES];
@@ -117,40 +143,61 @@ fn fnv1a(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
+/// An element of a leaf: its flags, its key and its value.
+type Element = (u32, Vec<u8>, Vec<u8>);
+
 struct Reader<'f> {
     file: &'f File,
     page_bytes: u64,
     pages_left: usize,
+    bytes_left: usize,
+    found: Vec<Element>,
 }
 
 impl Reader<'_> {
     fn bucket(mut self, root: u64, name: &[u8]) -> io::Result<Option<Vec<Entry>>> {
-        let mut buckets = Vec::new();
-        self.tree(root, 0, &mut buckets)?;
+        self.tree(root, 0)?;
+        let buckets = std::mem::take(&mut self.found);
         let Some((_, _, header)) = buckets.into_iter().find(|(flags, key, _)| flags & IS_BUCKET != 0 && key == name)
         else {
             return Ok(None);
         };
-        let mut entries = Vec::new();
         match u64_at(&header, 0)? {
             // A small bucket lies behind its own header, as one page.
-            0 => leaf(header.get(HEADER_BYTES..).unwrap_or_default(), &mut entries)?,
-            page => self.tree(page, 0, &mut entries)?,
+            0 => self.leaf(header.get(HEADER_BYTES..).unwrap_or_default())?,
+            page => self.tree(page, 0)?,
         }
-        Ok(Some(entries.into_iter().map(|(_, key, value)| (key, value)).collect()))
+        Ok(Some(self.found.into_iter().map(|(_, key, value)| (key, value)).collect()))
     }
 
-    fn tree(&mut self, number: u64, depth: u8, found: &mut Vec<(u32, Vec<u8>, Vec<u8>)>) -> io::Result<()> {
+    fn tree(&mut self, number: u64, depth: u8) -> io::Result<()> {
         let page = self.page(number)?;
         let flags = u16_at(&page, 8)?;
         if flags & IS_LEAF != 0 {
-            return leaf(&page, found);
+            return self.leaf(&page);
         }
         if flags & IS_BRANCH == 0 || depth == DEPTH_MAX {
             return Err(damaged("a page of a tree is neither branch nor leaf"));
         }
         for index in 0..usize::from(u16_at(&page, 10)?) {
-            self.tree(u64_at(&page, HEADER_BYTES + index * ELEMENT_BYTES + 8)?, depth + 1, found)?;
+            self.tree(u64_at(&page, HEADER_BYTES + index * ELEMENT_BYTES + 8)?, depth + 1)?;
+        }
+        Ok(())
+    }
+
+    /// Takes each element of a leaf.
+    fn leaf(&mut self, page: &[u8]) -> io::Result<()> {
+        for index in 0..usize::from(u16_at(page, 10)?) {
+            let element = HEADER_BYTES + index * ELEMENT_BYTES;
+            let (flags, at) = (u32_at(page, element)?, u32_at(page, element + 4)?);
+            let (key, value) = (u32_at(page, element + 8)?, u32_at(page, element + 12)?);
+            let start = usize::try_from(at).ok().and_then(|at| element.checked_add(at));
+            let start = start.ok_or_else(|| damaged("an element leads out of its page"))?;
+            let key = slice(page, start, key)?;
+            let value = slice(page, start + key.len(), value)?;
+            let left = self.bytes_left.checked_sub(key.len() + value.len());
+            self.bytes_left = left.ok_or_else(|| damaged("too many bytes"))?;
+            self.found.push((flags, key.to_vec(), value.to_vec()));
         }
         Ok(())
     }
@@ -168,20 +215,6 @@ impl Reader<'_> {
         self.file.read_exact_at(&mut page, offset)?;
         Ok(page)
     }
-}
-
-/// Flags, key and value of each element of a leaf.
-fn leaf(page: &[u8], found: &mut Vec<(u32, Vec<u8>, Vec<u8>)>) -> io::Result<()> {
-    for index in 0..usize::from(u16_at(page, 10)?) {
-        let element = HEADER_BYTES + index * ELEMENT_BYTES;
-        let (flags, at) = (u32_at(page, element)?, u32_at(page, element + 4)?);
-        let (key, value) = (u32_at(page, element + 8)?, u32_at(page, element + 12)?);
-        let start = usize::try_from(at).ok().and_then(|at| element.checked_add(at));
-        let start = start.ok_or_else(|| damaged("an element leads out of its page"))?;
-        let key = slice(page, start, key)?;
-        found.push((flags, key.to_vec(), slice(page, start + key.len(), value)?.to_vec()));
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -240,6 +273,54 @@ pub(super) mod tests {
         torn[4_096 + HEADER_BYTES + 48] ^= 1;
         folder.write("db", torn);
         assert_eq!(bucket(&folder.path("db"), b"members").unwrap(), None, "the transaction before had none");
+    }
+
+    #[test]
+    fn a_bucket_of_several_pages_and_one_that_flows_over_are_read_whole() {
+        let folder = TestFolder::new("bolt-branch");
+        let (long, header) = (vec![7; 6_000], |page: u64| [page.to_le_bytes(), 0_u64.to_le_bytes()].concat());
+        let root = page(4, IS_LEAF, &[(IS_BUCKET, b"members", &header(5))]);
+        // Two children: keys of a branch lie behind its elements.
+        let mut branch = page(5, IS_BRANCH, &[]);
+        branch[10..12].copy_from_slice(&2_u16.to_le_bytes());
+        for (index, child) in [6_u64, 7].into_iter().enumerate() {
+            branch.extend([u32::try_from((2 - index) * ELEMENT_BYTES).unwrap(), 0].map(u32::to_le_bytes).concat());
+            branch.extend(child.to_le_bytes());
+        }
+        let mut wide = page(7, IS_LEAF, &[(0, b"b", &long)]);
+        wide[12..16].copy_from_slice(&1_u32.to_le_bytes());
+        wide.resize(2 * 4_096, 0);
+        let old = page(3, IS_LEAF, &[]);
+        let small = page(6, IS_LEAF, &[(0, b"a", b"1")]);
+        let pages = [meta(0, 3, 8), meta(1, 4, 9), page(2, 0x10, &[]), old, root, branch, small];
+        folder.write("db", [file(&pages), wide].concat());
+        let entries = bucket(&folder.path("db"), b"members").unwrap().unwrap();
+        assert_eq!(entries, [(b"a".to_vec(), b"1".to_vec()), (b"b".to_vec(), long)]);
+    }
+
+    #[test]
+    fn a_database_in_which_a_transaction_ended_meanwhile_is_read_again() {
+        let folder = TestFolder::new("bolt-written");
+        folder.write("db", database(&[("a", "old")], false));
+        let (open, mut reads) = (File::open(folder.path("db")).unwrap(), 0);
+        let entries = bucket_while(&open, b"members", || {
+            reads += 1;
+            if reads == 1 {
+                // The next transaction: its meta page is the other one, and the page of the bucket is another's now.
+                let mut next = database(&[("a", "new")], false);
+                next[..4_096].copy_from_slice(&file(&[meta(0, 4, 10)]));
+                folder.write("db", next);
+            }
+        });
+        assert_eq!((entries.unwrap().unwrap(), reads), (vec![(b"a".to_vec(), b"new".to_vec())], 2));
+        let mut turn = 10;
+        let never = bucket_while(&open, b"members", || {
+            turn += 1;
+            let mut next = database(&[("a", "new")], false);
+            next[..4_096].copy_from_slice(&file(&[meta(0, 4, turn)]));
+            folder.write("db", next);
+        });
+        assert_eq!(never.unwrap_err().kind(), io::ErrorKind::WouldBlock);
     }
 
     #[test]

@@ -204,7 +204,7 @@ async fn store(cluster: &Cluster, host: &RealHost) {
     let mut listed = member.members().await.expect("a list");
     listed.retain(|member| member.name != "cp-3");
     let told = doubts(&folder, &listed);
-    assert!(told.len() == 1 && told[0].contains("(cp-3), which was removed and would come back"), "{told:?}");
+    assert!(told.len() == 1 && told[0].message.contains("(cp-3), which was removed and would come back"), "{told:?}");
 }
 
 /// The members by name, once they are as they should be, or as they are after 30 s: a new leader is elected in between.

@@ -1,0 +1,157 @@
+//! What etcd 3.6 would find on the control plane's disks, against what etcd 3.5 goes by.
+//!
+//! Source: etcd.io, "Upgrade etcd from 3.5 to 3.6", and its blog of 2025, "Avoiding Zombie Cluster Members When Upgrading to etcd v3.6".
+
+use crate::finding::{Code, Finding, Findings, named};
+use cupcake_crds::DirectUpdateSpec;
+use cupcake_crds::values::{ClusterSnapshot, EtcdDoubt, EtcdDoubtKind, EtcdTopology, NodeRole, NodeSnapshot};
+
+/// The first minor of etcd that goes by its database alone.
+pub(crate) const BY_DATABASE: (u32, u32) = (3, 6);
+
+/// Refuses control-plane nodes whose data speaks against that minor, or that were not looked at. Where an agent told of the machine
+/// and not of this, it is asked again.
+pub(crate) fn etcd_store(spec: &DirectUpdateSpec, snapshot: &ClusterSnapshot, findings: &mut Findings) {
+    if snapshot.etcd == EtcdTopology::External {
+        return;
+    }
+    let doubted = |kind: EtcdDoubtKind| -> Vec<(&NodeSnapshot, String)> {
+        let of = |doubts: &[EtcdDoubt]| -> Vec<String> {
+            doubts.iter().filter(|doubt| doubt.kind == kind).map(|doubt| doubt.message.clone()).collect()
+        };
+        let told = snapshot.with_role(NodeRole::ControlPlane).filter_map(|node| {
+            let doubts = node.inventory.as_ref()?.etcd_store_doubts.as_deref()?;
+            Some((node, of(doubts).join(", "))).filter(|(_, text)| !text.is_empty())
+        });
+        told.collect()
+    };
+    let old_keys = doubted(EtcdDoubtKind::OldKeys);
+    if !old_keys.is_empty() {
+        let message = format!("etcd 3.6 would not start: {}", by_node(&old_keys));
+        let remedy = "move what is there to API v3 or remove it, as etcd's guide from 3.5 to 3.6 says; then: etcdutl check v2store";
+        findings.refuse(about(&old_keys, message, remedy.to_owned()));
+    }
+    let differ = doubted(EtcdDoubtKind::MembersDiffer);
+    let message = |nodes: &[(&NodeSnapshot, String)]| {
+        format!("etcd 3.6 would take for members what etcd 3.5 does not: {}", by_node(nodes))
+    };
+    let remedy = |name: &str| {
+        format!(
+            "etcd 3.5.26 and newer mend this when they start: run one first, by a patch of kubeadm that brings it or by etcd.local.imageTag in ConfigMap kube-system/kubeadm-config (taken out again before the update), or name it in spec.acknowledge: {{check: EtcdStore, node: {name}}}"
+        )
+    };
+    refuse(spec, differ, message, remedy, findings);
+    let mut not_read = doubted(EtcdDoubtKind::NotRead);
+    let control_plane = snapshot.with_role(NodeRole::ControlPlane);
+    // An inventory that was written by hand (it names no time) need not have it.
+    let asked = control_plane.filter(|node| {
+        let inventory = node.inventory.as_ref().filter(|inventory| inventory.taken_at.is_some());
+        inventory.is_some_and(|inventory| inventory.etcd_store_doubts.is_none())
+    });
+    not_read.extend(asked.map(|node| (node, "its agent has not told of it yet".to_owned())));
+    let message = |nodes: &[(&NodeSnapshot, String)]| {
+        format!("what etcd 3.6 would find on their disks could not be looked at: {}", by_node(nodes))
+    };
+    let remedy = |name: &str| {
+        format!(
+            "it is looked at again; if it stays so, mend it or name it in spec.acknowledge: {{check: EtcdStore, node: {name}}}"
+        )
+    };
+    refuse(spec, not_read, message, remedy, findings);
+}
+
+fn by_node(nodes: &[(&NodeSnapshot, String)]) -> String {
+    nodes.iter().map(|(node, what)| format!("{}: {what}", node.node.name)).collect::<Vec<_>>().join("; ")
+}
+
+fn about(nodes: &[(&NodeSnapshot, String)], message: String, remedy: String) -> Finding {
+    let names: Vec<String> = nodes.iter().map(|(node, _)| node.node.name.clone()).collect();
+    Finding::new(Code::EtcdStore, "etcd", named(&names), message, remedy).by_inventories_of(names)
+}
+
+/// Refuses those that nobody has acknowledged by name, and tells of the others.
+fn refuse(
+    spec: &DirectUpdateSpec,
+    nodes: Vec<(&NodeSnapshot, String)>,
+    message: impl Fn(&[(&NodeSnapshot, String)]) -> String,
+    remedy: impl Fn(&str) -> String,
+    findings: &mut Findings,
+) {
+    let acknowledged = |(node, _): &(&NodeSnapshot, String)| {
+        let check = Code::EtcdStore.to_string();
+        spec.acknowledge.iter().any(|entry| entry.check == check && entry.node == node.node.name)
+    };
+    let (known, open): (Vec<_>, Vec<_>) = nodes.into_iter().partition(acknowledged);
+    if let Some((first, _)) = open.first() {
+        findings.refuse(about(&open, message(&open), remedy(&first.node.name)));
+    }
+    if !known.is_empty() {
+        findings.warn(about(&known, message(&known), "acknowledged in spec.acknowledge".to_owned()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{cluster, compiled, spec};
+    use crate::{Compilation, Compiled, Refusal};
+    use cupcake_crds::node_task::NodeInventory;
+    use serde_json::{Value, json};
+
+    fn planned(
+        to: &str,
+        doubts: Option<&[(EtcdDoubtKind, &str)]>,
+        by_agent: bool,
+        acknowledge: &Value,
+    ) -> Result<Compilation<Compiled>, Refusal> {
+        let mut snapshot = cluster(3, 1, "1.33.4");
+        let doubt = |(kind, message): &(EtcdDoubtKind, &str)| EtcdDoubt { kind: *kind, message: (*message).to_owned() };
+        let inventory = NodeInventory {
+            taken_at: by_agent.then_some(snapshot.taken_at),
+            etcd_store_doubts: doubts.map(|doubts| doubts.iter().map(doubt).collect()),
+            ..NodeInventory::default()
+        };
+        snapshot.nodes.get_mut("cp-2").unwrap().inventory = Some(inventory);
+        compiled(&spec(&json!({"targetVersion": to, "acknowledge": acknowledge})), &snapshot)
+    }
+
+    #[test]
+    fn data_that_etcd_3_6_would_read_otherwise_is_refused_until_it_is_acknowledged_by_name() {
+        let gone = "its database still has member d (cp-9), which was removed and would come back";
+        let doubts: &[_] = &[(EtcdDoubtKind::MembersDiffer, gone)];
+        let none = json!([]);
+        let refusal = planned("1.34.4", Some(doubts), true, &none).unwrap_err();
+        let found = refusal.findings.iter().find(|finding| finding.code == Code::EtcdStore).unwrap();
+        assert_eq!((found.value.as_str(), &*found.nodes), ("cp-2", &["cp-2".to_owned()][..]));
+        for part in [gone, "cp-2: its database", "3.5.26", "spec.acknowledge: {check: EtcdStore, node: cp-2}"] {
+            assert!(refusal.to_string().contains(part), "{part}: {refusal}");
+        }
+        let acknowledged = json!([{"check": "EtcdStore", "node": "cp-2"}]);
+        planned("1.34.4", Some(doubts), true, &acknowledged).unwrap();
+        planned("1.34.4", Some(&[]), true, &none).unwrap();
+        planned("1.33.7", Some(doubts), true, &none).unwrap();
+    }
+
+    #[test]
+    fn old_keys_with_which_etcd_3_6_does_not_start_cannot_be_acknowledged() {
+        let doubts: &[_] = &[(EtcdDoubtKind::OldKeys, "its old store (v2) has data: /1")];
+        let acknowledged = json!([{"check": "EtcdStore", "node": "cp-2"}]);
+        let refusal = planned("1.34.4", Some(doubts), true, &acknowledged).unwrap_err().to_string();
+        assert!(refusal.contains("would not start: cp-2: its old store (v2) has data: /1"), "{refusal}");
+    }
+
+    #[test]
+    fn a_machine_that_was_not_looked_at_is_refused_and_asked_again() {
+        let none = json!([]);
+        let refusal = planned("1.34.4", None, true, &none).unwrap_err();
+        assert!(refusal.to_string().contains("cp-2: its agent has not told of it yet"), "{refusal}");
+        assert!(
+            refusal.findings.iter().any(|finding| *finding.nodes == ["cp-2"]),
+            "whose inventory is to be asked for"
+        );
+        let unread: &[_] = &[(EtcdDoubtKind::NotRead, "its members cannot be listed: refused")];
+        let refusal = planned("1.34.4", Some(unread), true, &none).unwrap_err();
+        assert!(refusal.to_string().contains("could not be looked at: cp-2: its members"), "{refusal}");
+        planned("1.34.4", None, false, &none).unwrap();
+    }
+}
