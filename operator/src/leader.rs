@@ -565,7 +565,7 @@ impl<'o> Loop<'o> {
     fn run_holds(&self, uid: &str, hold: node::Hold) -> bool {
         let run = self.watches.runs.iter().map(|(_, run)| run).find(|run| run.metadata.uid.as_deref() == Some(uid));
         run.is_some_and(|run| match hold {
-            node::Hold::Cordon => true,
+            node::Hold::Cordon => node::may_leave_a_cordon(run),
             node::Hold::Order => !is_final(run),
         })
     }

@@ -7,6 +7,7 @@ use crate::adapters::views::{CORDONED_AT_ANNOTATION, node_view};
 use crate::adapters::{is_already_exists, is_not_found, ops_error};
 use crate::leader::{Next, Outcome};
 use cupcake_crds::node_task::Order;
+use cupcake_crds::values::Phase;
 use cupcake_crds::{CORDONED_BY_ANNOTATION, NODE_LABEL, NodeTask, NodeTaskSpec, UpgradeRun};
 use cupcake_engine::names::Epoch;
 use cupcake_steps::ports::cluster::{CordonOwner, OpsError};
@@ -82,11 +83,20 @@ pub async fn unmark(operator: &Operator, node: &Node) -> Outcome {
 /// What of a run holds a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Hold {
-    /// Its cordon: one that has failed may leave it, for a person to look at.
+    /// Its cordon: one that has failed may leave it, for a person to look at. A leader that was stopped before it cordoned may do so
+    /// when it wakes up and its run has ended otherwise meanwhile.
     Cordon,
     /// An order without an end: a run that is over gives none. A leader that was stopped before it placed one may do so when it
     /// wakes up and its run has ended meanwhile.
     Order,
+}
+
+/// Whether a cordon of the run is to stay: as long as it goes on, and where it failed.
+pub fn may_leave_a_cordon(run: &UpgradeRun) -> bool {
+    match run.status.as_ref().and_then(|status| status.phase) {
+        Some(Phase::Succeeded | Phase::Cancelled) => false,
+        Some(Phase::Pending | Phase::InProgress | Phase::RequiresAttention | Phase::Failed) | None => true,
+    }
 }
 
 /// UIDs of the runs that have the node in their hands, and by what.
@@ -108,8 +118,9 @@ fn open_order(task: &NodeTask) -> Option<&Order> {
     task.spec.order.as_ref().filter(|_| !ended)
 }
 
-/// Takes the node out of the hands of runs that no longer exist: an order of theirs is asked to stop, and once it has ended a cordon
-/// of theirs is lifted. A run that somebody deleted in its middle cannot do that itself any more.
+/// Takes the node out of the hands of runs that no longer exist, or are over: an order of theirs is asked to stop, and once it has
+/// ended a cordon of theirs is lifted, unless they failed. A run that somebody deleted in its middle cannot do that itself any more, nor
+/// one that had ended when what a stopped leader had on its way arrived.
 pub async fn give_back(operator: &Operator, epoch: Epoch, name: &str) -> Outcome {
     match given_back(operator, epoch, name).await {
         Ok(next) => Outcome::of(next),
@@ -137,7 +148,8 @@ async fn given_back(operator: &Operator, epoch: Epoch, name: &str) -> Result<Nex
     };
     let is_open =
         |run: &&DeserializeGuard<UpgradeRun>| run.0.as_ref().map_or(true, |run| !crate::leader::is_final(run));
-    let present: BTreeSet<String> = runs.iter().filter_map(uid_of).collect();
+    let may_hold = |run: &&DeserializeGuard<UpgradeRun>| run.0.as_ref().map_or(true, may_leave_a_cordon);
+    let holding: BTreeSet<String> = runs.iter().filter(may_hold).filter_map(uid_of).collect();
     let open: BTreeSet<String> = runs.iter().filter(is_open).filter_map(uid_of).collect();
     if let Some(task) = &task
         && let Some(order) = open_order(task)
@@ -150,9 +162,9 @@ async fn given_back(operator: &Operator, epoch: Epoch, name: &str) -> Result<Nex
         return Ok(Next::AwaitChange);
     }
     if let CordonOwner::Run { uid, .. } = &node.cordon
-        && !present.contains(uid)
+        && !holding.contains(uid)
     {
-        tracing::warn!(node = name, run = uid, "uncordons a node whose run is gone");
+        tracing::warn!(node = name, run = uid, "uncordons a node whose run is gone or over");
         nodes.uncordon(&node, uid).await?;
     }
     Ok(Next::AwaitChange)

@@ -266,6 +266,20 @@ mod tests {
     }
 
     #[test]
+    fn a_cordon_that_a_stopped_leader_had_on_its_way_is_lifted_where_its_run_was_cancelled_meanwhile() {
+        let settings = Settings {
+            control_planes: 3,
+            workers: 2,
+            start: Timestamp::from_timestamp(1_767_225_600, 0).unwrap(),
+            ..settings()
+        };
+        let faults = ["operator@80:cancelled", "operator@83:stopped"].map(|fault| fault.parse().unwrap()).to_vec();
+        let verdict = run(&settings, &Schedule { seed: 90_013, faults }).unwrap();
+        assert_eq!((verdict.happened.len(), verdict.violations), (2, Vec::new()));
+        assert_eq!(verdict.outcome.phase.as_str(), "Cancelled");
+    }
+
+    #[test]
     fn a_read_that_fails_while_an_update_begins_is_no_verdict_on_the_update() {
         let wrongs = [Wrong::Busy, Wrong::TimedOut, Wrong::Refused].into_iter().cycle();
         for (number, wrong) in (10..=60).zip(wrongs) {
