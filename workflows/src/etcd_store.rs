@@ -9,8 +9,8 @@ use cupcake_crds::values::{ClusterSnapshot, EtcdDoubt, EtcdDoubtKind, EtcdTopolo
 /// The first minor of etcd that goes by its database alone.
 pub(crate) const BY_DATABASE: (u32, u32) = (3, 6);
 
-/// Refuses control-plane nodes whose data speaks against that minor, or that were not looked at. Where an agent told of the machine
-/// and not of this, it is asked again.
+/// Refuses control-plane nodes whose data speaks against that minor, or could not be read. Where an agent told of the machine and not
+/// of this, it is asked again. A node without an inventory passes here, with the warning that nothing is known of it.
 pub(crate) fn etcd_store(spec: &DirectUpdateSpec, snapshot: &ClusterSnapshot, findings: &mut Findings) {
     if snapshot.etcd == EtcdTopology::External {
         return;

@@ -1,5 +1,6 @@
 //! What else is in a cluster and matters to an upgrade: etcd's members, pods that a drain would meet, hooks, other programs.
 
+use crate::limits::ETCD_DOUBT_CHARS_MAX;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
@@ -59,7 +60,7 @@ pub struct EtcdDoubt {
     /// etcd 3.6 does not start; NotRead, it could not be looked at.
     pub kind: EtcdDoubtKind,
     /// What was seen. Example: its database still has member 8e9e05c52164694d (cp-4), which was removed and would come back
-    #[schemars(length(max = 160))]
+    #[schemars(length(max = ETCD_DOUBT_CHARS_MAX))]
     pub message: String,
 }
 
