@@ -60,6 +60,9 @@ struct ClusterFile {
     /// Whether something else does kube-proxy's work.
     #[serde(default, skip_serializing_if = "is_false")]
     without_kube_proxy: bool,
+    /// Addons that kubeadm would bring back.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    returning_addons: Vec<String>,
     /// What could not be read.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     unread: Vec<String>,
@@ -218,6 +221,7 @@ fn snapshot_of(cluster: ClusterFile) -> Result<ClusterSnapshot, String> {
             deprecated_requests: cluster.deprecated_requests,
             other_updaters: cluster.other_updaters,
             without_kube_proxy: cluster.without_kube_proxy,
+            returning_addons: cluster.returning_addons,
             unread: cluster.unread,
         },
     })
@@ -255,6 +259,7 @@ fn file_of(snapshot: ClusterSnapshot) -> ClusterFile {
         deprecated_requests: surroundings.deprecated_requests,
         other_updaters: surroundings.other_updaters,
         without_kube_proxy: surroundings.without_kube_proxy,
+        returning_addons: surroundings.returning_addons,
         unread: surroundings.unread,
     }
 }

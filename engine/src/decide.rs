@@ -257,6 +257,11 @@ fn fail_overdue(cursor: &mut Cursor, dag: &Dag, observed: &Observed, now: Timest
     }
 }
 
+/// The lanes of a run in which something failed and was not tried again.
+pub fn failed_lanes(dag: &Dag, cursor: &Cursor) -> BTreeSet<String> {
+    View::of(dag, cursor).failed_lanes.into_iter().map(str::to_owned).collect()
+}
+
 /// The outlook of every vertex, and the lanes as they stand.
 struct View<'d> {
     dag: &'d Dag,

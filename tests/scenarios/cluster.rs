@@ -92,6 +92,14 @@ impl Cluster {
         budgets
     }
 
+    /// Applies an update and freezes the workload when the update has begun: a budget that was there before would be found.
+    pub(crate) async fn apply_then_freeze(&self, name: &str, spec: Value) -> Api<PodDisruptionBudget> {
+        self.apply(name, spec).await;
+        let has_run = || self.update(name).and_then(|update| update.status?.run).is_some();
+        self.eventually("it has begun", async || has_run()).await;
+        self.freeze().await
+    }
+
     /// Every object of a kind, without a request.
     pub(crate) fn all<K: DeserializeOwned>(&self, group: &str, plural: &str) -> Vec<K> {
         let all = self.world.server().list(group, plural);

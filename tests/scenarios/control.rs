@@ -41,8 +41,7 @@ fn a_cancel_at_any_moment_ends_cancelled_with_every_node_given_back_and_the_next
 #[test]
 fn a_cancelled_drain_evicts_nothing_more_and_gives_the_node_back() {
     in_cluster(2, false, async |cluster| {
-        cluster.freeze().await;
-        cluster.apply(UPDATE, json!({})).await;
+        cluster.apply_then_freeze(UPDATE, json!({})).await;
         cluster
             .eventually("the drain is blocked and says so", async || cluster.phase(UPDATE).1.contains("DrainBlocked"))
             .await;
@@ -58,8 +57,7 @@ fn a_cancelled_drain_evicts_nothing_more_and_gives_the_node_back() {
 #[test]
 fn a_drain_that_stays_blocked_stops_the_nodes_order_and_another_update_goes_on_once_the_budget_allows_it() {
     in_cluster(2, false, async |cluster| {
-        let budgets = cluster.freeze().await;
-        cluster.apply(UPDATE, json!({})).await;
+        let budgets = cluster.apply_then_freeze(UPDATE, json!({})).await;
         let (phase, message) = cluster.at_rest(UPDATE).await;
         assert_eq!(phase, Phase::RequiresAttention, "{message}");
         assert!(message.contains("w-1/drain") && message.contains("shop"), "{message}");
@@ -76,8 +74,7 @@ fn a_drain_that_stays_blocked_stops_the_nodes_order_and_another_update_goes_on_o
 #[test]
 fn a_node_that_failed_is_tried_again_from_its_first_step_and_the_same_update_goes_on() {
     in_cluster(2, false, async |cluster| {
-        let budgets = cluster.freeze().await;
-        cluster.apply(UPDATE, json!({})).await;
+        let budgets = cluster.apply_then_freeze(UPDATE, json!({})).await;
         let (phase, message) = cluster.at_rest(UPDATE).await;
         assert_eq!(phase, Phase::RequiresAttention, "{message}");
         cluster.is_left_alone("after a drain that stayed blocked").await;
@@ -104,8 +101,7 @@ fn a_node_that_failed_is_tried_again_from_its_first_step_and_the_same_update_goe
 #[test]
 fn a_retry_is_taken_up_once_so_that_what_fails_again_rests_again() {
     in_cluster(2, false, async |cluster| {
-        cluster.freeze().await;
-        cluster.apply(UPDATE, json!({})).await;
+        cluster.apply_then_freeze(UPDATE, json!({})).await;
         assert_eq!(cluster.at_rest(UPDATE).await.0, Phase::RequiresAttention);
         let retry = json!({"spec": {"control": {"retry": [{"requestId": "retry-1", "vertex": "w-1"}]}}});
         cluster.patch(UPDATE, retry).await;
@@ -477,7 +473,10 @@ fn a_run_whose_record_was_damaged_stops_says_so_and_leaves_the_rest_to_a_person(
         let runs: Api<UpgradeRun> = Api::all(cluster.client.clone());
         let root = || cluster.all::<UpgradeRun>(GROUP, "upgraderuns").into_iter().next().unwrap();
         cluster
-            .eventually("the control plane is being upgraded", async || cluster.phase(UPDATE).1.contains("cp-1"))
+            .eventually(
+                "the control plane is being upgraded",
+                async || matches!(cluster.phase(UPDATE), (Phase::InProgress, message) if message.contains("cp-1")),
+            )
             .await;
         let name = root().name_any();
         let damaged = Patch::Merge(json!({"status": {"cursor": "{\"format\":1,\"states\":\"s.0.6 ?\"}"}}));

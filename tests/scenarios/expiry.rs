@@ -43,8 +43,7 @@ fn drain(fields: &Value) -> Value {
 #[test]
 fn a_worker_whose_drain_does_not_end_is_given_back_and_the_update_goes_on_without_it_and_says_so() {
     in_cluster(2, false, async |cluster| {
-        let budgets = cluster.freeze().await;
-        cluster.apply(UPDATE, drain(&json!({"onExpiry": "SkipNode", "timeout": "3m"}))).await;
+        let budgets = cluster.apply_then_freeze(UPDATE, drain(&json!({"onExpiry": "SkipNode", "timeout": "3m"}))).await;
         let left_out = || cluster.update(UPDATE).unwrap().status.unwrap_or_default().left_out;
         cluster.eventually("w-1 is left out", async || !left_out().is_empty()).await;
         assert!(!shop_on(cluster, "w-1").is_empty(), "its pods stayed");
@@ -89,8 +88,7 @@ fn a_control_plane_node_whose_drain_does_not_end_is_never_left_out() {
 #[test]
 fn pods_are_deleted_past_their_budget_only_where_that_is_asked_for_and_only_when_the_time_is_up() {
     in_cluster(2, false, async |cluster| {
-        cluster.freeze().await;
-        cluster.apply(UPDATE, drain(&json!({"onExpiry": "ForceAfter", "timeout": "3m"}))).await;
+        cluster.apply_then_freeze(UPDATE, drain(&json!({"onExpiry": "ForceAfter", "timeout": "3m"}))).await;
         cluster.eventually("the drain is blocked", async || cluster.phase(UPDATE).1.contains("w-1: ")).await;
         let before = shop_on(cluster, "w-1");
         cluster.pass(160).await;
@@ -127,8 +125,7 @@ fn a_pod_that_nobody_agreed_to_lose_is_not_deleted_by_force_either() {
 fn an_update_within_a_minor_drains_nothing_where_that_is_asked_for() {
     for drains in [true, false] {
         in_cluster_at(KubeVersion::new(1, 34, 1), 2, false, async |cluster| {
-            cluster.freeze().await;
-            cluster.apply(UPDATE, drain(&json!({"onPatch": drains}))).await;
+            cluster.apply_then_freeze(UPDATE, drain(&json!({"onPatch": drains}))).await;
             let (phase, message) = cluster.at_rest(UPDATE).await;
             let drained = cluster.world.effects().iter().any(|effect| effect.name.kind == EffectKind::Drain);
             let expected = if drains { Phase::RequiresAttention } else { Phase::Succeeded };

@@ -110,10 +110,9 @@ fn who_leaves_out_the_only_canary_still_has_to_approve_what_follows() {
     // Left out before the workers' turn there is no canary any more; in its drain there is one that did not move.
     for blocked in [false, true] {
         in_cluster(2, false, async |cluster| {
-            let budgets = cluster.freeze().await;
             let canary = json!({"enabled": true, "nodes": ["w-2"]});
             let spec = json!({"strategy": "canary", "canary": canary, "approvals": ["AfterCanary"]});
-            cluster.apply(UPDATE, spec).await;
+            let budgets = cluster.apply_then_freeze(UPDATE, spec).await;
             cluster.eventually("it is under way", async || cluster.phase(UPDATE).0 == Phase::InProgress).await;
             if blocked {
                 cluster.eventually("its drain is blocked", async || cluster.phase(UPDATE).1.contains("w-2: ")).await;

@@ -41,8 +41,7 @@ impl Faults for Overloaded {
 #[test]
 fn a_drain_that_nobody_could_attempt_for_hours_is_given_that_time_back() {
     in_cluster(2, false, async |cluster| {
-        let budgets = cluster.freeze().await;
-        cluster.apply(UPDATE, json!({})).await;
+        let budgets = cluster.apply_then_freeze(UPDATE, json!({})).await;
         cluster.eventually("the drain is blocked", async || cluster.phase(UPDATE).1.contains("w-1: ")).await;
         let server = cluster.world.server();
         let until = cluster.world.now() + chrono::TimeDelta::seconds(OVERLOADED_SECONDS);

@@ -2,8 +2,10 @@
 //!
 //! Everything runs in a sandbox on paused time; each moment is a world of its own.
 
-use crate::cluster::{UPDATE, in_cluster, in_cluster_at};
+use crate::cluster::{Cluster, UPDATE, in_cluster, in_cluster_at};
+
 use chrono::TimeDelta;
+use cupcake_crds::UpgradeRun;
 use cupcake_crds::values::{KubeVersion, Phase};
 use kube::api::DeleteParams;
 use serde_json::{Value, json};
@@ -16,8 +18,7 @@ fn leave_out(node: &str) -> Value {
 #[test]
 fn a_worker_that_failed_is_left_out_and_the_same_update_goes_on_without_it() {
     in_cluster(2, false, async |cluster| {
-        let budgets = cluster.freeze().await;
-        cluster.apply(UPDATE, json!({})).await;
+        let budgets = cluster.apply_then_freeze(UPDATE, json!({})).await;
         let (phase, message) = cluster.at_rest(UPDATE).await;
         assert!(phase == Phase::RequiresAttention && message.contains("w-1/drain"), "{phase}: {message}");
         cluster.ask(async || budgets.delete("frozen", &DeleteParams::default()).await.map(drop)).await;
@@ -54,10 +55,48 @@ fn a_worker_that_is_left_out_at_any_moment_is_given_back_and_holds_nobody_up() {
 }
 
 #[test]
+fn workers_fail_within_one_budget_for_all_batches_and_the_update_ends_once_they_are_left_out() {
+    let batches = |cluster: &Cluster| {
+        let mut runs = cluster.all::<UpgradeRun>(cupcake_crds::GROUP, "upgraderuns");
+        runs.retain(|run| run.spec.parent.as_ref().is_some_and(|parent| parent.vertex.starts_with("batch-")));
+        runs.sort_by_key(|run| run.metadata.name.clone());
+        runs.into_iter()
+            .map(|run| (run.spec.failures_max, run.status.and_then(|status| status.phase)))
+            .collect::<Vec<_>>()
+    };
+    in_cluster(3, false, async |cluster| {
+        cluster.apply(UPDATE, json!({"batchSize": 1, "maxFailures": 2, "nodeTimeout": "15m"})).await;
+        cluster.eventually("the workers' turn comes", async || !batches(cluster).is_empty()).await;
+        let budgets = cluster.freeze().await;
+        cluster.eventually("w-1 is lost", async || batches(cluster)[0].1 == Some(Phase::Failed)).await;
+        cluster.ask(async || budgets.delete("frozen", &DeleteParams::default()).await.map(drop)).await;
+        let (phase, message) = cluster.at_rest(UPDATE).await;
+        assert!(phase == Phase::RequiresAttention, "{phase}: {message}");
+        for part in ["w-1 is at 1.33.4, wanted 1.34.4", "failed in to-1-34-", "kubectl cupcake skip"] {
+            assert!(message.contains(part), "{message}");
+        }
+        let succeeded = Some(Phase::Succeeded);
+        assert_eq!(batches(cluster), [(2, Some(Phase::Failed)), (1, succeeded), (1, succeeded)], "one budget for all");
+        let versions = ["w-1", "w-2", "w-3"].map(|node| cluster.kubelet(node));
+        assert_eq!(versions, ["1.33.4", "1.34.4", "1.34.4"]);
+        cluster.patch(UPDATE, leave_out("w-1")).await;
+        cluster
+            .patch(
+                UPDATE,
+                json!({"spec": {"control": {"retry": [{"requestId": "retry-1", "vertex": "1.34.4/verify"}]}}}),
+            )
+            .await;
+        cluster.eventually("it goes on", async || cluster.phase(UPDATE).0 != Phase::RequiresAttention).await;
+        let (phase, message) = cluster.at_rest(UPDATE).await;
+        assert!(phase == Phase::Succeeded && message.ends_with("without w-1, left out as was asked for"), "{message}");
+        assert_eq!(cluster.cordoned(), Vec::<String>::new());
+    });
+}
+
+#[test]
 fn a_blocked_drain_ends_at_once_when_its_node_is_left_out() {
     in_cluster(2, false, async |cluster| {
-        let budgets = cluster.freeze().await;
-        cluster.apply(UPDATE, json!({})).await;
+        let budgets = cluster.apply_then_freeze(UPDATE, json!({})).await;
         cluster.eventually("the drain is blocked", async || cluster.phase(UPDATE).1.contains("w-1: ")).await;
         let asked = cluster.world.now();
         cluster.patch(UPDATE, leave_out("w-1")).await;

@@ -240,6 +240,32 @@ fn changes_by_hand_are_told_before_anything_moves_and_the_update_starts_once_kub
 }
 
 #[test]
+fn nothing_is_started_on_what_machines_told_another_day_or_never() {
+    // Applied before any agent has answered, and applied half an hour after it told of a machine that was changed since.
+    for (changed_after_seconds, applied_after_seconds) in [(0, 0), (600, 1_800)] {
+        let from = KubeVersion::new(1, 33, 4);
+        let config = WorldConfig { control_planes: 1, workers: 1, ..WorldConfig::new(from, start()) };
+        world::runtime(config.speed).unwrap().block_on(async {
+            let world = World::new(config).unwrap();
+            let (machine, clock) = (world.machine("cp-1").unwrap(), world.clock());
+            if changed_after_seconds == 0 {
+                machine.change_by_hand("etcd.yaml loses --quota-backend-bytes=8589934592");
+            }
+            world.start();
+            clock.sleep_until(start() + TimeDelta::seconds(changed_after_seconds)).await;
+            if changed_after_seconds > 0 {
+                machine.change_by_hand("etcd.yaml loses --quota-backend-bytes=8589934592");
+            }
+            clock.sleep_until(start() + TimeDelta::seconds(applied_after_seconds)).await;
+            let refused = world.upgrade(&to_1_34()).await.unwrap();
+            assert_eq!(refused.phase, "Pending");
+            assert!(refused.message.contains("{check: HandMadeChanges, node: cp-1}"), "{}", refused.message);
+            assert!(world.effects().is_empty(), "nothing moved");
+        });
+    }
+}
+
+#[test]
 fn the_next_kubelet_of_the_control_plane_waits_for_etcd_of_the_one_before() {
     let config = WorldConfig { workers: 0, ..WorldConfig::new(KubeVersion::new(1, 33, 4), start()) };
     world::runtime(config.speed).unwrap().block_on(async {

@@ -45,8 +45,7 @@ fn an_update_whose_time_is_over_at_any_moment_begins_nothing_more_and_goes_on_to
 #[test]
 fn an_update_whose_time_is_over_can_be_cancelled_and_what_waits_for_a_person_takes_no_time() {
     in_cluster(2, false, async |cluster| {
-        cluster.freeze().await;
-        cluster.apply(UPDATE, json!({"operationTimeout": "3m"})).await;
+        cluster.apply_then_freeze(UPDATE, json!({"operationTimeout": "3m"})).await;
         let (phase, message) = cluster.at_rest(UPDATE).await;
         assert_eq!(phase, Phase::RequiresAttention, "{message}");
         assert!(message.contains("spec.operationTimeout allows"), "{message}");

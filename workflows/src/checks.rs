@@ -8,10 +8,12 @@ use crate::request::is_concurrency;
 use crate::schedule::Window;
 use crate::skew::{self, Skew};
 use crate::wave::Workers;
+use chrono::TimeDelta;
 use cupcake_crds::values::{
     ClusterSnapshot, Component, Concurrency, Cordon, EtcdTopology, KubeVersion, NodeRole, NodeSnapshot, Stage, Strategy,
 };
 use cupcake_crds::{DirectUpdateSpec, limits};
+use cupcake_engine::clock::Timestamp;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -70,7 +72,7 @@ pub(crate) fn spec(spec: &DirectUpdateSpec, findings: &mut Findings) {
         }
     }
     if !spec.preflight_checks {
-        let message = "nothing is checked before the first change";
+        let message = "neither Ready nodes nor what their agents tell is waited for before the first change; what a plan refuses is refused all the same";
         findings.warn(Finding::new(Code::ChecksLeftOut, "spec.preflightChecks", false, message, ""));
     }
 }
@@ -173,6 +175,21 @@ pub(crate) fn quorum(snapshot: &ClusterSnapshot, findings: &mut Findings) {
     }
 }
 
+/// What an older API server lacks of that which keeps CUPCAKE itself in its bounds.
+///
+/// Source: kubernetes.io, "Feature Gates" (v1.34): CustomResourceValidationExpressions is on from 1.25 on, ValidatingAdmissionPolicy from 1.30 on.
+fn older_server(server: KubeVersion, findings: &mut Findings) {
+    let message = match (server.major(), server.minor()) {
+        (1, ..=24) => {
+            "it has no rules in definitions, which fence a leader that was replaced, and no admission policies, which bind an agent to its node"
+        }
+        (1, 25..=29) => "it has no admission policies, which bind an agent to its node",
+        _ => return,
+    };
+    let remedy = "see \"What an older Kubernetes lacks\" in docs/install.md; helm upgrade once the cluster has passed 1.25 and 1.30";
+    findings.warn(Finding::new(Code::OlderServer, "API server", server, message, remedy));
+}
+
 /// Target and cluster against each other.
 pub(crate) fn versions(snapshot: &ClusterSnapshot, target: KubeVersion, findings: &mut Findings) {
     let field = "spec.targetVersion";
@@ -194,6 +211,7 @@ pub(crate) fn versions(snapshot: &ClusterSnapshot, target: KubeVersion, findings
             format!("upgrade within {}.x", server.major()),
         )),
     }
+    older_server(server, findings);
     // Where the API servers are newer themselves, that is said above.
     if let Some(config) = snapshot.kubeadm_config.filter(|config| *config > target && *config > server) {
         findings.refuse(Finding::new(
@@ -447,8 +465,12 @@ fn canaries(spec: &DirectUpdateSpec, snapshot: &ClusterSnapshot, findings: &mut 
     }
 }
 
+/// How old what a machine told of itself may be before an update starts, in seconds: apart from what machines do by themselves, people
+/// may have changed one by hand since.
+pub const INVENTORY_SECONDS_MAX: i64 = 900;
+
 /// What does not refuse a plan, but will make it wait: nodes that are not Ready, cordoned by others, or silent.
-pub(crate) fn readiness(moving: &[&NodeSnapshot], findings: &mut Findings) {
+pub(crate) fn readiness(moving: &[&NodeSnapshot], now: Timestamp, findings: &mut Findings) {
     let names = |wanted: &dyn Fn(&NodeSnapshot) -> bool| -> Vec<&str> {
         moving.iter().filter(|node| wanted(node)).map(|node| node.node.name.as_str()).collect()
     };
@@ -477,5 +499,14 @@ pub(crate) fn readiness(moving: &[&NodeSnapshot], findings: &mut Findings) {
         names(&|node| node.inventory.is_none()),
         "no agent answered yet, so nothing is known of these machines: preflight waits for them",
         "see the agent's pods there",
+    );
+    let old = now - TimeDelta::seconds(INVENTORY_SECONDS_MAX);
+    warn(
+        Code::NoInventory,
+        names(&|node| {
+            node.inventory.as_ref().and_then(|inventory| inventory.taken_at).is_some_and(|taken_at| taken_at < old)
+        }),
+        "what is known of these machines is older than 15 minutes: they are asked again before anything is started",
+        "",
     );
 }

@@ -63,6 +63,8 @@ pub struct Compiled {
     pub report: Report,
     /// The plan in a few lines.
     pub summary: Summary,
+    /// The nodes that it changes: control plane, then workers, each by name.
+    pub changing: Vec<String>,
 }
 
 /// Compiles the root run `run` of a DirectUpdate over what the cluster was at one moment.
@@ -108,7 +110,7 @@ pub fn compile(
     checks::selection(spec, snapshot, &workers, control_plane_changes, &mut findings);
     let changing = changing(&hops);
     checks::quorum(snapshot, &mut findings);
-    checks::readiness(&changing, &mut findings);
+    checks::readiness(&changing, snapshot.taken_at, &mut findings);
     machines::machines(spec, snapshot, &changing, &mut findings);
     packages::packages(&hops, &mut findings);
     changes::changes(spec, snapshot, &hops, &mut findings);
@@ -147,8 +149,9 @@ pub fn compile(
         return Err(Refusal { findings: vec![finding], warnings: report.warnings });
     }
     let digest = plan.digest();
+    let changing = changing.iter().map(|node| node.node.name.clone()).collect();
     let summary = summary(spec, snapshot, target, &workers, summaries);
-    Ok(Compilation::Plan(Compiled { plan, digest, limits: RunLimits::STRICT, report, summary }))
+    Ok(Compilation::Plan(Compiled { plan, digest, limits: RunLimits::STRICT, report, summary, changing }))
 }
 
 /// One hop, with what moves in it.

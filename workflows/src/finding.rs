@@ -84,8 +84,12 @@ pub enum Code {
     FailClosedHook,
     /// An admission policy that may deny what an update asks for.
     AdmissionPolicy,
+    /// The API server is too old for some of what keeps CUPCAKE itself in its bounds.
+    OlderServer,
     /// There is no kube-proxy.
     KubeProxyAbsent,
+    /// kubeadm would bring back what somebody removed.
+    AddonReturns,
     /// Something that could not be read.
     NotLookedAt,
     /// The kubelet of a minor on the way does not start on control groups version 1.

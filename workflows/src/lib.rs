@@ -44,6 +44,7 @@ mod tests;
 mod timing;
 mod wave;
 
+pub use checks::INVENTORY_SECONDS_MAX;
 pub use compile::{
     COMPILER, Compilation, Compiled, NothingToDo, PLAN_BYTES_MAX, ROOT_PLAN_BYTES_MAX, compile, plan_bytes,
 };

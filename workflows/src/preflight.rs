@@ -110,13 +110,13 @@ fn check_of(finding: &Finding) -> &'static str {
         | Code::AvoidedRelease
         | Code::ControlPlaneBehind => "Versions",
         Code::VersionSkew | Code::NextHopBlocked => "Skew",
-        Code::NoControlPlane | Code::NoKubeadmConfig | Code::ExternalEtcd => "ControlPlane",
+        Code::NoControlPlane | Code::NoKubeadmConfig | Code::ExternalEtcd | Code::OlderServer => "ControlPlane",
         Code::UnreadableNode | Code::NodeNotReady | Code::CordonedByOther | Code::ForeignNode => "Nodes",
         Code::NoInventory => "Agents",
         Code::EtcdMinor | Code::EtcdMembers | Code::EtcdStore => "Etcd",
         Code::DisruptionBudget | Code::LocalStorage | Code::UnmanagedPods => "Drains",
         Code::FailClosedHook | Code::AdmissionPolicy => "Hooks",
-        Code::OtherUpdater | Code::KubeProxyAbsent => "Neighbours",
+        Code::OtherUpdater | Code::KubeProxyAbsent | Code::AddonReturns => "Neighbours",
         // What was not looked at stands under the check that does not know it.
         Code::NotLookedAt => {
             let about = |words: &[&str]| words.iter().any(|word| finding.field.contains(word));

@@ -1,6 +1,7 @@
 //! What lives around the nodes, against what an update does to it: etcd's members, pods that drains meet, hooks, other programs.
 
 use crate::admission::admission;
+use crate::checks::INVENTORY_SECONDS_MAX;
 use crate::compile::Hop;
 use crate::finding::{Code, Finding, Findings, named};
 use cupcake_crds::DirectUpdateSpec;
@@ -8,9 +9,6 @@ use cupcake_crds::values::{
     ClusterSnapshot, DisruptionBudget, EtcdMember, EtcdTopology, NodeRole, NodeSnapshot, OnExpiry, PodSnapshot,
 };
 use std::collections::{BTreeMap, BTreeSet};
-
-/// After how long what was known of etcd's members is called old, in seconds.
-const MEMBERS_SECONDS_MAX: i64 = 900;
 
 /// All of it.
 pub(crate) fn surroundings(
@@ -27,6 +25,7 @@ pub(crate) fn surroundings(
             let remedy = "see that your network plugin supports the target";
             findings.warn(Finding::new(Code::KubeProxyAbsent, "DaemonSet kube-system/kube-proxy", "", message, remedy));
         }
+        returning_addons(snapshot, findings);
         requests(snapshot, hops, findings);
     }
     let moving: BTreeMap<&str, &NodeSnapshot> = hops
@@ -61,6 +60,25 @@ pub(crate) fn surroundings(
     }
 }
 
+/// Source: kubeadm v1.34, `kubeadm upgrade apply`, phase addon: an addon without its ConfigMap in kube-system is taken for one that was
+/// never deployed and is left out; where the ConfigMap is there, its workload is made, whether it was there or not.
+fn returning_addons(snapshot: &ClusterSnapshot, findings: &mut Findings) {
+    for addon in &snapshot.surroundings.returning_addons {
+        let message =
+            "it was removed, its ConfigMap was not: kubeadm would deploy it again beside what does its work now";
+        let remedy = format!(
+            "kubectl -n kube-system delete configmap {addon} (kubeadm then leaves it out), or put its workload back"
+        );
+        findings.refuse(Finding::new(
+            Code::AddonReturns,
+            format!("ConfigMap kube-system/{addon}"),
+            "",
+            message,
+            remedy,
+        ));
+    }
+}
+
 /// Source: etcd.io, "How to upgrade etcd from v3.5 to v3.6", and kubernetes.io, "Operating etcd clusters for Kubernetes" (v1.34).
 fn etcd(snapshot: &ClusterSnapshot, findings: &mut Findings) {
     let (members, seen_by) = members_of(snapshot);
@@ -75,7 +93,7 @@ fn etcd(snapshot: &ClusterSnapshot, findings: &mut Findings) {
         return;
     }
     let seen_at = seen_by.first().and_then(|name| snapshot.nodes.get(name)?.inventory.as_ref()?.taken_at);
-    if let Some(at) = seen_at.filter(|at| (snapshot.taken_at - *at).num_seconds() > MEMBERS_SECONDS_MAX) {
+    if let Some(at) = seen_at.filter(|at| (snapshot.taken_at - *at).num_seconds() > INVENTORY_SECONDS_MAX) {
         let message = format!("its members were looked at last on {}", at.format("%Y-%m-%d at %H:%M UTC"));
         let remedy = "see: etcdctl endpoint health --cluster";
         findings.warn(Finding::new(Code::EtcdMembers, "etcd", "", message, remedy));
@@ -356,7 +374,8 @@ mod tests {
                 NodeInventory { etcd_members: members, etcd_store_doubts, taken_at, ..NodeInventory::default() };
             snapshot.nodes.get_mut("cp-1").unwrap().inventory = Some(inventory);
         });
-        assert!(refused.is_empty() && warned[0].contains("looked at last on"), "{refused:?} {warned:?}");
+        let old = warned.iter().any(|line| line.starts_with("EtcdMembers") && line.contains("looked at last on"));
+        assert!(refused.is_empty() && old, "{refused:?} {warned:?}");
         let unknown = |snapshot: &mut ClusterSnapshot| {
             snapshot.surroundings.etcd_members.clear();
             snapshot.nodes.get_mut("cp-1").unwrap().inventory = Some(NodeInventory::default());
@@ -482,6 +501,17 @@ mod tests {
         assert!(of("pods", Some(&[])).contains("none of the pods that answer it is ready now"));
         assert_eq!(of("pods", Some(&["w-01", "w-02"])), of("pods", None));
         assert_eq!(of("pods", Some(&["elsewhere"])), of("pods", None), "it stays where it is");
+    }
+
+    #[test]
+    fn an_addon_that_kubeadm_would_bring_back_is_refused_with_the_way_to_keep_it_out() {
+        let change = |snapshot: &mut ClusterSnapshot| {
+            snapshot.surroundings.without_kube_proxy = true;
+            snapshot.surroundings.returning_addons = vec!["kube-proxy".into()];
+        };
+        let (refused, _) = told(&json!({}), change);
+        assert!(refused.len() == 1 && refused[0].starts_with("AddonReturns"), "{refused:?}");
+        assert!(refused[0].contains("kubectl -n kube-system delete configmap kube-proxy"), "{refused:?}");
     }
 
     #[test]

@@ -374,6 +374,30 @@ fn a_worker_may_be_left_out_when_its_drain_does_not_end_and_a_control_plane_node
 }
 
 #[test]
+fn what_an_older_api_server_lacks_is_told_and_what_machines_told_too_long_ago() {
+    for (server, target, words) in [
+        ("1.24.17", "1.25.16", Some("fence a leader that was replaced")),
+        ("1.25.16", "1.26.15", Some("bind an agent to its node")),
+        ("1.29.14", "1.30.14", Some("bind an agent to its node")),
+        ("1.30.14", "1.31.14", None),
+    ] {
+        let plan = plan_of(&spec(&json!({"targetVersion": target})), &cluster(1, 1, server));
+        let told = plan.report.warnings.iter().find(|warning| warning.code == Code::OlderServer);
+        assert_eq!(told.is_some(), words.is_some(), "{server}");
+        assert!(words.is_none_or(|words| told.unwrap().message.contains(words)), "{server}: {told:?}");
+    }
+    let mut snapshot = cluster(1, 2, "1.33.4");
+    let now = snapshot.taken_at;
+    for (name, seconds) in [("w-01", crate::INVENTORY_SECONDS_MAX), ("w-02", crate::INVENTORY_SECONDS_MAX + 1)] {
+        let inventory = snapshot.nodes.get_mut(name).unwrap().inventory.get_or_insert_default();
+        inventory.taken_at = Some(now - chrono::TimeDelta::seconds(seconds));
+    }
+    let plan = plan_of(&spec(&json!({})), &snapshot);
+    let old = plan.report.warnings.iter().find(|warning| warning.code == Code::NoInventory).unwrap();
+    assert_eq!(old.value, "w-02");
+}
+
+#[test]
 fn what_will_make_a_plan_wait_is_reported_before_it_starts() {
     let mut snapshot = cluster(3, 2, "1.33.4");
     snapshot.nodes.get_mut("w-01").unwrap().ready = false;

@@ -32,6 +32,9 @@ pub struct Surroundings {
     /// Whether something else than kube-proxy does its work.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub without_kube_proxy: bool,
+    /// Addons of kubeadm that somebody removed and kubeadm would bring back, since their ConfigMaps are still there: `kube-proxy`, `coredns`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub returning_addons: Vec<String>,
     /// What could not be read, and why: told, never guessed.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unread: Vec<String>,

@@ -1,7 +1,7 @@
 //! [`ClusterOps`] over the Kubernetes API.
 //!
 //! RBAC: list on nodes and nodetasks; get on configmaps, daemonsets and deployments in kube-system; get on directupdates, update on their
-//! status; get, create on upgraderuns and upgradeplans.
+//! status; get, list, create on upgraderuns; get, create on upgradeplans.
 
 use super::kube_store::{KubeStore, RunMeta};
 use super::views::node_view;
@@ -15,8 +15,9 @@ use cupcake_crds::values::{KubeVersion, NodeRole, Phase};
 use cupcake_crds::{DirectUpdate, DirectUpdateSpec, NodeTask, UpgradeRun};
 use cupcake_engine::clock::Clock;
 use cupcake_engine::cursor::RunPhase;
+use cupcake_engine::decide::failed_lanes;
 use cupcake_engine::names::{Epoch, Reason, RunName, VertexName};
-use cupcake_engine::store::StoreError;
+use cupcake_engine::store::{RunStore, StoreError};
 use cupcake_steps::ports::cluster::{
     AddonView, ChildSource, ChildView, ClusterOps, Consent, GateView, NodeView, OpsError, Readiness,
 };
@@ -29,7 +30,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::ResourceExt;
 use kube::api::{Api, ListParams, PostParams};
 use kube::core::DeserializeGuard;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// The longest refusal that goes into a reason, in characters.
@@ -63,6 +64,26 @@ impl KubeClusterOps {
         let workers = nodes.iter().filter(|node| node.role == NodeRole::Worker).filter(selected).count();
         let workers = u32::try_from(workers).unwrap_or(u32::MAX);
         Ok(batch_limits(&update.spec, workers, BATCH_NODES_MAX))
+    }
+
+    /// The nodes that batches of that wave lost and went on without, each with its batch.
+    async fn lost_below(&self, wave_uid: &str) -> Result<BTreeMap<String, RunName>, OpsError> {
+        let failed = self.runs().await?.into_iter().filter(|run| {
+            let below = run.spec.parent.as_ref().is_some_and(|parent| parent.uid == wave_uid);
+            below && run_phase(run.status.as_ref().and_then(|status| status.phase)) == RunPhase::Failed
+        });
+        let mut lost = BTreeMap::new();
+        for batch in failed.filter_map(|run| RunName::new(run.name_any()).ok()) {
+            let stored = self.store.load(&batch).await.map_err(|error| store_error(&error))?;
+            lost.extend(failed_lanes(&stored.dag, &stored.cursor).into_iter().map(|node| (node, batch.clone())));
+        }
+        Ok(lost)
+    }
+
+    async fn runs(&self) -> Result<Vec<UpgradeRun>, OpsError> {
+        let api: Api<DeserializeGuard<UpgradeRun>> = Api::all(self.client.clone());
+        let list = api.list(&ListParams::default()).await.map_err(|error| ops_error("list upgraderuns", &error))?;
+        Ok(list.items.into_iter().filter_map(|run| run.0.ok()).collect())
     }
 
     async fn update_of(&self, run: &UpgradeRun) -> Result<DirectUpdate, OpsError> {
@@ -241,7 +262,13 @@ impl ClusterOps for KubeClusterOps {
         };
         let limits = match source {
             ChildSource::Wave { .. } => RunLimits::STRICT,
-            ChildSource::Plan { .. } => self.batch_limits(&parent_run).await?,
+            ChildSource::Plan { .. } => {
+                let limits = self.batch_limits(&parent_run).await?;
+                let lost = self.lost_below(parent_uid).await?.len();
+                // The budget is that of the wave. What was used up before would have brought the batch before to rest.
+                let failures_max = limits.failures_max.saturating_sub(u32::try_from(lost).unwrap_or(u32::MAX)).max(1);
+                RunLimits { failures_max, ..limits }
+            }
         };
         let plan_digest = match source {
             ChildSource::Wave { target_version, oldest_kubelet } => {
@@ -300,6 +327,16 @@ impl ClusterOps for KubeClusterOps {
         let update = self.update_of(&run).await?;
         let control = update.spec_now().into_owned().control.unwrap_or_default();
         Ok(control.skip.into_iter().map(|request| request.vertex).collect())
+    }
+
+    async fn lost(&self, run: &RunName) -> Result<BTreeMap<String, RunName>, OpsError> {
+        let waves = self.runs().await?.into_iter();
+        let waves = waves.filter(|wave| wave.spec.parent.as_ref().is_some_and(|parent| parent.run == run.as_str()));
+        let mut lost = BTreeMap::new();
+        for uid in waves.filter_map(|wave| wave.metadata.uid) {
+            lost.extend(self.lost_below(&uid).await?);
+        }
+        Ok(lost)
     }
 
     async fn leave_out(&self, run: &RunName, uid: &str, epoch: Epoch, left_out: LeftOut) -> Result<(), OpsError> {

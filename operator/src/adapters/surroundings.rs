@@ -3,16 +3,17 @@
 //! Read whenever an update is about to begin (again after a while where it is refused), and by `plan`, `preflight` and `snapshot`.
 //! What may not be read is named, not guessed.
 //!
-//! RBAC: list on pods, poddisruptionbudgets, daemonsets and deployments; get on the path /metrics; and that of `admission`.
+//! RBAC: get on the configmaps kube-proxy and coredns; list on pods, poddisruptionbudgets, daemonsets and deployments; get on the path /metrics; and that of `admission`.
 
 use super::admission::admission;
 use super::ops_error;
 use super::views::pod_view;
+use crate::error_chain;
 use cupcake_crds::values::{DeprecatedRequest, DisruptionBudget, PodSnapshot, Surroundings};
 use cupcake_steps::ports::cluster::{OpsError, PodKind, PodView};
 use futures::{AsyncBufReadExt, AsyncReadExt, StreamExt};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::api::{Api, ListParams};
@@ -28,6 +29,9 @@ const PAGE_OBJECTS: u32 = 500;
 pub(super) const KEPT_MAX: usize = 2_000;
 /// How much of the API server's metrics is read, in bytes.
 const METRICS_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// kubeadm's addons, by the name of workload and ConfigMap.
+const KUBE_PROXY: &str = "kube-proxy";
+const COREDNS: &str = "coredns";
 /// Programs that reboot, remove or upgrade nodes, by the name of their workload.
 const UPDATERS: [&str; 5] = ["kured", "cluster-autoscaler", "karpenter", "system-upgrade-controller", "draino"];
 /// The metric of requests to API versions that are on their way out. Source: kubernetes.io, "Kubernetes Metrics Reference" (v1.34).
@@ -50,7 +54,15 @@ pub async fn surroundings(client: &kube::Client) -> Result<Surroundings, OpsErro
         meta.namespace.as_deref() == Some(namespace) && meta.name.as_deref() == Some(name)
     };
     found.without_kube_proxy =
-        sets.as_ref().is_some_and(|sets| !sets.iter().any(|set| is(set, "kube-system", "kube-proxy")));
+        sets.as_ref().is_some_and(|sets| !sets.iter().any(|set| is(set, "kube-system", KUBE_PROXY)));
+    let deployed = |all: &Option<Vec<ObjectMeta>>, name: &str| {
+        all.as_ref().is_none_or(|all| all.iter().any(|one| is(one, "kube-system", name)))
+    };
+    for (addon, there) in [(KUBE_PROXY, deployed(&sets, KUBE_PROXY)), (COREDNS, deployed(&deployments, COREDNS))] {
+        if !there && has_config_map(client, addon, &mut found.unread).await {
+            found.returning_addons.push(addon.to_owned());
+        }
+    }
     let workloads = [("DaemonSet", sets), ("Deployment", deployments)];
     for (kind, meta) in workloads.iter().flat_map(|(kind, all)| all.iter().flatten().map(move |meta| (kind, meta))) {
         let name = meta.name.as_deref().unwrap_or_default();
@@ -61,6 +73,17 @@ pub async fn surroundings(client: &kube::Client) -> Result<Surroundings, OpsErro
     }
     found.deprecated_requests = told(deprecated(client, &mut found.unread).await, &mut found.unread);
     Ok(found)
+}
+
+/// Whether an addon's ConfigMap is there, by which kubeadm tells whether it is to deploy the addon.
+async fn has_config_map(client: &kube::Client, addon: &str, unread: &mut Vec<String>) -> bool {
+    match Api::<ConfigMap>::namespaced(client.clone(), "kube-system").get_metadata_opt(addon).await {
+        Ok(found) => found.is_some(),
+        Err(error) => {
+            unread.push(format!("ConfigMap kube-system/{addon}: {}", error_chain(&error)));
+            false
+        }
+    }
 }
 
 /// A budget, and the pods that it covers: those of its namespace which its selector matches.

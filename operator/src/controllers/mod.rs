@@ -2,6 +2,7 @@
 
 mod acknowledge;
 pub mod deletion;
+mod inventories;
 pub(crate) mod mirror;
 pub mod node;
 pub mod run;

@@ -6,11 +6,11 @@
 //! ```
 //! A crash between any two of these is picked up by the next reconcile: what the status names is created if it is missing.
 //!
-//! RBAC: get, list, patch, update (status) on directupdates; list, get, create on upgraderuns; get, create on upgradeplans; patch on
-//! nodetasks; and what `adapters::snapshot` reads.
+//! RBAC: get, list, patch, update (status) on directupdates; list, get, create on upgraderuns; get, create on upgradeplans; what
+//! `inventories` asks for; and what `adapters::snapshot` reads.
 
 use super::window::State;
-use super::{acknowledge, deletion, mirror, run, timeout, window};
+use super::{acknowledge, deletion, inventories, mirror, run, timeout, window};
 use crate::adapters::cluster_ops::run_phase;
 use crate::adapters::kube_store::RunMeta;
 use crate::adapters::{is_already_exists, is_not_found, snapshot};
@@ -24,25 +24,22 @@ use cupcake_crds::direct_update::UpgradePath;
 use cupcake_crds::limits;
 use cupcake_crds::upgrade_run::ObjectRef;
 use cupcake_crds::values::{ClusterSnapshot, Phase};
-use cupcake_crds::{DirectUpdate, DirectUpdateStatus, NodeTask, UpgradePlan, UpgradeRun};
+use cupcake_crds::{DirectUpdate, DirectUpdateStatus, UpgradePlan, UpgradeRun};
 use cupcake_engine::clock::Timestamp;
 use cupcake_engine::cursor::RunPhase;
 use cupcake_engine::names::{Reason, RunName};
 use cupcake_engine::store::StoreError;
 use cupcake_steps::ports::cluster::OpsError;
-use cupcake_workflows::{Compilation, Compiled, Refusal, Request, compile, gates_of, plan_name};
+use cupcake_workflows::{Compilation, Compiled, Request, compile, gates_of, plan_name};
 use kube::ResourceExt;
-use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{Api, ListParams, PostParams};
 use kube::core::DeserializeGuard;
-use serde_json::json;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// How often an update that is refused or waits is looked at again, in seconds: clusters change without telling.
 const AGAIN_SECONDS: i64 = 30;
-/// How old an inventory is at least before a machine that stands in the way is asked to look again, in seconds.
-const INVENTORY_SECONDS_MIN: i64 = 300;
-/// How many machines are asked at a time; the others when these have answered.
-const INVENTORIES_MAX: usize = 16;
+/// How often an update is looked at whose machines are asked, in seconds.
+const ANSWERS_SECONDS: i64 = 5;
 /// The longest message in a status, in characters.
 const MESSAGE_CHARS_MAX: usize = 900;
 
@@ -51,6 +48,8 @@ pub struct View {
     pub(super) update: DirectUpdate,
     pub(super) runs: Vec<UpgradeRun>,
     pub(super) nodes: Vec<mirror::NodeNow>,
+    /// What each machine was last asked to tell of itself, until the update has a run.
+    asked: BTreeMap<String, String>,
     /// The nodes that it is asked to leave out.
     asked_for: BTreeMap<String, acknowledge::AskedFor>,
     /// Until when nobody could look at its runs, the last time that it was for long.
@@ -65,7 +64,11 @@ impl View {
         let runs = runs.cloned().collect();
         let nodes = mirror::nodes_now(&update, watches);
         let asked_for = acknowledge::asked_for(&update, watches);
-        Self { update, runs, nodes, asked_for, unseen_until }
+        let has_run = update.status.as_ref().is_some_and(|status| status.run.is_some());
+        let tasks = watches.tasks.iter().filter(|_| !has_run);
+        let asked =
+            tasks.filter_map(|(name, task)| Some((name.to_owned(), task.spec.inventory_request.clone()?))).collect();
+        Self { update, runs, nodes, asked, asked_for, unseen_until }
     }
 }
 
@@ -154,31 +157,50 @@ async fn reconciled(operator: &Operator, view: &View) -> Result<Next, kube::Erro
         Err(refusal) => {
             let message = refusal.message(MESSAGE_CHARS_MAX);
             write(operator, &view.update, Stand::stalled(&format!("{:?}", refusal.code()), message)).await?;
-            renew_inventories(operator, &snapshot, &refusal).await;
+            inventories::ask_in_the_way(operator, &snapshot, &refusal).await;
             Ok(again(operator))
         }
         Ok(Compilation::NothingToDo(nothing)) => {
             write(operator, &view.update, Stand::done("NothingToDo", nothing.message)).await?;
             Ok(Next::AwaitChange)
         }
-        Ok(Compilation::Plan(compiled)) if view.update.spec.dry_run => {
-            let mut stand = Stand::done("DryRun", "dry run: this is what would happen; nothing was changed".to_owned());
-            stand.graph = compiled.summary.lines();
-            write(operator, &view.update, stand).await?;
-            Ok(Next::AwaitChange)
-        }
-        Ok(Compilation::Plan(compiled)) => match window::state(&view.update, operator.clock.now()).closed() {
-            Some((reason, opens)) => {
-                write(operator, &view.update, Stand::pending(&reason.code, reason.message)).await?;
-                Ok(opens.map_or_else(|| again(operator), Next::At))
-            }
-            None if !deletion::is_held(&view.update) => {
-                deletion::hold(operator, &view.update).await?;
-                Ok(Next::AwaitChange)
-            }
-            None => start(operator, &view.update, &run, &compiled).await,
-        },
+        Ok(Compilation::Plan(compiled)) => planned(operator, view, &run, &snapshot, &compiled).await,
     }
+}
+
+/// Starts what was planned, unless its time has not come or too little is known of the machines.
+async fn planned(
+    operator: &Operator,
+    view: &View,
+    run: &RunName,
+    snapshot: &ClusterSnapshot,
+    compiled: &Compiled,
+) -> Result<Next, kube::Error> {
+    let (update, now) = (&view.update, operator.clock.now());
+    let dry_run = update.spec.dry_run;
+    if let (false, Some((reason, opens))) = (dry_run, window::state(update, now).closed()) {
+        write(operator, update, Stand::pending(&reason.code, reason.message)).await?;
+        return Ok(opens.map_or_else(|| again(operator), Next::At));
+    }
+    // What was planned is worth what is known of the machines: those that nobody looked at today are looked at before anything moves.
+    let late = inventories::late(&snapshot.nodes, &compiled.changing, now);
+    if update.spec.preflight_checks && !late.is_empty() {
+        inventories::ask(operator, &late, &view.asked).await;
+        let reason = inventories::reason(&late, &update.name_any());
+        write(operator, update, Stand::pending(&reason.code, reason.message)).await?;
+        return Ok(Next::At(now + TimeDelta::seconds(ANSWERS_SECONDS)));
+    }
+    if dry_run {
+        let mut stand = Stand::done("DryRun", "dry run: this is what would happen; nothing was changed".to_owned());
+        stand.graph = compiled.summary.lines();
+        write(operator, update, stand).await?;
+        return Ok(Next::AwaitChange);
+    }
+    if !deletion::is_held(update) {
+        deletion::hold(operator, update).await?;
+        return Ok(Next::AwaitChange);
+    }
+    start(operator, update, run, compiled).await
 }
 
 /// A deleted update shows how its runs end, and goes when they have.
@@ -230,24 +252,6 @@ async fn owner_of_cluster(operator: &Operator, update: &DirectUpdate) -> Result<
         .collect();
     before.sort_by_key(age);
     Ok(before.first().map(ResourceExt::name_any))
-}
-
-/// Asks the machines that stand in the way by what they were last seen to be to look again: they may have been mended since.
-async fn renew_inventories(operator: &Operator, snapshot: &ClusterSnapshot, refusal: &Refusal) {
-    let now = operator.clock.now();
-    let old = now - TimeDelta::seconds(INVENTORY_SECONDS_MIN);
-    let in_question: BTreeSet<&String> = refusal.findings.iter().flat_map(|finding| &finding.nodes).collect();
-    let taken_at = |name: &str| snapshot.nodes.get(name)?.inventory.as_ref()?.taken_at;
-    let tasks: Api<NodeTask> = Api::all(operator.client.clone());
-    let late = in_question.into_iter().filter(|node| taken_at(node).is_none_or(|at| at < old));
-    // One request for some minutes: asking again under the same name changes nothing.
-    let request = format!("again-{}", now.timestamp() / INVENTORY_SECONDS_MIN);
-    for node in late.take(INVENTORIES_MAX) {
-        let patch = json!({"spec": {"inventoryRequest": request}});
-        if let Err(error) = tasks.patch(node, &PatchParams::default(), &Patch::Merge(&patch)).await {
-            tracing::warn!(node, error = error_chain(&error), "no new inventory was asked for");
-        }
-    }
 }
 
 /// Stores the plan, lets the status name plan and run, creates the run.

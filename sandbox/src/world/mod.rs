@@ -35,7 +35,7 @@ pub use outcome::{NodeOutcome, Outcome, Writes};
 use crate::api::{Definitions, Options, Server};
 use crate::machine::agenda::Agenda;
 use crate::machine::control_plane::ControlPlane;
-use crate::machine::fault::{FaultPlan, Stream};
+use crate::machine::fault::{FaultPlan, Stream, Wrong};
 use crate::machine::kube::Refused;
 use crate::machine::ledger::{EffectRecord, Ledger};
 use crate::machine::releases::Repositories;
@@ -333,9 +333,16 @@ impl World {
         if let Some(invariants) = self.ear.invariants.get() {
             let phase = update["status"]["phase"].as_str().unwrap_or("Pending");
             invariants.ended(phase, is_at_rest(&update));
-            let excused = self.faults.happened().iter().any(|fault| fault.wrong.may_need_a_person());
+            let message = update["status"]["message"].as_str().unwrap_or_default();
+            // Who left a worker out in the middle of several hops is asked what is to become of it.
+            let stays_behind = message.contains("the next hop takes no kubelet older than");
+            let excused = self
+                .faults
+                .happened()
+                .iter()
+                .any(|fault| fault.wrong.may_need_a_person() || (fault.wrong == Wrong::LeftOut && stays_behind));
             if matches!(phase, "Pending" | "RequiresAttention" | "Failed") && !excused {
-                invariants.rests_without_cause(phase, update["status"]["message"].as_str().unwrap_or_default());
+                invariants.rests_without_cause(phase, message);
             }
             if phase == "Succeeded" && !excused {
                 invariants.behind(&self.behind(&update));

@@ -1,7 +1,7 @@
 //! `child-run/v1`: a run of its own, started and watched by its parent.
 
 use super::{again, look, params, run_subject};
-use crate::ports::cluster::{Cluster, OpsError};
+use crate::ports::cluster::{ChildSource, Cluster, OpsError};
 use async_trait::async_trait;
 use cupcake_engine::cursor::RunPhase;
 use cupcake_engine::names::Reason;
@@ -33,7 +33,11 @@ impl Step<Cluster> for ChildRun {
                 Ok(Probe::Wait(wait.on(run_subject(params.run.as_str()))))
             }
             RunPhase::RequiresAttention => Err(StepError::NeedsOperator(named(&child.reason.code))),
-            RunPhase::Failed => Err(StepError::Permanent(named("ChildFailed"))),
+            // A batch comes to that end only with losses that the budget allows: the nodes after it are not to wait for a person.
+            RunPhase::Failed => match params.source {
+                ChildSource::Plan { .. } => Ok(Probe::Satisfied(())),
+                ChildSource::Wave { .. } => Err(StepError::Permanent(named("ChildFailed"))),
+            },
             RunPhase::Cancelled => Err(StepError::Permanent(named("ChildCancelled"))),
         }
     }

@@ -52,6 +52,13 @@ impl Step<Cluster> for VerifyCluster {
                     node.kubelet.map_or_else(|| "no readable version".to_owned(), |kubelet| kubelet.to_string());
                 let wanted = waits.unwrap_or(target);
                 let or_newer = if waits.is_some() { " or newer" } else { "" };
+                // One that failed while others were allowed to go on: nobody moves it any more.
+                if let Some(batch) = look!(cluster.lost(ctx.run())).get(name) {
+                    let message = format!(
+                        "{name} is at {found}, wanted {wanted}: it failed in {batch}, within spec.maxFailures; leave it out (kubectl cupcake skip), then retry"
+                    );
+                    return Err(StepError::NeedsOperator(Reason::new("NodeFailed", message)));
+                }
                 return wait("NodeBehind", format!("{name} is at {found}, wanted {wanted}{or_newer}"));
             }
             if moved && node.readiness != Readiness::Ready {

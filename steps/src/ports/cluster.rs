@@ -275,6 +275,8 @@ pub trait ClusterOps: Send + Sync {
     async fn kubeadm_config_version(&self) -> Result<KubeVersion, OpsError>;
     /// Workers that the update of this run is asked to leave out, or that [`Self::leave_out`] did.
     async fn left_out(&self, run: &RunName) -> Result<BTreeSet<String>, OpsError>;
+    /// Workers that batches of this run's update lost and went on without, as `spec.maxFailures` allows; with the run of each.
+    async fn lost(&self, run: &RunName) -> Result<BTreeMap<String, RunName>, OpsError>;
     /// Records that the update of this run goes on without that worker, and why, unless a newer epoch leads the run; repeating it
     /// changes nothing. What is left of the worker's lane is then skipped, and what was begun there undone.
     async fn leave_out(&self, run: &RunName, uid: &str, epoch: Epoch, left_out: LeftOut) -> Result<(), OpsError>;
