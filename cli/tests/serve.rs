@@ -153,11 +153,14 @@ fn an_administrator_does_with_kubectl_what_the_guide_says() {
     // All but the one that was left out, unless the next update has it already.
     let arrived = moved.matches("v1.27.16").count() + moved.matches("v1.28.15").count();
     assert!(arrived >= 3, "{moved}");
-    assert!(cluster.says("cupcake cancel canary-to-1-27").contains("asked, as cancel-1"));
 
+    let canary = "get du canary-to-1-27 -o jsonpath={.status.phase}:{.status.message}";
+    cluster.until(canary, "no such node");
     cluster.says("patch du canary-to-1-27 --subresource=status --type=merge -p {\"status\":{\"message\":\"by-hand\"}}");
+    cluster.until(canary, "no such node");
+    assert!(cluster.says("cupcake cancel canary-to-1-27").contains("asked, as cancel-1"));
+    cluster.until(canary, "Cancelled:cancelled before anything was started");
     cluster.says("wait --for=condition=Succeeded du/multistep-to-1-28 --timeout=60s");
-    cluster.until("get du canary-to-1-27 -o jsonpath={.status.message}", "no such node");
     cluster.says("delete du upgrade-to-1-27 canary-to-1-27 multistep-to-1-28");
     assert_eq!(cluster.says("get du -o name"), "");
     cluster.until("get upgraderuns -o jsonpath={.items}", "[]");

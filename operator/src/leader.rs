@@ -9,7 +9,7 @@
 use crate::Operator;
 use crate::adapters::views::has_stale_mark;
 use crate::attempts::Attempts;
-use crate::controllers::{node, run, schedule, scheduled, timeout, update, window};
+use crate::controllers::{acknowledge, node, run, schedule, scheduled, timeout, update, window};
 use crate::events;
 use crate::queue::{Key, Queue};
 use crate::silence::{self, Lost, Silence};
@@ -620,15 +620,9 @@ pub(crate) fn is_final(run: &UpgradeRun) -> bool {
 
 fn intent_of(update: &cupcake_crds::DirectUpdate, now: Timestamp) -> Intent {
     let control = update.spec_now().into_owned().control.unwrap_or_default();
-    let pause = update.is_paused().then(|| match &control.pause {
-        Some(request) => {
-            let why = request.reason.clone().unwrap_or_else(|| "paused by spec.control.pause".to_owned());
-            Reason::new("Paused", why)
-        }
-        None => Reason::new("Paused", "paused by its annotation; remove it to go on"),
-    });
+    let pause = acknowledge::pause_of(update);
     let hold = timeout::holds(update).or_else(|| window::state(update, now).holds());
-    let cancel = control.cancel.is_some() || update.metadata.deletion_timestamp.is_some();
+    let cancel = acknowledge::is_cancelled(update) || update.metadata.deletion_timestamp.is_some();
     // One about a run of a name that no run can have is about none.
     let asked = |request: VertexRequest| {
         let run = request.run.map(RunName::new).transpose().ok()?;

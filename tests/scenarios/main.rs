@@ -16,6 +16,7 @@ mod lease;
 mod leases_alone;
 mod left_out;
 mod metrics;
+mod not_begun;
 mod real;
 mod sandbox;
 mod schedules;

@@ -9,11 +9,14 @@ use cupcake_crds::direct_update::Approved;
 use cupcake_crds::limits;
 use cupcake_crds::values::NodeRole;
 use cupcake_engine::clock::Timestamp;
+use cupcake_engine::names::Reason;
 use cupcake_steps::cluster::gate::WAITING_FOR_APPROVAL;
 use std::collections::BTreeMap;
 
 /// Nodes that a message names.
 const NAMED_MAX: usize = 5;
+/// What is answered to whatever is asked of an update that is over.
+const OVER: &str = "refused: the update is over; apply another";
 
 /// What a node that is to be left out is now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +29,34 @@ pub enum AskedFor {
     Behind,
     /// A worker that has not, because its drain did not end.
     DrainExpired,
+}
+
+/// How far an update is when it is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage<'g> {
+    /// It has no run; which gates it will have is not known yet.
+    Before,
+    /// It has one, and those gates.
+    UnderWay(&'g [String]),
+    /// It is over.
+    Over,
+}
+
+/// Whether somebody asked for its end.
+pub fn is_cancelled(update: &DirectUpdate) -> bool {
+    update.spec.control.as_ref().is_some_and(|control| control.cancel.is_some())
+}
+
+/// Why the user holds it, by `spec.control.pause` or by the promised annotation, if they do.
+pub fn pause_of(update: &DirectUpdate) -> Option<Reason> {
+    let request = update.spec.control.as_ref().and_then(|control| control.pause.as_ref());
+    update.is_paused().then(|| match request {
+        Some(request) => {
+            let why = request.reason.clone().unwrap_or_else(|| "paused by spec.control.pause".to_owned());
+            Reason::new("Paused", why)
+        }
+        None => Reason::new("Paused", "paused by its annotation; remove it to go on"),
+    })
 }
 
 /// The nodes that the update is asked to leave out, as far as they are there.
@@ -54,10 +85,10 @@ pub fn acknowledged(
     before: &[Acknowledgement],
     control: &Control,
     nodes: &BTreeMap<String, AskedFor>,
-    gates: &[String],
+    stage: Stage<'_>,
     now: Timestamp,
 ) -> Vec<Acknowledgement> {
-    let requests = requests(control, nodes, gates);
+    let requests = requests(control, nodes, stage);
     let mut answers = before.to_vec();
     for (request, message) in &requests {
         if !answers.iter().any(|answer| answer.request_id == *request) {
@@ -128,15 +159,25 @@ pub fn left_out(nodes: &BTreeMap<String, AskedFor>) -> Option<String> {
     Some(asked + &expired).filter(|told| !told.is_empty())
 }
 
-/// Each request with what becomes of it.
-fn requests<'c>(control: &'c Control, nodes: &BTreeMap<String, AskedFor>, gates: &[String]) -> Vec<(&'c str, String)> {
+/// Each request with what becomes of it; without approvals as long as nobody knows which gates there are.
+fn requests<'c>(control: &'c Control, nodes: &BTreeMap<String, AskedFor>, stage: Stage<'_>) -> Vec<(&'c str, String)> {
     let mut all = Vec::new();
     if let Some(pause) = &control.pause {
-        let message = "paused: nothing new starts; what is under way on a machine comes to its end";
+        let message = match stage {
+            Stage::Before => "paused: nothing is started before it is resumed",
+            Stage::UnderWay(_) | Stage::Over => {
+                "paused: nothing new starts; what is under way on a machine comes to its end"
+            }
+        };
         all.push((pause.request_id.as_str(), message.to_owned()));
     }
     if let Some(cancel) = &control.cancel {
-        let message = "cancelled: what is under way comes to a safe point, then nodes are given back";
+        let message = match stage {
+            Stage::Before => "cancelled before anything was started",
+            Stage::UnderWay(_) | Stage::Over => {
+                "cancelled: what is under way comes to a safe point, then nodes are given back"
+            }
+        };
         all.push((cancel.request_id.as_str(), message.to_owned()));
     }
     if let Some(resume) = &control.resume {
@@ -148,20 +189,14 @@ fn requests<'c>(control: &'c Control, nodes: &BTreeMap<String, AskedFor>, gates:
         all.push((retry.request_id.as_str(), message));
     }
     for skip in &control.skip {
-        let node = &skip.vertex;
-        let message = match nodes.get(node) {
-            Some(AskedFor::Behind | AskedFor::DrainExpired) => {
-                format!("{node}: left out; what is under way there comes to its end, then it is given back")
-            }
-            Some(AskedFor::Moved) => format!("{node}: it has moved already, and stays so"),
-            Some(AskedFor::ControlPlane) => {
-                format!("refused: {node} is of the control plane, which moves as a whole; mend it and retry")
-            }
-            None => format!("{node}: there is no such node now; left out if it comes"),
-        };
-        all.push((skip.request_id.as_str(), message));
+        all.push((skip.request_id.as_str(), left_out_or_not(&skip.vertex, nodes, stage)));
     }
-    for approval in &control.approvals {
+    let gates = match stage {
+        Stage::Before => None,
+        Stage::UnderWay(gates) => Some(gates),
+        Stage::Over => Some(&[][..]),
+    };
+    for (approval, gates) in control.approvals.iter().filter_map(|approval| Some((approval, gates?))) {
         let gate = &approval.gate;
         let message = match (&approval.requested_by, gates.contains(gate)) {
             (Some(by), true) if !by.is_empty() => format!("{gate}: approved by {by}"),
@@ -171,7 +206,27 @@ fn requests<'c>(control: &'c Control, nodes: &BTreeMap<String, AskedFor>, gates:
         };
         all.push((approval.request_id.as_str(), message));
     }
+    if stage == Stage::Over {
+        for (_, message) in &mut all {
+            OVER.clone_into(message);
+        }
+    }
     all
+}
+
+/// What becomes of a request to leave that node out.
+fn left_out_or_not(node: &str, nodes: &BTreeMap<String, AskedFor>, stage: Stage<'_>) -> String {
+    match (nodes.get(node), stage) {
+        (Some(AskedFor::Behind | AskedFor::DrainExpired), Stage::Before) => format!("{node}: left out"),
+        (Some(AskedFor::Behind | AskedFor::DrainExpired), Stage::UnderWay(_) | Stage::Over) => {
+            format!("{node}: left out; what is under way there comes to its end, then it is given back")
+        }
+        (Some(AskedFor::Moved), _) => format!("{node}: it has moved already, and stays so"),
+        (Some(AskedFor::ControlPlane), _) => {
+            format!("refused: {node} is of the control plane, which moves as a whole; mend it and retry")
+        }
+        (None, _) => format!("{node}: there is no such node now; left out if it comes"),
+    }
 }
 
 #[cfg(test)]
@@ -198,7 +253,7 @@ mod tests {
         let nodes = nodes.map(|(node, is)| (node.to_owned(), is)).into();
         let gates = ["1.34.4/canary-gate", "1.34.4/hop-gate"].map(str::to_owned);
         let at = |seconds: i64| Timestamp::from_timestamp(1_790_000_000 + seconds, 0).unwrap();
-        let first = acknowledged(&[], &control, &nodes, &gates, at(0));
+        let first = acknowledged(&[], &control, &nodes, Stage::UnderWay(&gates), at(0));
         let ids: Vec<&str> = first.iter().map(|answer| answer.request_id.as_str()).collect();
         assert_eq!(ids, ["p", "c", "u", "r", "s1", "s2", "s3", "s4", "a", "b", "d"]);
         let refused: Vec<&str> = first
@@ -225,7 +280,15 @@ mod tests {
         let both = [("w-1", AskedFor::Behind), ("w-3", AskedFor::DrainExpired)].map(|(node, is)| (node.to_owned(), is));
         let told = left_out(&BTreeMap::from(both)).unwrap();
         assert!(told.starts_with("; without w-1, left out as was asked for; without w-3, left out because"), "{told}");
-        assert_eq!(acknowledged(&first, &control, &BTreeMap::new(), &gates, at(60)), first, "what was said stays");
+        for stage in [Stage::UnderWay(&gates), Stage::Before, Stage::Over] {
+            assert_eq!(acknowledged(&first, &control, &BTreeMap::new(), stage, at(60)), first, "what was said stays");
+        }
+        let early = acknowledged(&[], &control, &nodes, Stage::Before, at(0));
+        assert_eq!(early.len(), first.len() - control.approvals.len(), "which gates there will be, nobody knows yet");
+        assert_eq!(early[1].message, "cancelled before anything was started");
+        let late = acknowledged(&early, &control, &nodes, Stage::Over, at(60));
+        let answered: Vec<bool> = late.iter().map(|answer| answer.message == OVER).collect();
+        assert_eq!(answered, [vec![false; early.len()], vec![true; control.approvals.len()]].concat());
     }
 
     #[test]
@@ -244,8 +307,8 @@ mod tests {
         let old =
             |n: usize| Acknowledgement { at: at(0), message: "was asked for".into(), request_id: format!("old-{n}") };
         let before: Vec<Acknowledgement> = (0..10).map(old).collect();
-        let all = acknowledged(&before, &control, &BTreeMap::new(), &[], at(1));
+        let all = acknowledged(&before, &control, &BTreeMap::new(), Stage::UnderWay(&[]), at(1));
         assert_eq!(all.len(), limits::ACKNOWLEDGED_MAX);
-        assert_eq!(acknowledged(&all, &control, &BTreeMap::new(), &[], at(2)), all);
+        assert_eq!(acknowledged(&all, &control, &BTreeMap::new(), Stage::UnderWay(&[]), at(2)), all);
     }
 }

@@ -1,6 +1,6 @@
 //! One file a kind: what to do when an object of it changed.
 
-mod acknowledge;
+pub(crate) mod acknowledge;
 pub mod deletion;
 mod inventories;
 pub(crate) mod mirror;
@@ -9,6 +9,7 @@ pub mod run;
 pub mod schedule;
 mod schedule_status;
 pub mod scheduled;
+mod stand;
 mod starts;
 pub(crate) mod timeout;
 pub mod update;

@@ -6,33 +6,34 @@
 //! ```
 //! A crash between any two of these is picked up by the next reconcile: what the status names is created if it is missing.
 //!
-//! RBAC: get, list, patch, update (status) on directupdates; list, get, create on upgraderuns; get, create on upgradeplans; what
-//! `inventories` asks for; and what `adapters::snapshot` reads.
+//! RBAC: get, list, patch on directupdates; list, get, create on upgraderuns; get, create on upgradeplans; what `inventories` asks
+//! for; and what `adapters::snapshot` and `stand` need.
 
+use super::acknowledge::Stage;
+use super::stand::{MESSAGE_CHARS_MAX, Stand, answer, replace_status, write};
 use super::window::State;
 use super::{acknowledge, deletion, inventories, mirror, run, timeout, window};
 use crate::adapters::cluster_ops::run_phase;
 use crate::adapters::kube_store::RunMeta;
 use crate::adapters::{is_already_exists, is_not_found, snapshot};
 use crate::leader::{Next, Outcome};
-use crate::run_status::{self, condition_states};
+use crate::run_status;
 use crate::watches::Watches;
 use crate::{Operator, error_chain, events};
 use chrono::TimeDelta;
-use cupcake_crds::conditions::{self, Condition};
+use cupcake_crds::conditions;
 use cupcake_crds::direct_update::UpgradePath;
-use cupcake_crds::limits;
 use cupcake_crds::upgrade_run::ObjectRef;
 use cupcake_crds::values::{ClusterSnapshot, Phase};
-use cupcake_crds::{DirectUpdate, DirectUpdateStatus, UpgradePlan, UpgradeRun};
+use cupcake_crds::{DirectUpdate, UpgradePlan, UpgradeRun};
 use cupcake_engine::clock::Timestamp;
 use cupcake_engine::cursor::RunPhase;
-use cupcake_engine::names::{Reason, RunName};
+use cupcake_engine::names::RunName;
 use cupcake_engine::store::StoreError;
 use cupcake_steps::ports::cluster::OpsError;
 use cupcake_workflows::{Compilation, Compiled, Request, compile, gates_of, plan_name};
 use kube::ResourceExt;
-use kube::api::{Api, ListParams, PostParams};
+use kube::api::{Api, ListParams};
 use kube::core::DeserializeGuard;
 use std::collections::BTreeMap;
 
@@ -40,8 +41,6 @@ use std::collections::BTreeMap;
 const AGAIN_SECONDS: i64 = 30;
 /// How often an update is looked at whose machines are asked, in seconds.
 const ANSWERS_SECONDS: i64 = 5;
-/// The longest message in a status, in characters.
-const MESSAGE_CHARS_MAX: usize = 900;
 
 /// A DirectUpdate and what its status is made of, as the watches show it now.
 pub struct View {
@@ -51,7 +50,7 @@ pub struct View {
     /// What each machine was last asked to tell of itself, until the update has a run.
     asked: BTreeMap<String, String>,
     /// The nodes that it is asked to leave out.
-    asked_for: BTreeMap<String, acknowledge::AskedFor>,
+    pub(super) asked_for: BTreeMap<String, acknowledge::AskedFor>,
     /// Until when nobody could look at its runs, the last time that it was for long.
     unseen_until: Option<Timestamp>,
 }
@@ -94,7 +93,7 @@ pub async fn reconcile(operator: &Operator, view: View) -> Outcome {
             let stand =
                 Stand::stalled("StatusRefused", format!("the API server refuses its status: {}", status.message));
             tracing::error!(directupdate = name, error = status.message, "update needs a person");
-            if let Err(error) = write(operator, &of.update, stand).await {
+            if let Err(error) = write(operator, &of, stand).await {
                 tracing::warn!(directupdate = name, error = error_chain(&error), "its status could not say so");
             }
             Outcome::of(again(operator))
@@ -115,31 +114,34 @@ async fn reconciled(operator: &Operator, view: &View) -> Result<Next, kube::Erro
     if view.update.metadata.deletion_timestamp.is_some() {
         return end(operator, view).await;
     }
-    if let Some(run) = status.run.clone() {
-        // What has come to its end is history: later looks at the nodes would tell of later updates.
-        let over = status.phase.is_some_and(Phase::is_final);
-        return if over { Ok(Next::AwaitChange) } else { follow(operator, view, &run).await };
+    // What has come to its end is history, whatever becomes of its spec: later looks at the nodes would tell of later updates.
+    if status.phase.is_some_and(Phase::is_final) {
+        answer(operator, view).await?;
+        return Ok(Next::AwaitChange);
     }
-    let current = status.observed_generation == view.update.metadata.generation;
-    if current && status.phase.is_some_and(Phase::is_final) {
+    if let Some(run) = &status.run {
+        return follow(operator, view, run).await;
+    }
+    if let Some(stand) = Stand::asked(&view.update) {
+        write(operator, view, stand).await?;
         return Ok(Next::AwaitChange);
     }
     if let Some(owner) = owner_of_cluster(operator, &view.update).await? {
         let message = format!("waits for DirectUpdate {owner}: one update owns the cluster at a time");
-        write(operator, &view.update, Stand::pending(run::WAITING_FOR_CLUSTER, message)).await?;
+        write(operator, view, Stand::pending(run::WAITING_FOR_CLUSTER, message)).await?;
         return Ok(again(operator));
     }
     let snapshot = match snapshot::gather_all(&operator.client, operator.clock.now()).await {
         Ok(snapshot) => snapshot,
         Err(OpsError::NeedsOperator(reason)) => {
             let message = format!("the cluster cannot be read: {}", reason.message);
-            write(operator, &view.update, Stand::stalled(&reason.code, message)).await?;
+            write(operator, view, Stand::stalled(&reason.code, message)).await?;
             return Ok(again(operator));
         }
         // An answer that did not come is no verdict: nobody has to do anything, and no later update goes first.
         Err(OpsError::Changed(reason) | OpsError::Transient(reason)) => {
             let message = format!("the cluster could not be read, trying again: {}", reason.message);
-            write(operator, &view.update, Stand::pending(&reason.code, message)).await?;
+            write(operator, view, Stand::pending(&reason.code, message)).await?;
             return Ok(Next::Failed);
         }
     };
@@ -149,19 +151,19 @@ async fn reconciled(operator: &Operator, view: &View) -> Result<Next, kube::Erro
     let run = match request.root_run() {
         Ok(run) => run,
         Err(finding) => {
-            write(operator, &view.update, Stand::stalled("NameTooLong", finding.to_string())).await?;
+            write(operator, view, Stand::stalled("NameTooLong", finding.to_string())).await?;
             return Ok(Next::AwaitChange);
         }
     };
     match compile(&request, &run, &snapshot) {
         Err(refusal) => {
             let message = refusal.message(MESSAGE_CHARS_MAX);
-            write(operator, &view.update, Stand::stalled(&format!("{:?}", refusal.code()), message)).await?;
+            write(operator, view, Stand::stalled(&format!("{:?}", refusal.code()), message)).await?;
             inventories::ask_in_the_way(operator, &snapshot, &refusal).await;
             Ok(again(operator))
         }
         Ok(Compilation::NothingToDo(nothing)) => {
-            write(operator, &view.update, Stand::done("NothingToDo", nothing.message)).await?;
+            write(operator, view, Stand::done("NothingToDo", nothing.message)).await?;
             Ok(Next::AwaitChange)
         }
         Ok(Compilation::Plan(compiled)) => planned(operator, view, &run, &snapshot, &compiled).await,
@@ -179,7 +181,7 @@ async fn planned(
     let (update, now) = (&view.update, operator.clock.now());
     let dry_run = update.spec.dry_run;
     if let (false, Some((reason, opens))) = (dry_run, window::state(update, now).closed()) {
-        write(operator, update, Stand::pending(&reason.code, reason.message)).await?;
+        write(operator, view, Stand::pending(&reason.code, reason.message)).await?;
         return Ok(opens.map_or_else(|| again(operator), Next::At));
     }
     // What was planned is worth what is known of the machines: those that nobody looked at today are looked at before anything moves.
@@ -187,20 +189,20 @@ async fn planned(
     if update.spec.preflight_checks && !late.is_empty() {
         inventories::ask(operator, &late, &view.asked).await;
         let reason = inventories::reason(&late, &update.name_any());
-        write(operator, update, Stand::pending(&reason.code, reason.message)).await?;
+        write(operator, view, Stand::pending(&reason.code, reason.message)).await?;
         return Ok(Next::At(now + TimeDelta::seconds(ANSWERS_SECONDS)));
     }
     if dry_run {
         let mut stand = Stand::done("DryRun", "dry run: this is what would happen; nothing was changed".to_owned());
         stand.graph = compiled.summary.lines();
-        write(operator, update, stand).await?;
+        write(operator, view, stand).await?;
         return Ok(Next::AwaitChange);
     }
     if !deletion::is_held(update) {
         deletion::hold(operator, update).await?;
         return Ok(Next::AwaitChange);
     }
-    start(operator, update, run, compiled).await
+    start(operator, view, run, compiled).await
 }
 
 /// A deleted update shows how its runs end, and goes when they have.
@@ -242,8 +244,11 @@ async fn owner_of_cluster(operator: &Operator, update: &DirectUpdate) -> Result<
         .filter(|other| {
             let status = other.status.clone().unwrap_or_default();
             let over = status.phase.is_some_and(Phase::is_final);
-            // One that is Stalled by its own spec does not keep others from their turn, nor does one that waits for its window.
-            let waits = matches!(window::state(other, operator.clock.now()), State::Closed { .. });
+            // One that is Stalled by its own spec does not keep others from their turn, nor does one that waits for its window or for
+            // a person who holds or ends it.
+            let waits = matches!(window::state(other, operator.clock.now()), State::Closed { .. })
+                || other.is_paused()
+                || acknowledge::is_cancelled(other);
             let stalled = conditions::get(&status.conditions, conditions::STALLED)
                 .is_some_and(|condition| condition.status == conditions::ConditionStatus::True);
             let committed = status.run.is_some();
@@ -255,12 +260,8 @@ async fn owner_of_cluster(operator: &Operator, update: &DirectUpdate) -> Result<
 }
 
 /// Stores the plan, lets the status name plan and run, creates the run.
-async fn start(
-    operator: &Operator,
-    update: &DirectUpdate,
-    run: &RunName,
-    compiled: &Compiled,
-) -> Result<Next, kube::Error> {
+async fn start(operator: &Operator, view: &View, run: &RunName, compiled: &Compiled) -> Result<Next, kube::Error> {
+    let update = &view.update;
     let owner = RunMeta::owned_by("DirectUpdate", &update.name_any(), &update.uid().unwrap_or_default());
     if let Err(error) = operator.store.create_plan(run, &compiled.plan, owner).await {
         if let StoreError::Unavailable { .. } = error {
@@ -271,7 +272,7 @@ async fn start(
             );
             return Ok(Next::Failed);
         }
-        write(operator, update, Stand::stalled("PlanRefused", error_chain(&error))).await?;
+        write(operator, view, Stand::stalled("PlanRefused", error_chain(&error))).await?;
         return Ok(Next::Failed);
     }
     events::warn(operator, update, &compiled.report.warnings).await;
@@ -290,7 +291,7 @@ async fn start(
         target_version: target,
         total_steps,
     });
-    write(operator, update, stand).await?;
+    write(operator, view, stand).await?;
     create_run(operator, update, run, &compiled.digest).await?;
     Ok(Next::AwaitChange)
 }
@@ -324,7 +325,7 @@ async fn create_run(
 /// Shows what the run does; creates it if a crash came between status and run.
 async fn follow(operator: &Operator, view: &View, name: &str) -> Result<Next, kube::Error> {
     let Some(root) = view.runs.iter().find(|run| run.name_any() == name) else {
-        return restore(operator, &view.update, name).await;
+        return restore(operator, view, name).await;
     };
     let before = view.update.status.clone().unwrap_or_default();
     let now = operator.clock.now();
@@ -344,7 +345,8 @@ async fn follow(operator: &Operator, view: &View, name: &str) -> Result<Next, ku
     let hops = after.upgrade_path.as_ref().map_or(&[][..], |path| &path.steps[..]);
     let gates = gates_of(&view.update.spec, hops);
     if let Some(control) = &view.update.spec.control {
-        after.acknowledged = acknowledge::acknowledged(&before.acknowledged, control, &view.asked_for, &gates, now);
+        after.acknowledged =
+            acknowledge::acknowledged(&before.acknowledged, control, &view.asked_for, Stage::UnderWay(&gates), now);
         after.approvals = acknowledge::approved(&before.approvals, control, &gates, now);
     }
     mirror::set_approved(&mut after, view, &gates, now);
@@ -392,12 +394,13 @@ async fn waiting_child(operator: &Operator, view: &View, now: Timestamp) -> Opti
 }
 
 /// Names the update in metrics, traces and backups: unlike its name, never used again.
-fn operation_id(update: &DirectUpdate) -> String {
+pub(super) fn operation_id(update: &DirectUpdate) -> String {
     update.uid().unwrap_or_default()
 }
 
 /// The status names a run that the watch does not show: created a moment ago, or never.
-async fn restore(operator: &Operator, update: &DirectUpdate, name: &str) -> Result<Next, kube::Error> {
+async fn restore(operator: &Operator, view: &View, name: &str) -> Result<Next, kube::Error> {
+    let update = &view.update;
     let runs: Api<UpgradeRun> = Api::all(operator.client.clone());
     if runs.get_metadata_opt(name).await?.is_some() {
         return Ok(Next::AwaitChange);
@@ -409,15 +412,14 @@ async fn restore(operator: &Operator, update: &DirectUpdate, name: &str) -> Resu
         Ok(plan) => plan.spec.digest,
         Err(error) if is_not_found(&error) => {
             let message = format!("UpgradePlan {plan} of this update is gone: delete the update and create it again");
-            write(operator, update, Stand::stalled("PlanGone", message)).await?;
+            write(operator, view, Stand::stalled("PlanGone", message)).await?;
             return Ok(Next::AwaitChange);
         }
         Err(error) => return Err(error),
     };
     // A run that was there once is never begun again: nobody knows how far it had come.
     if status.started_at.is_some() || status.phase.is_some_and(|phase| phase != Phase::Pending) {
-        let cancelled = update.spec.control.as_ref().is_some_and(|control| control.cancel.is_some());
-        let stand = if cancelled {
+        let stand = if acknowledge::is_cancelled(update) {
             Stand::of(RunPhase::Cancelled, false, "Cancelled", format!("cancelled after UpgradeRun {name} was deleted"))
         } else {
             let message = format!(
@@ -425,106 +427,13 @@ async fn restore(operator: &Operator, update: &DirectUpdate, name: &str) -> Resu
             );
             Stand::of(RunPhase::RequiresAttention, true, "RunGone", message)
         };
-        write(operator, update, stand).await?;
+        write(operator, view, stand).await?;
         return Ok(Next::AwaitChange);
     }
     if let Ok(run) = RunName::new(name) {
         create_run(operator, update, &run, &digest).await?;
     }
     Ok(Next::AwaitChange)
-}
-
-/// Where an update stands that has no run yet.
-struct Stand {
-    phase: RunPhase,
-    stalled: bool,
-    reason: Reason,
-    graph: Vec<String>,
-    run: Option<String>,
-    plan: Option<String>,
-    path: Option<UpgradePath>,
-    operation_timeout_seconds: Option<u32>,
-}
-
-impl Stand {
-    fn of(phase: RunPhase, stalled: bool, code: &str, mut message: String) -> Self {
-        limits::cut(&mut message, MESSAGE_CHARS_MAX);
-        let reason = Reason::new(code, message);
-        Self {
-            phase,
-            stalled,
-            reason,
-            graph: Vec::new(),
-            run: None,
-            plan: None,
-            path: None,
-            operation_timeout_seconds: None,
-        }
-    }
-    fn pending(code: &str, message: String) -> Self {
-        Self::of(RunPhase::Pending, false, code, message)
-    }
-    fn stalled(code: &str, message: String) -> Self {
-        Self::of(RunPhase::Pending, true, code, message)
-    }
-    fn done(code: &str, message: String) -> Self {
-        Self::of(RunPhase::Succeeded, false, code, message)
-    }
-}
-
-/// Writes where the update stands, if that is news.
-async fn write(operator: &Operator, update: &DirectUpdate, stand: Stand) -> Result<(), kube::Error> {
-    let now = operator.clock.now();
-    let before = update.status.clone().unwrap_or_default();
-    let mut status = before.clone();
-    status.phase = Some(crate::run_status::phase_of(stand.phase));
-    status.message = Some(stand.reason.message.clone());
-    status.observed_generation = update.metadata.generation;
-    status.graph = stand.graph;
-    status.run = status.run.or(stand.run.clone());
-    status.plan = status.plan.or(stand.plan);
-    status.operation_timeout_seconds = status.operation_timeout_seconds.or(stand.operation_timeout_seconds);
-    status.operation_id = status.operation_id.or(stand.run.map(|_| operation_id(update)));
-    status.upgrade_path = stand.path.or(status.upgrade_path);
-    if stand.phase.is_final() && status.completed_at.is_none() {
-        status.completed_at = Some(now);
-    }
-    for (type_, mut state) in condition_states(stand.phase) {
-        if stand.stalled && type_ == conditions::STALLED {
-            state = conditions::ConditionStatus::True;
-        }
-        if stand.stalled && type_ == conditions::RECONCILING {
-            state = conditions::ConditionStatus::False;
-        }
-        let condition = Condition {
-            last_transition_time: now,
-            message: stand.reason.message.clone(),
-            observed_generation: update.metadata.generation,
-            reason: stand.reason.code.clone(),
-            status: state,
-            type_: type_.to_owned(),
-        };
-        conditions::set(&mut status.conditions, condition);
-    }
-    if !mirror::differs(&before, &status) {
-        return Ok(());
-    }
-    status.last_updated = Some(now);
-    replace_status(operator, update, status).await
-}
-
-/// One PUT under the resourceVersion that was read: a stale look changes nothing.
-async fn replace_status(
-    operator: &Operator,
-    update: &DirectUpdate,
-    mut status: DirectUpdateStatus,
-) -> Result<(), kube::Error> {
-    status.bound();
-    let mut object = update.clone();
-    object.status = Some(status);
-    object.metadata.managed_fields = None;
-    let api: Api<DirectUpdate> = Api::all(operator.client.clone());
-    api.replace_status(&update.name_any(), &PostParams::default(), &object).await.map(drop)
 }
 
 /// The phase of an update's root run.
