@@ -16,6 +16,9 @@ pub const PAUSED: &str = "Paused";
 /// True while an update holds because its spec.operationTimeout is over; False once somebody let it go on.
 pub const TIMED_OUT: &str = "TimedOut";
 
+/// True once nothing stood in the way of the start, False with the code of what does, Unknown where spec.preflightChecks is false.
+pub const PREFLIGHT: &str = "Preflight";
+
 /// False while a gate waits for somebody, True once all gates of spec.approvals are open.
 pub const APPROVED: &str = "Approved";
 

@@ -244,7 +244,7 @@ pub struct DirectUpdateStatus {
     /// When it came to its end. Example: 2026-11-22T08:30:00Z
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub completed_at: Option<Timestamp>,
-    /// Succeeded, Reconciling, Stalled, Paused once somebody held it, TimedOut once spec.operationTimeout was over and, where spec.approvals asks for somebody, Approved, each with a reason.
+    /// Succeeded, Reconciling, Stalled, Preflight once it was checked whether it can start, Paused once somebody held it, TimedOut once spec.operationTimeout was over and, where spec.approvals asks for somebody, Approved, each with a reason.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "crate::conditions::list_schema")]
     pub conditions: Vec<Condition>,
@@ -286,7 +286,7 @@ pub struct DirectUpdateStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub plan: Option<String>,
-    /// What was checked before the start.
+    /// What was checked before the start, as the last look had it; kubectl cupcake preflight prints it with what each check is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preflight_results: Option<PreflightResults>,
     /// Nodes done of nodes to upgrade. Example: 14/22
@@ -419,7 +419,7 @@ pub struct PreflightResults {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = limits::CHECKS_MAX), extend("x-kubernetes-list-type" = "atomic"))]
     pub checks: Vec<PreflightCheck>,
-    /// Whether all of them passed. Example: true
+    /// Whether all of them passed; false where spec.preflightChecks leaves them out, too. Example: true
     #[serde(default)]
     pub passed: bool,
 }
@@ -428,11 +428,11 @@ pub struct PreflightResults {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PreflightCheck {
-    /// What was found and, if it failed, what to do. Example: 4 nodes are Ready
+    /// What was found and what to do about it; left out where nothing was found. Example: nodes "worker-3": not Ready: preflight waits for them; mend them
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = limits::MESSAGE_CHARS_MAX))]
     pub message: Option<String>,
-    /// What was checked. Example: nodes-ready
+    /// What was checked, as kubectl cupcake preflight names it. Example: Nodes
     #[schemars(length(min = 1, max = 64))]
     pub name: String,
     /// Whether it passed. Example: true

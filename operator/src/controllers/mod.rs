@@ -5,6 +5,7 @@ pub mod deletion;
 mod inventories;
 pub(crate) mod mirror;
 pub mod node;
+mod preflight;
 pub mod run;
 pub mod schedule;
 mod schedule_status;

@@ -6,6 +6,7 @@
 
 use super::acknowledge::{self, Stage};
 use super::mirror;
+use super::preflight::Looked;
 use super::update::{View, operation_id};
 use crate::Operator;
 use crate::run_status::{condition_states, phase_of, set_paused};
@@ -34,6 +35,7 @@ pub(super) struct Stand {
     pub(super) plan: Option<String>,
     pub(super) path: Option<UpgradePath>,
     pub(super) operation_timeout_seconds: Option<u32>,
+    looked: Option<Looked>,
 }
 
 impl Stand {
@@ -49,7 +51,13 @@ impl Stand {
             plan: None,
             path: None,
             operation_timeout_seconds: None,
+            looked: None,
         }
+    }
+
+    /// With what was checked for it.
+    pub(super) fn checked(self, looked: Looked) -> Self {
+        Self { looked: Some(looked), ..self }
     }
 
     pub(super) fn pending(code: &str, message: String) -> Self {
@@ -116,6 +124,9 @@ pub(super) async fn write(operator: &Operator, view: &View, stand: Stand) -> Res
             type_: type_.to_owned(),
         };
         conditions::set(&mut status.conditions, condition);
+    }
+    if let Some(looked) = stand.looked {
+        looked.show(&mut status, now);
     }
     if let Some(control) = &update.spec.control {
         let gates = status.upgrade_path.as_ref().map(|path| gates_of(&update.spec, &path.steps));

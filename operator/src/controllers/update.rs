@@ -10,6 +10,7 @@
 //! for; and what `adapters::snapshot` and `stand` need.
 
 use super::acknowledge::Stage;
+use super::preflight::Looked;
 use super::stand::{MESSAGE_CHARS_MAX, Stand, answer, replace_status, write};
 use super::window::State;
 use super::{acknowledge, deletion, inventories, mirror, run, timeout, window};
@@ -155,18 +156,21 @@ async fn reconciled(operator: &Operator, view: &View) -> Result<Next, kube::Erro
             return Ok(Next::AwaitChange);
         }
     };
-    match compile(&request, &run, &snapshot) {
+    let compiled = compile(&request, &run, &snapshot);
+    let looked = Looked::of(&compiled);
+    match compiled {
         Err(refusal) => {
             let message = refusal.message(MESSAGE_CHARS_MAX);
-            write(operator, view, Stand::stalled(&format!("{:?}", refusal.code()), message)).await?;
+            let stand = Stand::stalled(&refusal.code().to_string(), message);
+            write(operator, view, stand.checked(looked)).await?;
             inventories::ask_in_the_way(operator, &snapshot, &refusal).await;
             Ok(again(operator))
         }
         Ok(Compilation::NothingToDo(nothing)) => {
-            write(operator, view, Stand::done("NothingToDo", nothing.message)).await?;
+            write(operator, view, Stand::done("NothingToDo", nothing.message).checked(looked)).await?;
             Ok(Next::AwaitChange)
         }
-        Ok(Compilation::Plan(compiled)) => planned(operator, view, &run, &snapshot, &compiled).await,
+        Ok(Compilation::Plan(compiled)) => planned(operator, view, &run, &snapshot, &compiled, looked).await,
     }
 }
 
@@ -177,11 +181,12 @@ async fn planned(
     run: &RunName,
     snapshot: &ClusterSnapshot,
     compiled: &Compiled,
+    looked: Looked,
 ) -> Result<Next, kube::Error> {
     let (update, now) = (&view.update, operator.clock.now());
     let dry_run = update.spec.dry_run;
     if let (false, Some((reason, opens))) = (dry_run, window::state(update, now).closed()) {
-        write(operator, view, Stand::pending(&reason.code, reason.message)).await?;
+        write(operator, view, Stand::pending(&reason.code, reason.message).checked(looked)).await?;
         return Ok(opens.map_or_else(|| again(operator), Next::At));
     }
     // What was planned is worth what is known of the machines: those that nobody looked at today are looked at before anything moves.
@@ -195,14 +200,14 @@ async fn planned(
     if dry_run {
         let mut stand = Stand::done("DryRun", "dry run: this is what would happen; nothing was changed".to_owned());
         stand.graph = compiled.summary.lines();
-        write(operator, view, stand).await?;
+        write(operator, view, stand.checked(looked)).await?;
         return Ok(Next::AwaitChange);
     }
     if !deletion::is_held(update) {
         deletion::hold(operator, update).await?;
         return Ok(Next::AwaitChange);
     }
-    start(operator, view, run, compiled).await
+    start(operator, view, run, compiled, looked).await
 }
 
 /// A deleted update shows how its runs end, and goes when they have.
@@ -260,7 +265,13 @@ async fn owner_of_cluster(operator: &Operator, update: &DirectUpdate) -> Result<
 }
 
 /// Stores the plan, lets the status name plan and run, creates the run.
-async fn start(operator: &Operator, view: &View, run: &RunName, compiled: &Compiled) -> Result<Next, kube::Error> {
+async fn start(
+    operator: &Operator,
+    view: &View,
+    run: &RunName,
+    compiled: &Compiled,
+    looked: Looked,
+) -> Result<Next, kube::Error> {
     let update = &view.update;
     let owner = RunMeta::owned_by("DirectUpdate", &update.name_any(), &update.uid().unwrap_or_default());
     if let Err(error) = operator.store.create_plan(run, &compiled.plan, owner).await {
@@ -291,7 +302,7 @@ async fn start(operator: &Operator, view: &View, run: &RunName, compiled: &Compi
         target_version: target,
         total_steps,
     });
-    write(operator, view, stand).await?;
+    write(operator, view, stand.checked(looked)).await?;
     create_run(operator, update, run, &compiled.digest).await?;
     Ok(Next::AwaitChange)
 }
