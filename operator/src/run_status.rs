@@ -7,7 +7,7 @@ use cupcake_crds::values::Phase;
 use cupcake_crds::{UpgradeRun, UpgradeRunStatus};
 use cupcake_engine::clock::Timestamp;
 use cupcake_engine::codec;
-use cupcake_engine::cursor::{Cursor, RunPhase};
+use cupcake_engine::cursor::{Cursor, RunPhase, VertexState};
 use cupcake_engine::dag::Dag;
 use cupcake_engine::names::{Epoch, Reason};
 use cupcake_engine::store::Change;
@@ -81,10 +81,13 @@ pub fn reason_of(dag: &Dag, cursor: &Cursor) -> Reason {
     if let Some(reason) = cursor.reason() {
         return reason.clone();
     }
-    let waiting = dag.vertices().iter().find_map(|vertex| match cursor.state(&vertex.name) {
-        Some(cupcake_engine::cursor::VertexState::Waiting { .. }) => cursor.note(&vertex.name).cloned(),
-        _ => None,
-    });
+    let noted = |wanted: fn(VertexState) -> bool| {
+        let mut vertices = dag.vertices().iter().filter(|vertex| cursor.state(&vertex.name).is_some_and(wanted));
+        vertices.find_map(|vertex| cursor.note(&vertex.name)).cloned()
+    };
+    let waiting = noted(|state| matches!(state, VertexState::Waiting { .. }));
+    // What failed and is tried again waits, too, for its own reason to go away.
+    let waiting = waiting.or_else(|| noted(|state| matches!(state, VertexState::BackingOff { .. })));
     waiting.unwrap_or_else(|| match cursor.phase() {
         RunPhase::Pending => Reason::new("Pending", "nothing was started yet"),
         RunPhase::InProgress => Reason::new(STEP_RUNNING, "steps are under way"),
@@ -141,5 +144,25 @@ fn set_conditions(status: &mut UpgradeRunStatus, reason: &Reason, generation: Op
             type_: type_.to_owned(),
         };
         conditions::set(&mut status.conditions, condition);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::attempts::tests::{at, failed, report, started, waiting};
+    use cupcake_engine::event::AfterFailure;
+
+    #[test]
+    fn what_failed_and_is_tried_again_is_a_wait_and_who_waits_for_something_comes_first() {
+        let code = |events| {
+            let report = report(&[], events);
+            reason_of(&report.dag, &report.cursor).code
+        };
+        let again = || vec![started("etcd-backup", 1, 0), failed("etcd-backup", 1, AfterFailure::Retry(at(60)), 10)];
+        assert_eq!(code(vec![started("etcd-backup", 1, 0)]), STEP_RUNNING);
+        assert_eq!(code(again()), "ApiServerAway");
+        let blocked = vec![started("w-1/drain", 1, 10), waiting("w-1/drain", "DrainBlocked", 20)];
+        assert_eq!(code([again(), blocked].concat()), "DrainBlocked");
     }
 }

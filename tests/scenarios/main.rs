@@ -10,6 +10,7 @@ mod damaged;
 mod expiry;
 mod failover;
 mod fences;
+mod fields;
 mod gates;
 mod kills;
 mod lease;

@@ -9,7 +9,7 @@
 use super::{is_already_exists, is_not_found};
 use crate::run_status;
 use async_trait::async_trait;
-use cupcake_crds::upgrade_run::{ChildRun, ObjectRef, ParentRef, PlanRef};
+use cupcake_crds::upgrade_run::{ObjectRef, ParentRef, PlanRef};
 use cupcake_crds::values::KubeVersion;
 use cupcake_crds::{GROUP, RUN_LABEL, UpgradePlan, UpgradePlanSpec, UpgradeRun, UpgradeRunSpec, VERSION};
 use cupcake_engine::clock::Timestamp;
@@ -21,7 +21,6 @@ use cupcake_engine::names::{Epoch, RunName};
 use cupcake_engine::plan::{Plan, PlanError};
 use cupcake_engine::store::{Change, NewRun, RunStore, StoreError, StoredRun, Version};
 use cupcake_workflows::plan_name;
-use cupcake_workflows::render::{self, Glyphs};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::ResourceExt;
 use kube::api::{Api, ListParams, PostParams};
@@ -37,6 +36,15 @@ pub const PLAN_BYTES_MAX: usize = 409_600;
 const PLANS_KEPT_MAX: usize = 16;
 /// When a run was created, as RFC 3339: the zero of its cursor's times.
 const CREATED_ANNOTATION: &str = "cupcake.ricardomolendijk.com/created-at";
+
+/// The graph of a run's plan, and how far it has come.
+#[derive(Debug, Clone)]
+pub struct Recorded {
+    /// The expanded plan.
+    pub dag: Arc<Dag>,
+    /// The cursor.
+    pub cursor: Cursor,
+}
 
 /// What a run carries besides its plan.
 #[derive(Debug, Clone, PartialEq)]
@@ -182,19 +190,12 @@ impl KubeStore {
         api.create(&PostParams::default(), &run).await.map(drop)
     }
 
-    /// The run as a tree with the runs below it, and its message; `None` if its plan or cursor cannot be read now.
-    pub async fn rendered(
-        &self,
-        run: &UpgradeRun,
-        children: &[ChildRun],
-        now: Timestamp,
-    ) -> Option<(Vec<String>, String)> {
+    /// What a run object has recorded; `None` if its plan or cursor cannot be read now.
+    pub async fn recorded(&self, run: &UpgradeRun) -> Option<Recorded> {
         let name = RunName::new(run.name_any()).ok()?;
         let dag = self.plan_of(&name, run).await.ok()?;
         let cursor = cursor_of(run, &dag).ok()?;
-        let view = render::View { dag: &dag, cursor: &cursor, now, children };
-        let names = render::Names { direct_update: &run.spec.direct_update.name, run: name.as_str() };
-        Some((render::status_lines(&view, Glyphs::Unicode), render::message(&view, &names)))
+        Some(Recorded { dag, cursor })
     }
 
     /// The expanded plan of a run object.

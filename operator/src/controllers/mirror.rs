@@ -1,6 +1,8 @@
 //! What a DirectUpdate shows of its run and of its nodes. Pure.
 
 use super::acknowledge::approval_state;
+use super::preflight;
+use super::records::{self, Record};
 use super::timeout::{self, Standing};
 use super::update::{View, phase_of};
 use crate::adapters::views::node_view;
@@ -14,6 +16,7 @@ use cupcake_crds::upgrade_run::ChildRun;
 use cupcake_crds::values::{KubeVersion, NodeRole, Phase};
 use cupcake_crds::{DirectUpdate, DirectUpdateStatus, UpgradeRun};
 use cupcake_engine::clock::Timestamp;
+use cupcake_engine::cursor::RunPhase;
 use cupcake_steps::cluster::gate::WAITING_FOR_APPROVAL;
 use cupcake_steps::ports::cluster::{CordonOwner, NodeView, Readiness};
 use kube::ResourceExt;
@@ -130,8 +133,15 @@ pub fn children_of(view: &View) -> Vec<ChildRun> {
         .collect()
 }
 
-/// The status of an update whose run is `root`, and which stands so to its time.
-pub fn status_of(view: &View, root: &UpgradeRun, timed: &Standing, now: Timestamp) -> DirectUpdateStatus {
+/// The status of an update whose run is `root`, and which stands so to its time; but for its three main conditions, which
+/// [`conclude`] sets once it is clear what the message says.
+pub fn status_of(
+    view: &View,
+    root: &UpgradeRun,
+    records: &[Record<'_>],
+    timed: &Standing,
+    now: Timestamp,
+) -> DirectUpdateStatus {
     let run = root.status.clone().unwrap_or_default();
     let mut status = view.update.status.clone().unwrap_or_default();
     let nodes = &view.nodes;
@@ -159,6 +169,7 @@ pub fn status_of(view: &View, root: &UpgradeRun, timed: &Standing, now: Timestam
     };
     let mut shown: Vec<&NodeNow> = nodes.iter().collect();
     shown.sort_by_key(order);
+    let messages = records::messages(records);
     let urgent = shown.iter().filter(|node| order(node) < 2).count();
     status.nodes = shown
         .into_iter()
@@ -176,7 +187,7 @@ pub fn status_of(view: &View, root: &UpgradeRun, timed: &Standing, now: Timestam
                 },
                 error: node.error.clone(),
                 last_step: node.last_step.clone(),
-                message: None,
+                message: messages.get(&node.name).filter(|_| node.phase != NodePhase::Completed).cloned(),
                 phase: node.phase,
                 started_at: match node.phase {
                     NodePhase::Pending => None,
@@ -188,13 +199,22 @@ pub fn status_of(view: &View, root: &UpgradeRun, timed: &Standing, now: Timestam
         })
         .collect();
     if let Some(path) = &mut status.upgrade_path {
-        path.current_step = if phase_of(root) == cupcake_engine::cursor::RunPhase::Succeeded {
+        path.current_step = if phase_of(root) == RunPhase::Succeeded {
             path.total_steps.saturating_sub(1)
         } else {
             hop_of(path, run.current_step.as_deref()).unwrap_or(path.current_step)
         };
     }
-    set_conditions(&mut status, root, timed, now);
+    if records::preflight_passed(records) {
+        preflight::passed_later(&mut status, now);
+    }
+    // An update over several minors has one for each: the last is the one to go back to.
+    status.backup_info = records::backup_info(records).or(status.backup_info);
+    // As its run is, not as it is asked to be: that is answered in acknowledged.
+    let paused = conditions::get(&run.conditions, conditions::PAUSED);
+    let holds = paused.is_some_and(|paused| paused.status == conditions::ConditionStatus::True);
+    let why = paused.map(|paused| paused.message.clone()).unwrap_or_default();
+    set_paused(&mut status.conditions, holds, &why, status.observed_generation, now);
     status
 }
 
@@ -217,26 +237,19 @@ pub fn with_hop(status: &DirectUpdateStatus, message: String) -> String {
     }
 }
 
-fn set_conditions(status: &mut DirectUpdateStatus, root: &UpgradeRun, timed: &Standing, now: Timestamp) {
-    let run = root.status.clone().unwrap_or_default();
-    let rest = timed.rest();
-    let see = || format!("see UpgradeRun {}", root.name_any());
-    for (type_, state) in condition_states(timeout::phase(timed, phase_of(root))) {
+/// Succeeded, Reconciling and Stalled say what the message says, under that code.
+pub fn conclude(status: &mut DirectUpdateStatus, code: &str, phase: RunPhase, now: Timestamp) {
+    for (type_, state) in condition_states(phase) {
         let condition = Condition {
             last_transition_time: now,
-            message: rest.map(|rest| rest.message.clone()).or(status.message.clone()).unwrap_or_else(see),
+            message: status.message.clone().unwrap_or_default(),
             observed_generation: status.observed_generation,
-            reason: rest.map(|rest| rest.code.clone()).or(run.reason.clone()).unwrap_or_else(|| "Pending".to_owned()),
+            reason: code.to_owned(),
             status: state,
             type_: type_.to_owned(),
         };
         conditions::set(&mut status.conditions, condition);
     }
-    // As its run is, not as it is asked to be: that is answered in acknowledged.
-    let paused = conditions::get(&run.conditions, conditions::PAUSED);
-    let holds = paused.is_some_and(|paused| paused.status == conditions::ConditionStatus::True);
-    let why = paused.map(|paused| paused.message.clone()).unwrap_or_default();
-    set_paused(&mut status.conditions, holds, &why, status.observed_generation, now);
 }
 
 /// Whether gates that people open wait, are open, or are yet to come.

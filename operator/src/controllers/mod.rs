@@ -6,6 +6,7 @@ mod inventories;
 pub(crate) mod mirror;
 pub mod node;
 mod preflight;
+pub(crate) mod records;
 pub mod run;
 pub mod schedule;
 mod schedule_status;

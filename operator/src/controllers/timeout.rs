@@ -138,6 +138,14 @@ impl Standing {
         }
     }
 
+    /// Why nothing new is begun, once its time is over.
+    pub fn over(&self) -> Option<&Reason> {
+        match self {
+            Self::Over { reason, .. } => Some(reason),
+            Self::Untimed | Self::Goes { .. } | Self::Resumed => None,
+        }
+    }
+
     /// Puts it into the status, over what the run says.
     pub fn show(&self, status: &mut DirectUpdateStatus, now: Timestamp) {
         let was_told = conditions::get(&status.conditions, conditions::TIMED_OUT).is_some();

@@ -13,7 +13,7 @@ use super::acknowledge::Stage;
 use super::preflight::Looked;
 use super::stand::{MESSAGE_CHARS_MAX, Stand, answer, replace_status, write};
 use super::window::State;
-use super::{acknowledge, deletion, inventories, mirror, run, timeout, window};
+use super::{acknowledge, deletion, inventories, mirror, records, run, timeout, window};
 use crate::adapters::cluster_ops::run_phase;
 use crate::adapters::kube_store::RunMeta;
 use crate::adapters::{is_already_exists, is_not_found, snapshot};
@@ -341,17 +341,25 @@ async fn follow(operator: &Operator, view: &View, name: &str) -> Result<Next, ku
     let before = view.update.status.clone().unwrap_or_default();
     let now = operator.clock.now();
     let timed = timeout::standing(&view.update, phase_of(root), &view.nodes, view.unseen_until, now);
-    let mut after = mirror::status_of(view, root, &timed, now);
-    if let Some((graph, message)) = operator.store.rendered(root, &mirror::children_of(view), now).await {
-        let waits = root.status.as_ref().and_then(|status| status.reason.as_deref()) == Some(run::WAITING_FOR_CLUSTER);
+    let records = records::of_update(operator, view, root).await;
+    let mut after = mirror::status_of(view, root, &records, &timed, now);
+    let reason = root.status.as_ref().and_then(|status| status.reason.clone());
+    let mut code = reason.unwrap_or_else(|| "Pending".to_owned());
+    if let Some(record) = records.iter().find(|record| record.is_of(root)) {
+        let (graph, message) = record.rendered(&mirror::children_of(view), now);
         after.graph = graph;
-        if !waits {
+        if code != run::WAITING_FOR_CLUSTER {
             after.message = Some(mirror::with_hop(&after, message));
         }
     }
-    if let (Some(waits), Some(message)) = (waiting_child(operator, view, now).await, &mut after.message) {
-        message.push_str("; ");
-        message.push_str(&waits);
+    // What a run below waits for in the sight of people belongs where they look first; told anew, so that it says for how long by now.
+    let waiting = records.iter().find_map(|record| Some((record, record.waits()?)));
+    if let (Some((record, waits)), Some(message)) = (waiting, &mut after.message) {
+        let (_, why) = record.rendered(&[], now);
+        *message = format!("{message}; {why}");
+        if code == run_status::STEP_RUNNING {
+            waits.clone_into(&mut code);
+        }
     }
     let hops = after.upgrade_path.as_ref().map_or(&[][..], |path| &path.steps[..]);
     let gates = gates_of(&view.update.spec, hops);
@@ -367,11 +375,18 @@ async fn follow(operator: &Operator, view: &View, name: &str) -> Result<Next, ku
     {
         let paused = conditions::get(&after.conditions, conditions::PAUSED);
         let paused = paused.is_some_and(|paused| paused.status == conditions::ConditionStatus::True);
-        *message = if paused || view.nodes.iter().any(mirror::NodeNow::is_at_work) {
-            format!("{message}; {}", held.message)
+        if paused || view.nodes.iter().any(mirror::NodeNow::is_at_work) {
+            *message = format!("{message}; {}", held.message);
+            if code == run_status::STEP_RUNNING {
+                code = held.code;
+            }
         } else {
-            held.message
-        };
+            *message = held.message;
+            code = held.code;
+        }
+    }
+    if let Some(reason) = timed.over() {
+        reason.code.clone_into(&mut code);
     }
     timed.show(&mut after, now);
     if let (Some(Phase::Succeeded), Some(message), Some(left_out)) =
@@ -379,6 +394,7 @@ async fn follow(operator: &Operator, view: &View, name: &str) -> Result<Next, ku
     {
         message.push_str(&left_out);
     }
+    mirror::conclude(&mut after, &code, timeout::phase(&timed, phase_of(root)), now);
     after.bound();
     let phase = after.phase;
     let operation = after.operation_id.clone().unwrap_or_default();
@@ -390,18 +406,6 @@ async fn follow(operator: &Operator, view: &View, name: &str) -> Result<Next, ku
     }
     let window = window.changes().filter(|_| !phase.is_some_and(Phase::is_final));
     Ok(timed.look_again(now).into_iter().chain(window).min().map_or(Next::AwaitChange, Next::At))
-}
-
-/// What a run below the root waits for in the sight of people, if one does: the reason belongs where people look first.
-async fn waiting_child(operator: &Operator, view: &View, now: Timestamp) -> Option<String> {
-    let waits = |run: &&UpgradeRun| {
-        let status = run.status.clone().unwrap_or_default();
-        let shown = status.reason.is_some_and(|reason| reason != run_status::STEP_RUNNING);
-        run.spec.parent.is_some() && status.phase == Some(Phase::InProgress) && shown
-    };
-    let child = view.runs.iter().find(waits)?;
-    // Rendered anew, so that it says for how long by now.
-    operator.store.rendered(child, &[], now).await.map(|(_, message)| message)
 }
 
 /// Names the update in metrics, traces and backups: unlike its name, never used again.

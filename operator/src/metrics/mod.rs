@@ -7,13 +7,11 @@ mod board;
 mod words;
 
 use crate::attempts::{End, Told};
+use crate::controllers::records::last_backup;
 use crate::traces;
 use crate::watches::{Changed, Watches};
 use board::Board;
 use chrono::TimeDelta;
-use cupcake_engine::clock::Timestamp;
-use cupcake_engine::cursor::Cursor;
-use cupcake_engine::dag::Dag;
 use cupcake_engine::tick::TickReport;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -36,11 +34,6 @@ const KINDS_MAX: usize = 64;
 const STEP_SECONDS: [f64; 12] = [1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1_200.0, 1_800.0, 3_600.0, 7_200.0];
 /// Bounds of the durations of requests and reconciles, in seconds; a reconcile ends after 300.
 const REQUEST_SECONDS: [f64; 10] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0, 300.0];
-/// Name and field of the output of a snapshot of etcd that tell when it was taken.
-const BACKUP_TAKEN: &str = "etcd-snapshot.takenAt";
-/// And its size.
-const BACKUP_BYTES: &str = "etcd-snapshot.bytes";
-
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct StepLabels {
     step: String,
@@ -213,8 +206,8 @@ impl Metrics {
             let labels = WaitLabels { step: kind(waited.vertex), reason: self.codes.take(&waited.code) };
             self.waited_seconds.get_or_create(&labels).inc_by(waited.seconds);
         }
-        if let Some((taken, bytes)) = backup_of(&report.dag, &report.cursor) {
-            self.board.backup(operation_id, taken, bytes);
+        if let Some(backup) = last_backup(&report.dag, &report.cursor) {
+            self.board.backup(operation_id, backup.taken, backup.bytes);
         }
     }
 
@@ -288,17 +281,6 @@ impl Metrics {
 
 fn seconds_of(time: TimeDelta) -> f64 {
     time.to_std().map_or(0.0, |time| time.as_secs_f64())
-}
-
-/// When the last snapshot of etcd of a run was taken, and its size.
-fn backup_of(dag: &Dag, cursor: &Cursor) -> Option<(Timestamp, u64)> {
-    let outputs = dag.vertices().iter().filter_map(|vertex| cursor.output(&vertex.name));
-    let backups = outputs.filter_map(|output| {
-        let text = |name| output.get(name).and_then(serde_json::Value::as_str);
-        let taken = chrono::DateTime::parse_from_rfc3339(text(BACKUP_TAKEN)?).ok()?;
-        Some((taken.to_utc(), text(BACKUP_BYTES).and_then(|bytes| bytes.parse().ok()).unwrap_or(0)))
-    });
-    backups.max()
 }
 
 #[cfg(test)]
