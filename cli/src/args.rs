@@ -187,6 +187,9 @@ pub(crate) struct ApproveArgs {
     pub(crate) update: String,
     /// The gate, as the message of the upgrade names it.
     pub(crate) gate: String,
+    /// Who approves, where the API server cannot say who asks (before Kubernetes 1.28).
+    #[arg(long, value_name = "NAME")]
+    pub(crate) by: Option<String>,
     /// Why, for whoever reads it later.
     #[arg(long, value_name = "TEXT")]
     pub(crate) comment: Option<String>,

@@ -71,6 +71,11 @@ pub(crate) fn spec(spec: &DirectUpdateSpec, findings: &mut Findings) {
             findings.refuse(Finding::new(Code::OutOfRange, "spec.acknowledge", &entry.check, message, remedy));
         }
     }
+    if spec.strategy == Strategy::Parallel && spec.concurrency != Concurrency::default() {
+        let message = "no effect under strategy parallel: all workers of a batch move at once";
+        let remedy = "leave it out, or set spec.strategy to rolling";
+        findings.warn(Finding::new(Code::NoEffect, "spec.concurrency", spec.concurrency, message, remedy));
+    }
     if !spec.preflight_checks {
         let message = "neither Ready nodes nor what their agents tell is waited for before the first change; what a plan refuses is refused all the same";
         findings.warn(Finding::new(Code::ChecksLeftOut, "spec.preflightChecks", false, message, ""));

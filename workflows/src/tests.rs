@@ -398,6 +398,21 @@ fn what_an_older_api_server_lacks_is_told_and_what_machines_told_too_long_ago() 
 }
 
 #[test]
+fn what_is_set_and_has_no_effect_is_told() {
+    let told = |fields: Value| -> Vec<String> {
+        let plan = plan_of(&spec(&fields), &cluster(1, 2, "1.33.4"));
+        let without_effect = plan.report.warnings.into_iter().filter(|warning| warning.code == Code::NoEffect);
+        without_effect.map(|warning| format!("{} {}", warning.field, warning.value)).collect()
+    };
+    assert_eq!(told(json!({"strategy": "parallel", "concurrency": 2})), ["spec.concurrency 2"]);
+    assert_eq!(told(json!({"strategy": "parallel", "concurrency": "50%"})), ["spec.concurrency 50%"]);
+    assert_eq!(told(json!({"strategy": "parallel"})), Vec::<String>::new(), "what nobody set");
+    assert_eq!(told(json!({"concurrency": 2})), Vec::<String>::new());
+    let acknowledge = json!([{"check": "DiskSpace", "node": "w-01"}, {"check": "DiskSpace", "node": "w-9"}]);
+    assert_eq!(told(json!({"acknowledge": acknowledge})), ["spec.acknowledge w-9"]);
+}
+
+#[test]
 fn what_will_make_a_plan_wait_is_reported_before_it_starts() {
     let mut snapshot = cluster(3, 2, "1.33.4");
     snapshot.nodes.get_mut("w-01").unwrap().ready = false;

@@ -22,6 +22,9 @@ struct Case {
     from: Option<String>,
     patch: Value,
     refused: Option<String>,
+    /// The types refuse it, too: there is no object on which Rust could say a word.
+    #[serde(default)]
+    unreadable: bool,
 }
 
 impl Table {
@@ -123,6 +126,10 @@ fn cel_gives_the_verdict_of_the_table_for_the_reason_of_the_table() {
 fn rust_refuses_exactly_what_cel_refuses_with_the_same_words() {
     let (table, schemas) = (Table::read(), schemas());
     for case in &table.cases {
+        if case.unreadable {
+            assert!(serde_json::from_value::<DirectUpdate>(table.after(case)).is_err(), "{}", case.name);
+            continue;
+        }
         let mut cel = by_cel(&schemas, &table.after(case), table.before(case));
         let mut rust = by_rust(&table.after(case), table.before(case));
         cel.sort();
@@ -143,12 +150,7 @@ fn every_rule_is_broken_by_some_case() {
     for (kind, schema) in &schemas {
         for (path, rule) in rules(schema) {
             let message = rule["message"].as_str().expect("each rule has a message");
-            // A negative or zero concurrency does not even get past the bounds, which need no case here.
-            let bounded = path.ends_with("concurrency");
-            assert!(
-                bounded || broken.iter().any(|m| m == message),
-                "no case breaks the rule of {kind}{path}: {message}"
-            );
+            assert!(broken.iter().any(|m| m == message), "no case breaks the rule of {kind}{path}: {message}");
         }
     }
 }

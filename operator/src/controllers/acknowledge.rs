@@ -9,7 +9,7 @@ use cupcake_crds::direct_update::Approved;
 use cupcake_crds::limits;
 use cupcake_crds::values::NodeRole;
 use cupcake_engine::clock::Timestamp;
-use cupcake_engine::names::Reason;
+use cupcake_engine::names::{Reason, RunName};
 use cupcake_steps::cluster::gate::WAITING_FOR_APPROVAL;
 use std::collections::BTreeMap;
 
@@ -185,7 +185,12 @@ fn requests<'c>(control: &'c Control, nodes: &BTreeMap<String, AskedFor>, stage:
         all.push((resume.request_id.as_str(), message.to_owned()));
     }
     for retry in &control.retry {
-        let message = format!("{}: tried again, once, if it has failed", retry.vertex);
+        let message = match retry.run.clone().map(RunName::new) {
+            Some(Err(_)) => {
+                format!("refused: no run has such a name; leave run out: {} is found by itself", retry.vertex)
+            }
+            Some(Ok(_)) | None => format!("{}: tried again, once, if it has failed", retry.vertex),
+        };
         all.push((retry.request_id.as_str(), message));
     }
     for skip in &control.skip {
@@ -238,7 +243,7 @@ mod tests {
     fn each_request_is_answered_once_and_one_that_cannot_be_met_says_why() {
         let control: Control = serde_json::from_value(json!({
             "pause": {"requestId": "p"}, "cancel": {"requestId": "c"}, "resume": {"requestId": "u"},
-            "retry": [{"requestId": "r", "vertex": "w-1"}],
+            "retry": [{"requestId": "r", "vertex": "w-1"}, {"requestId": "r2", "vertex": "w-1", "run": "No Such Run"}],
             "skip": [
                 {"requestId": "s1", "vertex": "w-1"}, {"requestId": "s2", "vertex": "cp-1"}, {"requestId": "s3", "vertex": "w-9"},
                 {"requestId": "s4", "vertex": "w-2"},
@@ -255,13 +260,13 @@ mod tests {
         let at = |seconds: i64| Timestamp::from_timestamp(1_790_000_000 + seconds, 0).unwrap();
         let first = acknowledged(&[], &control, &nodes, Stage::UnderWay(&gates), at(0));
         let ids: Vec<&str> = first.iter().map(|answer| answer.request_id.as_str()).collect();
-        assert_eq!(ids, ["p", "c", "u", "r", "s1", "s2", "s3", "s4", "a", "b", "d"]);
+        assert_eq!(ids, ["p", "c", "u", "r", "r2", "s1", "s2", "s3", "s4", "a", "b", "d"]);
         let refused: Vec<&str> = first
             .iter()
             .filter(|answer| answer.message.starts_with("refused"))
             .map(|answer| answer.request_id.as_str())
             .collect();
-        assert_eq!(refused, ["s2", "a", "d"], "no such gate, and nobody who says who they are");
+        assert_eq!(refused, ["r2", "s2", "a", "d"], "no such run, no such gate, and nobody who says who they are");
         let open = approved(&[], &control, &gates, at(0));
         assert_eq!(open, approved(&open, &control, &gates, at(60)), "when it was opened stays");
         assert_eq!(
