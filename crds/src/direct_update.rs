@@ -48,7 +48,7 @@ use std::collections::BTreeMap;
     validation = rules::FROZEN_TARGET_VERSION,
     validation = rules::RUN_STAYS,
     validation = rules::SKIP_STAYS,
-    doc = "Upgrades this cluster to a version, now: `kubectl apply` it and watch it arrive. Once its run exists the spec stays as it is, but for concurrency, control and maintenanceWindow.",
+    doc = "Upgrades this cluster to a version, now: `kubectl apply` it and watch it arrive. Once its run exists, or it is over, the spec stays as it is, but for concurrency, control and maintenanceWindow.",
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase", description = "where it stands"),
     printcolumn(
         name = "Target",
@@ -545,9 +545,10 @@ impl DirectUpdateStatus {
 }
 
 impl DirectUpdate {
-    /// Whether a run exists: then the spec is frozen, but for control and concurrency.
+    /// Whether a run exists or it is over: then the spec is frozen, but for concurrency, control and maintenanceWindow.
     pub fn is_frozen(&self) -> bool {
-        self.status.as_ref().is_some_and(|status| status.run.is_some())
+        let frozen = |status: &DirectUpdateStatus| status.run.is_some() || status.phase.is_some_and(Phase::is_final);
+        self.status.as_ref().is_some_and(frozen)
     }
 
     /// What is asked for by now: the spec, with the workers that a drain's policy left out (`status.leftOut`) as if

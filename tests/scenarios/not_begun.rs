@@ -143,3 +143,31 @@ fn an_update_that_is_held_before_its_start_keeps_nobody_from_a_turn() {
         assert_eq!(paused(cluster), Some(ConditionStatus::True), "by whichever way it was asked");
     });
 }
+
+#[test]
+fn an_update_that_is_over_without_a_run_never_begins_anew_whatever_becomes_of_its_spec() {
+    in_cluster(1, true, async |cluster| {
+        let over = json!({"cancel": {"requestId": "enough"}});
+        for (name, spec) in [
+            ("dry", json!({"dryRun": true})),
+            ("there", json!({"targetVersion": "1.33.4"})),
+            ("cancelled", json!({"control": over})),
+        ] {
+            cluster.apply(name, spec).await;
+            let (phase, message) = cluster.at_rest(name).await;
+            assert!(phase.is_final(), "{name}: {phase}: {message}");
+            for change in [json!({"targetVersion": "1.34.5"}), json!({"nodeSelector": {"pool": "blue"}})] {
+                let patch = kube::api::Patch::Merge(json!({"spec": change}));
+                let refused = cluster.updates().patch(name, &kube::api::PatchParams::default(), &patch).await;
+                let refused = refused.unwrap_err().to_string();
+                assert!(refused.contains("nor once the update is over"), "{name}: {refused}");
+            }
+            // What may still be changed is no reason to begin.
+            let before = cluster.update(name).unwrap().status;
+            cluster.patch(name, json!({"spec": {"concurrency": 3}})).await;
+            cluster.pass(QUIET_SECONDS).await;
+            assert_eq!(cluster.update(name).unwrap().status, before, "{name}");
+        }
+        assert_eq!((cluster.all::<UpgradeRun>(GROUP, "upgraderuns").len(), cluster.effects()), (0, 0));
+    });
+}

@@ -47,14 +47,17 @@ pub(crate) const APPROVAL_AFTER_CANARY: CelRule = (
     "approvals: AfterCanary needs strategy canary; set it and name canary.nodes, or leave AfterCanary out",
 );
 
-/// CEL: a run exists.
+/// CEL: a run exists, or it was over without one (nothing to do, a dry run, cancelled before its start).
 macro_rules! frozen {
     ($field:literal) => {
         (
-            concat!("!has(oldSelf.status) || !has(oldSelf.status.run) || ", same!($field)),
+            concat!(
+                "!has(oldSelf.status) || !(has(oldSelf.status.run) || (has(oldSelf.status.phase) && oldSelf.status.phase in ['Succeeded', 'Failed', 'Cancelled'])) || ",
+                same!($field)
+            ),
             concat!(
                 $field,
-                " cannot change once status.run names a run (only spec.concurrency, spec.control and spec.maintenanceWindow can); put it back, or create another DirectUpdate"
+                " cannot change once status.run names a run (only spec.concurrency, spec.control and spec.maintenanceWindow can), nor once the update is over; put it back, or create another DirectUpdate"
             ),
         )
     };
@@ -211,6 +214,7 @@ fn frozen(checks: &mut Checks, new: &DirectUpdate, old: &DirectUpdate) {
         skip.map(|request| request.vertex.clone()).collect()
     };
     let (left_out, before) = (skipped(new), skipped(old));
-    same(SKIP_STAYS, left_out.len() >= before.len(), "spec.control.skip", json(&left_out));
-    same(RUN_STAYS, new_run == old_run, "status.run", shown(new_run.as_ref()));
+    let has_run = old_run.is_some();
+    same(SKIP_STAYS, !has_run || left_out.len() >= before.len(), "spec.control.skip", json(&left_out));
+    same(RUN_STAYS, !has_run || new_run == old_run, "status.run", shown(new_run.as_ref()));
 }
