@@ -2,12 +2,18 @@
 //!
 //! RBAC: create on events (events.k8s.io).
 
+use crate::controllers::records::node_of;
+use crate::controllers::timeout;
 use crate::{Operator, error_chain};
-use cupcake_crds::{DirectUpdate, GROUP, VERSION};
+use cupcake_crds::conditions::{self, ConditionStatus};
+use cupcake_crds::values::Phase;
+use cupcake_crds::{DirectUpdate, DirectUpdateStatus, GROUP, VERSION};
 use cupcake_engine::event::{AfterFailure, Event as RunEvent};
 use cupcake_engine::names::RunName;
 use cupcake_engine::tick::TickReport;
+use cupcake_steps::cluster::gate::WAITING_FOR_APPROVAL;
 use cupcake_workflows::Finding;
+use cupcake_workflows::schedule::OUTSIDE_WINDOW;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
@@ -20,6 +26,11 @@ const NAMESPACE: &str = "default";
 const NOTE_CHARS_MAX: usize = 1_000;
 /// How many warnings of one compilation are published.
 const WARNINGS_MAX: usize = 10;
+/// The kinds of the steps that take a node from its pods and give it back.
+const DRAIN: &str = "drain-node/v1";
+const UNCORDON: &str = "uncordon-node/v1";
+/// Codes that tell of an update under way as a whole.
+const HOLDS: [&str; 4] = ["Paused", OUTSIDE_WINDOW, timeout::CODE, WAITING_FOR_APPROVAL];
 
 /// What an event says: its type, its reason and its note; `None` for what is no news.
 fn words(event: &RunEvent) -> Option<(&'static str, String, String)> {
@@ -52,20 +63,74 @@ fn words(event: &RunEvent) -> Option<(&'static str, String, String)> {
     }
 }
 
-/// Publishes the news of a tick. A failure is logged and otherwise ignored: events are for people, the cursor is the truth.
+/// What an event says on the node that its vertex is about: that it is emptied and given back, what it waits for and what failed there.
+fn words_of_node(event: &RunEvent, kind: &str) -> Option<(&'static str, String, String)> {
+    let plain = |reason: &str, note: &str| Some(("Normal", reason.to_owned(), note.to_owned()));
+    match event {
+        RunEvent::Started { attempt: 1, .. } if kind == DRAIN => {
+            plain("Draining", "cordoned and emptied by an upgrade")
+        }
+        RunEvent::Succeeded { .. } if kind == DRAIN => plain("Drained", "empty, as far as an upgrade needs it"),
+        RunEvent::Succeeded { .. } if kind == UNCORDON => {
+            plain("GivenBack", "the upgrade is done here; it takes pods again, unless somebody else cordoned it")
+        }
+        RunEvent::Waiting { .. } | RunEvent::Failed { .. } => words(event),
+        RunEvent::Started { .. }
+        | RunEvent::Continued { .. }
+        | RunEvent::Succeeded { .. }
+        | RunEvent::Skipped { .. }
+        | RunEvent::TakenUp { .. }
+        | RunEvent::Reset { .. }
+        | RunEvent::Paused { .. }
+        | RunEvent::Resumed { .. }
+        | RunEvent::Credited { .. }
+        | RunEvent::CancelRequested { .. }
+        | RunEvent::HeldBack { .. }
+        | RunEvent::Rested { .. }
+        | RunEvent::Finished { .. }
+        | RunEvent::Unknown => None,
+    }
+}
+
+/// The Event on the node that an event of a run is about, if it is news there.
+fn on_node(
+    operator: &Operator,
+    event: &RunEvent,
+    report: &TickReport,
+    name: String,
+    run: &ObjectReference,
+) -> Option<Event> {
+    let vertex = report.dag.get(event.vertex()?)?;
+    let node = node_of(vertex)?;
+    let (kind, reason, text) = words_of_node(event, vertex.kind.as_str())?;
+    let uid = vertex.params.pointer("/node/uid").and_then(|uid| uid.as_str()).map(str::to_owned);
+    let regarding = ObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some("Node".to_owned()),
+        name: Some(node.to_owned()),
+        uid,
+        ..ObjectReference::default()
+    };
+    Some(Event { related: Some(run.clone()), ..event_object(operator, name, regarding, kind, reason, &text) })
+}
+
+/// Publishes the news of a tick, on the run and on the nodes. A failure is logged and otherwise ignored: events are for people, the cursor is the truth.
 pub async fn publish(operator: &Operator, run: &RunName, report: &TickReport) {
     let api: Api<Event> = Api::namespaced(operator.client.clone(), NAMESPACE);
     let commit = report.cursor.commit_id();
+    // kubectl describe finds events by the object's UID.
+    let regarding = ObjectReference { uid: Some(report.uid.clone()), ..reference("UpgradeRun", run.as_str()) };
     for (index, event) in report.events.iter().enumerate() {
-        let Some((kind, reason, note)) = words(event) else { continue };
         // The name says which commit it belongs to: an event published twice is one event.
         let head: String = run.as_str().chars().take(200).collect();
         let name = format!("{head}.{}.{}.{index}", commit.epoch, commit.sequence);
-        // kubectl describe finds events by the object's UID.
-        let regarding = ObjectReference { uid: Some(report.uid.clone()), ..reference("UpgradeRun", run.as_str()) };
-        let object = event_object(operator, name, regarding, kind, reason, &note);
-        if let Err(error) = api.create(&PostParams::default(), &object).await {
-            tracing::debug!(run = %run, error = error_chain(&error), "event not published");
+        let there = on_node(operator, event, report, format!("{name}.node"), &regarding);
+        let of_run = words(event)
+            .map(|(kind, reason, note)| event_object(operator, name, regarding.clone(), kind, reason, &note));
+        for object in of_run.into_iter().chain(there) {
+            if let Err(error) = api.create(&PostParams::default(), &object).await {
+                tracing::debug!(run = %run, error = error_chain(&error), "event not published");
+            }
         }
     }
 }
@@ -84,6 +149,44 @@ pub async fn warn(operator: &Operator, update: &DirectUpdate, warnings: &[Findin
             tracing::debug!(directupdate = update.name_any(), error = error_chain(&error), "event not published");
         }
     }
+}
+
+/// Publishes that an update has come to another phase or another way to stand, if `after` says so. One event whoever publishes it:
+/// it is named by the version of the object that the change was made to.
+pub async fn transition(operator: &Operator, update: &DirectUpdate, after: &DirectUpdateStatus) {
+    let Some((kind, reason, note)) = news_of(update.status.as_ref(), after) else { return };
+    let uid = update.uid().unwrap_or_default();
+    let head: String = update.name_any().chars().take(150).collect();
+    let short: String = uid.chars().take(8).collect();
+    let name = format!("{head}.{short}.{}", update.resource_version().unwrap_or_default());
+    let regarding = ObjectReference { uid: Some(uid), ..reference("DirectUpdate", &update.name_any()) };
+    let object = event_object(operator, name, regarding, kind, reason, &note);
+    let api: Api<Event> = Api::namespaced(operator.client.clone(), NAMESPACE);
+    if let Err(error) = api.create(&PostParams::default(), &object).await {
+        tracing::debug!(directupdate = update.name_any(), error = error_chain(&error), "event not published");
+    }
+}
+
+/// What a change of an update's status says, if it is news. Waits of single steps are none: its runs have them.
+fn news_of(before: Option<&DirectUpdateStatus>, after: &DirectUpdateStatus) -> Option<(&'static str, String, String)> {
+    let stands = |status: &DirectUpdateStatus| {
+        let phase = status.phase.unwrap_or_default();
+        let code =
+            conditions::get(&status.conditions, conditions::SUCCEEDED).map(|condition| condition.reason.as_str());
+        match code {
+            // A run that was created a moment ago is planned, too.
+            Some("Pending") => (phase, "Planned".to_owned()),
+            Some(code) if phase != Phase::InProgress || HOLDS.contains(&code) => (phase, code.to_owned()),
+            Some(_) | None => (phase, phase.to_string()),
+        }
+    };
+    let (phase, code) = stands(after);
+    if before.is_some_and(|before| stands(before) == (phase, code.clone())) {
+        return None;
+    }
+    let stalled = conditions::get(&after.conditions, conditions::STALLED);
+    let stalled = stalled.is_some_and(|stalled| stalled.status == ConditionStatus::True);
+    Some((if stalled { "Warning" } else { "Normal" }, code, after.message.clone().unwrap_or_default()))
 }
 
 /// What people should hear of about an object other than a run.
@@ -142,5 +245,38 @@ fn event_object(
         reporting_instance: Some(operator.identity.clone()),
         type_: Some(kind.to_owned()),
         ..Event::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn status(phase: &str, code: &str, stalled: &str) -> DirectUpdateStatus {
+        let condition = |type_: &str, status: &str| json!({"type": type_, "status": status, "reason": code, "message": "m", "lastTransitionTime": "2026-11-30T10:00:00Z"});
+        let conditions = [condition("Stalled", stalled), condition("Succeeded", "Unknown")];
+        serde_json::from_value(json!({"phase": phase, "message": "what happens", "conditions": conditions})).unwrap()
+    }
+
+    #[test]
+    fn an_update_tells_each_way_to_stand_once_and_leaves_the_waits_of_steps_to_its_runs() {
+        let told = |before: Option<(&str, &str, &str)>, (phase, code, stalled): (&str, &str, &str)| {
+            let before = before.map(|(phase, code, stalled)| status(phase, code, stalled));
+            news_of(before.as_ref(), &status(phase, code, stalled)).map(|(kind, reason, _)| format!("{kind} {reason}"))
+        };
+        let (works, blocked) = (("InProgress", "StepRunning", "False"), ("InProgress", "DrainBlocked", "False"));
+        let (refused, paused) = (("Pending", "DiskSpace", "True"), ("InProgress", "Paused", "False"));
+        assert_eq!(told(None, refused).as_deref(), Some("Warning DiskSpace"));
+        assert_eq!(told(Some(refused), refused), None);
+        assert_eq!(told(Some(refused), ("Pending", "Planned", "False")).as_deref(), Some("Normal Planned"));
+        assert_eq!(told(Some(("Pending", "Planned", "False")), ("Pending", "Pending", "False")), None);
+        assert_eq!(told(Some(("Pending", "Planned", "False")), works).as_deref(), Some("Normal InProgress"));
+        assert_eq!((told(Some(works), blocked), told(Some(blocked), works)), (None, None));
+        assert_eq!(told(Some(blocked), paused).as_deref(), Some("Normal Paused"));
+        assert_eq!(told(Some(paused), works).as_deref(), Some("Normal InProgress"));
+        let rests = ("RequiresAttention", "DrainBlocked", "True");
+        assert_eq!(told(Some(blocked), rests).as_deref(), Some("Warning DrainBlocked"));
+        assert_eq!(told(Some(rests), ("Cancelled", "Cancelled", "False")).as_deref(), Some("Normal Cancelled"));
     }
 }

@@ -7,6 +7,7 @@ mod cluster;
 mod conformance;
 mod control;
 mod damaged;
+mod events;
 mod expiry;
 mod failover;
 mod fences;

@@ -2,14 +2,14 @@
 //!
 //! What is asked of it is answered with the same write: a request to an update that has not begun is a request like any other.
 //!
-//! RBAC: update (status) on directupdates.
+//! RBAC: update (status) on directupdates; and what `events` needs.
 
 use super::acknowledge::{self, Stage};
 use super::mirror;
 use super::preflight::Looked;
 use super::update::{View, operation_id};
-use crate::Operator;
 use crate::run_status::{condition_states, phase_of, set_paused};
+use crate::{Operator, events};
 use cupcake_crds::conditions::{self, Condition, ConditionStatus};
 use cupcake_crds::direct_update::UpgradePath;
 use cupcake_crds::limits;
@@ -153,7 +153,7 @@ pub(super) async fn answer(operator: &Operator, view: &View) -> Result<(), kube:
     replace_status(operator, update, status).await
 }
 
-/// One PUT under the resourceVersion that was read: a stale look changes nothing.
+/// One PUT under the resourceVersion that was read: a stale look changes nothing. Where it stands in another way by it, an Event says so.
 pub(super) async fn replace_status(
     operator: &Operator,
     update: &DirectUpdate,
@@ -161,8 +161,10 @@ pub(super) async fn replace_status(
 ) -> Result<(), kube::Error> {
     status.bound();
     let mut object = update.clone();
-    object.status = Some(status);
+    object.status = Some(status.clone());
     object.metadata.managed_fields = None;
     let api: Api<DirectUpdate> = Api::all(operator.client.clone());
-    api.replace_status(&update.name_any(), &PostParams::default(), &object).await.map(drop)
+    api.replace_status(&update.name_any(), &PostParams::default(), &object).await?;
+    events::transition(operator, update, &status).await;
+    Ok(())
 }
