@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 #[test]
 fn a_cancel_at_any_moment_ends_cancelled_with_every_node_given_back_and_the_next_update_goes_on_from_there() {
     let mut cancelled = 0;
-    for seconds in (1..340).step_by(11) {
+    for seconds in (1..400).step_by(13) {
         in_cluster(2, true, async |cluster| {
             let when = format!("cancelled after {seconds} s");
             cluster.apply(UPDATE, json!({})).await;
@@ -158,7 +158,7 @@ fn a_budget_that_lets_no_pod_go_is_found_before_anything_moves() {
 
 #[test]
 fn an_update_that_is_deleted_under_way_goes_after_its_nodes_are_given_back() {
-    for seconds in (1..340).step_by(26) {
+    for seconds in (1..400).step_by(30) {
         in_cluster(2, true, async |cluster| {
             let when = format!("deleted after {seconds} s");
             cluster.apply(UPDATE, json!({})).await;

@@ -14,6 +14,7 @@ mod fences;
 mod fields;
 mod gates;
 mod kills;
+mod kubelets;
 mod lease;
 mod leases_alone;
 mod left_out;

@@ -8,7 +8,7 @@ use serde_json::json;
 #[test]
 fn an_update_whose_time_is_over_at_any_moment_begins_nothing_more_and_goes_on_to_its_end_once_it_may() {
     let mut rested = 0;
-    for seconds in (5..330).step_by(13) {
+    for seconds in (5..390).step_by(15) {
         in_cluster(2, true, async |cluster| {
             let when = format!("over after {seconds} s");
             cluster.apply(UPDATE, json!({"operationTimeout": format!("{seconds}s")})).await;

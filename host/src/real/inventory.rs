@@ -108,6 +108,7 @@ pub async fn probe_machine(host: &dyn HostOps) -> Value {
             "active": kubelet.active,
             "runsInstalled": kubelet.runs_installed,
             "since": kubelet.since,
+            "restarts": kubelet.restarts,
         })),
     })
 }

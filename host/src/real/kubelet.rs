@@ -15,7 +15,7 @@ const BINARY: &str = "/usr/bin/kubelet";
 const UNIT: &str = "kubelet.service";
 /// How long systemd may take to stop and start it: its stop alone has 90 s by default.
 const RESTART_LIMIT: Duration = Duration::from_secs(3 * 60);
-const PROPERTIES: &str = "ActiveState,MainPID,ExecMainStartTimestamp";
+const PROPERTIES: &str = "ActiveState,MainPID,ExecMainStartTimestamp,NRestarts";
 
 /// The unit as `systemctl show` prints it.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -23,6 +23,7 @@ struct Unit {
     active: bool,
     main_pid: u32,
     started: Option<Timestamp>,
+    restarts: u32,
 }
 
 fn unit(text: &str) -> Unit {
@@ -32,6 +33,7 @@ fn unit(text: &str) -> Unit {
             "ActiveState" => unit.active = value == "active",
             "MainPID" => unit.main_pid = value.parse().unwrap_or(0),
             "ExecMainStartTimestamp" => unit.started = time(value),
+            "NRestarts" => unit.restarts = value.parse().unwrap_or(0),
             _ => {}
         }
     }
@@ -63,6 +65,7 @@ impl RealHost {
             active: unit.active,
             runs_installed: self.runs_installed(&unit),
             since: unit.started,
+            restarts: unit.restarts,
         })
     }
 
@@ -106,9 +109,9 @@ mod tests {
     fn a_unit_is_read_as_systemctl_show_prints_it() {
         let text = "MainPID=561\nExecMainStartTimestamp=Sun 2026-11-22 17:29:23 UTC\nActiveState=active\n";
         let started = "2026-11-22T17:29:23Z".parse().ok();
-        assert_eq!(unit(text), Unit { active: true, main_pid: 561, started });
-        let text = "MainPID=0\nExecMainStartTimestamp=\nActiveState=activating\n";
-        assert_eq!(unit(text), Unit::default());
+        assert_eq!(unit(text), Unit { active: true, main_pid: 561, started, restarts: 0 });
+        let text = "MainPID=0\nNRestarts=7\nExecMainStartTimestamp=\nActiveState=activating\n";
+        assert_eq!(unit(text), Unit { restarts: 7, ..Unit::default() });
     }
 
     #[test]
@@ -121,7 +124,7 @@ mod tests {
     fn a_process_runs_the_installed_file_until_that_is_replaced() {
         let folder = TestFolder::new("runs-installed");
         let host = host_in(&folder);
-        let unit = |main_pid| Unit { active: true, main_pid, started: Some(DateTime::UNIX_EPOCH) };
+        let unit = |main_pid| Unit { active: true, main_pid, started: Some(DateTime::UNIX_EPOCH), restarts: 0 };
         assert!(!host.runs_installed(&unit(7)), "nothing is installed");
         folder.write(BINARY, "old");
         folder.write("/proc/7/cmdline", "");
@@ -137,7 +140,7 @@ mod tests {
         let folder = TestFolder::new("between-starts");
         let host = host_in(&folder);
         folder.write(BINARY, "new");
-        let unit = |started: &str| Unit { active: false, main_pid: 0, started: started.parse().ok() };
+        let unit = |started: &str| Unit { started: started.parse().ok(), ..Unit::default() };
         assert!(!host.runs_installed(&unit("2001-01-01T00:00:00Z")), "it began before the file was put there");
         assert!(host.runs_installed(&unit("2999-01-01T00:00:00Z")));
         assert!(is_removed(Path::new("/usr/bin/kubelet (deleted)")) && !is_removed(Path::new("/usr/bin/kubelet")));

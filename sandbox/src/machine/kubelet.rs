@@ -22,6 +22,12 @@ const COLD_SECONDS: i64 = 6;
 /// After how long a kubelet tries again to report to an API that is away.
 const REPORT_AGAIN_SECONDS: i64 = 2;
 
+/// How long a kubelet lives that crashes in a loop: long enough to report its Node at its version, Ready.
+const CRASHES_AFTER_SECONDS: i64 = 4;
+
+/// After how long systemd starts a kubelet again that ended by itself (`RestartSec` of kubeadm's unit).
+const STARTS_AGAIN_SECONDS: i64 = 10;
+
 /// A time as objects show it.
 pub(crate) fn stamp(at: Timestamp) -> Value {
     Value::from(at.to_rfc3339_opts(SecondsFormat::Secs, true))
@@ -29,14 +35,28 @@ pub(crate) fn stamp(at: Timestamp) -> Value {
 
 impl SimMachine {
     pub(super) fn kubelet_now(&self) -> KubeletState {
+        let now = self.site.now();
         let state = self.state();
-        let installed = state.installed(Package::Kubelet);
+        let (installed, kubelet) = (state.installed(Package::Kubelet), &state.kubelet);
+        // Where machines are faster than real ones, so is what is watched on them.
+        let haste = i32::try_from(self.site.haste.max(1)).unwrap_or(i32::MAX);
         KubeletState {
             installed,
-            active: state.kubelet.active,
-            runs_installed: state.kubelet.active && installed == Some(state.kubelet.version),
-            since: state.kubelet.active.then_some(state.kubelet.since),
+            active: kubelet.active,
+            runs_installed: (kubelet.active || kubelet.starts_again) && installed == Some(kubelet.version),
+            since: kubelet.active.then(|| now - (now - kubelet.since) * haste),
+            restarts: kubelet.restarts,
         }
+    }
+
+    /// From its next start on each process of the kubelet ends by itself after a moment, and systemd starts another.
+    pub fn let_kubelet_crash(&self) {
+        self.state().kubelet.crashes = true;
+    }
+
+    /// What it stumbled over is mended: the next process stays.
+    pub fn mend_kubelet(&self) {
+        self.state().kubelet.crashes = false;
     }
 
     /// `systemctl restart kubelet`: systemd does it, so that a crash of who asked for it does not cut it short.
@@ -48,6 +68,7 @@ impl SimMachine {
         let effect = self.site.ledger.begin(self.effect(EffectKind::KubeletRestart, format!("kubelet={version}")));
         let whole = self.draw(Act::RestartKubelet);
         let generation = self.stop_kubelet();
+        self.state().kubelet.restarts = 0;
         let machine = Arc::clone(self);
         self.site.after(whole / 2, move || machine.start_kubelet(generation));
         self.pass(whole).await;
@@ -60,6 +81,7 @@ impl SimMachine {
         let generation = {
             let mut state = self.state();
             state.kubelet.active = false;
+            state.kubelet.starts_again = false;
             state.kubelet.generation += 1;
             state.kubelet.generation
         };
@@ -71,7 +93,7 @@ impl SimMachine {
     /// The process starts from the binary that is installed, unless something else happened since `generation`.
     pub(super) fn start_kubelet(self: &Arc<Self>, generation: u64) {
         let now = self.site.now();
-        let (generation, new_minor) = {
+        let (generation, new_minor, crashes) = {
             let mut state = self.state();
             if state.kubelet.generation != generation || state.kubelet.active {
                 return;
@@ -81,9 +103,14 @@ impl SimMachine {
             state.kubelet.version = version;
             state.kubelet.active = true;
             state.kubelet.since = now;
+            state.kubelet.starts_again = false;
             state.kubelet.generation += 1;
-            (state.kubelet.generation, version.minor_version() != before.minor_version())
+            (state.kubelet.generation, version.minor_version() != before.minor_version(), state.kubelet.crashes)
         };
+        if crashes {
+            let machine = Arc::clone(self);
+            self.site.after(TimeDelta::seconds(CRASHES_AFTER_SECONDS), move || machine.crash_kubelet(generation));
+        }
         let machine = Arc::clone(self);
         self.site.after(self.draw(Act::KubeletReports), move || {
             machine.register();
@@ -99,6 +126,26 @@ impl SimMachine {
                 }
             });
         }
+    }
+
+    /// The process of that generation ends by itself, and systemd starts another one after a moment.
+    fn crash_kubelet(self: &Arc<Self>, generation: u64) {
+        if self.state().kubelet.generation != generation {
+            return;
+        }
+        let generation = self.stop_kubelet();
+        self.state().kubelet.starts_again = true;
+        let machine = Arc::clone(self);
+        self.site.after(TimeDelta::seconds(STARTS_AGAIN_SECONDS), move || {
+            {
+                let mut state = machine.state();
+                if state.kubelet.generation != generation {
+                    return;
+                }
+                state.kubelet.restarts += 1;
+            }
+            machine.start_kubelet(generation);
+        });
     }
 
     /// The kubelet reports its Node's status, and will do so again: about every five minutes while nothing changes.

@@ -84,6 +84,12 @@ pub(super) struct Kubelet {
     pub(super) generation: u64,
     /// Since when its Node is Ready.
     pub(super) ready_since: Timestamp,
+    /// Whether each process of it ends by itself soon after its start.
+    pub(super) crashes: bool,
+    /// Whether the last one ended so, and systemd is about to start another.
+    pub(super) starts_again: bool,
+    /// How often systemd started it again since somebody did.
+    pub(super) restarts: u32,
 }
 
 /// What changes on a machine.
@@ -151,7 +157,16 @@ impl SimMachine {
             manifests: tags.clone(),
             running: tags,
             broken: BTreeSet::new(),
-            kubelet: Kubelet { version, active: true, since: now, generation: 0, ready_since: now },
+            kubelet: Kubelet {
+                version,
+                active: true,
+                since: now,
+                generation: 0,
+                ready_since: now,
+                crashes: false,
+                starts_again: false,
+                restarts: 0,
+            },
             kubelet_config: version,
             snapshots: BTreeMap::new(),
             hand_made: Vec::new(),

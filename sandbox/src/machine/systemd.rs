@@ -152,6 +152,7 @@ impl SimMachine {
             let mut state = self.state();
             state.boots += 1;
             state.running.clear();
+            state.kubelet.restarts = 0;
         }
         if self.role == NodeRole::ControlPlane {
             let api_server = self.site.control_plane.stops(&self.name, Part::ApiServer);

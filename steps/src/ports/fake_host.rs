@@ -375,7 +375,7 @@ impl HostOps for FakeHost {
         let inner = self.inner();
         let installed = inner.installed(Package::Kubelet);
         let runs_installed = installed == Some(inner.kubelet);
-        Ok(KubeletState { installed, active: true, runs_installed, since: None })
+        Ok(KubeletState { installed, active: true, runs_installed, since: None, restarts: 0 })
     }
 
     async fn restart_kubelet(&self) -> Result<(), HostError> {

@@ -127,6 +127,10 @@ pub struct KubeletState {
     pub runs_installed: bool,
     /// When the process started.
     pub since: Option<Timestamp>,
+    /// How often systemd started it again by itself, since somebody last started it or longer; a program that asks an older
+    /// runner sees none.
+    #[serde(default)]
+    pub restarts: u32,
 }
 
 /// A finished etcd snapshot on the machine.
