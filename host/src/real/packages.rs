@@ -183,8 +183,30 @@ impl RealHost {
         installed.and(held)
     }
 
+    /// Refuses a machine whose kubelet or kubeadm no package brought: a package would put its files over them, or beside them in
+    /// another folder, and its unit over one that somebody wrote. What runs afterwards would be chance.
+    async fn brought_by_packages(&self) -> Result<(), HostError> {
+        let mut strange = Vec::new();
+        for package in [Package::Kubeadm, Package::Kubelet] {
+            if self.dpkg(package.as_str()).await?.state.version.is_none() {
+                strange.push(package.as_str());
+            }
+        }
+        if strange.is_empty() {
+            return Ok(());
+        }
+        Err(needs_operator(
+            "NotInstalledByPackage",
+            format!(
+                "dpkg knows no installed package of {} here, and only packages are upgraded: install kubeadm, kubelet and kubectl from a package repository at the versions that run now, take away what was put there by hand, then retry; or leave the node out (kubectl cupcake skip) and upgrade it by hand",
+                strange.join(" and ")
+            ),
+        ))
+    }
+
     /// Installs those of the packages that are not of that version, and releases their holds for it.
     async fn install_wanting(&self, packages: &[Package], version: &KubeVersion) -> Result<(), HostError> {
+        self.brought_by_packages().await?;
         // An interrupted dpkg stops apt before it begins.
         self.finish_interrupted(packages).await?;
         let mut wanted = Vec::new();
@@ -338,6 +360,26 @@ mod tests {
         let error = host.install_exact(&[Package::Kubeadm], &v("1.33.12")).await.expect_err("a newer one is there");
         assert!(matches!(&error, HostError::Permanent(reason) if reason.code == "WouldDowngrade"), "{error}");
         assert_eq!(marks(&folder), ["apt-mark hold kubeadm"]);
+    }
+
+    #[tokio::test]
+    async fn a_machine_whose_kubelet_or_kubeadm_no_package_brought_is_refused_and_nothing_is_installed() {
+        let installed = "printf 'hold\\tok\\tinstalled\\t1.33.13-1.1\\n'";
+        let never = |name: &str| format!("echo 'dpkg-query: no packages found matching {name}'; exit 1");
+        let removed = "printf 'deinstall\\tok\\tconfig-files\\t1.33.13-1.1\\n'".to_owned();
+        for (strange, answer) in [("kubelet", never("kubelet")), ("kubeadm", never("kubeadm")), ("kubelet", removed)] {
+            let folder = machine("by-hand", "hold");
+            let query = format!("case \"$*\" in *{strange}) {answer};; *) {installed};; esac");
+            folder.be_the_machine(&[("dpkg-query", &query)]);
+            let host = host_in(&folder);
+            for packages in [&[Package::Kubeadm][..], &[Package::Kubelet, Package::Kubectl]] {
+                let error = host.install_exact(packages, &v("1.33.14")).await.expect_err("refused");
+                let HostError::NeedsOperator(reason) = &error else { panic!("{error}") };
+                assert!(reason.code == "NotInstalledByPackage" && reason.message.contains(strange), "{error}");
+                let changing = |call: &String| ["apt-", "dpkg "].iter().any(|program| call.starts_with(program));
+                assert_eq!(folder.calls().into_iter().find(changing), None, "{strange}");
+            }
+        }
     }
 
     #[tokio::test]

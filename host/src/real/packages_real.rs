@@ -155,7 +155,17 @@ async fn an_install_that_is_killed_at_any_moment_is_repaired_and_repeated() {
     machine(&folder);
     let host = host(&folder);
     let all = Package::ALL;
-    host.install(&all, &version(OLD)).await.expect("a first install");
+    let error = host.install(&all, &version(OLD)).await.expect_err("nothing is installed yet");
+    assert!(error.to_string().starts_with("NotInstalledByPackage"), "{error}");
+    let by_hand = Package::ALL.map(|package| format!("{}={OLD}-1.1", package.as_str()));
+    done(
+        Command::new("/usr/bin/apt-get")
+            .arg("-c")
+            .arg(folder.path("apt.conf"))
+            .args(["install", "--yes"])
+            .args(by_hand),
+    );
+    host.install(&all, &version(OLD)).await.expect("all is there and is held");
     let state = |of: &str| PackageState { version: Some(format!("{of}-1.1")), whole: true, held: true };
     for package in all {
         assert_eq!(host.package(package).await.expect("dpkg answers"), state(OLD), "{}", package.as_str());
