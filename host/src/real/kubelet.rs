@@ -11,8 +11,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
-const BINARY: &str = "/usr/bin/kubelet";
-const UNIT: &str = "kubelet.service";
+pub(super) const BINARY: &str = "/usr/bin/kubelet";
+pub(super) const UNIT: &str = "kubelet.service";
 /// How long systemd may take to stop and start it: its stop alone has 90 s by default.
 const RESTART_LIMIT: Duration = Duration::from_secs(3 * 60);
 const PROPERTIES: &str = "ActiveState,MainPID,ExecMainStartTimestamp,NRestarts";
@@ -87,12 +87,16 @@ impl RealHost {
     }
 
     pub(super) async fn restart_kubelet_unit(&self) -> Result<(), HostError> {
-        for arguments in [vec!["daemon-reload"], vec!["restart", UNIT]] {
-            let program = Program::doing("systemctl", RESTART_LIMIT, arguments);
-            program.run().await.map_err(|error| transient("KubeletRestartFailed", failure::chain(&error)))?;
-        }
-        Ok(())
+        systemctl(&["daemon-reload"]).await?;
+        // What systemd has read now is what the kubelet would be started with.
+        self.kubelet_fits().await?;
+        systemctl(&["restart", UNIT]).await
     }
+}
+
+async fn systemctl(arguments: &[&str]) -> Result<(), HostError> {
+    let program = Program::doing("systemctl", RESTART_LIMIT, arguments.iter().copied());
+    program.run().await.map(drop).map_err(|error| transient("KubeletRestartFailed", failure::chain(&error)))
 }
 
 fn is_removed(target: &Path) -> bool {

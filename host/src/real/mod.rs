@@ -5,6 +5,7 @@
 //!   packages              exact versions and holds             failure    from last lines to what to do next
 //!   runtime               images, static pods (crictl)         os         files of the machine
 //!   kubeadm, kubelet      upgrade, restart                     etcd       snapshots over etcd's own API
+//!   kubelet_fits          would the installed kubelet start?
 //! ```
 //! Nothing is kept between two calls: each looks at the machine itself.
 #![expect(
@@ -22,6 +23,7 @@ mod hand_made;
 mod inventory;
 mod kubeadm;
 mod kubelet;
+mod kubelet_fits;
 mod kubelet_flags;
 mod os;
 mod packages;

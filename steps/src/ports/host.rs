@@ -212,7 +212,7 @@ pub trait HostOps: Send + Sync {
     async fn static_pods(&self) -> Result<StaticPods, HostError>;
     /// The kubelet.
     async fn kubelet(&self) -> Result<KubeletState, HostError>;
-    /// `systemctl daemon-reload` and `systemctl restart kubelet`.
+    /// `systemctl daemon-reload` and `systemctl restart kubelet`; the old one is left running where the installed one would not start.
     async fn restart_kubelet(&self) -> Result<(), HostError>;
     /// The finished snapshot of that name, verified again; `None` if there is none.
     async fn etcd_snapshot(&self, name: &str) -> Result<Option<SnapshotInfo>, HostError>;
