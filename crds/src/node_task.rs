@@ -344,6 +344,9 @@ pub struct NodeInventory {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(max = 64)), extend("x-kubernetes-list-type" = "atomic"))]
     pub runner_kinds: Vec<String>,
+    /// Whether swap is on there and its kubelet would not start with it, as it does not unless `failSwapOn` is false. Example: false
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub swap: Option<bool>,
     /// When it was taken. Example: 2026-11-22T07:00:00Z
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub taken_at: Option<Timestamp>,

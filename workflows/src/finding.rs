@@ -94,6 +94,8 @@ pub enum Code {
     NotLookedAt,
     /// The kubelet of a minor on the way does not start on control groups version 1.
     CgroupV1,
+    /// Swap is on with which the kubelet does not start.
+    SwapOn,
     /// The kubelet of a minor on the way needs a newer containerd.
     ContainerdTooOld,
     /// Too little room on a machine's disk.

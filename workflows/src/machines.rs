@@ -15,7 +15,7 @@ const WORKER_BYTES: u64 = 700_000_000;
 /// How many days before their end certificates are spoken of.
 const CERTIFICATE_DAYS_MIN: i64 = 14;
 
-/// Disk, certificates and package manager of every node that changes.
+/// Disk, certificates, swap and package manager of every node that changes.
 pub(crate) fn machines(
     spec: &DirectUpdateSpec,
     snapshot: &ClusterSnapshot,
@@ -63,6 +63,15 @@ pub(crate) fn machines(
     }
 
     hand_made(spec, snapshot, changing, findings);
+
+    let swapping = |node: &&NodeSnapshot| inventory(node).swap == Some(true);
+    let message = "swap is on, and the kubelet does not start with it: the one that runs was started before it came";
+    let remedy = |name: &str| {
+        format!(
+            "on {name}: swapoff -a, and take it out of /etc/fstab; or set failSwapOn: false in ConfigMap kube-system/kubelet-config, from which kubeadm writes each node, and name it in spec.acknowledge: {{check: SwapOn, node: {name}}}"
+        )
+    };
+    refuse(spec, changing, Code::SwapOn, "nodes", swapping, message, remedy, findings);
 
     let strange = |node: &&NodeSnapshot| {
         let found = inventory(node);
@@ -177,6 +186,26 @@ mod tests {
         snapshot.nodes.get_mut("cp-1").unwrap().inventory.as_mut().unwrap().hand_made = vec![audit.to_owned()];
         let refusal = compiled(&spec(&json!({})), &snapshot).unwrap_err().to_string();
         for part in [audit, "extraArgs", "/etc/kubernetes/patches", "{check: HandMadeChanges, node: cp-1}"] {
+            assert!(refusal.contains(part), "{part}: {refusal}");
+        }
+    }
+
+    #[test]
+    fn a_node_whose_kubelet_would_not_start_for_its_swap_is_refused_until_it_is_acknowledged_by_name() {
+        let none: Vec<Code> = Vec::new();
+        for (swap, refused) in [(None, none.clone()), (Some(false), none.clone()), (Some(true), vec![Code::SwapOn])] {
+            assert_eq!(codes(&json!({}), "w-01", |found| found.swap = swap).0, refused, "{swap:?}");
+        }
+        let acknowledged = json!({"acknowledge": [{"check": "SwapOn", "node": "w-01"}]});
+        assert_eq!(codes(&acknowledged, "w-01", |found| found.swap = Some(true)), (none, vec![Code::SwapOn]));
+        let mut snapshot = cluster(1, 1, "1.33.4");
+        snapshot.nodes.get_mut("w-01").unwrap().inventory.as_mut().unwrap().swap = Some(true);
+        let refused = compiled(&spec(&json!({})), &snapshot);
+        let list = crate::preflight::checklist(&refused);
+        let check = list.iter().find(|check| check.name == "Kubelet").unwrap();
+        assert_eq!(check.verdict, crate::preflight::Verdict::Failed);
+        let refusal = refused.unwrap_err().to_string();
+        for part in ["swapoff -a", "/etc/fstab", "failSwapOn: false", "{check: SwapOn, node: w-01}"] {
             assert!(refusal.contains(part), "{part}: {refusal}");
         }
     }

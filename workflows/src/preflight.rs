@@ -43,7 +43,7 @@ const CHECKS: [(&str, &str); 16] = [
     ("Machines", "disk, certificates, package manager"),
     ("Packages", "the exact version in each machine's repositories, as far as they tell"),
     ("HandMade", "manifests and kubelet settings that kubeadm would write anew without somebody's changes"),
-    ("Kubelet", "removed flags, control groups"),
+    ("Kubelet", "removed flags, control groups, swap"),
     ("Runtime", "the oldest containerd that the kubelet works with"),
     ("Apis", "API versions that are no longer served, and who still asks for them"),
     ("Drains", "the eviction of each node's pods: budgets, emptyDirs, pods that nothing makes anew"),
@@ -52,7 +52,7 @@ const CHECKS: [(&str, &str); 16] = [
 ];
 
 /// The findings about one node that somebody may answer for.
-pub const ACKNOWLEDGED: [Code; 8] = [
+pub const ACKNOWLEDGED: [Code; 9] = [
     Code::CgroupV1,
     Code::ContainerdTooOld,
     Code::DiskSpace,
@@ -60,6 +60,7 @@ pub const ACKNOWLEDGED: [Code; 8] = [
     Code::EtcdStore,
     Code::HandMadeChanges,
     Code::LocalStorage,
+    Code::SwapOn,
     Code::UnmanagedPods,
 ];
 
@@ -136,7 +137,7 @@ fn check_of(finding: &Finding) -> &'static str {
         }
         Code::DiskSpace | Code::CertificatesExpired | Code::CertificatesExpire | Code::PackageManager => "Machines",
         Code::PackagesNotOffered => "Packages",
-        Code::RemovedKubeletFlags | Code::CgroupV1 => "Kubelet",
+        Code::RemovedKubeletFlags | Code::CgroupV1 | Code::SwapOn => "Kubelet",
         Code::HandMadeChanges => "HandMade",
         Code::ContainerdTooOld => "Runtime",
         Code::RemovedApis => "Apis",

@@ -29,7 +29,18 @@ async fn answer(name: &'static str, arguments: &[&str]) -> Option<String> {
 
 impl RealHost {
     pub(super) async fn take_inventory(&self, request: &str) -> NodeInventory {
-        let (kubelet, kubeadm, kubectl, containerd, madison, etcd_members, etcd_store_doubts, hand_made, next_minor) = tokio::join!(
+        let (
+            kubelet,
+            kubeadm,
+            kubectl,
+            containerd,
+            madison,
+            etcd_members,
+            etcd_store_doubts,
+            hand_made,
+            next_minor,
+            swap,
+        ) = tokio::join!(
             self.kubelet_version(),
             self.kubeadm_version(),
             answer("kubectl", &["version", "--client"]),
@@ -39,6 +50,7 @@ impl RealHost {
             self.etcd_store_doubts(),
             self.hand_made(),
             self.next_minor(),
+            self.swap_that_stops_the_kubelet(),
         );
         let (hand_made, hand_made_unread) = match hand_made {
             Ok(told) => (told, None),
@@ -79,6 +91,7 @@ impl RealHost {
             request: Some(request.to_owned()),
             role: Some(role),
             runner_kinds: Vec::new(),
+            swap,
             taken_at: Some(self.settings.clock.now()),
         }
     }

@@ -191,6 +191,20 @@ fn gates(line: &[Word], configuration: &Value) -> BTreeMap<String, bool> {
     configured.chain(given).collect()
 }
 
+/// Whether a kubelet does not start where there is swap, as it does not by default; a flag wins over the configuration.
+fn fails_on_swap(line: &[Word], configuration: &Value) -> bool {
+    let given = line.iter().rev().find_map(|word| {
+        let (name, value) = word.text.split_once('=').unwrap_or((&word.text, "true"));
+        (name.replace('_', "-") == "--fail-swap-on").then(|| value.to_ascii_lowercase().parse().ok())?
+    });
+    given.or(configuration["failSwapOn"].as_bool()).unwrap_or(true)
+}
+
+/// Whether anything is listed beyond the header of /proc/swaps, which is how a kubelet looks for it (`IsSwapOn` in pkg/kubelet/util/swap).
+fn is_swap_on(swaps: &str) -> bool {
+    swaps.trim().lines().count() > 1
+}
+
 /// The gate that a kubelet names as the reason why it ends, and what is wrong with it.
 fn refused_gate(last_lines: &str) -> Option<(&str, &'static str)> {
     let name = |before| -> Option<&str> {
@@ -245,11 +259,24 @@ impl RealHost {
         Some(expanded(&unit.command, &variables))
     }
 
+    /// The configuration that such a line names; nothing where it cannot be read.
+    fn kubelet_configuration(&self, line: &[Word]) -> Option<Value> {
+        let text = value_of(line, "--config").and_then(|path| self.files().text(path))?;
+        serde_saphyr::from_str(&text).ok()
+    }
+
+    /// Whether there is swap with which the kubelet does not start; nothing where that cannot be told.
+    pub(super) async fn swap_that_stops_the_kubelet(&self) -> Option<bool> {
+        if !is_swap_on(&self.files().text("/proc/swaps")?) {
+            return Some(false);
+        }
+        let line = self.kubelet_line().await?;
+        Some(fails_on_swap(&line, &self.kubelet_configuration(&line)?))
+    }
+
     /// Feature gates that the installed kubelet refuses.
     async fn refused_gates(&self, line: &[Word]) -> Vec<String> {
-        let configuration = value_of(line, "--config").and_then(|path| self.files().text(path));
-        let configuration = configuration.and_then(|text| serde_saphyr::from_str(&text).ok());
-        let mut gates = gates(line, &configuration.unwrap_or(Value::Null));
+        let mut gates = gates(line, &self.kubelet_configuration(line).unwrap_or(Value::Null));
         let mut refused = Vec::new();
         while !gates.is_empty() && refused.len() < GATES_MAX {
             let given: Vec<String> = gates.iter().map(|(name, on)| format!("{name}={on}")).collect();
@@ -366,6 +393,49 @@ Environment="KUBELET_KUBECONFIG_ARGS=--bootstrap-kubeconfig=/etc/kubernetes/boot
         assert_eq!(of(locked).as_deref(), Some("Locked"));
         assert_eq!(of("failed to load kubelet config file, path: /nonexistent/x.yaml"), None);
         assert_eq!(of("invalid value of A=maybe"), None);
+    }
+
+    #[test]
+    fn swap_is_what_stands_below_the_header() {
+        let header = "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n";
+        assert!(!is_swap_on(header) && !is_swap_on(""));
+        assert!(is_swap_on(&format!(
+            "{header}/dev/sda5                               partition\t1998844\t\t0\t\t-2\n"
+        )));
+    }
+
+    #[test]
+    fn a_kubelet_fails_on_swap_unless_its_flags_or_its_configuration_say_otherwise() {
+        let (silent, allowed) = (json!({}), json!({"failSwapOn": false}));
+        assert!(fails_on_swap(&[], &silent));
+        assert!(!fails_on_swap(&[], &allowed));
+        assert!(!fails_on_swap(&line("--fail-swap-on=false --v=2"), &silent));
+        assert!(!fails_on_swap(&line("--fail_swap_on=False"), &silent));
+        assert!(fails_on_swap(&line("--fail-swap-on"), &allowed));
+        assert!(fails_on_swap(&line("--fail-swap-on=false --fail-swap-on=true"), &allowed));
+    }
+
+    #[tokio::test]
+    async fn swap_is_told_where_the_kubelet_would_not_start_with_it() {
+        let header = "Filename Type Size Used Priority\n";
+        for (name, swaps, extra, configuration, expected) in [
+            ("swap-off", header.to_owned(), "", "", Some(false)),
+            ("swap-on", format!("{header}/swap file 9 0 -2\n"), "", "failSwapOn: true\n", Some(true)),
+            ("swap-default", format!("{header}/swap file 9 0 -2\n"), "", "kind: KubeletConfiguration\n", Some(true)),
+            (
+                "swap-flag",
+                format!("{header}/swap file 9 0 -2\n"),
+                "KUBELET_EXTRA_ARGS=--fail-swap-on=false\n",
+                "kind: KubeletConfiguration\n",
+                Some(false),
+            ),
+        ] {
+            let folder = machine(name, extra, configuration);
+            folder.write("/proc/swaps", swaps);
+            assert_eq!(host_in(&folder).swap_that_stops_the_kubelet().await, expected, "{name}");
+        }
+        let folder = machine("swap-unread", "", "failSwapOn: true\n");
+        assert_eq!(host_in(&folder).swap_that_stops_the_kubelet().await, None, "no /proc");
     }
 
     /// A machine whose kubelet knows every gate but `Gone`.
