@@ -285,6 +285,10 @@ pub struct NodeInventory {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub disk_size_bytes: Option<u64>,
+    /// File systems besides that of /var/lib on which something of an upgrade lands.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 3), extend("x-kubernetes-list-type" = "atomic"))]
+    pub disks: Vec<Disk>,
     /// Bytes of etcd's data on this machine. Example: 83886080
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
@@ -350,6 +354,37 @@ pub struct NodeInventory {
     /// When it was taken. Example: 2026-11-22T07:00:00Z
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub taken_at: Option<Timestamp>,
+}
+
+/// A file system besides that of /var/lib.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Disk {
+    /// Free bytes of it. Example: 21474836480
+    #[schemars(range(min = 0))]
+    pub free_bytes: u64,
+    /// What of an upgrade lands on it: Configuration, Images or Snapshots, or several of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 3), extend("x-kubernetes-list-type" = "atomic"))]
+    pub holds: Vec<DiskUse>,
+    /// The first folder on it on which something lands. Example: /etc/kubernetes
+    #[schemars(length(max = limits::FOLDER_CHARS_MAX))]
+    pub path: String,
+    /// Bytes of it in all. Example: 64424509440
+    #[schemars(range(min = 0))]
+    pub size_bytes: u64,
+}
+
+/// What of an upgrade lands on a file system: Configuration (/etc/kubernetes, where kubeadm copies etcd's data to, and the packages
+/// beside it), Images (containerd's folder) or Snapshots (the runner's folder).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum DiskUse {
+    /// /etc/kubernetes, where kubeadm copies etcd's data to, and the packages beside it.
+    Configuration,
+    /// The folder of containerd.
+    Images,
+    /// The runner's folder.
+    Snapshots,
 }
 
 /// What one package repository offers.

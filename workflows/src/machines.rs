@@ -3,15 +3,20 @@
 use crate::changes::refuse;
 use crate::finding::{Code, Finding, Findings, named};
 use cupcake_crds::DirectUpdateSpec;
-use cupcake_crds::node_task::NodeInventory;
+use cupcake_crds::node_task::{DiskUse, NodeInventory};
 use cupcake_crds::values::{ClusterSnapshot, NodeRole, NodeSnapshot};
-use cupcake_steps::ports::host::{reserve_bytes, snapshot_room_bytes};
+use cupcake_steps::ports::host::reserve_bytes;
 
-/// What packages and images of one hop take on a control-plane node, in bytes, rounded up: kubeadm, kubelet and kubectl
-/// unpacked (0.3 GB), seven images (0.7 GB), and a margin.
-const CONTROL_PLANE_BYTES: u64 = 1_500_000_000;
-/// The same on a worker: packages, kube-proxy and pause.
-const WORKER_BYTES: u64 = 700_000_000;
+/// What one hop takes in bytes, rounded up: kubeadm, kubelet and kubectl unpacked.
+const PACKAGES_BYTES: u64 = 300_000_000;
+/// Seven images on a control-plane node.
+const CONTROL_PLANE_IMAGES_BYTES: u64 = 700_000_000;
+/// kube-proxy and pause on a worker.
+const WORKER_IMAGES_BYTES: u64 = 200_000_000;
+/// What else is written meanwhile: logs, indexes of packages, copies of configuration.
+const CONTROL_PLANE_MARGIN_BYTES: u64 = 500_000_000;
+/// The same on a worker.
+const WORKER_MARGIN_BYTES: u64 = 200_000_000;
 /// How many days before their end certificates are spoken of.
 const CERTIFICATE_DAYS_MIN: i64 = 14;
 
@@ -27,19 +32,17 @@ pub(crate) fn machines(
         findings.warn(Finding::new(Code::NoEffect, "spec.acknowledge", &entry.node, message, "see: kubectl get nodes"));
     }
     let inventory = |node: &NodeSnapshot| node.inventory.clone().unwrap_or_default();
-    let full = |node: &&NodeSnapshot| {
-        let found = inventory(node);
-        found.disk_free_bytes.is_some_and(|free| free < bytes_needed(node.role, &found))
-    };
-    let message = "too little space below /var/lib: images, a snapshot and kubeadm's copy of etcd's data come on it, and a tenth stays free";
+    let full = |node: &&NodeSnapshot| !too_small(node.role, &inventory(node)).is_empty();
+    let message = "too little space: packages, images, a snapshot and kubeadm's copy of etcd's data come there, and a tenth of the disk below /var/lib stays free";
     let remedy = |name: &str| {
-        let found = snapshot.nodes.get(name).map(|node| (inventory(node), node.role));
-        let (found, role) = found.unwrap_or((NodeInventory::default(), NodeRole::Worker));
-        let (free, needed) = (found.disk_free_bytes.unwrap_or_default(), bytes_needed(role, &found));
+        let found = snapshot.nodes.get(name).map(|node| too_small(node.role, &inventory(node))).unwrap_or_default();
+        let told = found.iter().map(|room| {
+            let (free, needed) = (room.free_bytes / 1_000_000, room.needed_bytes.div_ceil(1_000_000));
+            format!("{} has {free} MB and needs {needed}", room.path)
+        });
         format!(
-            "{name} has {} MB and needs {}: make room, or name it in spec.acknowledge: {{check: DiskSpace, node: {name}}}",
-            free / 1_000_000,
-            needed / 1_000_000
+            "{name}: {}: make room, or name it in spec.acknowledge: {{check: DiskSpace, node: {name}}}",
+            told.collect::<Vec<_>>().join(", ")
         )
     };
     refuse(spec, changing, Code::DiskSpace, "nodes", full, message, remedy, findings);
@@ -108,12 +111,55 @@ fn hand_made(spec: &DirectUpdateSpec, snapshot: &ClusterSnapshot, changing: &[&N
     }
 }
 
-fn bytes_needed(role: NodeRole, found: &NodeInventory) -> u64 {
-    let disk_bytes = found.disk_size_bytes.unwrap_or_default();
-    match role {
-        NodeRole::ControlPlane => CONTROL_PLANE_BYTES
-            .saturating_add(snapshot_room_bytes(found.etcd_data_bytes.unwrap_or_default(), disk_bytes)),
-        NodeRole::Worker => WORKER_BYTES + reserve_bytes(disk_bytes),
+/// What a file system has and what an upgrade wants of it.
+struct Room {
+    path: String,
+    free_bytes: u64,
+    needed_bytes: u64,
+}
+
+/// The file systems of a machine that have too little room for what lands on them. What no inventory tells is not too small.
+fn too_small(role: NodeRole, found: &NodeInventory) -> Vec<Room> {
+    let lands = |what: &DiskUse| lands_bytes(*what, role, found);
+    let mut rooms: Vec<Room> = found
+        .disks
+        .iter()
+        .map(|disk| {
+            // A tenth stays free where a kubelet evicts pods for it: on the disk of images, as on its own below /var/lib.
+            let evicts = disk.holds.contains(&DiskUse::Images);
+            let reserve = reserve_bytes(if evicts { disk.size_bytes } else { 0 });
+            let needed_bytes = disk.holds.iter().map(lands).fold(reserve, u64::saturating_add);
+            Room { path: disk.path.clone(), free_bytes: disk.free_bytes, needed_bytes }
+        })
+        .collect();
+    if let Some(free_bytes) = found.disk_free_bytes {
+        let elsewhere = |what: &&DiskUse| found.disks.iter().any(|disk| disk.holds.contains(what));
+        let here = DISK_USES.iter().filter(|what| !elsewhere(what)).map(lands).fold(0, u64::saturating_add);
+        let margin = match role {
+            NodeRole::ControlPlane => CONTROL_PLANE_MARGIN_BYTES,
+            NodeRole::Worker => WORKER_MARGIN_BYTES,
+        };
+        let reserve = reserve_bytes(found.disk_size_bytes.unwrap_or_default());
+        let needed_bytes = here.saturating_add(margin).saturating_add(reserve);
+        rooms.push(Room { path: "/var/lib".to_owned(), free_bytes, needed_bytes });
+    }
+    rooms.retain(|room| room.free_bytes < room.needed_bytes);
+    rooms
+}
+
+const DISK_USES: [DiskUse; 3] = [DiskUse::Configuration, DiskUse::Images, DiskUse::Snapshots];
+
+/// Bytes of one hop that land there.
+fn lands_bytes(what: DiskUse, role: NodeRole, found: &NodeInventory) -> u64 {
+    let of_etcd = match role {
+        NodeRole::ControlPlane => found.etcd_data_bytes.unwrap_or_default(),
+        NodeRole::Worker => 0,
+    };
+    match (what, role) {
+        (DiskUse::Configuration, _) => PACKAGES_BYTES.saturating_add(of_etcd),
+        (DiskUse::Images, NodeRole::ControlPlane) => CONTROL_PLANE_IMAGES_BYTES,
+        (DiskUse::Images, NodeRole::Worker) => WORKER_IMAGES_BYTES,
+        (DiskUse::Snapshots, _) => of_etcd,
     }
 }
 
@@ -121,6 +167,7 @@ fn bytes_needed(role: NodeRole, found: &NodeInventory) -> u64 {
 mod tests {
     use super::*;
     use crate::testing::{cluster, compiled, spec, start};
+    use cupcake_crds::node_task::Disk;
     use serde_json::{Value, json};
 
     fn codes(fields: &Value, node: &str, change: impl Fn(&mut NodeInventory)) -> (Vec<Code>, Vec<Code>) {
@@ -173,6 +220,40 @@ mod tests {
         assert_eq!(codes(&json!({}), "cp-1", expire(5)), (none.clone(), vec![Code::CertificatesExpire]));
         assert_eq!(codes(&json!({}), "cp-1", expire(300)), (none.clone(), none));
         assert_eq!(codes(&json!({}), "w-01", |found| found.package_manager = None).0, [Code::PackageManager]);
+    }
+
+    #[test]
+    fn each_file_system_is_asked_for_the_room_of_what_lands_on_it() {
+        const GB: u64 = 1_000_000_000;
+        let disk = |holds: &[DiskUse], free_bytes: u64| Disk {
+            free_bytes,
+            holds: holds.to_vec(),
+            path: "/x".to_owned(),
+            size_bytes: 20 * GB,
+        };
+        let refused = |node: &'static str, free: u64, disks: Vec<Disk>| {
+            let change = move |found: &mut NodeInventory| {
+                (found.disk_free_bytes, found.disk_size_bytes) = (Some(free), Some(20 * GB));
+                (found.etcd_data_bytes, found.disks) = (Some(4 * GB), disks.clone());
+            };
+            !codes(&json!({}), node, change).0.is_empty()
+        };
+        // All on one disk: 1.5 GB, twice etcd's data and a tenth.
+        assert!(refused("cp-1", 11 * GB, vec![]) && !refused("cp-1", 12 * GB, vec![]));
+        let etc = |free| vec![disk(&[DiskUse::Configuration], free)];
+        assert!(!refused("cp-1", 8 * GB, etc(5 * GB)), "kubeadm's copy lands elsewhere");
+        assert!(refused("cp-1", 7 * GB, etc(5 * GB)), "the snapshot does not");
+        assert!(refused("cp-1", 12 * GB, etc(4 * GB)), "there is no room for the copy");
+        let both = |free| vec![disk(&[DiskUse::Images, DiskUse::Snapshots], free)];
+        assert!(refused("cp-1", 12 * GB, both(6 * GB)), "a snapshot, images and a tenth");
+        assert!(!refused("cp-1", 12 * GB, both(7 * GB)));
+        assert!(!refused("w-01", 3 * GB, etc(GB)), "a worker has no etcd");
+        assert!(refused("w-01", 3 * GB, etc(GB / 4)), "but packages");
+        let mut snapshot = cluster(1, 1, "1.33.4");
+        let inventory = snapshot.nodes.get_mut("cp-1").unwrap().inventory.as_mut().unwrap();
+        (inventory.etcd_data_bytes, inventory.disks) = (Some(4 * GB), etc(GB));
+        let refusal = compiled(&spec(&json!({})), &snapshot).unwrap_err().to_string();
+        assert!(refusal.contains("cp-1: /x has 1000 MB and needs 4368: make room"), "{refusal}");
     }
 
     #[test]

@@ -77,6 +77,7 @@ impl RealHost {
             containerd: containerd.as_deref().and_then(containerd_version),
             disk_free_bytes: space.map(|space| space.free_bytes),
             disk_size_bytes: space.map(|space| space.size_bytes),
+            disks: self.disks(),
             etcd_data_bytes: etcd_data.and_then(|folder| self.files.folder_bytes(&folder)),
             etcd_members: etcd_members.unwrap_or_default(),
             etcd_store_doubts,

@@ -110,6 +110,7 @@ impl RealHost {
             ));
         }
         self.restore_manifests()?;
+        self.check_room_for_etcds_copy()?;
         self.await_api_server(API_SERVER_AGAIN).await?;
         let with_v = version.with_v();
         let mut arguments = match how {

@@ -14,6 +14,8 @@ const ENTRIES_MAX: usize = 100_000;
 /// The space of a file system, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Space {
+    /// Tells it from others.
+    pub device: u64,
     /// All of it.
     pub size_bytes: u64,
     /// What an unprivileged process could still write.
@@ -25,7 +27,14 @@ impl Space {
     pub fn of(folder: &Path) -> Option<Self> {
         let stat = rustix::fs::statvfs(folder).ok()?;
         let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
-        Some(Self { size_bytes: bytes(stat.f_blocks), free_bytes: bytes(stat.f_bavail) })
+        let device = rustix::fs::stat(folder).ok()?.st_dev;
+        Some(Self { device, size_bytes: bytes(stat.f_blocks), free_bytes: bytes(stat.f_bavail) })
+    }
+
+    /// Whether what is written to one is gone from the other: parts of one file system (subvolumes) have devices of their own.
+    pub fn is_that_of(&self, other: &Self) -> bool {
+        let figures = |space: &Self| (space.size_bytes, space.free_bytes);
+        self.device == other.device || figures(self) == figures(other)
     }
 }
 

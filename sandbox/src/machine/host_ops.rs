@@ -75,6 +75,7 @@ impl HostOps for SimHost {
             containerd: Some("1.7.24".to_owned()),
             disk_free_bytes: Some(38_000_000_000),
             disk_size_bytes: Some(60_000_000_000),
+            disks: Vec::new(),
             etcd_data_bytes: control_plane.then_some(52_000_000),
             etcd_members: if control_plane { machine.etcd_members() } else { Vec::new() },
             etcd_store_doubts: control_plane.then(Vec::new),

@@ -201,15 +201,20 @@ impl RealHost {
     }
 
     fn check_room(&self, folder: &Path, db_bytes: u64) -> Result<(), HostError> {
-        let Some(Space { size_bytes, free_bytes }) = (self.settings.space)(folder) else { return Ok(()) };
-        let needed = snapshot_room_bytes(db_bytes, size_bytes);
+        let Some(space) = (self.settings.space)(folder) else { return Ok(()) };
+        let Space { size_bytes, free_bytes, .. } = space;
+        let (needed, what) = if self.copies_go_elsewhere(&space) {
+            (db_bytes.saturating_add(reserve_bytes(size_bytes)), "etcd's database")
+        } else {
+            (snapshot_room_bytes(db_bytes, size_bytes), "twice etcd's database")
+        };
         if free_bytes >= needed {
             return Ok(());
         }
         Err(needs_operator(
             "DiskFull",
             format!(
-                "{} has {} MB free and needs {}: twice etcd's database, and {} that stay free, or the kubelet evicts pods: \
+                "{} has {} MB free and needs {}: {what}, and {} that stay free, or the kubelet evicts pods: \
                  make room, then retry",
                 folder.display(),
                 free_bytes / 1_000_000,
