@@ -5,8 +5,8 @@ use crate::exit::{Exit, Failure};
 use crate::{connect, out, plan};
 use cupcake_crds::node_task::NodeInventory;
 use cupcake_crds::values::{
-    AdmissionHook, AdmissionPolicy, ClusterSnapshot, Cordon, DeprecatedRequest, DisruptionBudget, EtcdMember,
-    EtcdTopology, KubeVersion, NodeRef, NodeRole, NodeSnapshot, OwnFacts, PodSnapshot, Surroundings, Taint,
+    AbsentAddon, AdmissionHook, AdmissionPolicy, ClusterSnapshot, Cordon, DeprecatedRequest, DisruptionBudget,
+    EtcdMember, EtcdTopology, KubeVersion, NodeRef, NodeRole, NodeSnapshot, OwnFacts, PodSnapshot, Surroundings, Taint,
     UnreadableNode,
 };
 use cupcake_workflows::own_facts;
@@ -60,9 +60,9 @@ struct ClusterFile {
     /// Whether something else does kube-proxy's work.
     #[serde(default, skip_serializing_if = "is_false")]
     without_kube_proxy: bool,
-    /// Addons that kubeadm would bring back.
+    /// Addons of kubeadm that are not there.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    returning_addons: Vec<String>,
+    absent_addons: Vec<AbsentAddon>,
     /// What could not be read.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     unread: Vec<String>,
@@ -221,7 +221,7 @@ fn snapshot_of(cluster: ClusterFile) -> Result<ClusterSnapshot, String> {
             deprecated_requests: cluster.deprecated_requests,
             other_updaters: cluster.other_updaters,
             without_kube_proxy: cluster.without_kube_proxy,
-            returning_addons: cluster.returning_addons,
+            absent_addons: cluster.absent_addons,
             unread: cluster.unread,
         },
     })
@@ -259,7 +259,7 @@ fn file_of(snapshot: ClusterSnapshot) -> ClusterFile {
         deprecated_requests: surroundings.deprecated_requests,
         other_updaters: surroundings.other_updaters,
         without_kube_proxy: surroundings.without_kube_proxy,
-        returning_addons: surroundings.returning_addons,
+        absent_addons: surroundings.absent_addons,
         unread: surroundings.unread,
     }
 }

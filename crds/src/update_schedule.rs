@@ -134,7 +134,8 @@ pub struct UpdatePolicy {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drain: Option<Drain>,
 
-    /// How many nodes may fail before no further node is begun; 1 if left out. Example: 1
+    /// How many workers of a hop may fail before no further node is begun, over all its batches (with strategy parallel in each batch by
+    /// itself); 1 if left out. A canary may not. Example: 1
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 15000))]
     pub max_failures: Option<u32>,

@@ -84,6 +84,8 @@ pub struct Operator {
     pub(crate) ports: ClusterPorts,
     pub(crate) metrics: Metrics,
     pub(crate) spans: Option<Arc<dyn Spans>>,
+    /// The machines that updates wait for before they start.
+    pub(crate) awaited: controllers::Awaited,
 }
 
 /// Runs a replica until `shutdown`: competes for the lease, and leads while it holds it.
@@ -113,6 +115,7 @@ pub async fn run(config: OperatorConfig, shutdown: CancellationToken) {
         ports: ClusterPorts { cluster: Arc::new(cluster), nodes: Arc::new(nodes) },
         metrics: metrics.clone(),
         spans,
+        awaited: controllers::Awaited::default(),
     };
     let mut lock = LeaseLock::new(client, &namespace, &identity, timing);
     while !shutdown.is_cancelled() {

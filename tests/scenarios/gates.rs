@@ -106,6 +106,21 @@ fn the_others_follow_the_canary_after_its_soak_and_where_asked_for_an_approval()
 }
 
 #[test]
+fn a_canary_that_fails_stops_the_update_in_front_of_its_gate_however_many_may_fail() {
+    in_cluster(3, false, async |cluster| {
+        let canary = json!({"enabled": true, "nodes": ["w-2"]});
+        let spec = json!({"strategy": "canary", "canary": canary, "maxFailures": 3, "nodeTimeout": "15m"});
+        let budgets = cluster.apply_then_freeze(UPDATE, spec).await;
+        let (phase, message) = cluster.at_rest(UPDATE).await;
+        assert!(phase == Phase::RequiresAttention && message.contains("w-2/drain"), "{phase}: {message}");
+        cluster.ask(async || budgets.delete("frozen", &DeleteParams::default()).await.map(drop)).await;
+        cluster.pass(3_600).await;
+        let versions = ["w-1", "w-2", "w-3"].map(|node| cluster.kubelet(node));
+        assert_eq!(versions, ["1.33.4", "1.33.4", "1.33.4"], "nobody follows a canary that failed");
+    });
+}
+
+#[test]
 fn who_leaves_out_the_only_canary_still_has_to_approve_what_follows() {
     // Left out before the workers' turn there is no canary any more; in its drain there is one that did not move.
     for blocked in [false, true] {

@@ -6,7 +6,8 @@ use crate::compile::Hop;
 use crate::finding::{Code, Finding, Findings, named};
 use cupcake_crds::DirectUpdateSpec;
 use cupcake_crds::values::{
-    ClusterSnapshot, DisruptionBudget, EtcdMember, EtcdTopology, NodeRole, NodeSnapshot, OnExpiry, PodSnapshot,
+    ClusterSnapshot, DisruptionBudget, EtcdMember, EtcdTopology, KubeVersion, NodeRole, NodeSnapshot, OnExpiry,
+    PodSnapshot,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,12 +21,11 @@ pub(crate) fn surroundings(
     if hops.iter().any(|hop| hop.control_plane.changes()) {
         etcd(snapshot, findings);
         if snapshot.surroundings.without_kube_proxy {
-            let message =
-                "there is no kube-proxy; kubeadm leaves that addon out, and nobody upgrades what does its work";
+            let message = "there is no kube-proxy, and nobody upgrades here what does its work";
             let remedy = "see that your network plugin supports the target";
             findings.warn(Finding::new(Code::KubeProxyAbsent, "DaemonSet kube-system/kube-proxy", "", message, remedy));
         }
-        returning_addons(snapshot, findings);
+        absent_addons(snapshot, hops, findings);
         requests(snapshot, hops, findings);
     }
     let moving: BTreeMap<&str, &NodeSnapshot> = hops
@@ -60,22 +60,34 @@ pub(crate) fn surroundings(
     }
 }
 
-/// Source: kubeadm v1.34, `kubeadm upgrade apply`, phase addon: an addon without its ConfigMap in kube-system is taken for one that was
-/// never deployed and is left out; where the ConfigMap is there, its workload is made, whether it was there or not.
-fn returning_addons(snapshot: &ClusterSnapshot, findings: &mut Findings) {
-    for addon in &snapshot.surroundings.returning_addons {
-        let message =
-            "it was removed, its ConfigMap was not: kubeadm would deploy it again beside what does its work now";
-        let remedy = format!(
-            "kubectl -n kube-system delete configmap {addon} (kubeadm then leaves it out), or put its workload back"
-        );
-        findings.refuse(Finding::new(
-            Code::AddonReturns,
-            format!("ConfigMap kube-system/{addon}"),
-            "",
-            message,
-            remedy,
-        ));
+/// An addon that is not there and that kubeadm would deploy on the way: beside what does its work now, that breaks the cluster's network.
+///
+/// Source: kubeadm's own code. Up to 1.31 an addon without its ConfigMap is left out (kubernetes/kubernetes#89593); from 1.32 on only one that
+/// the ClusterConfiguration disables, which 1.32.0 does not look at (kubernetes/kubeadm#3137, kubernetes/kubernetes#129429).
+fn absent_addons(snapshot: &ClusterSnapshot, hops: &[Hop<'_>], findings: &mut Findings) {
+    let by_config_map = |version: KubeVersion| (version.major(), version.minor()) <= (1, 31);
+    for addon in &snapshot.surroundings.absent_addons {
+        let deploys = |version: KubeVersion| match version {
+            _ if by_config_map(version) => addon.config_map,
+            _ => !addon.disabled || version == KubeVersion::new(1, 32, 0),
+        };
+        let moving = hops.iter().filter(|hop| hop.control_plane.changes()).map(|hop| hop.step.version);
+        let Some(version) = moving.filter(|version| deploys(*version)).min() else { continue };
+        let name = addon.name.as_str();
+        let field = if name == "coredns" { "dns" } else { "proxy" };
+        let message = format!("it is not there, and kubeadm {version} would deploy it beside what does its work now");
+        let remedy = if by_config_map(version) {
+            format!(
+                "put it back, or take ConfigMap kube-system/{name} away if nothing else uses it: kubeadm up to 1.31 goes by that"
+            )
+        } else if by_config_map(snapshot.server) && (snapshot.server.major(), snapshot.server.minor()) < (1, 31) {
+            format!("put it back, or upgrade to 1.31 first, where {field}.disabled can be set")
+        } else {
+            format!(
+                "put it back, or set {field}.disabled: true in ClusterConfiguration (kubectl -n kube-system edit configmap kubeadm-config) and go to 1.32.1 or newer"
+            )
+        };
+        findings.refuse(Finding::new(Code::AddonReturns, name, version, message, remedy));
     }
 }
 
@@ -318,7 +330,7 @@ mod tests {
     use crate::testing::{cluster, compiled, spec};
     use crate::{Compilation, Compiled, Refusal};
     use cupcake_crds::node_task::NodeInventory;
-    use cupcake_crds::values::{AdmissionHook, AdmissionPolicy, DeprecatedRequest, Surroundings};
+    use cupcake_crds::values::{AbsentAddon, AdmissionHook, AdmissionPolicy, DeprecatedRequest, Surroundings};
     use serde_json::{Value, json};
 
     fn planned(fields: &Value, change: impl Fn(&mut ClusterSnapshot)) -> Result<Compilation<Compiled>, Refusal> {
@@ -505,13 +517,36 @@ mod tests {
 
     #[test]
     fn an_addon_that_kubeadm_would_bring_back_is_refused_with_the_way_to_keep_it_out() {
-        let change = |snapshot: &mut ClusterSnapshot| {
-            snapshot.surroundings.without_kube_proxy = true;
-            snapshot.surroundings.returning_addons = vec!["kube-proxy".into()];
+        let refused = |from: &str, to: &str, config_map: bool, disabled: bool| {
+            let absent = AbsentAddon { name: "kube-proxy".into(), config_map, disabled };
+            let (mut snapshot, target) = (cluster(3, 2, from), json!({"targetVersion": to}));
+            snapshot.surroundings.absent_addons = vec![absent];
+            let codes = |findings: &[Finding]| -> Vec<String> {
+                let of_addons = findings.iter().filter(|finding| finding.code == Code::AddonReturns);
+                of_addons.map(|finding| format!("{} {}", finding.value, finding.remedy)).collect()
+            };
+            match compiled(&spec(&target), &snapshot) {
+                Ok(_) => Vec::new(),
+                Err(refusal) => codes(&refusal.findings),
+            }
         };
-        let (refused, _) = told(&json!({}), change);
-        assert!(refused.len() == 1 && refused[0].starts_with("AddonReturns"), "{refused:?}");
-        assert!(refused[0].contains("kubectl -n kube-system delete configmap kube-proxy"), "{refused:?}");
+        assert_eq!(
+            refused("1.30.14", "1.31.14", false, false),
+            Vec::<String>::new(),
+            "up to 1.31 the ConfigMap counts"
+        );
+        let told = refused("1.30.14", "1.31.14", true, true);
+        assert!(told[0].starts_with("1.31.14 put it back, or take ConfigMap kube-system/kube-proxy away"), "{told:?}");
+        assert_eq!(
+            refused("1.33.4", "1.34.4", true, true),
+            Vec::<String>::new(),
+            "from 1.32.1 on what is disabled counts"
+        );
+        let told = refused("1.33.4", "1.34.4", false, false);
+        assert!(told[0].contains("set proxy.disabled: true in ClusterConfiguration"), "{told:?}");
+        let told = refused("1.30.14", "1.33.4", false, false);
+        assert!(told[0].starts_with("1.32.") && told[0].contains("upgrade to 1.31 first"), "{told:?}");
+        assert_eq!(refused("1.31.14", "1.32.0", false, true).len(), 1, "1.32.0 deploys it whatever is said");
     }
 
     #[test]

@@ -32,12 +32,26 @@ pub struct Surroundings {
     /// Whether something else than kube-proxy does its work.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub without_kube_proxy: bool,
-    /// Addons of kubeadm that somebody removed and kubeadm would bring back, since their ConfigMaps are still there: `kube-proxy`, `coredns`.
+    /// Addons of kubeadm that are not there: `kube-proxy`, `coredns`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub returning_addons: Vec<String>,
+    pub absent_addons: Vec<AbsentAddon>,
     /// What could not be read, and why: told, never guessed.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unread: Vec<String>,
+}
+
+/// An addon of kubeadm whose workload is not there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AbsentAddon {
+    /// `kube-proxy` or `coredns`.
+    pub name: String,
+    /// Whether its ConfigMap in kube-system is there.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub config_map: bool,
+    /// Whether kubeadm's ClusterConfiguration says that it is disabled.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub disabled: bool,
 }
 
 /// A member of etcd.

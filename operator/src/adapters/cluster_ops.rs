@@ -15,11 +15,16 @@ use cupcake_crds::values::{KubeVersion, NodeRole, Phase};
 use cupcake_crds::{DirectUpdate, DirectUpdateSpec, NodeTask, UpgradeRun};
 use cupcake_engine::clock::Clock;
 use cupcake_engine::cursor::RunPhase;
+use cupcake_engine::dag::Vertex;
 use cupcake_engine::decide::failed_lanes;
 use cupcake_engine::names::{Epoch, Reason, RunName, VertexName};
+use cupcake_engine::step::Step;
 use cupcake_engine::store::{RunStore, StoreError};
+use cupcake_steps::cluster::child_run::ChildRun;
+use cupcake_steps::cluster::gate::Gate;
+use cupcake_steps::cluster::params;
 use cupcake_steps::ports::cluster::{
-    AddonView, ChildSource, ChildView, ClusterOps, Consent, GateView, NodeView, OpsError, Readiness,
+    AddonView, ChildSource, ChildView, Cluster, ClusterOps, Consent, GateView, NodeView, OpsError, Readiness,
 };
 use cupcake_workflows::{
     BATCH_NODES_MAX, Code, Compilation, Request, RunLimits, WaveOf, batch_limits, compile_wave, opened_by,
@@ -67,8 +72,24 @@ impl KubeClusterOps {
     }
 
     /// The nodes that batches of that wave lost and went on without, each with its batch.
-    async fn lost_below(&self, wave_uid: &str) -> Result<BTreeMap<String, RunName>, OpsError> {
-        let failed = self.runs().await?.into_iter().filter(|run| {
+    async fn lost_below(&self, wave: &RunName, wave_uid: &str) -> Result<BTreeMap<String, RunName>, OpsError> {
+        let api: Api<DeserializeGuard<UpgradeRun>> = Api::all(self.client.clone());
+        let list = api.list(&ListParams::default()).await.map_err(|error| ops_error("list upgraderuns", &error))?;
+        let batches = format!("{wave}-");
+        let mut runs = Vec::new();
+        for run in list.items {
+            match run.0 {
+                Ok(run) => runs.push(run),
+                // Whom an unreadable batch lost is not known; those of other updates are not ours to speak of.
+                Err(invalid) if invalid.metadata.name.as_ref().is_some_and(|name| name.starts_with(&batches)) => {
+                    let name = invalid.metadata.name.unwrap_or_default();
+                    let message = format!("UpgradeRun {name} cannot be read: {}", invalid.error);
+                    return Err(OpsError::NeedsOperator(Reason::new("RunUnreadable", message)));
+                }
+                Err(_) => {}
+            }
+        }
+        let failed = runs.into_iter().filter(|run| {
             let below = run.spec.parent.as_ref().is_some_and(|parent| parent.uid == wave_uid);
             below && run_phase(run.status.as_ref().and_then(|status| status.phase)) == RunPhase::Failed
         });
@@ -80,10 +101,11 @@ impl KubeClusterOps {
         Ok(lost)
     }
 
-    async fn runs(&self) -> Result<Vec<UpgradeRun>, OpsError> {
-        let api: Api<DeserializeGuard<UpgradeRun>> = Api::all(self.client.clone());
-        let list = api.list(&ListParams::default()).await.map_err(|error| ops_error("list upgraderuns", &error))?;
-        Ok(list.items.into_iter().filter_map(|run| run.0.ok()).collect())
+    /// Whether a gate comes right after that vertex of the run.
+    async fn is_awaited_by_a_gate(&self, run: &RunName, vertex: &VertexName) -> Result<bool, OpsError> {
+        let dag = self.store.load(run).await.map_err(|error| store_error(&error))?.dag;
+        let is_gate = |other: &Vertex| other.kind.as_str() == <Gate as Step<Cluster>>::KIND;
+        Ok(dag.vertices().iter().any(|other| is_gate(other) && other.after.contains(vertex)))
     }
 
     async fn update_of(&self, run: &UpgradeRun) -> Result<DirectUpdate, OpsError> {
@@ -264,9 +286,16 @@ impl ClusterOps for KubeClusterOps {
             ChildSource::Wave { .. } => RunLimits::STRICT,
             ChildSource::Plan { .. } => {
                 let limits = self.batch_limits(&parent_run).await?;
-                let lost = self.lost_below(parent_uid).await?.len();
-                // The budget is that of the wave. What was used up before would have brought the batch before to rest.
-                let failures_max = limits.failures_max.saturating_sub(u32::try_from(lost).unwrap_or(u32::MAX)).max(1);
+                let failures_max = if self.is_awaited_by_a_gate(parent, vertex).await? {
+                    // Canaries are there to fail: the first one that does stops the update in front of the gate.
+                    1
+                } else {
+                    // The budget is that of the wave. What was used up before would have brought the batch before to rest.
+                    let left_out = self.left_out(parent).await?;
+                    let lost = self.lost_below(parent, parent_uid).await?;
+                    let lost = lost.keys().filter(|node| !left_out.contains(*node)).count();
+                    limits.failures_max.saturating_sub(u32::try_from(lost).unwrap_or(u32::MAX)).max(1)
+                };
                 RunLimits { failures_max, ..limits }
             }
         };
@@ -330,11 +359,18 @@ impl ClusterOps for KubeClusterOps {
     }
 
     async fn lost(&self, run: &RunName) -> Result<BTreeMap<String, RunName>, OpsError> {
-        let waves = self.runs().await?.into_iter();
-        let waves = waves.filter(|wave| wave.spec.parent.as_ref().is_some_and(|parent| parent.run == run.as_str()));
+        let stored = self.store.load(run).await.map_err(|error| store_error(&error))?;
+        let children =
+            stored.dag.vertices().iter().filter(|vertex| vertex.kind.as_str() == <ChildRun as Step<Cluster>>::KIND);
+        let waves: Vec<RunName> = children
+            .filter_map(|vertex| serde_json::from_value::<params::ChildRun>(vertex.params.clone()).ok())
+            .map(|params| params.run)
+            .collect();
         let mut lost = BTreeMap::new();
-        for uid in waves.filter_map(|wave| wave.metadata.uid) {
-            lost.extend(self.lost_below(&uid).await?);
+        for wave in waves {
+            if let Some(uid) = self.run(&wave).await?.and_then(|wave| wave.metadata.uid) {
+                lost.extend(self.lost_below(&wave, &uid).await?);
+            }
         }
         Ok(lost)
     }

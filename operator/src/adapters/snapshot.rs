@@ -27,6 +27,27 @@ pub struct ClusterConfiguration {
     pub kubernetes_version: String,
     #[serde(default)]
     etcd: Etcd,
+    #[serde(default)]
+    proxy: Addon,
+    #[serde(default)]
+    dns: Addon,
+}
+
+impl ClusterConfiguration {
+    /// Whether it says that kubeadm is to leave the addon of that name out (from v1beta4 on).
+    pub fn disables(&self, addon: &str) -> bool {
+        match addon {
+            "kube-proxy" => self.proxy.disabled,
+            "coredns" => self.dns.disabled,
+            _ => false,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+struct Addon {
+    #[serde(default)]
+    disabled: bool,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]

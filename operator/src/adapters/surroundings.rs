@@ -6,10 +6,10 @@
 //! RBAC: get on the configmaps kube-proxy and coredns; list on pods, poddisruptionbudgets, daemonsets and deployments; get on the path /metrics; and that of `admission`.
 
 use super::admission::admission;
-use super::ops_error;
 use super::views::pod_view;
+use super::{ops_error, snapshot};
 use crate::error_chain;
-use cupcake_crds::values::{DeprecatedRequest, DisruptionBudget, PodSnapshot, Surroundings};
+use cupcake_crds::values::{AbsentAddon, DeprecatedRequest, DisruptionBudget, PodSnapshot, Surroundings};
 use cupcake_steps::ports::cluster::{OpsError, PodKind, PodView};
 use futures::{AsyncBufReadExt, AsyncReadExt, StreamExt};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
@@ -59,8 +59,11 @@ pub async fn surroundings(client: &kube::Client) -> Result<Surroundings, OpsErro
         all.as_ref().is_none_or(|all| all.iter().any(|one| is(one, "kube-system", name)))
     };
     for (addon, there) in [(KUBE_PROXY, deployed(&sets, KUBE_PROXY)), (COREDNS, deployed(&deployments, COREDNS))] {
-        if !there && has_config_map(client, addon, &mut found.unread).await {
-            found.returning_addons.push(addon.to_owned());
+        if !there {
+            let config_map = has_config_map(client, addon, &mut found.unread).await;
+            let configuration = snapshot::cluster_configuration(client).await;
+            let disabled = configuration.is_ok_and(|configuration| configuration.disables(addon));
+            found.absent_addons.push(AbsentAddon { name: addon.to_owned(), config_map, disabled });
         }
     }
     let workloads = [("DaemonSet", sets), ("Deployment", deployments)];
@@ -75,7 +78,7 @@ pub async fn surroundings(client: &kube::Client) -> Result<Surroundings, OpsErro
     Ok(found)
 }
 
-/// Whether an addon's ConfigMap is there, by which kubeadm tells whether it is to deploy the addon.
+/// Whether an addon's ConfigMap is there, by which kubeadm up to 1.31 tells whether it is to deploy the addon.
 async fn has_config_map(client: &kube::Client, addon: &str, unread: &mut Vec<String>) -> bool {
     match Api::<ConfigMap>::namespaced(client.clone(), "kube-system").get_metadata_opt(addon).await {
         Ok(found) => found.is_some(),

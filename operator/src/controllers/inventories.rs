@@ -1,12 +1,19 @@
 //! What the machines are, asked of them anew: before an update starts, and where what is known of them stands in its way.
 //!
-//! A machine is asked by `spec.inventoryRequest` of its NodeTask; its agent brings the answer with the name of the request. The same
-//! name for some minutes, so that asking again changes nothing.
+//! A machine is asked by `spec.inventoryRequest` of its NodeTask, and its answer carries the name of the request:
+//!
+//! ```text
+//!   look-5966666 ─► agent, runner ─► status.inventory.request: look-5966666
+//!        └ the operator's own time, in steps of five minutes
+//! ```
+//! How old an answer is follows from that name, so that no clock but the operator's counts: one of a machine may be hours off. Within five
+//! minutes the name is the same, whoever asks, so that asking again changes nothing.
 //!
 //! RBAC: patch on nodetasks.
 
+use crate::adapters::views::node_view;
+use crate::watches::Watches;
 use crate::{Operator, error_chain};
-use chrono::TimeDelta;
 use cupcake_crds::NodeTask;
 use cupcake_crds::values::{ClusterSnapshot, NodeSnapshot};
 use cupcake_engine::clock::Timestamp;
@@ -15,12 +22,12 @@ use cupcake_workflows::{INVENTORY_SECONDS_MAX, Refusal};
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// For how long one request stands, and how old an inventory is at least before a machine that stands in the way is asked again, in
-/// seconds.
+/// For how long one request stands, in seconds.
 const REQUEST_SECONDS: i64 = 300;
-/// How old an inventory that names another kubelet than the Node may be, in seconds: it was taken before the last upgrade, or in its middle.
-const OTHER_KUBELET_SECONDS_MAX: i64 = 60;
+/// How far ahead of this replica's clock another one may have asked, in steps of [`REQUEST_SECONDS`].
+const AHEAD_MAX: i64 = 1;
 /// How many machines are asked at a time; the others with the next look.
 const ASKED_MAX: usize = 250;
 /// How many machines that stand in the way of a refused update are asked at a time.
@@ -28,23 +35,109 @@ const IN_THE_WAY_MAX: usize = 16;
 /// How many nodes a message names; the rest are counted.
 const NAMES_MAX: usize = 5;
 
+/// What a machine is asked at that time.
+pub fn request(now: Timestamp) -> String {
+    format!("look-{}", step(now))
+}
+
+fn step(now: Timestamp) -> i64 {
+    now.timestamp().div_euclid(REQUEST_SECONDS)
+}
+
+/// What a machine was asked last, and what it answered.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Told {
+    asked: Option<String>,
+    answered: Option<String>,
+    /// Whether it told of another kubelet than its Node: before an upgrade, or in the middle of one.
+    other_kubelet: bool,
+}
+
+impl Told {
+    fn of(node: &NodeSnapshot) -> Self {
+        let inventory = node.inventory.as_ref();
+        let other = inventory.and_then(|inventory| inventory.kubelet.as_ref());
+        Self {
+            asked: None,
+            answered: inventory.and_then(|inventory| inventory.request.clone()),
+            other_kubelet: other.is_some_and(|kubelet| *kubelet != node.kubelet.to_string()),
+        }
+    }
+
+    /// Whether too little is known of the machine to change it.
+    fn is_late(&self, now: Timestamp) -> bool {
+        let answered = self.answered.as_deref().and_then(|name| name.strip_prefix("look-")?.parse::<i64>().ok());
+        let Some(asked) = answered.filter(|asked| *asked <= step(now) + AHEAD_MAX) else { return true };
+        let seconds = now.timestamp() - asked * REQUEST_SECONDS;
+        seconds > if self.other_kubelet { REQUEST_SECONDS } else { INVENTORY_SECONDS_MAX }
+    }
+}
+
+/// What every machine told, as the watches show it.
+pub fn told(watches: &Watches) -> BTreeMap<String, Told> {
+    let told = |(name, task): (&String, &NodeTask)| {
+        let inventory = task.status.as_ref().and_then(|status| status.inventory.as_ref());
+        let kubelet = watches.nodes.get(name).and_then(|node| node_view(node).kubelet);
+        let other = inventory.and_then(|inventory| inventory.kubelet.as_ref()).zip(kubelet);
+        let told = Told {
+            asked: task.spec.inventory_request.clone(),
+            answered: inventory.and_then(|inventory| inventory.request.clone()),
+            other_kubelet: other.is_some_and(|(told, kubelet)| *told != kubelet.to_string()),
+        };
+        (name.clone(), told)
+    };
+    watches.tasks.iter().map(told).collect()
+}
+
+/// The machines that an update waits for, so that not everything is read anew whenever one of them answers. A replica that has just
+/// begun to lead knows of none, and looks.
+#[derive(Debug, Default)]
+pub struct Awaited(Mutex<BTreeMap<String, (Option<i64>, Vec<String>)>>);
+
+impl Awaited {
+    /// Those that the update of that generation still waits for.
+    pub fn still(
+        &self,
+        update: &str,
+        generation: Option<i64>,
+        told: &BTreeMap<String, Told>,
+        now: Timestamp,
+    ) -> Vec<String> {
+        let mut lock = self.lock();
+        let Some((_, names)) = lock.get(update).filter(|(of, _)| *of == generation) else { return Vec::new() };
+        let still: Vec<String> =
+            names.iter().filter(|name| told.get(*name).is_some_and(|told| told.is_late(now))).cloned().collect();
+        if still.is_empty() {
+            lock.remove(update);
+        }
+        still
+    }
+
+    /// From now on the update waits for these.
+    pub fn set(&self, update: &str, generation: Option<i64>, names: Vec<String>) {
+        self.lock().insert(update.to_owned(), (generation, names));
+    }
+
+    /// It waits for nobody any more.
+    pub fn forget(&self, update: &str) {
+        self.lock().remove(update);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, (Option<i64>, Vec<String>)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// Those of the nodes of which too little is known to change them: what their agents last told is from another day, or they never
 /// told anything.
-pub fn late<'n>(nodes: &BTreeMap<String, NodeSnapshot>, changing: &'n [String], now: Timestamp) -> Vec<&'n str> {
-    let is_late = |node: &NodeSnapshot| {
-        let Some(inventory) = &node.inventory else { return true };
-        let Some(taken_at) = inventory.taken_at else { return true };
-        let other_kubelet = inventory.kubelet.as_ref().is_some_and(|kubelet| *kubelet != node.kubelet.to_string());
-        let seconds_max = if other_kubelet { OTHER_KUBELET_SECONDS_MAX } else { INVENTORY_SECONDS_MAX };
-        taken_at < now - TimeDelta::seconds(seconds_max)
-    };
-    let of = |name: &&str| nodes.get(*name).is_some_and(is_late);
-    changing.iter().map(String::as_str).filter(of).collect()
+pub fn late(nodes: &BTreeMap<String, NodeSnapshot>, changing: &[String], now: Timestamp) -> Vec<String> {
+    let is_late = |name: &&String| nodes.get(*name).is_some_and(|node| Told::of(node).is_late(now));
+    changing.iter().filter(is_late).cloned().collect()
 }
 
 /// Why an update is not started yet whose machines are asked.
-pub fn reason(late: &[&str], update: &str) -> Reason {
-    let shown = late.iter().take(NAMES_MAX).copied().collect::<Vec<_>>().join(", ");
+pub fn reason(late: &[String], update: &str) -> Reason {
+    let shown = late.iter().take(NAMES_MAX).map(String::as_str).collect::<Vec<_>>().join(", ");
     let more = match late.len().saturating_sub(NAMES_MAX) {
         0 => String::new(),
         more => format!(" and {more} more"),
@@ -57,21 +150,25 @@ pub fn reason(late: &[&str], update: &str) -> Reason {
     )
 }
 
-/// Asks machines before an update starts; `asked` is what each was last asked.
-pub async fn ask(operator: &Operator, late: &[&str], asked: &BTreeMap<String, String>) {
-    let request = format!("start-{}", operator.clock.now().timestamp() / REQUEST_SECONDS);
-    let unasked = late.iter().filter(|name| asked.get(**name) != Some(&request));
-    send(operator, unasked.take(ASKED_MAX).copied(), &request).await;
+/// Asks machines before an update starts, as far as they were not asked the same already.
+pub async fn ask(operator: &Operator, late: &[String], told: &BTreeMap<String, Told>) {
+    let request = request(operator.clock.now());
+    let unasked = late.iter().filter(|name| told.get(*name).and_then(|told| told.asked.as_ref()) != Some(&request));
+    send(operator, unasked.take(ASKED_MAX).map(String::as_str), &request).await;
 }
 
 /// Asks the machines that stand in the way by what they were last seen to be to look again: they may have been mended since.
-pub async fn ask_in_the_way(operator: &Operator, snapshot: &ClusterSnapshot, refusal: &Refusal) {
-    let now = operator.clock.now();
-    let old = now - TimeDelta::seconds(REQUEST_SECONDS);
+pub async fn ask_in_the_way(
+    operator: &Operator,
+    snapshot: &ClusterSnapshot,
+    refusal: &Refusal,
+    told: &BTreeMap<String, Told>,
+) {
+    let request = request(operator.clock.now());
     let in_question: BTreeSet<&String> = refusal.findings.iter().flat_map(|finding| &finding.nodes).collect();
-    let taken_at = |name: &str| snapshot.nodes.get(name)?.inventory.as_ref()?.taken_at;
-    let late = in_question.into_iter().filter(|node| taken_at(node).is_none_or(|at| at < old));
-    let request = format!("again-{}", now.timestamp() / REQUEST_SECONDS);
+    let answered = |name: &str| snapshot.nodes.get(name)?.inventory.as_ref()?.request.clone();
+    let is_asked = |name: &str| told.get(name).and_then(|told| told.asked.as_ref()) == Some(&request);
+    let late = in_question.into_iter().filter(|node| !is_asked(node) && answered(node).as_ref() != Some(&request));
     send(operator, late.take(IN_THE_WAY_MAX).map(String::as_str), &request).await;
 }
 
@@ -88,45 +185,59 @@ async fn send(operator: &Operator, nodes: impl Iterator<Item = &str>, request: &
 #[cfg(test)]
 mod tests {
     use super::*;
-    use cupcake_crds::node_task::NodeInventory;
-    use cupcake_crds::values::{Cordon, KubeVersion, NodeRef, NodeRole};
 
     fn at(seconds: i64) -> Timestamp {
-        Timestamp::from_timestamp(1_790_000_000 + seconds, 0).unwrap()
+        // The beginning of a step.
+        Timestamp::from_timestamp(1_790_000_100 + seconds, 0).unwrap()
+    }
+
+    fn told(answered: Option<String>, other_kubelet: bool) -> Told {
+        Told { asked: None, answered, other_kubelet }
     }
 
     #[test]
-    fn a_machine_is_asked_that_never_told_what_it_is_or_told_it_too_long_ago_or_before_its_last_upgrade() {
-        let told = |seconds: i64, kubelet: &str| {
-            Some(NodeInventory {
-                taken_at: Some(at(-seconds)),
-                kubelet: Some(kubelet.to_owned()),
-                ..NodeInventory::default()
-            })
+    fn a_machine_is_asked_that_never_told_what_it_is_or_was_asked_too_long_ago_or_before_its_last_upgrade() {
+        let now = at(0);
+        for (what, told, late) in [
+            ("asked now", told(Some(request(now)), false), false),
+            ("asked a quarter of an hour ago", told(Some(request(at(-INVENTORY_SECONDS_MAX))), false), false),
+            ("asked before that", told(Some(request(at(-INVENTORY_SECONDS_MAX - 1))), false), true),
+            ("of before the upgrade", told(Some(request(at(-REQUEST_SECONDS - 1))), true), true),
+            ("of a package that was not started", told(Some(request(now)), true), false),
+            ("by a replica whose clock was an hour ahead", told(Some(request(at(3_600))), false), true),
+            ("by an older release", told(Some("created".to_owned()), false), true),
+            ("never", told(None, false), true),
+        ] {
+            assert_eq!(told.is_late(now), late, "{what}");
+        }
+    }
+
+    #[test]
+    fn an_update_waits_for_those_it_asked_until_each_has_answered_or_is_gone_and_looks_anew_when_it_changes() {
+        let awaited = Awaited::default();
+        let names = || vec!["cp-1".to_owned(), "w-1".to_owned(), "gone".to_owned()];
+        let machines = |cp: bool, w: bool| {
+            let of = |answered: bool| told(answered.then(|| request(at(0))), false);
+            BTreeMap::from([("cp-1".to_owned(), of(cp)), ("w-1".to_owned(), of(w))])
         };
-        let cases = [
-            ("fresh", told(INVENTORY_SECONDS_MAX, "1.33.4"), false),
-            ("old", told(INVENTORY_SECONDS_MAX + 1, "1.33.4"), true),
-            ("undated", Some(NodeInventory::default()), true),
-            ("silent", None, true),
-            ("of-before", told(OTHER_KUBELET_SECONDS_MAX + 1, "1.32.9"), true),
-            ("in-between", told(OTHER_KUBELET_SECONDS_MAX, "1.32.9"), false),
-        ];
-        let node = |name: &str, inventory: &Option<NodeInventory>| NodeSnapshot {
-            node: NodeRef { name: name.to_owned(), uid: format!("uid-of-{name}") },
-            role: NodeRole::Worker,
-            kubelet: KubeVersion::new(1, 33, 4),
-            ready: true,
-            cordon: Cordon::Schedulable,
-            labels: BTreeMap::new(),
-            taints: Vec::new(),
-            managed_by: None,
-            inventory: inventory.clone(),
-        };
-        let nodes = cases.iter().map(|(name, told, _)| ((*name).to_owned(), node(name, told))).collect();
-        let changing: Vec<String> = cases.iter().map(|(name, _, _)| (*name).to_owned()).collect();
-        let wanted: Vec<&str> = cases.iter().filter(|(_, _, late)| *late).map(|(name, _, _)| *name).collect();
-        assert_eq!(late(&nodes, &changing, at(0)), wanted);
-        assert_eq!(late(&nodes, &changing[..1], at(0)), Vec::<&str>::new(), "nodes that do not change are not asked");
+        assert_eq!(
+            awaited.still("up", Some(1), &machines(false, false), at(0)),
+            Vec::<String>::new(),
+            "nobody was asked"
+        );
+        awaited.set("up", Some(1), names());
+        assert_eq!(awaited.still("up", Some(1), &machines(false, false), at(5)), ["cp-1", "w-1"]);
+        assert_eq!(awaited.still("up", Some(1), &machines(true, false), at(5)), ["w-1"]);
+        assert_eq!(
+            awaited.still("up", Some(2), &machines(true, false), at(5)),
+            Vec::<String>::new(),
+            "a worker was left out"
+        );
+        assert_eq!(awaited.still("up", Some(1), &machines(true, true), at(5)), Vec::<String>::new());
+        assert_eq!(
+            awaited.still("up", Some(1), &machines(false, false), at(5)),
+            Vec::<String>::new(),
+            "it is forgotten"
+        );
     }
 }

@@ -16,3 +16,5 @@ mod starts;
 pub(crate) mod timeout;
 pub mod update;
 pub(crate) mod window;
+
+pub(crate) use inventories::Awaited;

@@ -2,6 +2,7 @@
 //!
 //! RBAC: create, delete on nodetasks; list on upgraderuns; get, patch on nodes; and what `adapters::node_ops` needs.
 
+use super::inventories;
 use crate::Operator;
 use crate::adapters::views::{CORDONED_AT_ANNOTATION, node_view};
 use crate::adapters::{is_already_exists, is_not_found, ops_error};
@@ -9,6 +10,7 @@ use crate::leader::{Next, Outcome};
 use cupcake_crds::node_task::Order;
 use cupcake_crds::values::Phase;
 use cupcake_crds::{CORDONED_BY_ANNOTATION, NODE_LABEL, NodeTask, NodeTaskSpec, UpgradeRun};
+use cupcake_engine::clock::Timestamp;
 use cupcake_engine::names::Epoch;
 use cupcake_steps::ports::cluster::{CordonOwner, OpsError};
 use k8s_openapi::api::core::v1::Node;
@@ -18,9 +20,6 @@ use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, P
 use kube::core::DeserializeGuard;
 use serde_json::json;
 use std::collections::BTreeSet;
-
-/// The inventory that every new task asks for.
-const FIRST_INVENTORY: &str = "created";
 
 /// Makes the node's task exist, owned by that Node; removes one that belongs to an earlier Node of the name.
 ///
@@ -51,7 +50,7 @@ pub async fn reconcile(operator: &Operator, epoch: Epoch, node: Option<Node>, ta
             let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
             api.delete(&name, &params).await.map(drop)
         }
-        None => api.create(&PostParams::default(), &task_of(&name, &uid, epoch)).await.map(drop),
+        None => api.create(&PostParams::default(), &task_of(&name, &uid, epoch, operator.clock.now())).await.map(drop),
     };
     match result {
         Ok(()) => Outcome::of(Next::AwaitChange),
@@ -170,10 +169,10 @@ async fn given_back(operator: &Operator, epoch: Epoch, name: &str) -> Result<Nex
     Ok(Next::AwaitChange)
 }
 
-fn task_of(name: &str, uid: &str, epoch: Epoch) -> NodeTask {
+fn task_of(name: &str, uid: &str, epoch: Epoch, now: Timestamp) -> NodeTask {
     let spec = NodeTaskSpec {
         epoch: epoch.0,
-        inventory_request: Some(FIRST_INVENTORY.to_owned()),
+        inventory_request: Some(inventories::request(now)),
         node_name: name.to_owned(),
         node_uid: uid.to_owned(),
         order: None,

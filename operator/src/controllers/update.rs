@@ -48,8 +48,8 @@ pub struct View {
     pub(super) update: DirectUpdate,
     pub(super) runs: Vec<UpgradeRun>,
     pub(super) nodes: Vec<mirror::NodeNow>,
-    /// What each machine was last asked to tell of itself, until the update has a run.
-    asked: BTreeMap<String, String>,
+    /// What each machine told of itself, until the update has a run.
+    told: BTreeMap<String, inventories::Told>,
     /// The nodes that it is asked to leave out.
     pub(super) asked_for: BTreeMap<String, acknowledge::AskedFor>,
     /// Until when nobody could look at its runs, the last time that it was for long.
@@ -65,10 +65,8 @@ impl View {
         let nodes = mirror::nodes_now(&update, watches);
         let asked_for = acknowledge::asked_for(&update, watches);
         let has_run = update.status.as_ref().is_some_and(|status| status.run.is_some());
-        let tasks = watches.tasks.iter().filter(|_| !has_run);
-        let asked =
-            tasks.filter_map(|(name, task)| Some((name.to_owned(), task.spec.inventory_request.clone()?))).collect();
-        Self { update, runs, nodes, asked, asked_for, unseen_until }
+        let told = if has_run { BTreeMap::new() } else { inventories::told(watches) };
+        Self { update, runs, nodes, told, asked_for, unseen_until }
     }
 }
 
@@ -132,6 +130,12 @@ async fn reconciled(operator: &Operator, view: &View) -> Result<Next, kube::Erro
         write(operator, view, Stand::pending(run::WAITING_FOR_CLUSTER, message)).await?;
         return Ok(again(operator));
     }
+    // While machines answer, only they are looked at: the rest is read anew when all have.
+    let generation = view.update.metadata.generation;
+    let still = operator.awaited.still(&view.update.name_any(), generation, &view.told, operator.clock.now());
+    if !still.is_empty() {
+        return ask(operator, view, &still).await;
+    }
     let snapshot = match snapshot::gather_all(&operator.client, operator.clock.now()).await {
         Ok(snapshot) => snapshot,
         Err(OpsError::NeedsOperator(reason)) => {
@@ -163,7 +167,7 @@ async fn reconciled(operator: &Operator, view: &View) -> Result<Next, kube::Erro
             let message = refusal.message(MESSAGE_CHARS_MAX);
             let stand = Stand::stalled(&refusal.code().to_string(), message);
             write(operator, view, stand.checked(looked)).await?;
-            inventories::ask_in_the_way(operator, &snapshot, &refusal).await;
+            inventories::ask_in_the_way(operator, &snapshot, &refusal, &view.told).await;
             Ok(again(operator))
         }
         Ok(Compilation::NothingToDo(nothing)) => {
@@ -184,25 +188,23 @@ async fn planned(
     looked: Looked,
 ) -> Result<Next, kube::Error> {
     let (update, now) = (&view.update, operator.clock.now());
-    let dry_run = update.spec.dry_run;
-    if let (false, Some((reason, opens))) = (dry_run, window::state(update, now).closed()) {
+    if update.spec.dry_run {
+        let mut stand = Stand::done("DryRun", "dry run: this is what would happen; nothing was changed".to_owned());
+        stand.graph = compiled.summary.lines();
+        write(operator, view, stand.checked(looked)).await?;
+        return Ok(Next::AwaitChange);
+    }
+    if let Some((reason, opens)) = window::state(update, now).closed() {
         write(operator, view, Stand::pending(&reason.code, reason.message).checked(looked)).await?;
         return Ok(opens.map_or_else(|| again(operator), Next::At));
     }
     // What was planned is worth what is known of the machines: those that nobody looked at today are looked at before anything moves.
     let late = inventories::late(&snapshot.nodes, &compiled.changing, now);
     if update.spec.preflight_checks && !late.is_empty() {
-        inventories::ask(operator, &late, &view.asked).await;
-        let reason = inventories::reason(&late, &update.name_any());
-        write(operator, view, Stand::pending(&reason.code, reason.message)).await?;
-        return Ok(Next::At(now + TimeDelta::seconds(ANSWERS_SECONDS)));
+        operator.awaited.set(&update.name_any(), update.metadata.generation, late.clone());
+        return ask(operator, view, &late).await;
     }
-    if dry_run {
-        let mut stand = Stand::done("DryRun", "dry run: this is what would happen; nothing was changed".to_owned());
-        stand.graph = compiled.summary.lines();
-        write(operator, view, stand.checked(looked)).await?;
-        return Ok(Next::AwaitChange);
-    }
+    operator.awaited.forget(&update.name_any());
     if !deletion::is_held(update) {
         deletion::hold(operator, update).await?;
         return Ok(Next::AwaitChange);
@@ -210,8 +212,17 @@ async fn planned(
     start(operator, view, run, compiled, looked).await
 }
 
+/// Asks machines what they are, and tells whom the update waits for.
+async fn ask(operator: &Operator, view: &View, late: &[String]) -> Result<Next, kube::Error> {
+    inventories::ask(operator, late, &view.told).await;
+    let reason = inventories::reason(late, &view.update.name_any());
+    write(operator, view, Stand::pending(&reason.code, reason.message)).await?;
+    Ok(Next::At(operator.clock.now() + TimeDelta::seconds(ANSWERS_SECONDS)))
+}
+
 /// A deleted update shows how its runs end, and goes when they have.
 async fn end(operator: &Operator, view: &View) -> Result<Next, kube::Error> {
+    operator.awaited.forget(&view.update.name_any());
     if deletion::let_go(operator, &view.update).await? {
         return Ok(Next::AwaitChange);
     }

@@ -20,6 +20,9 @@ use cupcake_engine::registry::{RegistryError, StepRegistry};
 use cupcake_engine::step::StepContext;
 use std::collections::{BTreeMap, BTreeSet};
 
+/// How many nodes a message names; the rest are counted.
+const NAMES_MAX: usize = 5;
+
 /// What a probe reads. A read that fails tells nothing: the step looks again, and its attempt, which is the token of its
 /// order, stays the same.
 macro_rules! look {
@@ -75,6 +78,15 @@ async fn still_leads(ctx: &StepContext<'_, Cluster>) -> Result<(), OpsError> {
 fn moves(node: &NodeView, selector: &BTreeMap<String, String>, left_out: &BTreeSet<String>) -> bool {
     let selected = || selector.iter().all(|(key, value)| node.labels.get(key) == Some(value));
     node.role == NodeRole::ControlPlane || (selected() && !left_out.contains(&node.node.name))
+}
+
+/// `a, b, c and 4 more`: what messages tell of a list of nodes.
+fn named(all: &[&str]) -> String {
+    let shown = all.iter().take(NAMES_MAX).copied().collect::<Vec<_>>().join(", ");
+    match all.len().saturating_sub(NAMES_MAX) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
 }
 
 /// The subject that changes with a Node.

@@ -9,8 +9,6 @@ use std::collections::BTreeSet;
 
 /// How often a cluster that is not fit is looked at again, in seconds.
 const AGAIN_SECONDS: i64 = 10;
-/// How many nodes a message names; the rest are counted.
-const NAMES_MAX: usize = 5;
 
 /// Checks every node that is to move: Ready, its agent answered, its kubelet not newer than the target.
 pub struct Preflight;
@@ -45,7 +43,7 @@ impl Step<Cluster> for Preflight {
             .map(|node| node.node.name.as_str())
             .collect();
         if !newer.is_empty() {
-            let message = format!("kubelets newer than {newest}: {}", names(&newer));
+            let message = format!("kubelets newer than {newest}: {}", super::named(&newer));
             return Err(StepError::NeedsOperator(Reason::new("Downgrade", message)));
         }
         let unready: Vec<_> = nodes
@@ -55,7 +53,7 @@ impl Step<Cluster> for Preflight {
             .map(|node| node.node.name.as_str())
             .collect();
         if !unready.is_empty() {
-            let message = format!("not Ready: {}; nothing is started until every node is", names(&unready));
+            let message = format!("not Ready: {}; nothing is started until every node is", super::named(&unready));
             return Ok(StepOutcome::Wait(Wait::shown(again(ctx, AGAIN_SECONDS), Reason::new("NodeNotReady", message))));
         }
         let answered: BTreeSet<String> = read!(ctx, cluster.tasks())
@@ -70,18 +68,9 @@ impl Step<Cluster> for Preflight {
             .filter(|name| !answered.contains(*name))
             .collect();
         if !silent.is_empty() {
-            let message = format!("no agent answered on: {}; see the agent's pod there", names(&silent));
+            let message = format!("no agent answered on: {}; see the agent's pod there", super::named(&silent));
             return Ok(StepOutcome::Wait(Wait::shown(again(ctx, AGAIN_SECONDS), Reason::new("AgentAbsent", message))));
         }
         Ok(StepOutcome::Done(()))
-    }
-}
-
-/// `a, b, c and 4 more`
-fn names(all: &[&str]) -> String {
-    let shown = all.iter().take(NAMES_MAX).copied().collect::<Vec<_>>().join(", ");
-    match all.len().saturating_sub(NAMES_MAX) {
-        0 => shown,
-        more => format!("{shown} and {more} more"),
     }
 }

@@ -29,7 +29,22 @@ impl Step<Cluster> for VerifyCluster {
             return wait("ServerBehind", format!("the API server answers with {server}, wanted {target}"));
         }
         let left_out = look!(cluster.left_out(ctx.run()));
-        for node in look!(cluster.nodes()) {
+        let nodes = look!(cluster.nodes());
+        let lost = look!(cluster.lost(ctx.run()));
+        // Those that failed while others were allowed to go on, whatever version they show: nobody works on them any more.
+        let failed = nodes.iter().filter(|node| lost.contains_key(&node.node.name));
+        let failed: Vec<_> = failed.filter(|node| super::moves(node, &params.node_selector, &left_out)).collect();
+        if let Some(first) = failed.first().and_then(|node| lost.get(&node.node.name)) {
+            let names: Vec<_> = failed.iter().map(|node| node.node.name.as_str()).collect();
+            let is_too_old = |oldest| failed.iter().any(|node| node.kubelet.is_none_or(|kubelet| kubelet < oldest));
+            let by_hand = if params.oldest_kubelet.is_some_and(is_too_old) { "upgrade by hand and " } else { "" };
+            let message = format!(
+                "failed within spec.maxFailures: {}; {by_hand}leave out (kubectl cupcake skip), then retry; see upgraderun {first}",
+                super::named(&names)
+            );
+            return Err(StepError::NeedsOperator(Reason::new("NodesFailed", message)));
+        }
+        for node in nodes {
             let name = &node.node.name;
             let moved = super::moves(&node, &params.node_selector, &left_out);
             // Workers that fit the next hop wait for a later one, and some may be newer already.
@@ -52,13 +67,6 @@ impl Step<Cluster> for VerifyCluster {
                     node.kubelet.map_or_else(|| "no readable version".to_owned(), |kubelet| kubelet.to_string());
                 let wanted = waits.unwrap_or(target);
                 let or_newer = if waits.is_some() { " or newer" } else { "" };
-                // One that failed while others were allowed to go on: nobody moves it any more.
-                if let Some(batch) = look!(cluster.lost(ctx.run())).get(name) {
-                    let message = format!(
-                        "{name} is at {found}, wanted {wanted}: it failed in {batch}, within spec.maxFailures; leave it out (kubectl cupcake skip), then retry"
-                    );
-                    return Err(StepError::NeedsOperator(Reason::new("NodeFailed", message)));
-                }
                 return wait("NodeBehind", format!("{name} is at {found}, wanted {wanted}{or_newer}"));
             }
             if moved && node.readiness != Readiness::Ready {
