@@ -5,6 +5,7 @@ use cupcake_crds::node_task::TaskState;
 use cupcake_crds::values::{KubeVersion, Phase};
 use cupcake_crds::{DirectUpdate, GROUP, NodeTask};
 use cupcake_engine::clock::Timestamp;
+use cupcake_operator::metrics::Metrics;
 use cupcake_sandbox::world::{self, Speed, World, WorldConfig};
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -31,12 +32,18 @@ pub(crate) fn in_cluster_at<T>(
     scenario: impl AsyncFnOnce(&Cluster) -> T,
 ) -> T {
     let start = Timestamp::from_timestamp(1_790_000_000, 0).unwrap();
-    let config = WorldConfig { control_planes: 1, workers, budget, ..WorldConfig::new(version, start) };
+    in_world(WorldConfig { control_planes: 1, workers, budget, ..WorldConfig::new(version, start) }, scenario)
+}
+
+/// As [`in_cluster`], of whatever kind.
+pub(crate) fn in_world<T>(config: WorldConfig, scenario: impl AsyncFnOnce(&Cluster) -> T) -> T {
     world::runtime(Speed::Fastest).unwrap().block_on(async {
         let world = World::new(config).unwrap();
+        let metrics = Metrics::default();
+        world.count_in(metrics.clone());
         world.start();
         let client = world.server().client("user");
-        scenario(&Cluster { world, client }).await
+        scenario(&Cluster { world, client, metrics }).await
     })
 }
 
@@ -44,6 +51,8 @@ pub(crate) fn in_cluster_at<T>(
 pub(crate) struct Cluster {
     pub(crate) world: World,
     pub(crate) client: kube::Client,
+    /// What its operator counts.
+    pub(crate) metrics: Metrics,
 }
 
 impl Cluster {

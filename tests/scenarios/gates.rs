@@ -1,11 +1,11 @@
 //! Gates at which an update waits for a person, or for the workers that went first.
 
-use crate::cluster::{Cluster, UPDATE, in_cluster};
+use crate::cluster::{Cluster, UPDATE, in_cluster, in_world};
 use cupcake_crds::conditions::{self, ConditionStatus};
 use cupcake_crds::values::{KubeVersion, Phase};
 use cupcake_engine::clock::Timestamp;
 use cupcake_sandbox::machine::fault::{Component, Fault, Wrong};
-use cupcake_sandbox::world::{self, Speed, World, WorldConfig};
+use cupcake_sandbox::world::WorldConfig;
 use kube::api::DeleteParams;
 use serde_json::{Value, json};
 
@@ -157,11 +157,7 @@ fn a_gate_is_passed_once_approved_whichever_write_of_the_operator_is_lost() {
             let faults = vec![Fault::at_write(Component::Operator, write, wrong)];
             let from = KubeVersion::new(1, 33, 4);
             let config = WorldConfig { control_planes: 1, workers: 1, faults, ..WorldConfig::new(from, start) };
-            world::runtime(Speed::Fastest).unwrap().block_on(async {
-                let world = World::new(config).unwrap();
-                world.start();
-                let client = world.server().client("user");
-                let cluster = Cluster { world, client };
+            in_world(config, async |cluster| {
                 cluster.apply(UPDATE, json!({"approvals": ["BeforeEachHop"]})).await;
                 cluster.pass(300).await;
                 assert_eq!(cluster.effects(), 0, "{wrong:?} at {write}: closed, whoever looks");

@@ -8,6 +8,7 @@ mod conformance;
 mod control;
 mod damaged;
 mod events;
+mod examples;
 mod expiry;
 mod failover;
 mod fences;

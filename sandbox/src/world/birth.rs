@@ -22,7 +22,7 @@ pub(super) fn node_names(prefix: &str, count: u32) -> impl Iterator<Item = Strin
 /// The machines of the cluster, by name.
 pub fn machines(config: &WorldConfig, site: &Arc<Site>) -> BTreeMap<String, Arc<SimMachine>> {
     let control_planes = node_names("cp", config.control_planes).map(|name| (name, NodeRole::ControlPlane));
-    let workers = node_names("w", config.workers).map(|name| (name, NodeRole::Worker));
+    let workers = node_names(config.workers_named, config.workers).map(|name| (name, NodeRole::Worker));
     control_planes
         .chain(workers)
         .map(|(name, role)| {

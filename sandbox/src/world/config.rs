@@ -33,6 +33,8 @@ pub struct WorldConfig {
     pub control_planes: u32,
     /// Workers; 0 to [`WORKERS_MAX`].
     pub workers: u32,
+    /// What workers are called before their number: `w` makes `w-1`, `w-2`, ...
+    pub workers_named: &'static str,
     /// The version that everything runs at first.
     pub from: KubeVersion,
     /// Versions that the package repositories hold besides the usual ones.
@@ -63,6 +65,7 @@ impl WorldConfig {
         Self {
             control_planes: 3,
             workers: 5,
+            workers_named: "w",
             from,
             extra_versions: Vec::new(),
             seed: 1,
