@@ -57,7 +57,9 @@ pub(crate) enum Command {
     )]
     Snapshot(SnapshotArgs),
     /// Show how far an upgrade is
-    #[command(after_help = "Examples:\n  kubectl cupcake status\n  kubectl cupcake status my-update -o json")]
+    #[command(
+        after_help = "Examples:\n  kubectl cupcake status\n  kubectl cupcake status my-update --timeline\n  kubectl cupcake status my-update -o json"
+    )]
     Status(StatusArgs),
     /// Follow an upgrade to its end: a live tree on a terminal, a line an event elsewhere
     #[command(after_help = "Examples:\n  kubectl cupcake watch\n  kubectl cupcake watch my-update -o json")]
@@ -147,6 +149,9 @@ pub(crate) struct SnapshotArgs {
 pub(crate) struct StatusArgs {
     /// A DirectUpdate or an UpgradeRun; the newest upgrade if none is named.
     pub(crate) run: Option<String>,
+    /// Draw where the time went: each step from its beginning to its end, in the order of beginning, as wide as the terminal.
+    #[arg(long)]
+    pub(crate) timeline: bool,
     /// Draw with ASCII characters only.
     #[arg(long)]
     pub(crate) ascii: bool,

@@ -5,6 +5,7 @@ use cupcake_crds::values::Phase;
 use cupcake_crds::{DirectUpdate, UpgradePlan, UpgradeRun};
 use cupcake_engine::clock::Timestamp;
 use cupcake_engine::codec;
+use cupcake_engine::cursor::Cursor;
 use cupcake_engine::dag::Dag;
 use cupcake_engine::plan::Plan;
 use cupcake_workflows::render::{self, Glyphs, View};
@@ -73,13 +74,41 @@ impl Forest {
         update.or(root).unwrap_or(Phase::Pending)
     }
 
-    /// The upgrade as lines.
-    pub fn lines(&self, graphs: &Graphs, now: Timestamp, detail: Detail, glyphs: Glyphs) -> Vec<String> {
+    /// What it is and what happens, in one or two lines.
+    fn head(&self) -> Vec<String> {
         let mut lines = vec![self.title()];
         let status = self.update.as_ref().and_then(|update| update.status.as_ref());
         if let Some(message) = status.and_then(|status| status.message.as_ref()) {
             lines.push(format!("  {message}"));
         }
+        lines
+    }
+
+    /// The cursors of the runs that this release can read, by name.
+    pub fn cursors<'f>(&'f self, graphs: &'f Graphs) -> BTreeMap<&'f str, (&'f Dag, Cursor)> {
+        let read = |run: &'f UpgradeRun| {
+            let dag = graphs.get(&run.spec.plan.name)?;
+            let text = run.status.as_ref()?.cursor.as_ref()?;
+            let cursor = codec::decode(text, &run.spec.plan.digest, dag).ok()?;
+            Some((run.metadata.name.as_deref()?, (&**dag, cursor)))
+        };
+        self.runs.iter().filter_map(read).collect()
+    }
+
+    /// Where the time of the upgrade went, as lines of at most that width but for the message.
+    pub fn timeline(&self, graphs: &Graphs, now: Timestamp, width: usize, glyphs: Glyphs) -> Vec<String> {
+        let mut lines = self.head();
+        let cursors = self.cursors(graphs);
+        let view = |dag, cursor| View { dag, cursor, now, children: &[] };
+        let runs = cursors.iter().map(|(name, (dag, cursor))| (*name, view(*dag, cursor))).collect();
+        let root = self.runs.first().map(kube::ResourceExt::name_any).unwrap_or_default();
+        lines.extend(render::timeline(&root, &runs, width, glyphs));
+        lines
+    }
+
+    /// The upgrade as lines.
+    pub fn lines(&self, graphs: &Graphs, now: Timestamp, detail: Detail, glyphs: Glyphs) -> Vec<String> {
+        let mut lines = self.head();
         for (number, run) in self.runs.iter().enumerate() {
             let children = self.children_below(run);
             let is_leaf = children.is_empty();

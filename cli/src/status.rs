@@ -4,7 +4,7 @@ use crate::args::{Connection, Format, StatusArgs};
 use crate::connect::{client, now, request_failed};
 use crate::exit::{Exit, Failure};
 use crate::forest::{Detail, Forest, Graphs, add_graph};
-use crate::out;
+use crate::{out, terminal};
 use cupcake_crds::{DirectUpdate, UpgradePlan, UpgradeRun};
 use cupcake_workflows::render::Glyphs;
 use kube::api::{Api, ListParams};
@@ -22,7 +22,12 @@ pub async fn run(connection: &Connection, args: &StatusArgs) -> Result<Exit, Fai
         None => {
             let graphs = graphs(&client, &forest).await?;
             let glyphs = if args.ascii { Glyphs::Ascii } else { Glyphs::Unicode };
-            for line in forest.lines(&graphs, now(), Detail::Full, glyphs) {
+            let lines = if args.timeline {
+                forest.timeline(&graphs, now(), terminal::columns(), glyphs)
+            } else {
+                forest.lines(&graphs, now(), Detail::Full, glyphs)
+            };
+            for line in lines {
                 out::line(line);
             }
         }

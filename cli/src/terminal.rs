@@ -45,6 +45,11 @@ fn fit(lines: &[String], rows: usize, columns: usize) -> Vec<String> {
     shown
 }
 
+/// How many characters a line of the terminal has.
+pub fn columns() -> usize {
+    size().1
+}
+
 fn size() -> (usize, usize) {
     match rustix::termios::tcgetwinsize(std::io::stdout()) {
         Ok(size) if size.ws_row > 0 && size.ws_col > 0 => (usize::from(size.ws_row), usize::from(size.ws_col)),

@@ -47,8 +47,7 @@ pub(super) fn lines(rows: &[Row], glyphs: Glyphs) -> Vec<String> {
             }
             let mut line = line.trim_end().to_owned();
             if glyphs == Glyphs::Ascii {
-                line = line.chars().map(|c| if c == '…' { '~' } else { c }).collect();
-                line = line.chars().map(|c| if c.is_ascii() { c } else { '?' }).collect();
+                line = in_ascii(&line);
             }
             cut(&mut line, LINE_CHARS_MAX);
             if glyphs == Glyphs::Ascii { line.replace('…', "~") } else { line }
@@ -56,7 +55,17 @@ pub(super) fn lines(rows: &[Row], glyphs: Glyphs) -> Vec<String> {
         .collect()
 }
 
-fn branches(more_follows: &[bool], glyphs: Glyphs) -> String {
+/// With nothing but ASCII: what was cut ends in `~`, other characters are `?`.
+pub(super) fn in_ascii(line: &str) -> String {
+    let plain = |c: char| match c {
+        '…' => '~',
+        c if c.is_ascii() => c,
+        _ => '?',
+    };
+    line.chars().map(plain).collect()
+}
+
+pub(super) fn branches(more_follows: &[bool], glyphs: Glyphs) -> String {
     let Some((own, above)) = more_follows.split_last() else {
         return String::new();
     };
@@ -69,7 +78,7 @@ fn branches(more_follows: &[bool], glyphs: Glyphs) -> String {
     text
 }
 
-fn sign(state: State, glyphs: Glyphs) -> char {
+pub(super) fn sign(state: State, glyphs: Glyphs) -> char {
     match (state, glyphs) {
         (State::Pending, Glyphs::Unicode) => '○',
         (State::Skipped, Glyphs::Unicode) => '–',

@@ -12,15 +12,19 @@ mod lines;
 mod message;
 mod nodes;
 mod rows;
+mod timeline;
 mod tree;
 mod words;
 
 #[cfg(test)]
 mod story;
+#[cfg(test)]
+mod timeline_story;
 
 pub use dot::dot;
 pub use message::{Names, current_step, message};
 pub use nodes::{node_progress, node_summary};
+pub use timeline::{Runs, TIMELINE_LINES_MAX, timeline};
 pub use words::duration;
 
 use cupcake_crds::limits::GRAPH_LINES_MAX;
