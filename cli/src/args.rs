@@ -64,6 +64,9 @@ pub(crate) enum Command {
     /// Follow an upgrade to its end: a live tree on a terminal, a line an event elsewhere
     #[command(after_help = "Examples:\n  kubectl cupcake watch\n  kubectl cupcake watch my-update -o json")]
     Watch(WatchArgs),
+    /// Say why an upgrade does not go on: what holds it, what each step waits for and until when, and the next command to type
+    #[command(after_help = "Examples:\n  kubectl cupcake why\n  kubectl cupcake why my-update -o json")]
+    Why(WhyArgs),
     /// Try a node or a step again on which an upgrade rests, once its cause is mended
     #[command(
         after_help = "Examples:\n  kubectl cupcake retry my-update worker-3\n  kubectl cupcake retry my-update 1.34.4/verify"
@@ -156,6 +159,15 @@ pub(crate) struct StatusArgs {
     #[arg(long)]
     pub(crate) ascii: bool,
     /// Print the DirectUpdate and its UpgradeRuns as a JSON List.
+    #[arg(short, long, value_name = "FORMAT")]
+    pub(crate) output: Option<Format>,
+}
+
+#[derive(Debug, Clone, ClapArgs)]
+pub(crate) struct WhyArgs {
+    /// A DirectUpdate or an UpgradeRun; the newest upgrade that is not over if none is named.
+    pub(crate) update: Option<String>,
+    /// Print the answer as JSON.
     #[arg(short, long, value_name = "FORMAT")]
     pub(crate) output: Option<Format>,
 }

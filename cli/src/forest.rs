@@ -8,7 +8,7 @@ use cupcake_engine::codec;
 use cupcake_engine::cursor::Cursor;
 use cupcake_engine::dag::Dag;
 use cupcake_engine::plan::Plan;
-use cupcake_workflows::render::{self, Glyphs, View};
+use cupcake_workflows::render::{self, Glyphs, RunNow, View, Why};
 use kube::ResourceExt as _;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -48,14 +48,18 @@ impl Forest {
                         .max_by_key(|run| run.creation_timestamp()),
                 }
             }
-            None => roots.max_by_key(|run| (!is_finished(run), run.creation_timestamp())),
+            // What waits or was refused has no run yet, and is more of interest than what is over.
+            None => {
+                let newest = roots.max_by_key(|run| (!is_finished(run), run.creation_timestamp()));
+                newest.filter(|run| !is_finished(run) || !updates.iter().any(is_to_begin))
+            }
         };
         let update_name = root.map(|root| root.spec.direct_update.name.as_str());
         let update = match (update_name, name) {
             (Some(update), _) => updates.iter().find(|one| one.name_any() == update),
             // Without a run there may still be an update that waits or was refused.
             (None, Some(name)) => updates.iter().find(|one| one.name_any() == name),
-            (None, None) => updates.iter().max_by_key(|one| one.creation_timestamp()),
+            (None, None) => updates.iter().max_by_key(|one| (is_to_begin(one), one.creation_timestamp())),
         };
         if root.is_none() && update.is_none() {
             return None;
@@ -104,6 +108,17 @@ impl Forest {
         let root = self.runs.first().map(kube::ResourceExt::name_any).unwrap_or_default();
         lines.extend(render::timeline(&root, &runs, width, glyphs));
         lines
+    }
+
+    /// Why the update is where it is; nothing if it is gone.
+    pub fn why(&self, graphs: &Graphs, now: Timestamp) -> Option<Why> {
+        let cursors = self.cursors(graphs);
+        let view_of = |run: &UpgradeRun| {
+            let (dag, cursor) = cursors.get(run.metadata.name.as_deref()?)?;
+            Some(View { dag, cursor, now, children: &[] })
+        };
+        let runs: Vec<RunNow<'_>> = self.runs.iter().map(|run| RunNow { run, view: view_of(run) }).collect();
+        Some(render::why(self.update.as_ref()?, &runs, now))
     }
 
     /// The upgrade as lines.
@@ -185,6 +200,13 @@ fn gather(run: &UpgradeRun, runs: &[UpgradeRun], picked: &mut Vec<UpgradeRun>) {
 /// Whether nothing more will happen to a run.
 pub fn is_finished(run: &UpgradeRun) -> bool {
     run.status.as_ref().and_then(|status| status.phase).is_some_and(Phase::is_final)
+}
+
+/// Whether an update has no run yet, and is not over.
+fn is_to_begin(update: &DirectUpdate) -> bool {
+    let status = update.status.as_ref();
+    let over = status.and_then(|status| status.phase).is_some_and(Phase::is_final);
+    !over && status.is_none_or(|status| status.run.is_none())
 }
 
 fn run_title(run: &UpgradeRun) -> String {

@@ -1,7 +1,7 @@
 //! `kubectl cupcake`: what an upgrade will do, how far it is, and a whole cluster to try it on.
 //!
 //! ```text
-//!  plan ──► snapshot of the cluster ──► workflows::compile ──► a few lines        status, watch ──► Forest ──► Printer
+//!  plan ──► snapshot of the cluster ──► workflows::compile ──► a few lines        status, why, watch ──► Forest ──► Printer
 //!  sandbox ──► World (API, machines, operator, agents, runners in this process) ──► Forest ──► Printer ──► Outcome
 //! ```
 //! Five nouns: [`Args`] are what was typed; a *forest* is an update with its runs and their plans; a *printer* shows it as a
@@ -24,6 +24,7 @@ mod status;
 mod template;
 mod terminal;
 mod watch;
+mod why;
 
 #[cfg(feature = "sandbox")]
 mod sandbox;
@@ -51,6 +52,7 @@ pub fn run(args: Args) -> ExitCode {
         Command::Snapshot(args) => cluster_file::write(&connection, &args),
         Command::Status(args) => on_runtime(status::run(&connection, &args)),
         Command::Watch(args) => on_runtime(watch::run(&connection, &args)),
+        Command::Why(args) => on_runtime(why::run(&connection, &args)),
         Command::Approve(args) => on_runtime(approve::run(&connection, &args)),
         Command::Retry(args) => on_runtime(retry::run(&connection, &args)),
         Command::Skip(args) => on_runtime(control::skip(&connection, &args)),

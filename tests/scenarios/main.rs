@@ -25,6 +25,7 @@ mod real;
 mod sandbox;
 mod schedules;
 mod spared;
+mod stalls;
 mod stored;
 mod stored_runs;
 mod stores;

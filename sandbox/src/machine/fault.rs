@@ -128,6 +128,11 @@ impl Life {
         Arc::ptr_eq(&self.place, &other.place)
     }
 
+    /// Whether it is one of that component at that place.
+    pub fn is_at(&self, component: Component, place: &str) -> bool {
+        self.component == component && &*self.place == place
+    }
+
     /// Which component lives it.
     pub fn component(&self) -> Component {
         self.component

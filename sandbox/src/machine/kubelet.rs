@@ -77,7 +77,7 @@ impl SimMachine {
     }
 
     /// The process ends. Gives the generation in which it may be started again.
-    pub(super) fn stop_kubelet(self: &Arc<Self>) -> u64 {
+    pub(crate) fn stop_kubelet(self: &Arc<Self>) -> u64 {
         let generation = {
             let mut state = self.state();
             state.kubelet.active = false;
@@ -414,12 +414,4 @@ pub(crate) fn running_status(container: &str, image: &str, now: &Value) -> Value
             "state": {"running": {"startedAt": now}},
         }],
     }})
-}
-
-#[cfg(test)]
-impl SimMachine {
-    /// Stops the kubelet for good.
-    pub(crate) fn stop_kubelet_for_test(self: &Arc<Self>) {
-        self.stop_kubelet();
-    }
 }

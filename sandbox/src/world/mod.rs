@@ -20,6 +20,7 @@ mod faults;
 mod fences;
 mod forgetful;
 mod invariants;
+mod losses;
 mod outcome;
 mod pods;
 mod skew;

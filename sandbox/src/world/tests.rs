@@ -133,7 +133,7 @@ fn a_node_whose_kubelet_is_silent_for_forty_seconds_is_unknown() {
             let node = world.server().get("", "nodes", "", "w-1").unwrap();
             node.value()["status"]["conditions"][3]["status"].clone()
         };
-        world.machine("w-1").unwrap().stop_kubelet_for_test();
+        world.lose_kubelet("w-1");
         world.site.clock.sleep_until(world.now() + TimeDelta::seconds(39)).await;
         assert_eq!(ready(world), "True");
         world.site.clock.sleep_until(world.now() + TimeDelta::seconds(2)).await;

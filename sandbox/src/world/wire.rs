@@ -90,6 +90,12 @@ impl Gate {
         self.lock().lives.insert(client.to_owned(), life);
     }
 
+    /// The lives of a component at a place that go on.
+    pub(super) fn lives_of(&self, component: Component, place: &str) -> Vec<Life> {
+        let clients = self.lock();
+        clients.lives.values().filter(|life| life.is_at(component, place) && !life.is_over()).cloned().collect()
+    }
+
     /// Its life is over, and nothing of it is left.
     pub(super) fn forget(&self, client: &str) {
         self.lock().lives.remove(client);

@@ -14,6 +14,7 @@ mod nodes;
 mod rows;
 mod timeline;
 mod tree;
+mod why;
 mod words;
 
 #[cfg(test)]
@@ -25,6 +26,7 @@ pub use dot::dot;
 pub use message::{Names, current_step, message};
 pub use nodes::{node_progress, node_summary};
 pub use timeline::{Runs, TIMELINE_LINES_MAX, timeline};
+pub use why::{HeldBy, Hold, RunNow, Standing, Wait, Why, Working, why};
 pub use words::duration;
 
 use cupcake_crds::limits::GRAPH_LINES_MAX;
