@@ -38,21 +38,15 @@ impl Forest {
     /// The upgrade that `name` names (a DirectUpdate, or any of its runs), or the newest one, unfinished ones first.
     pub fn pick(updates: &[DirectUpdate], runs: &[UpgradeRun], name: Option<&str>) -> Option<Self> {
         let roots = runs.iter().filter(|run| run.spec.parent.is_none());
-        let root = match name {
-            Some(name) => {
-                let named = runs.iter().find(|run| run.name_any() == name);
-                match named {
-                    Some(run) => Some(root_of(run, runs)),
-                    None => roots
-                        .filter(|run| run.spec.direct_update.name == name)
-                        .max_by_key(|run| run.creation_timestamp()),
-                }
-            }
+        let root = if let Some(name) = name {
+            let named = runs.iter().find(|run| run.name_any() == name);
+            let of_update =
+                || roots.filter(|run| run.spec.direct_update.name == name).max_by_key(|run| run.creation_timestamp());
+            named.map(|run| root_of(run, runs)).or_else(of_update)
+        } else {
             // What waits or was refused has no run yet, and is more of interest than what is over.
-            None => {
-                let newest = roots.max_by_key(|run| (!is_finished(run), run.creation_timestamp()));
-                newest.filter(|run| !is_finished(run) || !updates.iter().any(is_to_begin))
-            }
+            let newest = roots.max_by_key(|run| (!is_finished(run), run.creation_timestamp()));
+            newest.filter(|run| !is_finished(run) || !updates.iter().any(is_to_begin))
         };
         let update_name = root.map(|root| root.spec.direct_update.name.as_str());
         let update = match (update_name, name) {

@@ -147,13 +147,13 @@ pub struct DirectUpdateSpec {
     pub node_selector: BTreeMap<String, String>,
 
     /// The longest one node may take, as a Go duration; 30m if left out. Example: 45m
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "crate::values::duration::read", skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::duration")]
     #[x_kube(validation = rules::DURATION)]
     pub node_timeout: Option<Duration>,
 
     /// How long the update may go on by itself, as a Go duration, counted anew after a pause, a gate, whenever a person was needed and in each maintenanceWindow; if left out, 2h or twice the estimate, whichever is longer. When it is over, no node is begun any more; once those under way have come to their end the update rests in RequiresAttention. Example: 6h
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "crate::values::duration::read", skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::duration")]
     #[x_kube(validation = rules::DURATION)]
     pub operation_timeout: Option<Duration>,
@@ -203,12 +203,12 @@ pub struct Drain {
     #[serde(default = "crate::values::enabled", skip_serializing_if = "Clone::clone")]
     pub on_patch: bool,
     /// How long one pod gets to end, as a Go duration; its own grace period if left out. Example: 5m
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "crate::values::duration::read", skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::duration")]
     #[x_kube(validation = rules::DURATION)]
     pub pod_timeout: Option<Duration>,
     /// How long a drain may be blocked before onExpiry says what becomes of the node, as a Go duration; half of nodeTimeout if left out. Example: 30m
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "crate::values::duration::read", skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::duration")]
     #[x_kube(validation = rules::DURATION)]
     pub timeout: Option<Duration>,

@@ -55,6 +55,7 @@ use std::collections::BTreeMap;
 #[serde(rename_all = "camelCase")]
 pub struct ScheduledUpdateSpec {
     /// When to begin, with its offset from UTC. Example: 2026-12-01T02:00:00Z
+    #[x_kube(validation = scheduled::SCHEDULE_AT)]
     pub schedule_at: Timestamp,
 
     /// The version to arrive at, with or without v. Example: 1.34.4
@@ -101,7 +102,7 @@ pub struct ScheduledUpdateSpec {
     pub node_selector: BTreeMap<String, String>,
 
     /// The longest one node may take, as a Go duration; 30m if left out. Example: 45m
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "crate::values::duration::read", skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::duration")]
     #[x_kube(validation = rules::DURATION)]
     pub node_timeout: Option<Duration>,

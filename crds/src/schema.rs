@@ -11,8 +11,8 @@ use schemars::{Schema, SchemaGenerator, json_schema};
 pub(crate) const VERSION_PATTERN: &str =
     r"^v?(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)(-(alpha|beta|rc)\.(0|[1-9][0-9]*))?$";
 
-/// A duration as Go's `time.ParseDuration` takes it, never negative.
-pub(crate) const DURATION_PATTERN: &str = r"^([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h))+$";
+/// A duration as Go's `time.ParseDuration` takes it, never negative, and of no number that its type cannot hold (`values::duration`).
+pub(crate) const DURATION_PATTERN: &str = r"^([0-9]{1,9}(\.[0-9]{1,9})?(ns|us|µs|ms|s|m|h))+$";
 
 /// The schema of a Go duration.
 pub(crate) fn duration(_: &mut SchemaGenerator) -> Schema {

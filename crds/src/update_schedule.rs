@@ -146,7 +146,7 @@ pub struct UpdatePolicy {
     pub node_selector: BTreeMap<String, String>,
 
     /// The longest one node may take, as a Go duration; 30m if left out. Example: 45m
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "crate::values::duration::read", skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::duration")]
     #[x_kube(validation = direct::DURATION)]
     pub node_timeout: Option<Duration>,

@@ -618,7 +618,8 @@ pub(crate) fn is_final(run: &UpgradeRun) -> bool {
     run.status.as_ref().and_then(|status| status.phase).is_some_and(Phase::is_final)
 }
 
-fn intent_of(update: &cupcake_crds::DirectUpdate, now: Timestamp) -> Intent {
+/// What people ask of the runs of an update: its spec, its annotations, and the time.
+pub fn intent_of(update: &cupcake_crds::DirectUpdate, now: Timestamp) -> Intent {
     let control = update.spec_now().into_owned().control.unwrap_or_default();
     let pause = acknowledge::pause_of(update);
     let hold = timeout::holds(update).or_else(|| window::state(update, now).holds());

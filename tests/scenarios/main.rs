@@ -21,6 +21,7 @@ mod leases_alone;
 mod left_out;
 mod metrics;
 mod not_begun;
+mod mutations;
 mod real;
 mod sandbox;
 mod schedules;

@@ -56,6 +56,13 @@ pub(crate) fn spec(spec: &DirectUpdateSpec, findings: &mut Findings) {
             "point the machines at a mirror and leave airGapped out",
         ));
     }
+    if let Some(air_gapped) = spec.air_gapped.as_ref().filter(|air_gapped| !air_gapped.enabled)
+        && let Some(bundle) = &air_gapped.bundle_config_map
+    {
+        let message = "it is not looked at while airGapped.enabled is false";
+        let warning = Finding::new(Code::NoEffect, "spec.airGapped.bundleConfigMap", bundle, message, "leave it out");
+        findings.warn(warning);
+    }
     let distinct: BTreeSet<_> = spec.acknowledge.iter().map(|entry| (&entry.check, &entry.node)).collect();
     if distinct.len() < spec.acknowledge.len() || distinct.len() > limits::ACKNOWLEDGED_CHECKS_MAX {
         let most = limits::ACKNOWLEDGED_CHECKS_MAX;

@@ -1,6 +1,7 @@
 //! The values that the six kinds and the compilers of plans are made of.
 
 mod concurrency;
+pub(crate) mod duration;
 mod host_step;
 mod kube_version;
 mod node_ref;

@@ -84,7 +84,7 @@ pub struct Canary {
     #[schemars(length(max = 100), inner(length(min = 1, max = 253)), extend("x-kubernetes-list-type" = "set"))]
     pub nodes: Vec<String>,
     /// How long the canaries have to be Ready before the others follow, as a Go duration; if left out, 5m, or no time where approvals asks for a person after them. Example: 30m
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "crate::values::duration::read", skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::duration")]
     #[x_kube(validation = rules::DURATION)]
     pub soak: Option<Duration>,

@@ -194,7 +194,10 @@ fn requests<'c>(control: &'c Control, nodes: &BTreeMap<String, AskedFor>, stage:
         all.push((retry.request_id.as_str(), message));
     }
     for skip in &control.skip {
-        all.push((skip.request_id.as_str(), left_out_or_not(&skip.vertex, nodes, stage)));
+        let of_run =
+            skip.run.as_ref().map(|run| format!("; the run {run} is not asked for: a worker is left out of all"));
+        let message = left_out_or_not(&skip.vertex, nodes, stage) + &of_run.unwrap_or_default();
+        all.push((skip.request_id.as_str(), message));
     }
     let gates = match stage {
         Stage::Before => None,

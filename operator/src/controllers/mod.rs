@@ -1,6 +1,6 @@
 //! One file a kind: what to do when an object of it changed.
 
-pub(crate) mod acknowledge;
+pub mod acknowledge;
 pub mod deletion;
 mod inventories;
 pub(crate) mod mirror;
@@ -13,8 +13,8 @@ mod schedule_status;
 pub mod scheduled;
 mod stand;
 mod starts;
-pub(crate) mod timeout;
+pub mod timeout;
 pub mod update;
-pub(crate) mod window;
+pub mod window;
 
 pub(crate) use inventories::Awaited;

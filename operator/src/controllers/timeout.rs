@@ -40,11 +40,19 @@ pub enum Standing {
     /// It has none, or is at rest or over.
     Untimed,
     /// It goes on, until then at the latest; nobody knows yet while it waits for a person.
-    Goes { until: Option<Timestamp> },
+    Goes {
+        /// When its time is over.
+        until: Option<Timestamp>,
+    },
     /// It was over, and somebody lets it go on, or ends it.
     Resumed,
     /// It is over. `rests` once no node is under way any more.
-    Over { rests: bool, reason: Reason },
+    Over {
+        /// Whether nothing of it is under way any more.
+        rests: bool,
+        /// What people are told.
+        reason: Reason,
+    },
 }
 
 /// Looks at an update that has a run, at which nobody could look until `unseen_until`.

@@ -14,9 +14,19 @@ pub enum State {
     /// There is none.
     Always,
     /// Open since then, and closes then.
-    Open { opened: Timestamp, closes: Timestamp },
+    Open {
+        /// Since when.
+        opened: Timestamp,
+        /// Until when.
+        closes: Timestamp,
+    },
     /// Closed; why, and when it opens, if it ever does.
-    Closed { reason: Reason, opens: Option<Timestamp> },
+    Closed {
+        /// What people are told.
+        reason: Reason,
+        /// When it opens, if it ever does.
+        opens: Option<Timestamp>,
+    },
 }
 
 /// That of an update.

@@ -97,7 +97,7 @@ fn check_type(schema: &Schema, value: &Value, path: &Trail<'_>, errors: &mut Vec
         | (Type::Number, Value::Number(_))
         | (Type::Boolean, Value::Bool(_)) => true,
         (Type::Integer, Value::Number(number)) => {
-            number.is_i64() || number.is_u64() || number.as_f64().is_some_and(|n| n.fract() == 0.0)
+            number.is_i64() || number.is_u64() || number.as_f64().is_some_and(is_integer)
         }
         (Type::Object | Type::Array | Type::String | Type::Integer | Type::Number | Type::Boolean, _) => false,
     };
@@ -155,6 +155,13 @@ fn check_text(schema: &Schema, text: &str, path: &Trail<'_>, errors: &mut Vec<Fi
     if !limits.format.is_empty() && !formats::holds(&limits.format, text) {
         invalid(Kind::TypeInvalid, format!("{path} in body must be of type {}: {}", limits.format, Value::from(text)));
     }
+}
+
+/// Whether a number with a fraction or an exponent is a whole one that JSON can tell from its neighbours
+/// (swag `IsFloat64AJSONInteger`, which kube-openapi asks).
+fn is_integer(number: f64) -> bool {
+    const MAX: f64 = 9_007_199_254_740_991.0;
+    number.fract() == 0.0 && number.abs() <= MAX
 }
 
 fn check_number(schema: &Schema, value: &Value, path: &Trail<'_>, errors: &mut Vec<FieldError>) {
