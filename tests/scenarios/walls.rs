@@ -187,18 +187,34 @@ fn sources(folder: &std::path::Path, found: &mut Vec<String>) {
     }
 }
 
-#[test]
-fn every_test_that_the_table_of_pains_names_exists() {
-    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let text = std::fs::read_to_string(root.join("docs/pains.md")).unwrap();
+/// The tests that a page of docs/ names, and which are nowhere.
+fn named_and_nowhere(page: &str) -> Vec<String> {
+    let text = page_of_docs(page);
     let mut files = Vec::new();
     for room in ["engine", "steps", "crds", "workflows", "operator", "agent", "host", "cli", "sandbox"] {
-        sources(&root.join(room).join("src"), &mut files);
+        sources(&root().join(room).join("src"), &mut files);
     }
-    sources(&root.join("tests/scenarios"), &mut files);
+    for folder in ["tests/scenarios", "crds/tests", "cli/tests"] {
+        sources(&root().join(folder), &mut files);
+    }
     let named = text.split('`').skip(1).step_by(2).filter(|word| word.contains('_') && !word.contains(['.', ' ', '/']));
-    let missing: Vec<&str> =
-        named.filter(|name| !files.iter().any(|file| file.contains(&format!("fn {name}(")))).collect();
-    assert_eq!(missing, Vec::<&str>::new());
+    let nowhere = named.filter(|name| !files.iter().any(|file| file.contains(&format!("fn {name}("))));
+    nowhere.map(str::to_owned).collect()
+}
+
+fn page_of_docs(page: &str) -> String {
+    std::fs::read_to_string(root().join("docs").join(page)).unwrap()
+}
+
+#[test]
+fn every_test_that_the_table_of_pains_names_exists() {
+    assert_eq!(named_and_nowhere("pains.md"), Vec::<String>::new());
+    let text = page_of_docs("pains.md");
     assert_eq!(text.lines().filter(|line| line.starts_with("| ") && line.as_bytes()[2].is_ascii_digit()).count(), 25);
+}
+
+#[test]
+fn every_test_that_the_tables_of_fields_name_exists() {
+    assert_eq!(named_and_nowhere("fields.md"), Vec::<String>::new());
+    assert!(page_of_docs("fields.md").contains("`the_basic_example_moves_a_cluster_by_one_minor`"), "it names tests");
 }
