@@ -18,6 +18,7 @@ use super::program::{Program, ProgramError};
 use cupcake_steps::ports::host::HostError;
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 
 /// A file that is on no machine: the kubelet that is asked about gates ends at it.
 const NO_CONFIGURATION: &str = "/nonexistent/only-asked-about-feature-gates.yaml";
@@ -54,7 +55,9 @@ fn shown(text: &str) -> Option<Shown> {
             }
             "Environment" => unit.environment = words(value),
             // `/etc/default/kubelet (ignore_errors=yes)`
-            "EnvironmentFiles" => unit.files.extend(value.split_whitespace().next().map(ToOwned::to_owned)),
+            "EnvironmentFiles" => {
+                unit.files.push(value.rsplit_once(" (ignore_errors=").map_or(value, |(file, _)| file).to_owned());
+            }
             _ => {}
         }
     }
@@ -169,15 +172,26 @@ fn value_of<'l>(line: &'l [Word], flag: &str) -> Option<&'l str> {
 }
 
 fn values_of<'l>(line: &'l [Word], flag: &str) -> Vec<&'l str> {
-    let value = |(number, word): (usize, &'l Word)| {
-        let rest = word.text.strip_prefix(flag)?;
-        match rest.strip_prefix('=') {
-            Some(value) => Some(value),
-            None if rest.is_empty() => line.get(number + 1).map(|next| next.text.as_str()),
-            None => None,
-        }
+    let value = |(number, word): (usize, &'l Word)| match word.text.split_once('=') {
+        Some((name, value)) => is_flag(name, flag).then_some(value),
+        None if is_flag(&word.text, flag) => line.get(number + 1).map(|next| next.text.as_str()),
+        None => None,
     };
     line.iter().enumerate().filter_map(value).collect()
+}
+
+/// Whether that is the flag's name, in either of the ways in which a kubelet takes it (`WordSepNormalizeFunc`).
+fn is_flag(name: &str, flag: &str) -> bool {
+    name.replace('_', "-") == flag
+}
+
+/// A truth value as the kubelet reads one in flags (Go's `strconv.ParseBool`).
+fn truth(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "TRUE" | "true" | "True" => Some(true),
+        "0" | "f" | "F" | "FALSE" | "false" | "False" => Some(false),
+        _ => None,
+    }
 }
 
 /// The feature gates that the kubelet is given; its flags win over its configuration.
@@ -186,7 +200,7 @@ fn gates(line: &[Word], configuration: &Value) -> BTreeMap<String, bool> {
     let configured = configured.into_iter().flatten().filter_map(|(name, on)| Some((name.clone(), on.as_bool()?)));
     let given = values_of(line, "--feature-gates").into_iter().flat_map(|value| value.split(',')).filter_map(|gate| {
         let (name, on) = gate.split_once('=')?;
-        Some((name.trim().to_owned(), on.trim().to_ascii_lowercase().parse().ok()?))
+        Some((name.trim().to_owned(), truth(on.trim())?))
     });
     configured.chain(given).collect()
 }
@@ -195,7 +209,7 @@ fn gates(line: &[Word], configuration: &Value) -> BTreeMap<String, bool> {
 fn fails_on_swap(line: &[Word], configuration: &Value) -> bool {
     let given = line.iter().rev().find_map(|word| {
         let (name, value) = word.text.split_once('=').unwrap_or((&word.text, "true"));
-        (name.replace('_', "-") == "--fail-swap-on").then(|| value.to_ascii_lowercase().parse().ok())?
+        is_flag(name, "--fail-swap-on").then(|| truth(value))?
     });
     given.or(configuration["failSwapOn"].as_bool()).unwrap_or(true)
 }
@@ -252,15 +266,23 @@ impl RealHost {
             variables.insert(name.to_owned(), value);
         }
         for file in &unit.files {
-            let text = self.files().text(file).unwrap_or_default();
+            // One that is there and cannot be read sets nobody knows what, as does a pattern.
+            let text = match std::fs::read_to_string(self.files().path(file)) {
+                Ok(text) => text,
+                Err(error) if error.kind() == ErrorKind::NotFound && !file.contains(['*', '?', '[']) => String::new(),
+                Err(_) => return None,
+            };
             let set = assignments(&text).into_iter().map(|(name, text)| (name, Word { text, from: file.clone() }));
             variables.extend(set);
         }
         Some(expanded(&unit.command, &variables))
     }
 
-    /// The configuration that such a line names; nothing where it cannot be read.
+    /// The configuration that such a line names; nothing where it cannot be read, or where a folder of others may change it.
     fn kubelet_configuration(&self, line: &[Word]) -> Option<Value> {
+        if value_of(line, "--config-dir").is_some() {
+            return None;
+        }
         let text = value_of(line, "--config").and_then(|path| self.files().text(path))?;
         serde_saphyr::from_str(&text).ok()
     }
@@ -413,6 +435,38 @@ Environment="KUBELET_KUBECONFIG_ARGS=--bootstrap-kubeconfig=/etc/kubernetes/boot
         assert!(!fails_on_swap(&line("--fail_swap_on=False"), &silent));
         assert!(fails_on_swap(&line("--fail-swap-on"), &allowed));
         assert!(fails_on_swap(&line("--fail-swap-on=false --fail-swap-on=true"), &allowed));
+        for word in ["0", "f", "F", "FALSE", "false", "False"] {
+            assert!(!fails_on_swap(&line(&format!("--fail-swap-on={word}")), &silent), "{word}");
+        }
+        for word in ["1", "t", "T", "TRUE", "true", "True"] {
+            assert!(fails_on_swap(&line(&format!("--fail-swap-on={word}")), &allowed), "{word}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_cannot_all_be_read_tells_nothing_of_swap_and_refuses_no_kubelet() {
+        let swapping = |name: &str, extra: &str| {
+            let folder = machine(name, extra, "failSwapOn: true\n");
+            folder.write("/proc/swaps", "Filename Type Size Used Priority\n/swap file 9 0 -2\n");
+            folder
+        };
+        for flag in ["--config-dir=/etc/kubelet.d", "--config-dir /etc/kubelet.d", "--config_dir=/etc/kubelet.d"] {
+            let folder = swapping("swap-folder", &format!("KUBELET_EXTRA_ARGS=\"{flag}\"\n"));
+            assert_eq!(host_in(&folder).swap_that_stops_the_kubelet().await, None, "{flag}");
+        }
+        let folder = swapping("swap-pattern", "KUBELET_EXTRA_ARGS=--no-such-flag\n");
+        folder.write("unit", UNIT_SHOWN.replace("/kubeadm-flags.env", "/*.env"));
+        assert_eq!(host_in(&folder).swap_that_stops_the_kubelet().await, None, "a pattern");
+        assert_eq!(restarted(&folder).await, Ok(true), "a pattern");
+        let folder = swapping("swap-unreadable", "");
+        std::fs::remove_file(folder.path("/etc/default/kubelet")).expect("removed");
+        assert_eq!(
+            host_in(&folder).swap_that_stops_the_kubelet().await,
+            Some(true),
+            "one that is not there sets nothing"
+        );
+        folder.write("/etc/default/kubelet/x", "");
+        assert_eq!(host_in(&folder).swap_that_stops_the_kubelet().await, None, "it is there and cannot be read");
     }
 
     #[tokio::test]
