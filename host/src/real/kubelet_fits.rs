@@ -22,6 +22,8 @@ use std::io::ErrorKind;
 
 /// A file that is on no machine: the kubelet that is asked about gates ends at it.
 const NO_CONFIGURATION: &str = "/nonexistent/only-asked-about-feature-gates.yaml";
+/// The configuration that kubeadm writes.
+const CONFIGURATION: &str = "/var/lib/kubelet/config.yaml";
 /// How many gates are asked about one after another: a kubelet names one that it does not know, and ends.
 const GATES_MAX: usize = 16;
 /// Flags that every kubelet has: a help without one of them is not read.
@@ -168,13 +170,14 @@ fn unknown(help: &str, line: &[Word]) -> Vec<String> {
 
 /// The last value of a flag that takes one.
 fn value_of<'l>(line: &'l [Word], flag: &str) -> Option<&'l str> {
-    values_of(line, flag).last().copied()
+    values_of(line, flag).last().map(|(value, _)| *value)
 }
 
-fn values_of<'l>(line: &'l [Word], flag: &str) -> Vec<&'l str> {
+/// All its values, each with where it is written.
+fn values_of<'l>(line: &'l [Word], flag: &str) -> Vec<(&'l str, &'l str)> {
     let value = |(number, word): (usize, &'l Word)| match word.text.split_once('=') {
-        Some((name, value)) => is_flag(name, flag).then_some(value),
-        None if is_flag(&word.text, flag) => line.get(number + 1).map(|next| next.text.as_str()),
+        Some((name, value)) => is_flag(name, flag).then_some((value, word.from.as_str())),
+        None if is_flag(&word.text, flag) => line.get(number + 1).map(|next| (next.text.as_str(), next.from.as_str())),
         None => None,
     };
     line.iter().enumerate().filter_map(value).collect()
@@ -194,15 +197,43 @@ fn truth(text: &str) -> Option<bool> {
     }
 }
 
+/// A feature gate as it is given, and everywhere that it is written: what a kubelet refuses has to go from each place.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Gate {
+    on: bool,
+    from: Vec<String>,
+}
+
 /// The feature gates that the kubelet is given; its flags win over its configuration.
-fn gates(line: &[Word], configuration: &Value) -> BTreeMap<String, bool> {
+fn gates(line: &[Word], configuration: &Value) -> BTreeMap<String, Gate> {
     let configured = configuration["featureGates"].as_object();
-    let configured = configured.into_iter().flatten().filter_map(|(name, on)| Some((name.clone(), on.as_bool()?)));
-    let given = values_of(line, "--feature-gates").into_iter().flat_map(|value| value.split(',')).filter_map(|gate| {
-        let (name, on) = gate.split_once('=')?;
-        Some((name.trim().to_owned(), truth(on.trim())?))
+    let place = configured_in(value_of(line, "--config").unwrap_or(CONFIGURATION));
+    let configured =
+        configured.into_iter().flatten().filter_map(|(name, on)| Some((name.as_str(), on.as_bool()?, place.as_str())));
+    let given = values_of(line, "--feature-gates").into_iter().flat_map(|(value, from)| {
+        value.split(',').filter_map(move |gate| {
+            let (name, on) = gate.split_once('=')?;
+            Some((name.trim(), truth(on.trim())?, from))
+        })
     });
-    configured.chain(given).collect()
+    let mut gates: BTreeMap<String, Gate> = BTreeMap::new();
+    for (name, on, from) in configured.chain(given) {
+        let gate = gates.entry(name.to_owned()).or_default();
+        gate.on = on;
+        if !gate.from.iter().any(|known| known == from) {
+            gate.from.push(from.to_owned());
+        }
+    }
+    gates
+}
+
+/// Where somebody takes out what that file says: kubeadm's own is written anew from its ConfigMap in each upgrade.
+fn configured_in(path: &str) -> String {
+    if path == CONFIGURATION {
+        format!("{path}, and ConfigMap kube-system/kubelet-config from which kubeadm writes it")
+    } else {
+        path.to_owned()
+    }
 }
 
 /// Whether a kubelet does not start where there is swap, as it does not by default; a flag wins over the configuration.
@@ -301,16 +332,14 @@ impl RealHost {
         let mut gates = gates(line, &self.kubelet_configuration(line).unwrap_or(Value::Null));
         let mut refused = Vec::new();
         while !gates.is_empty() && refused.len() < GATES_MAX {
-            let given: Vec<String> = gates.iter().map(|(name, on)| format!("{name}={on}")).collect();
+            let given: Vec<String> = gates.iter().map(|(name, gate)| format!("{name}={}", gate.on)).collect();
             let arguments = [format!("--feature-gates={}", given.join(",")), format!("--config={NO_CONFIGURATION}")];
             let Err(ProgramError::Failed { last_lines, .. }) = Program::asking("kubelet", arguments).run().await else {
                 break;
             };
             let Some((name, why)) = refused_gate(&last_lines) else { break };
-            if gates.remove(name).is_none() {
-                break;
-            }
-            refused.push(format!("feature gate {name}, {why}"));
+            let Some(gate) = gates.remove(name) else { break };
+            refused.push(format!("feature gate {name} ({}), {why}", gate.from.join("; ")));
         }
         refused
     }
@@ -397,8 +426,19 @@ Environment="KUBELET_KUBECONFIG_ARGS=--bootstrap-kubeconfig=/etc/kubernetes/boot
         let configuration = json!({"featureGates": {"A": true, "B": false}});
         let found =
             gates(&line("--feature-gates=B=true,C=False --feature-gates D=true --feature-gates=odd"), &configuration);
-        let expected = [("A", true), ("B", true), ("C", false), ("D", true)].map(|(name, on)| (name.to_owned(), on));
+        let file = configured_in(CONFIGURATION);
+        let expected = [
+            ("A", true, vec![file.as_str()]),
+            ("B", true, vec![&file, "here"]),
+            ("C", false, vec!["here"]),
+            ("D", true, vec!["here"]),
+        ]
+        .map(|(name, on, from)| {
+            (name.to_owned(), Gate { on, from: from.into_iter().map(ToOwned::to_owned).collect() })
+        });
         assert_eq!(found, expected.into());
+        let other = gates(&line("--config=/etc/kubelet.yaml"), &configuration);
+        assert_eq!(other["A"].from, ["/etc/kubelet.yaml"], "no ConfigMap stands behind that");
         assert!(gates(&line("--node-ip=x"), &Value::Null).is_empty());
     }
 
@@ -525,9 +565,17 @@ Environment="KUBELET_KUBECONFIG_ARGS=--bootstrap-kubeconfig=/etc/kubernetes/boot
         let error = restarted(&folder).await.expect_err("it would not start");
         let HostError::NeedsOperator(reason) = &error else { panic!("{error}") };
         assert_eq!(reason.code, "KubeletWouldNotStart");
-        for told in ["1.34.4", "--no-such-flag (/etc/default/kubelet)", "feature gate Gone", "then retry"] {
+        for told in [
+            "1.34.4",
+            "--no-such-flag (/etc/default/kubelet)",
+            "feature gate Gone (/var/lib/kubelet/config.yaml, and ConfigMap kube-system/kubelet-config",
+            "then retry",
+        ] {
             assert!(reason.message.contains(told), "{error}");
         }
+        let folder_of_flags = machine("unfit-flag", "KUBELET_EXTRA_ARGS=--feature-gates=Gone=1\n", "");
+        let told = restarted(&folder_of_flags).await.expect_err("it would not start").to_string();
+        assert!(told.contains("feature gate Gone (/etc/default/kubelet)"), "{told}");
         assert!(!reason.message.contains("Here") && !reason.message.contains("pod-infra"), "{error}");
         let calls = folder.calls();
         assert!(!calls.iter().any(|call| call.contains("restart")), "{calls:?}");
