@@ -287,7 +287,7 @@ pub struct NodeInventory {
     pub disk_size_bytes: Option<u64>,
     /// File systems besides that of /var/lib on which something of an upgrade lands.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 3), extend("x-kubernetes-list-type" = "atomic"))]
+    #[schemars(length(max = 4), extend("x-kubernetes-list-type" = "atomic"))]
     pub disks: Vec<Disk>,
     /// Bytes of etcd's data on this machine. Example: 83886080
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -363,9 +363,9 @@ pub struct Disk {
     /// Free bytes of it. Example: 21474836480
     #[schemars(range(min = 0))]
     pub free_bytes: u64,
-    /// What of an upgrade lands on it: Configuration, Images or Snapshots, or several of them.
+    /// What of an upgrade lands on it: Configuration, Images, Packages or Snapshots, or several of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 3), extend("x-kubernetes-list-type" = "atomic"))]
+    #[schemars(length(max = 4), extend("x-kubernetes-list-type" = "atomic"))]
     pub holds: Vec<DiskUse>,
     /// The first folder on it on which something lands. Example: /etc/kubernetes
     #[schemars(length(max = limits::FOLDER_CHARS_MAX))]
@@ -375,14 +375,16 @@ pub struct Disk {
     pub size_bytes: u64,
 }
 
-/// What of an upgrade lands on a file system: Configuration (/etc/kubernetes, where kubeadm copies etcd's data to, and the packages
-/// beside it), Images (containerd's folder) or Snapshots (the runner's folder).
+/// What of an upgrade lands on a file system: Configuration (/etc/kubernetes, where kubeadm copies etcd's data to), Images
+/// (containerd's folder), Packages (/usr) or Snapshots (the runner's folder).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum DiskUse {
-    /// /etc/kubernetes, where kubeadm copies etcd's data to, and the packages beside it.
+    /// /etc/kubernetes, where kubeadm copies etcd's data to.
     Configuration,
     /// The folder of containerd.
     Images,
+    /// /usr, where packages are unpacked.
+    Packages,
     /// The runner's folder.
     Snapshots,
 }

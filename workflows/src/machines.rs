@@ -9,6 +9,8 @@ use cupcake_steps::ports::host::reserve_bytes;
 
 /// What one hop takes in bytes, rounded up: kubeadm, kubelet and kubectl unpacked.
 const PACKAGES_BYTES: u64 = 300_000_000;
+/// What kubeadm writes below /etc/kubernetes besides etcd's data: manifests, their copies, certificates.
+const CONFIGURATION_BYTES: u64 = 16_000_000;
 /// Seven images on a control-plane node.
 const CONTROL_PLANE_IMAGES_BYTES: u64 = 700_000_000;
 /// kube-proxy and pause on a worker.
@@ -147,7 +149,7 @@ fn too_small(role: NodeRole, found: &NodeInventory) -> Vec<Room> {
     rooms
 }
 
-const DISK_USES: [DiskUse; 3] = [DiskUse::Configuration, DiskUse::Images, DiskUse::Snapshots];
+const DISK_USES: [DiskUse; 4] = [DiskUse::Configuration, DiskUse::Images, DiskUse::Packages, DiskUse::Snapshots];
 
 /// Bytes of one hop that land there.
 fn lands_bytes(what: DiskUse, role: NodeRole, found: &NodeInventory) -> u64 {
@@ -156,7 +158,8 @@ fn lands_bytes(what: DiskUse, role: NodeRole, found: &NodeInventory) -> u64 {
         NodeRole::Worker => 0,
     };
     match (what, role) {
-        (DiskUse::Configuration, _) => PACKAGES_BYTES.saturating_add(of_etcd),
+        (DiskUse::Configuration, _) => CONFIGURATION_BYTES.saturating_add(of_etcd),
+        (DiskUse::Packages, _) => PACKAGES_BYTES,
         (DiskUse::Images, NodeRole::ControlPlane) => CONTROL_PLANE_IMAGES_BYTES,
         (DiskUse::Images, NodeRole::Worker) => WORKER_IMAGES_BYTES,
         (DiskUse::Snapshots, _) => of_etcd,
@@ -248,12 +251,14 @@ mod tests {
         assert!(refused("cp-1", 12 * GB, both(6 * GB)), "a snapshot, images and a tenth");
         assert!(!refused("cp-1", 12 * GB, both(7 * GB)));
         assert!(!refused("w-01", 3 * GB, etc(GB)), "a worker has no etcd");
-        assert!(refused("w-01", 3 * GB, etc(GB / 4)), "but packages");
+        assert!(!refused("w-01", 3 * GB, etc(GB / 10)), "and no packages come to /etc/kubernetes");
+        let usr = |free| vec![disk(&[DiskUse::Packages], free)];
+        assert!(refused("w-01", 3 * GB, usr(GB / 4)) && !refused("w-01", 3 * GB, usr(GB / 2)), "but to /usr");
         let mut snapshot = cluster(1, 1, "1.33.4");
         let inventory = snapshot.nodes.get_mut("cp-1").unwrap().inventory.as_mut().unwrap();
         (inventory.etcd_data_bytes, inventory.disks) = (Some(4 * GB), etc(GB));
         let refusal = compiled(&spec(&json!({})), &snapshot).unwrap_err().to_string();
-        assert!(refusal.contains("cp-1: /x has 1000 MB and needs 4368: make room"), "{refusal}");
+        assert!(refusal.contains("cp-1: /x has 1000 MB and needs 4084: make room"), "{refusal}");
     }
 
     #[test]

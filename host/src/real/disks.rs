@@ -12,6 +12,8 @@ const CONTAINERDS: &str = "/etc/containerd/config.toml";
 const CONTAINERD_ROOT: &str = "/var/lib/containerd";
 /// The folder below which kubeadm puts its copy of etcd's data (`/etc/kubernetes/tmp`).
 pub(super) const CONFIGURATION: &str = "/etc/kubernetes";
+/// The folder below which dpkg puts the programs.
+const PROGRAMS: &str = "/usr";
 
 /// `root` of containerd's configuration, which stands before its first table.
 fn containerd_root(toml: &str) -> Option<&str> {
@@ -39,6 +41,7 @@ impl RealHost {
         let lands = [
             (DiskUse::Configuration, of_machine(CONFIGURATION)),
             (DiskUse::Images, of_machine(images)),
+            (DiskUse::Packages, of_machine(PROGRAMS)),
             (DiskUse::Snapshots, (state.clone(), state.clone())),
         ];
         let mut disks: Vec<(Space, Disk)> = Vec::new();
@@ -122,8 +125,8 @@ mod tests {
             path: path.to_owned(),
             size_bytes: 10 * GB,
         };
-        let expected =
-            [disk(2, &[DiskUse::Configuration], CONFIGURATION), disk(9, &[DiskUse::Images], CONTAINERD_ROOT)];
+        let of_root = disk(2, &[DiskUse::Configuration, DiskUse::Packages], CONFIGURATION);
+        let expected = [of_root, disk(9, &[DiskUse::Images], CONTAINERD_ROOT)];
         assert_eq!(host.disks(), expected, "the runner's folder is on the disk of /var/lib");
         host.settings.state = PathBuf::from("/srv/cupcake");
         assert_eq!(host.disks()[1].holds, [DiskUse::Images, DiskUse::Snapshots], "two on one disk");
