@@ -354,6 +354,10 @@ pub struct NodeInventory {
     /// When it was taken. Example: 2026-11-22T07:00:00Z
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub taken_at: Option<Timestamp>,
+    /// Which of kubeadm and kubelet no package brought there: only packages are upgraded. Example: ["kubelet"]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 2), inner(length(max = 16)), extend("x-kubernetes-list-type" = "atomic"))]
+    pub without_package: Vec<String>,
 }
 
 /// A file system besides that of /var/lib.

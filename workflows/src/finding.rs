@@ -108,6 +108,8 @@ pub enum Code {
     HandMadeChanges,
     /// A machine without the package manager that this release knows.
     PackageManager,
+    /// A kubelet or kubeadm that no package brought.
+    NotInstalledByPackage,
     /// Machines whose repositories lack the exact version that is to be installed.
     PackagesNotOffered,
 }

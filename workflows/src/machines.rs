@@ -78,6 +78,16 @@ pub(crate) fn machines(
     };
     refuse(spec, changing, Code::SwapOn, "nodes", swapping, message, remedy, findings);
 
+    let by_hand = |node: &&NodeSnapshot| !inventory(node).without_package.is_empty();
+    let message = "no package brought its kubeadm or kubelet, and only packages are upgraded";
+    let remedy = |name: &str| {
+        let found = snapshot.nodes.get(name).map(inventory).unwrap_or_default().without_package.join(" and ");
+        format!(
+            "{name}: {found}: install kubeadm, kubelet and kubectl from a package repository at the versions that run now, and take away what was put there by hand"
+        )
+    };
+    refuse(spec, changing, Code::NotInstalledByPackage, "nodes", by_hand, message, remedy, findings);
+
     let strange = |node: &&NodeSnapshot| {
         let found = inventory(node);
         found.os.is_some() && found.package_manager.as_deref() != Some("apt")
@@ -294,6 +304,24 @@ mod tests {
         for part in ["swapoff -a", "/etc/fstab", "failSwapOn: false", "{check: SwapOn, node: w-01}"] {
             assert!(refusal.contains(part), "{part}: {refusal}");
         }
+    }
+
+    #[test]
+    fn a_node_whose_kubelet_no_package_brought_is_refused_before_anything_moves_and_cannot_be_acknowledged() {
+        let by_hand = |found: &mut NodeInventory| found.without_package = vec!["kubelet".to_owned()];
+        for node in ["cp-1", "w-01"] {
+            assert_eq!(codes(&json!({}), node, by_hand).0, [Code::NotInstalledByPackage], "{node}");
+        }
+        let acknowledged = json!({"acknowledge": [{"check": "NotInstalledByPackage", "node": "w-01"}]});
+        assert!(!codes(&acknowledged, "w-01", by_hand).0.is_empty(), "nobody can answer for it");
+        let mut snapshot = cluster(1, 1, "1.33.4");
+        by_hand(snapshot.nodes.get_mut("w-01").unwrap().inventory.as_mut().unwrap());
+        let refused = compiled(&spec(&json!({})), &snapshot);
+        let list = crate::preflight::checklist(&refused);
+        let check = list.iter().find(|check| check.name == "Packages").unwrap();
+        assert_eq!(check.verdict, crate::preflight::Verdict::Failed);
+        let refusal = refused.unwrap_err().to_string();
+        assert!(refusal.contains("w-01: kubelet: install kubeadm, kubelet and kubectl from a package"), "{refusal}");
     }
 
     #[test]

@@ -41,7 +41,10 @@ const CHECKS: [(&str, &str); 16] = [
     ("Agents", "an agent answered on each node"),
     ("Etcd", "its members, and the minor that kubeadm brings"),
     ("Machines", "disk, certificates, package manager"),
-    ("Packages", "the exact version in each machine's repositories, as far as they tell"),
+    (
+        "Packages",
+        "kubeadm and kubelet from packages, and the exact version in each machine's repositories, as far as they tell",
+    ),
     ("HandMade", "manifests and kubelet settings that kubeadm would write anew without somebody's changes"),
     ("Kubelet", "removed flags, control groups, swap"),
     ("Runtime", "the oldest containerd that the kubelet works with"),
@@ -136,7 +139,7 @@ fn check_of(finding: &Finding) -> &'static str {
             }
         }
         Code::DiskSpace | Code::CertificatesExpired | Code::CertificatesExpire | Code::PackageManager => "Machines",
-        Code::PackagesNotOffered => "Packages",
+        Code::NotInstalledByPackage | Code::PackagesNotOffered => "Packages",
         Code::RemovedKubeletFlags | Code::CgroupV1 | Code::SwapOn => "Kubelet",
         Code::HandMadeChanges => "HandMade",
         Code::ContainerdTooOld => "Runtime",

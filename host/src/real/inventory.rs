@@ -40,6 +40,7 @@ impl RealHost {
             hand_made,
             next_minor,
             swap,
+            without_package,
         ) = tokio::join!(
             self.kubelet_version(),
             self.kubeadm_version(),
@@ -51,6 +52,7 @@ impl RealHost {
             self.hand_made(),
             self.next_minor(),
             self.swap_that_stops_the_kubelet(),
+            self.without_package(&Package::ALL),
         );
         let (hand_made, hand_made_unread) = match hand_made {
             Ok(told) => (told, None),
@@ -94,6 +96,12 @@ impl RealHost {
             runner_kinds: Vec::new(),
             swap,
             taken_at: Some(self.settings.clock.now()),
+            // Another package manager is told by itself.
+            without_package: if self.files.has("/usr/bin/apt-get") {
+                without_package.unwrap_or_default()
+            } else {
+                Vec::new()
+            },
         }
     }
 }

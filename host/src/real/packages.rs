@@ -3,7 +3,7 @@
 use super::RealHost;
 use super::failure::{self, Class, Meaning, needs_operator, permanent, transient};
 use super::program::{Program, ProgramError};
-use cupcake_crds::values::KubeVersion;
+use cupcake_crds::values::{KubeVersion, NodeRole};
 use cupcake_steps::ports::host::{HostError, Package, PackageState};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -183,22 +183,32 @@ impl RealHost {
         installed.and(held)
     }
 
-    /// Refuses a machine whose kubelet or kubeadm no package brought: a package would put its files over them, or beside them in
-    /// another folder, and its unit over one that somebody wrote. What runs afterwards would be chance.
-    async fn brought_by_packages(&self) -> Result<(), HostError> {
+    /// Which of those packages, kubectl aside, dpkg does not know to be installed.
+    pub(super) async fn without_package(&self, packages: &[Package]) -> Result<Vec<String>, HostError> {
         let mut strange = Vec::new();
-        for package in [Package::Kubeadm, Package::Kubelet] {
+        for package in [Package::Kubeadm, Package::Kubelet].iter().filter(|package| packages.contains(package)) {
             if self.dpkg(package.as_str()).await?.state.version.is_none() {
-                strange.push(package.as_str());
+                strange.push(package.as_str().to_owned());
             }
         }
+        Ok(strange)
+    }
+
+    /// Refuses what no package brought: a package would put its files over it, or beside it in another folder, and its unit over one
+    /// that somebody wrote. What runs afterwards would be chance. The checklist has refused it before, where it could be told.
+    async fn brought_by_packages(&self, packages: &[Package]) -> Result<(), HostError> {
+        let strange = self.without_package(packages).await?;
         if strange.is_empty() {
             return Ok(());
         }
+        let leave_out = match self.files().role() {
+            NodeRole::ControlPlane => "",
+            NodeRole::Worker => "; or leave the node out (kubectl cupcake skip) and upgrade it by hand",
+        };
         Err(needs_operator(
             "NotInstalledByPackage",
             format!(
-                "dpkg knows no installed package of {} here, and only packages are upgraded: install kubeadm, kubelet and kubectl from a package repository at the versions that run now, take away what was put there by hand, then retry; or leave the node out (kubectl cupcake skip) and upgrade it by hand",
+                "dpkg knows no installed package of {} here, and only packages are upgraded: install kubeadm, kubelet and kubectl from a package repository at the versions that run now, take away what was put there by hand, then retry{leave_out}",
                 strange.join(" and ")
             ),
         ))
@@ -206,7 +216,7 @@ impl RealHost {
 
     /// Installs those of the packages that are not of that version, and releases their holds for it.
     async fn install_wanting(&self, packages: &[Package], version: &KubeVersion) -> Result<(), HostError> {
-        self.brought_by_packages().await?;
+        self.brought_by_packages(packages).await?;
         // An interrupted dpkg stops apt before it begins.
         self.finish_interrupted(packages).await?;
         let mut wanted = Vec::new();
@@ -372,12 +382,21 @@ mod tests {
             let query = format!("case \"$*\" in *{strange}) {answer};; *) {installed};; esac");
             folder.be_the_machine(&[("dpkg-query", &query)]);
             let host = host_in(&folder);
+            assert_eq!(host.without_package(&Package::ALL).await, Ok(vec![strange.to_owned()]));
             for packages in [&[Package::Kubeadm][..], &[Package::Kubelet, Package::Kubectl]] {
+                if !packages.iter().any(|package| package.as_str() == strange) {
+                    host.brought_by_packages(packages).await.expect("it is not about the other one");
+                    continue;
+                }
                 let error = host.install_exact(packages, &v("1.33.14")).await.expect_err("refused");
                 let HostError::NeedsOperator(reason) = &error else { panic!("{error}") };
                 assert!(reason.code == "NotInstalledByPackage" && reason.message.contains(strange), "{error}");
                 let changing = |call: &String| ["apt-", "dpkg "].iter().any(|program| call.starts_with(program));
                 assert_eq!(folder.calls().into_iter().find(changing), None, "{strange}");
+                assert!(reason.message.contains("kubectl cupcake skip"), "{error}");
+                folder.write("/etc/kubernetes/admin.conf", "");
+                let error = host.install_exact(packages, &v("1.33.14")).await.expect_err("refused").to_string();
+                assert!(!error.contains("skip"), "a control plane is never left out: {error}");
             }
         }
     }

@@ -92,6 +92,7 @@ impl HostOps for SimHost {
             runner_kinds: ORDER_KINDS.iter().map(|kind| (*kind).to_owned()).collect(),
             swap: Some(false),
             taken_at: Some(now),
+            without_package: Vec::new(),
         })
     }
 
