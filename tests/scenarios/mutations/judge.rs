@@ -7,7 +7,7 @@ use cupcake_crds::values::{ClusterSnapshot, KubeVersion, NodeRole};
 use cupcake_crds::{DirectUpdate, GROUP, ScheduledUpdate, UpdateSchedule, UpgradePlan, VERSION};
 use cupcake_engine::clock::Timestamp;
 use cupcake_engine::plan::Plan;
-use cupcake_operator::controllers::acknowledge::{AskedFor, acknowledged, approved};
+use cupcake_operator::controllers::acknowledge::{AskedFor, Stage, acknowledged, approved};
 use cupcake_operator::controllers::{timeout, window};
 use cupcake_operator::leader::intent_of;
 use cupcake_sandbox::api::{Body, Server};
@@ -155,7 +155,7 @@ pub fn direct_update(object: &Value, clusters: &[ClusterSnapshot; 2]) -> Result<
     };
     let nodes: BTreeMap<String, AskedFor> =
         control.skip.iter().filter_map(|one| Some((one.vertex.clone(), asked_for(&one.vertex)?))).collect();
-    let answers = acknowledged(&[], &control, &nodes, &gates, now());
+    let answers = acknowledged(&[], &control, &nodes, Stage::UnderWay(&gates), now());
     let _ = write!(follows, "{:?} {answers:?}", approved(&[], &control, &gates, now()));
     let words = answers.into_iter().map(|answer| format!("control: {}", answer.message));
     let is_told =
