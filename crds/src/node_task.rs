@@ -367,7 +367,7 @@ pub struct Disk {
     /// Free bytes of it. Example: 21474836480
     #[schemars(range(min = 0))]
     pub free_bytes: u64,
-    /// What of an upgrade lands on it: Configuration, Images, Packages or Snapshots, or several of them.
+    /// What of an upgrade lands on it: Configuration, Images, Packages or Snapshots, or several of them. Example: ["Images"]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 4), extend("x-kubernetes-list-type" = "atomic"))]
     pub holds: Vec<DiskUse>,

@@ -35,7 +35,7 @@ pub(crate) fn machines(
     }
     let inventory = |node: &NodeSnapshot| node.inventory.clone().unwrap_or_default();
     let full = |node: &&NodeSnapshot| !too_small(node.role, &inventory(node)).is_empty();
-    let message = "too little space: packages, images, a snapshot and kubeadm's copy of etcd's data come there, and a tenth of the disk below /var/lib stays free";
+    let message = "too little space: packages, images, a snapshot and kubeadm's copy of etcd's data come there, and 15 % of the disk of images stay free, a tenth of that of /var/lib";
     let remedy = |name: &str| {
         let found = snapshot.nodes.get(name).map(|node| too_small(node.role, &inventory(node))).unwrap_or_default();
         let told = found.iter().map(|room| {
@@ -137,9 +137,9 @@ fn too_small(role: NodeRole, found: &NodeInventory) -> Vec<Room> {
         .disks
         .iter()
         .map(|disk| {
-            // A tenth stays free where a kubelet evicts pods for it: on the disk of images, as on its own below /var/lib.
+            // Elsewhere no kubelet evicts pods.
             let evicts = disk.holds.contains(&DiskUse::Images);
-            let reserve = reserve_bytes(if evicts { disk.size_bytes } else { 0 });
+            let reserve = if evicts { images_reserve_bytes(disk.size_bytes) } else { reserve_bytes(0) };
             let needed_bytes = disk.holds.iter().map(lands).fold(reserve, u64::saturating_add);
             Room { path: disk.path.clone(), free_bytes: disk.free_bytes, needed_bytes }
         })
@@ -151,7 +151,9 @@ fn too_small(role: NodeRole, found: &NodeInventory) -> Vec<Room> {
             NodeRole::ControlPlane => CONTROL_PLANE_MARGIN_BYTES,
             NodeRole::Worker => WORKER_MARGIN_BYTES,
         };
-        let reserve = reserve_bytes(found.disk_size_bytes.unwrap_or_default());
+        let size_bytes = found.disk_size_bytes.unwrap_or_default();
+        let apart = elsewhere(&&DiskUse::Images);
+        let reserve = if apart { reserve_bytes(size_bytes) } else { images_reserve_bytes(size_bytes) };
         let needed_bytes = here.saturating_add(margin).saturating_add(reserve);
         rooms.push(Room { path: "/var/lib".to_owned(), free_bytes, needed_bytes });
     }
@@ -160,6 +162,12 @@ fn too_small(role: NodeRole, found: &NodeInventory) -> Vec<Room> {
 }
 
 const DISK_USES: [DiskUse; 4] = [DiskUse::Configuration, DiskUse::Images, DiskUse::Packages, DiskUse::Snapshots];
+
+/// What stays free of a disk that holds images: 15 %, below which a kubelet evicts pods (`imagefs.available`), also where it is the
+/// disk of /var/lib, of which a tenth would do. Source: kubernetes/kubernetes 1.34, pkg/kubelet/eviction/defaults_linux.go.
+fn images_reserve_bytes(disk_bytes: u64) -> u64 {
+    (disk_bytes / 100 * 15).max(reserve_bytes(0))
+}
 
 /// Bytes of one hop that land there.
 fn lands_bytes(what: DiskUse, role: NodeRole, found: &NodeInventory) -> u64 {
@@ -209,17 +217,17 @@ mod tests {
         let full = |inventory: &mut NodeInventory| {
             (inventory.disk_free_bytes, inventory.etcd_data_bytes) = (Some(3_000_000_000), Some(1_000_000_000));
         };
-        let tenth = |size: u64| {
+        let percent = |size: u64| {
             move |inventory: &mut NodeInventory| {
                 (inventory.disk_free_bytes, inventory.disk_size_bytes) = (Some(3_000_000_000), Some(size));
             }
         };
         assert_eq!(
-            codes(&json!({}), "w-01", tenth(25_000_000_000)).0,
+            codes(&json!({}), "w-01", percent(25_000_000_000)).0,
             [Code::DiskSpace],
             "the kubelet would evict pods"
         );
-        assert_eq!(codes(&json!({}), "w-01", tenth(20_000_000_000)), (none.clone(), none.clone()));
+        assert_eq!(codes(&json!({}), "w-01", percent(15_000_000_000)), (none.clone(), none.clone()));
         assert_eq!(codes(&json!({}), "cp-1", full).0, [Code::DiskSpace], "twice etcd's data, and the images");
         assert_eq!(codes(&json!({}), "w-01", full), (none.clone(), none.clone()), "a worker has no etcd");
         let acknowledged = json!({"acknowledge": [{"check": "DiskSpace", "node": "cp-1"}]});
@@ -251,19 +259,19 @@ mod tests {
             };
             !codes(&json!({}), node, change).0.is_empty()
         };
-        // All on one disk: 1.5 GB, twice etcd's data and a tenth.
-        assert!(refused("cp-1", 11 * GB, vec![]) && !refused("cp-1", 12 * GB, vec![]));
+        // All on one disk: 1.5 GB, twice etcd's data and 15 %.
+        assert!(refused("cp-1", 12 * GB, vec![]) && !refused("cp-1", 13 * GB, vec![]));
         let etc = |free| vec![disk(&[DiskUse::Configuration], free)];
-        assert!(!refused("cp-1", 8 * GB, etc(5 * GB)), "kubeadm's copy lands elsewhere");
-        assert!(refused("cp-1", 7 * GB, etc(5 * GB)), "the snapshot does not");
+        assert!(!refused("cp-1", 9 * GB, etc(5 * GB)), "kubeadm's copy lands elsewhere");
+        assert!(refused("cp-1", 8 * GB, etc(5 * GB)), "the snapshot does not");
         assert!(refused("cp-1", 12 * GB, etc(4 * GB)), "there is no room for the copy");
         let both = |free| vec![disk(&[DiskUse::Images, DiskUse::Snapshots], free)];
-        assert!(refused("cp-1", 12 * GB, both(6 * GB)), "a snapshot, images and a tenth");
-        assert!(!refused("cp-1", 12 * GB, both(7 * GB)));
-        assert!(!refused("w-01", 3 * GB, etc(GB)), "a worker has no etcd");
-        assert!(!refused("w-01", 3 * GB, etc(GB / 10)), "and no packages come to /etc/kubernetes");
+        assert!(refused("cp-1", 12 * GB, both(7 * GB)), "a snapshot, images and 15 %");
+        assert!(!refused("cp-1", 12 * GB, both(8 * GB)));
+        assert!(!refused("w-01", 4 * GB, etc(GB)), "a worker has no etcd");
+        assert!(!refused("w-01", 4 * GB, etc(GB / 10)), "and no packages come to /etc/kubernetes");
         let usr = |free| vec![disk(&[DiskUse::Packages], free)];
-        assert!(refused("w-01", 3 * GB, usr(GB / 4)) && !refused("w-01", 3 * GB, usr(GB / 2)), "but to /usr");
+        assert!(refused("w-01", 4 * GB, usr(GB / 4)) && !refused("w-01", 4 * GB, usr(GB / 2)), "but to /usr");
         let mut snapshot = cluster(1, 1, "1.33.4");
         let inventory = snapshot.nodes.get_mut("cp-1").unwrap().inventory.as_mut().unwrap();
         (inventory.etcd_data_bytes, inventory.disks) = (Some(4 * GB), etc(GB));

@@ -110,7 +110,7 @@ mod tests {
         } else {
             (1, 2 * GB)
         };
-        Some(Space { device, size_bytes: 10 * GB, free_bytes })
+        Some(Space { device, has_parts: false, size_bytes: 10 * GB, free_bytes })
     }
 
     #[test]
@@ -135,11 +135,14 @@ mod tests {
     }
 
     #[test]
-    fn subvolumes_are_one_file_system() {
-        let space = |device, free_bytes| Space { device, size_bytes: 10 * GB, free_bytes };
+    fn subvolumes_are_one_file_system_and_two_equal_disks_are_not() {
+        let of = |has_parts| move |device, free_bytes| Space { device, has_parts, size_bytes: 10 * GB, free_bytes };
+        let (space, disk) = (of(true), of(false));
         assert!(space(1, GB).is_that_of(&space(2, GB)));
         assert!(space(1, GB).is_that_of(&space(1, GB - 1)), "written to in between");
         assert!(!space(1, GB).is_that_of(&space(2, 2 * GB)));
+        assert!(!disk(1, GB).is_that_of(&disk(2, GB)), "two fresh disks of one size");
+        assert!(disk(1, GB).is_that_of(&disk(1, GB - 1)));
     }
 
     #[test]

@@ -429,7 +429,7 @@ Environment="KUBELET_KUBECONFIG_ARGS=--bootstrap-kubeconfig=/etc/kubernetes/boot
         let file = configured_in(CONFIGURATION);
         let expected = [
             ("A", true, vec![file.as_str()]),
-            ("B", true, vec![&file, "here"]),
+            ("B", true, vec![file.as_str(), "here"]),
             ("C", false, vec!["here"]),
             ("D", true, vec!["here"]),
         ]

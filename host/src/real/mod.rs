@@ -221,6 +221,6 @@ mod tests {
     /// A disk of 100 GB, half of it free, whatever is left on the machine that the tests run on.
     #[expect(clippy::unnecessary_wraps, reason = "the signature of `Settings::space`")]
     pub(super) fn half_free(_: &Path) -> Option<Space> {
-        Some(Space { device: 1, size_bytes: 100_000_000_000, free_bytes: 50_000_000_000 })
+        Some(Space { device: 1, has_parts: false, size_bytes: 100_000_000_000, free_bytes: 50_000_000_000 })
     }
 }

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 /// `f_type` of a cgroup v2 file system (linux/magic.h).
 const CGROUP2_MAGIC: u64 = 0x6367_7270;
+/// `f_type` of file systems whose parts (subvolumes, data sets) share their room: btrfs and bcachefs (linux/magic.h), ZFS.
+const POOLS_MAGIC: [u64; 3] = [0x9123_683E, 0xCA45_1A4E, 0x2FC1_2FC1];
 /// How many entries of etcd's data folder are counted at most; a member has some dozens.
 const ENTRIES_MAX: usize = 100_000;
 
@@ -16,6 +18,8 @@ const ENTRIES_MAX: usize = 100_000;
 pub struct Space {
     /// Tells it from others.
     pub device: u64,
+    /// Whether parts of it have devices of their own.
+    pub has_parts: bool,
     /// All of it.
     pub size_bytes: u64,
     /// What an unprivileged process could still write.
@@ -28,13 +32,16 @@ impl Space {
         let stat = rustix::fs::statvfs(folder).ok()?;
         let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
         let device = rustix::fs::stat(folder).ok()?.st_dev;
-        Some(Self { device, size_bytes: bytes(stat.f_blocks), free_bytes: bytes(stat.f_bavail) })
+        let kind = rustix::fs::statfs(folder).ok().and_then(|stat| u64::try_from(stat.f_type).ok());
+        let has_parts = kind.is_some_and(|kind| POOLS_MAGIC.contains(&kind));
+        Some(Self { device, has_parts, size_bytes: bytes(stat.f_blocks), free_bytes: bytes(stat.f_bavail) })
     }
 
-    /// Whether what is written to one is gone from the other: parts of one file system (subvolumes) have devices of their own.
+    /// Whether what is written to one is gone from the other: parts of one file system (subvolumes) have devices of their own. Disks
+    /// of other kinds are apart, however equal: two fresh ones of one size have equal room.
     pub fn is_that_of(&self, other: &Self) -> bool {
         let figures = |space: &Self| (space.size_bytes, space.free_bytes);
-        self.device == other.device || figures(self) == figures(other)
+        self.device == other.device || (self.has_parts && other.has_parts && figures(self) == figures(other))
     }
 }
 

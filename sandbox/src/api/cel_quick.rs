@@ -468,6 +468,8 @@ mod tests {
             .iter()
             .map(|definition| count(&serde_json::to_value(definition).unwrap(), &mut slow))
             .sum();
+        // That of ScheduledUpdates alone, of which a world has a handful.
+        slow.retain(|rule| !rule.contains("timestamp("));
         assert!(all > 40, "only {all} rules found");
         assert!(slow.is_empty(), "rules that slow every write down: {slow:#?}");
     }
