@@ -40,7 +40,8 @@ impl Need {
 
 /// Schedules that may show what a fence is for, in an order drawn by the seed: first what makes two believe that something is
 /// theirs to write, alone and in the pairs that take an agent and its double, then every other single fault, then the pairs in
-/// which a leader is stopped and a Node is deleted meanwhile.
+/// which a leader is stopped and a Node is deleted or left out meanwhile: with each visit longer than a stop, nothing else ends one in
+/// time for a late write to meet what comes after it.
 pub fn candidates(seed: u64, writes: Writes) -> Vec<Schedule> {
     let two = |fault: &Fault| {
         matches!(
@@ -58,7 +59,8 @@ pub fn candidates(seed: u64, writes: Writes) -> Vec<Schedule> {
     let stops = likely.iter().filter(is(Stream::Operator, Wrong::Stopped));
     let successors = stops.flat_map(|stop| {
         let deletions = rest.iter().filter(is(Stream::Runner, Wrong::NodeDeleted));
-        deletions.map(|deletion| vec![*stop, *deletion])
+        let leavings = rest.iter().filter(is(Stream::Agent, Wrong::LeftOut));
+        deletions.chain(leavings).map(|ending| vec![*stop, *ending])
     });
     let mut orders: [Vec<Vec<Fault>>; 3] = [
         likely.iter().map(|fault| vec![*fault]).chain(pairs).collect(),
