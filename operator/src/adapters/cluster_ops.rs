@@ -74,10 +74,10 @@ impl KubeClusterOps {
     /// The nodes that batches of that wave lost and went on without, each with its batch.
     async fn lost_below(&self, wave: &RunName, wave_uid: &str) -> Result<BTreeMap<String, RunName>, OpsError> {
         let api: Api<DeserializeGuard<UpgradeRun>> = Api::all(self.client.clone());
-        let list = api.list(&ListParams::default()).await.map_err(|error| ops_error("list upgraderuns", &error))?;
+        let listed = api.list(&ListParams::default()).await.map_err(|error| ops_error("list upgraderuns", &error))?;
         let batches = format!("{wave}-");
         let mut runs = Vec::new();
-        for run in list.items {
+        for run in listed.items {
             match run.0 {
                 Ok(run) => runs.push(run),
                 // Whom an unreadable batch lost is not known; those of other updates are not ours to speak of.

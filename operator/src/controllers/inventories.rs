@@ -92,7 +92,10 @@ pub fn told(watches: &Watches) -> BTreeMap<String, Told> {
 /// The machines that an update waits for, so that not everything is read anew whenever one of them answers. A replica that has just
 /// begun to lead knows of none, and looks.
 #[derive(Debug, Default)]
-pub struct Awaited(Mutex<BTreeMap<String, (Option<i64>, Vec<String>)>>);
+pub struct Awaited(Mutex<ByUpdate>);
+
+/// The generation of an update, and the machines that it waits for, by the update's name.
+type ByUpdate = BTreeMap<String, (Option<i64>, Vec<String>)>;
 
 impl Awaited {
     /// Those that the update of that generation still waits for.
@@ -123,7 +126,7 @@ impl Awaited {
         self.lock().remove(update);
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, (Option<i64>, Vec<String>)>> {
+    fn lock(&self) -> MutexGuard<'_, ByUpdate> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
