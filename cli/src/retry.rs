@@ -7,6 +7,7 @@ use crate::exit::{Exit, Failure};
 use crate::forest::{Forest, Graphs};
 use crate::status::{graphs, read};
 use cupcake_crds::control::VertexRequest;
+use cupcake_crds::values::Phase;
 use cupcake_crds::{DirectUpdate, UpgradeRun};
 use cupcake_engine::codec;
 use cupcake_engine::cursor::VertexState;
@@ -53,5 +54,7 @@ fn failed(forest: &Forest, graphs: &Graphs) -> Vec<Vertex> {
         let own = dag.vertices().iter().filter(failed).filter(|vertex| vertex.kind.as_str() != CHILD_RUN);
         Some(own.cloned().collect())
     };
-    forest.runs.iter().filter_map(of).flatten().collect()
+    // What has ended is never tried again.
+    let is_over = |run: &&UpgradeRun| run.status.as_ref().and_then(|status| status.phase).is_some_and(Phase::is_final);
+    forest.runs.iter().filter(|run| !is_over(run)).filter_map(of).flatten().collect()
 }

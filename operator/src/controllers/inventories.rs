@@ -32,6 +32,8 @@ const AHEAD_MAX: i64 = 1;
 const ASKED_MAX: usize = 250;
 /// How many machines that stand in the way of a refused update are asked at a time.
 const IN_THE_WAY_MAX: usize = 16;
+/// For how long a list of awaited machines stands before all is looked at anew, in seconds: what is to change may be others by now.
+const STANDS_SECONDS: i64 = 60;
 /// How many nodes a message names; the rest are counted.
 const NAMES_MAX: usize = 5;
 
@@ -94,8 +96,8 @@ pub fn told(watches: &Watches) -> BTreeMap<String, Told> {
 #[derive(Debug, Default)]
 pub struct Awaited(Mutex<ByUpdate>);
 
-/// The generation of an update, and the machines that it waits for, by the update's name.
-type ByUpdate = BTreeMap<String, (Option<i64>, Vec<String>)>;
+/// The generation of an update, since when its list stands, and the machines that it waits for, by the update's UID.
+type ByUpdate = BTreeMap<String, (Option<i64>, Timestamp, Vec<String>)>;
 
 impl Awaited {
     /// Those that the update of that generation still waits for.
@@ -107,7 +109,11 @@ impl Awaited {
         now: Timestamp,
     ) -> Vec<String> {
         let mut lock = self.lock();
-        let Some((_, names)) = lock.get(update).filter(|(of, _)| *of == generation) else { return Vec::new() };
+        let stands =
+            |of: &Option<i64>, since: Timestamp| *of == generation && (now - since).num_seconds() < STANDS_SECONDS;
+        let Some((_, _, names)) = lock.get(update).filter(|(of, since, _)| stands(of, *since)) else {
+            return Vec::new();
+        };
         let still: Vec<String> =
             names.iter().filter(|name| told.get(*name).is_some_and(|told| told.is_late(now))).cloned().collect();
         if still.is_empty() {
@@ -117,8 +123,11 @@ impl Awaited {
     }
 
     /// From now on the update waits for these.
-    pub fn set(&self, update: &str, generation: Option<i64>, names: Vec<String>) {
-        self.lock().insert(update.to_owned(), (generation, names));
+    pub fn set(&self, update: &str, generation: Option<i64>, names: Vec<String>, now: Timestamp) {
+        let mut lock = self.lock();
+        // What nobody asked for any more goes with the next one.
+        lock.retain(|_, (_, since, _)| (now - *since).num_seconds() < STANDS_SECONDS);
+        lock.insert(update.to_owned(), (generation, now, names));
     }
 
     /// It waits for nobody any more.
@@ -228,13 +237,18 @@ mod tests {
             Vec::<String>::new(),
             "nobody was asked"
         );
-        awaited.set("up", Some(1), names());
+        awaited.set("up", Some(1), names(), at(0));
         assert_eq!(awaited.still("up", Some(1), &machines(false, false), at(5)), ["cp-1", "w-1"]);
         assert_eq!(awaited.still("up", Some(1), &machines(true, false), at(5)), ["w-1"]);
         assert_eq!(
             awaited.still("up", Some(2), &machines(true, false), at(5)),
             Vec::<String>::new(),
             "a worker was left out"
+        );
+        assert_eq!(
+            awaited.still("up", Some(1), &machines(true, false), at(STANDS_SECONDS)),
+            Vec::<String>::new(),
+            "who is to change may be others by now"
         );
         assert_eq!(awaited.still("up", Some(1), &machines(true, true), at(5)), Vec::<String>::new());
         assert_eq!(

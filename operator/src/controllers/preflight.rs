@@ -69,7 +69,10 @@ pub fn passed_later(status: &mut DirectUpdateStatus, now: Timestamp) {
     }
     if let Some(results) = &mut status.preflight_results {
         results.passed = true;
-        results.checks.iter_mut().for_each(|check| check.passed = true);
+        for check in results.checks.iter_mut().filter(|check| !check.passed) {
+            check.passed = true;
+            check.message = None;
+        }
     }
     set(status, ConditionStatus::True, "Passed", "what the first step waited for is there".to_owned(), now);
 }

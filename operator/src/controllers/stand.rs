@@ -140,13 +140,17 @@ pub(super) async fn write(operator: &Operator, view: &View, stand: Stand) -> Res
     replace_status(operator, update, status).await
 }
 
-/// Answers what was asked of an update that is over, and was not answered before it was; all else stays as it is.
+/// Takes note of what became of the spec of an update that is over, and answers what was asked of it; all else stays as it is.
 pub(super) async fn answer(operator: &Operator, view: &View) -> Result<(), kube::Error> {
     let (update, now) = (&view.update, operator.clock.now());
     let before = update.status.clone().unwrap_or_default();
-    let Some(control) = &update.spec.control else { return Ok(()) };
     let mut status = before.clone();
-    status.acknowledged = acknowledge::acknowledged(&before.acknowledged, control, &view.asked_for, Stage::Over, now);
+    // Whoever reads kstatus takes an update whose last edit was not seen for one that goes on.
+    status.observed_generation = update.metadata.generation;
+    if let Some(control) = &update.spec.control {
+        status.acknowledged =
+            acknowledge::acknowledged(&before.acknowledged, control, &view.asked_for, Stage::Over, now);
+    }
     if !mirror::differs(&before, &status) {
         return Ok(());
     }

@@ -132,7 +132,7 @@ async fn reconciled(operator: &Operator, view: &View) -> Result<Next, kube::Erro
     }
     // While machines answer, only they are looked at: the rest is read anew when all have.
     let generation = view.update.metadata.generation;
-    let still = operator.awaited.still(&view.update.name_any(), generation, &view.told, operator.clock.now());
+    let still = operator.awaited.still(&operation_id(&view.update), generation, &view.told, operator.clock.now());
     if !still.is_empty() {
         return ask(operator, view, &still).await;
     }
@@ -201,10 +201,10 @@ async fn planned(
     // What was planned is worth what is known of the machines: those that nobody looked at today are looked at before anything moves.
     let late = inventories::late(&snapshot.nodes, &compiled.changing, now);
     if update.spec.preflight_checks && !late.is_empty() {
-        operator.awaited.set(&update.name_any(), update.metadata.generation, late.clone());
+        operator.awaited.set(&operation_id(update), update.metadata.generation, late.clone(), now);
         return ask(operator, view, &late).await;
     }
-    operator.awaited.forget(&update.name_any());
+    operator.awaited.forget(&operation_id(update));
     if !deletion::is_held(update) {
         deletion::hold(operator, update).await?;
         return Ok(Next::AwaitChange);
@@ -222,7 +222,7 @@ async fn ask(operator: &Operator, view: &View, late: &[String]) -> Result<Next, 
 
 /// A deleted update shows how its runs end, and goes when they have.
 async fn end(operator: &Operator, view: &View) -> Result<Next, kube::Error> {
-    operator.awaited.forget(&view.update.name_any());
+    operator.awaited.forget(&operation_id(&view.update));
     if deletion::let_go(operator, &view.update).await? {
         return Ok(Next::AwaitChange);
     }

@@ -85,6 +85,7 @@ fn by(code: &str) -> HeldBy {
     match code {
         WAITING_FOR_CLUSTER => HeldBy::AnotherUpdate,
         OUTSIDE_WINDOW => HeldBy::Window,
+        "Paused" => HeldBy::Pause,
         _ => HeldBy::Operator,
     }
 }

@@ -155,7 +155,9 @@ pub fn why(update: &DirectUpdate, runs: &[RunNow<'_>], now: Timestamp) -> Why {
     let phase = status.phase.unwrap_or_default();
     let mut waits = Vec::new();
     let mut at_work = Vec::new();
-    for one in runs.iter().filter(|_| !phase.is_final()) {
+    // What has ended is not tried again by itself, nor by a retry.
+    let is_over = |run: &UpgradeRun| run.status.as_ref().and_then(|status| status.phase).is_some_and(Phase::is_final);
+    for one in runs.iter().filter(|one| !phase.is_final() && !is_over(one.run)) {
         let Some(view) = &one.view else { continue };
         let below = |vertex: &Vertex| {
             let run = run_of(vertex).filter(|_| vertex.kind.as_str() == CHILD_RUN);

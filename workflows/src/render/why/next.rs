@@ -24,6 +24,7 @@ pub(super) fn next(update: &DirectUpdate, runs: &[RunNow<'_>], holds: &[Hold], w
         HeldBy::Approval => {
             gate_of(runs, waits).map(|gate| format!("kubectl cupcake approve {name} {gate} --comment TEXT"))
         }
+        HeldBy::Failure if hold.code == "NodesFailed" => Some(format!("kubectl cupcake skip {name} NODE")),
         HeldBy::Failure => waits.iter().rfind(|wait| wait.standing == Standing::Failed).map(|wait| {
             let what = wait.node.as_deref().unwrap_or(&wait.vertex);
             format!("kubectl cupcake retry {name} {what}")
