@@ -280,6 +280,23 @@ mod tests {
     }
 
     #[test]
+    fn a_leader_that_was_stopped_between_two_evictions_evicts_nobody_more_when_it_wakes_up() {
+        let settings = Settings {
+            control_planes: 3,
+            workers: 2,
+            start: Timestamp::from_timestamp(1_767_225_600, 0).unwrap(),
+            ..settings()
+        };
+        // Cancelled when the drain of w-1 has begun; its leader is stopped with the first eviction on its way.
+        let faults = ["operator@84:cancelled", "operator@85:stopped"].map(|fault| fault.parse().unwrap()).to_vec();
+        let (verdict, lines) = transcript(&settings, &Schedule { seed: 90_013, faults }).unwrap();
+        assert_eq!((verdict.happened.len(), verdict.violations), (2, Vec::new()));
+        let evicted = lines.iter().filter(|line| line.contains(" operator.") && line.contains("/pods/shop-"));
+        let evicted: Vec<_> = evicted.filter(|line| line.contains("/eviction")).collect();
+        assert_eq!(evicted.len(), 1, "what was on its way lands, no more: {evicted:#?}");
+    }
+
+    #[test]
     fn a_read_that_fails_while_an_update_begins_is_no_verdict_on_the_update() {
         let wrongs = [Wrong::Busy, Wrong::TimedOut, Wrong::Refused].into_iter().cycle();
         for (number, wrong) in (10..=60).zip(wrongs) {

@@ -121,12 +121,24 @@ impl Drain<'_> {
         let Self { ctx, params, left, consent } = self;
         let name = params.node.name.as_str();
         let forced = policy(ctx, params) == OnExpiry::ForceAfter;
+        let mut first = true;
         let (mut deleted, mut blocked): (Vec<&str>, Vec<(String, Reason)>) = (Vec::new(), Vec::new());
         for pod in left.iter().filter(|pod| !pod.terminating || forced && self.ends_too_late(pod)) {
             let mut told = |reason| blocked.push((format!("{}/{}", pod.namespace, pod.name), reason));
             if let Some(reason) = not_agreed(pod, *consent) {
                 told(reason);
                 continue;
+            }
+            // Each request takes its time, and whoever was stopped during one no longer leads: what is on its way may land, no more.
+            if !std::mem::take(&mut first) {
+                match still_leads(ctx).await {
+                    Ok(()) => {}
+                    Err(OpsError::Changed(reason)) => return Ok(Wait::quiet(again(ctx, 1), reason)),
+                    Err(OpsError::Transient(reason)) => {
+                        return Ok(Wait::shown(again(ctx, LEAVING_AGAIN_SECONDS), reason));
+                    }
+                    Err(error @ OpsError::NeedsOperator(_)) => return Err(error.into()),
+                }
             }
             let nodes = &ctx.ports().nodes;
             let asked = if pod.terminating { None } else { Some(nodes.evict(pod, params.pod_seconds).await) };
