@@ -4,12 +4,10 @@ use crate::args::{Connection, RetryArgs};
 use crate::connect::client;
 use crate::control::{Asking, Change, add, control};
 use crate::exit::{Exit, Failure};
-use crate::forest::{Forest, Graphs};
+use crate::forest::{Forest, Graphs, is_finished};
 use crate::status::{graphs, read};
 use cupcake_crds::control::VertexRequest;
-use cupcake_crds::values::Phase;
 use cupcake_crds::{DirectUpdate, UpgradeRun};
-use cupcake_engine::codec;
 use cupcake_engine::cursor::VertexState;
 use cupcake_engine::dag::Vertex;
 use cupcake_workflows::CHILD_RUN;
@@ -46,15 +44,14 @@ pub async fn run(connection: &Connection, args: &RetryArgs) -> Result<Exit, Fail
 
 /// What of an update has failed, and rests.
 fn failed(forest: &Forest, graphs: &Graphs) -> Vec<Vertex> {
+    let cursors = forest.cursors(graphs);
     let of = |run: &UpgradeRun| -> Option<Vec<Vertex>> {
-        let dag = graphs.get(&run.spec.plan.name)?;
-        let cursor = codec::decode(run.status.as_ref()?.cursor.as_ref()?, &run.spec.plan.digest, dag).ok()?;
+        let (dag, cursor) = cursors.get(run.metadata.name.as_deref()?)?;
         let failed = |vertex: &&Vertex| matches!(cursor.state(&vertex.name), Some(VertexState::Failed { .. }));
         // A child that failed is told by what failed in it.
         let own = dag.vertices().iter().filter(failed).filter(|vertex| vertex.kind.as_str() != CHILD_RUN);
         Some(own.cloned().collect())
     };
     // What has ended is never tried again.
-    let is_over = |run: &&UpgradeRun| run.status.as_ref().and_then(|status| status.phase).is_some_and(Phase::is_final);
-    forest.runs.iter().filter(|run| !is_over(run)).filter_map(of).flatten().collect()
+    forest.runs.iter().filter(|run| !is_finished(run)).filter_map(of).flatten().collect()
 }

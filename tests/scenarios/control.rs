@@ -140,6 +140,24 @@ fn a_bare_pod_that_nobody_agreed_to_lose_blocks_the_drain_and_is_named_until_it_
 }
 
 #[test]
+fn an_addon_that_is_not_there_is_refused_until_kubeadms_configuration_says_that_it_is_not_wanted() {
+    in_cluster(1, false, async |cluster| {
+        let sets: Api<k8s_openapi::api::apps::v1::DaemonSet> = Api::namespaced(cluster.client.clone(), "kube-system");
+        let maps: Api<k8s_openapi::api::core::v1::ConfigMap> = Api::namespaced(cluster.client.clone(), "kube-system");
+        cluster.ask(async || sets.delete("kube-proxy", &DeleteParams::default()).await.map(drop)).await;
+        cluster.apply(UPDATE, json!({})).await;
+        cluster.eventually("it is refused", async || cluster.phase(UPDATE).1.contains("proxy.disabled: true")).await;
+        let map = cluster.ask(async || maps.get("kubeadm-config").await).await;
+        let text = map.data.unwrap()["ClusterConfiguration"].clone();
+        let data =
+            json!({"data": {"ClusterConfiguration": format!("{}\nproxy:\n  disabled: true\n", text.trim_end())}});
+        cluster.ask(async || maps.patch("kubeadm-config", &PatchParams::default(), &Patch::Merge(&data)).await).await;
+        let has_run = || cluster.update(UPDATE).and_then(|update| update.status?.run).is_some();
+        cluster.eventually("it begins by itself", async || has_run()).await;
+    });
+}
+
+#[test]
 fn a_budget_that_lets_no_pod_go_is_found_before_anything_moves() {
     in_cluster(2, false, async |cluster| {
         cluster.pass(120).await;

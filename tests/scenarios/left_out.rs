@@ -3,6 +3,7 @@
 //! Everything runs in a sandbox on paused time; each moment is a world of its own.
 
 use crate::cluster::{Cluster, UPDATE, in_cluster, in_cluster_at};
+use crate::stalls::answer;
 
 use chrono::TimeDelta;
 use cupcake_crds::UpgradeRun;
@@ -75,6 +76,12 @@ fn workers_fail_within_one_budget_for_all_batches_and_the_update_ends_once_they_
         for part in ["failed within spec.maxFailures: w-1;", "kubectl cupcake skip", "see upgraderun to-1-34-"] {
             assert!(message.contains(part), "{message}");
         }
+        let next = answer(cluster, UPDATE).pop();
+        assert_eq!(
+            next.as_deref(),
+            Some("next:  kubectl cupcake skip to-1-34 NODE"),
+            "a batch that is over is not retried"
+        );
         let succeeded = Some(Phase::Succeeded);
         assert_eq!(batches(cluster), [(2, Some(Phase::Failed)), (1, succeeded), (1, succeeded)], "one budget for all");
         let versions = ["w-1", "w-2", "w-3"].map(|node| cluster.kubelet(node));

@@ -20,7 +20,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 /// What `kubectl cupcake why` prints of an update.
-fn answer(cluster: &Cluster, name: &str) -> Vec<String> {
+pub(crate) fn answer(cluster: &Cluster, name: &str) -> Vec<String> {
     let now = cluster.world.now();
     let update = cluster.update(name).unwrap();
     let dags: BTreeMap<String, Dag> = cluster.all::<UpgradePlan>(GROUP, "upgradeplans").iter().map(expanded).collect();
@@ -259,6 +259,12 @@ fn a_refusal_a_pause_and_a_rest_are_answered_with_the_command_that_ends_them() {
         cluster.at_rest(UPDATE).await;
         let preflight = "kubectl get directupdate to-1-34 --output yaml | kubectl cupcake preflight --filename -";
         assert_eq!(last(cluster), format!("next:  {preflight}"));
+    });
+    in_cluster(1, false, async |cluster| {
+        cluster.apply(UPDATE, json!({"control": {"pause": {"requestId": "pause-1", "reason": "CHG-4711"}}})).await;
+        cluster.pass(60).await;
+        assert_eq!(cluster.update(UPDATE).unwrap().status.unwrap().run, None);
+        assert_eq!(last(cluster), "next:  kubectl cupcake resume to-1-34", "paused before it begins");
     });
     in_cluster(2, false, async |cluster| {
         cluster.apply_then_freeze(UPDATE, json!({})).await;

@@ -28,23 +28,24 @@ pub struct ClusterConfiguration {
     #[serde(default)]
     etcd: Etcd,
     #[serde(default)]
-    proxy: Addon,
+    proxy: Option<Addon>,
     #[serde(default)]
-    dns: Addon,
+    dns: Option<Addon>,
 }
 
 impl ClusterConfiguration {
     /// Whether it says that kubeadm is to leave the addon of that name out (from v1beta4 on).
     pub fn disables(&self, addon: &str) -> bool {
-        match addon {
-            "kube-proxy" => self.proxy.disabled,
-            "coredns" => self.dns.disabled,
-            _ => false,
-        }
+        let said = match addon {
+            "kube-proxy" => &self.proxy,
+            "coredns" => &self.dns,
+            _ => &None,
+        };
+        said.as_ref().is_some_and(|addon| addon.disabled)
     }
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 struct Addon {
     #[serde(default)]
     disabled: bool,

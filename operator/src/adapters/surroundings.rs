@@ -45,7 +45,7 @@ pub async fn surroundings(client: &kube::Client) -> Result<Surroundings, OpsErro
     found.disruption_budgets = selectors.iter().map(|(_, _, budget)| budget.clone()).collect();
     pods(client, &selectors, &mut found).await?;
 
-    // From here on nothing stands in the way of an update: what cannot be read now is told.
+    // From here on what cannot be read is told, and stands in nobody's way.
     admission(client, &mut found).await;
     let sets: Option<Vec<ObjectMeta>> =
         told(names::<DaemonSet>(client, "daemonsets", &mut found.unread).await, &mut found.unread);
@@ -61,7 +61,7 @@ pub async fn surroundings(client: &kube::Client) -> Result<Surroundings, OpsErro
     for (addon, there) in [(KUBE_PROXY, deployed(&sets, KUBE_PROXY)), (COREDNS, deployed(&deployments, COREDNS))] {
         if !there {
             let config_map = has_config_map(client, addon, &mut found.unread).await;
-            // A read that failed is no verdict: it would refuse a cluster that has said what it wants.
+            // It was read a moment ago already; an answer that does not come now is no verdict, and is waited for.
             let disabled = snapshot::cluster_configuration(client).await?.disables(addon);
             found.absent_addons.push(AbsentAddon { name: addon.to_owned(), config_map, disabled });
         }

@@ -18,6 +18,7 @@ use cupcake_crds::NodeTask;
 use cupcake_crds::values::{ClusterSnapshot, NodeSnapshot};
 use cupcake_engine::clock::Timestamp;
 use cupcake_engine::names::Reason;
+use cupcake_steps::cluster::named;
 use cupcake_workflows::{INVENTORY_SECONDS_MAX, Refusal};
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::json;
@@ -34,8 +35,6 @@ const ASKED_MAX: usize = 250;
 const IN_THE_WAY_MAX: usize = 16;
 /// For how long a list of awaited machines stands before all is looked at anew, in seconds: what is to change may be others by now.
 const STANDS_SECONDS: i64 = 60;
-/// How many nodes a message names; the rest are counted.
-const NAMES_MAX: usize = 5;
 
 /// What a machine is asked at that time.
 pub fn request(now: Timestamp) -> String {
@@ -149,15 +148,11 @@ pub fn late(nodes: &BTreeMap<String, NodeSnapshot>, changing: &[String], now: Ti
 
 /// Why an update is not started yet whose machines are asked.
 pub fn reason(late: &[String], update: &str) -> Reason {
-    let shown = late.iter().take(NAMES_MAX).map(String::as_str).collect::<Vec<_>>().join(", ");
-    let more = match late.len().saturating_sub(NAMES_MAX) {
-        0 => String::new(),
-        more => format!(" and {more} more"),
-    };
+    let names = named(&late.iter().map(String::as_str).collect::<Vec<_>>());
     Reason::new(
         "AgentAbsent",
         format!(
-            "asks each machine what it is before anything is started, and waits for: {shown}{more}; if it stays so, see the agent's pod there, or leave a worker out: kubectl cupcake skip {update} NODE"
+            "asks each machine what it is before anything is started, and waits for: {names}; if it stays so, see the agent's pod there, or leave a worker out: kubectl cupcake skip {update} NODE"
         ),
     )
 }

@@ -1,8 +1,8 @@
 //! DirectUpdates: each becomes one root run, one at a time over the whole cluster, and shows what its run does.
 //!
 //! ```text
-//!   admitted ─► another update owns the cluster? ─► gather, compile ─► plan stored ─► status names run and plan ─► run created
-//!                      │ Pending, named                │ Stalled, named                (from here on CEL freezes the spec)
+//!   admitted ─► another owns the cluster? ─► gather, compile ─► machines told what they are? ─► plan stored ─► status names it ─► run created
+//!                      │ Pending, named         │ Stalled, named    │ Pending, asked            (from here on CEL freezes the spec)
 //! ```
 //! A crash between any two of these is picked up by the next reconcile: what the status names is created if it is missing.
 //!

@@ -81,7 +81,7 @@ fn moves(node: &NodeView, selector: &BTreeMap<String, String>, left_out: &BTreeS
 }
 
 /// `a, b, c and 4 more`: what messages tell of a list of nodes.
-fn named(all: &[&str]) -> String {
+pub fn named(all: &[&str]) -> String {
     let shown = all.iter().take(NAMES_MAX).copied().collect::<Vec<_>>().join(", ");
     match all.len().saturating_sub(NAMES_MAX) {
         0 => shown,
