@@ -93,6 +93,7 @@ pub struct Engine<D: Domain> {
     store: Arc<dyn RunStore>,
     clock: Arc<dyn Clock>,
     call_seconds_max: u32,
+    rounds_max: usize,
     /// Waits of vertices under way, which cost no write. Lost with the process: then every vertex is looked at again.
     waits: Mutex<BTreeMap<(RunName, VertexName), Pause>>,
     /// When each vertex under way was looked at last. Lost with the process: then nothing was.
@@ -127,6 +128,7 @@ impl<D: Domain> Engine<D> {
             store,
             clock,
             call_seconds_max: STEP_CALL_SECONDS_MAX,
+            rounds_max: ROUNDS_MAX,
             waits: Mutex::default(),
             looks: Mutex::default(),
             unrecorded: Mutex::default(),
@@ -149,6 +151,12 @@ impl<D: Domain> Engine<D> {
         self
     }
 
+    /// Ends ticks after that many rounds instead of [`ROUNDS_MAX`]: whoever asks before each round what is wanted by now, asks for one.
+    pub fn with_rounds_max(mut self, rounds: usize) -> Self {
+        self.rounds_max = rounds;
+        self
+    }
+
     /// Moves a run as far as it goes now.
     ///
     /// `changed` names things that changed since the last tick (see [`Wait::on`]); vertices that wait for none of them
@@ -157,7 +165,8 @@ impl<D: Domain> Engine<D> {
     /// # Guarantees
     /// No effect of a vertex begins before its `Started` is committed under `epoch`, and a result that could not be recorded is
     /// recorded before its vertex is called again by this engine. Bounded: at most [`ROUNDS_MAX`] rounds
-    /// of calls of at most [`STEP_CALL_SECONDS_MAX`] each, or what [`Engine::with_call_seconds_max`] says.
+    /// of calls of at most [`STEP_CALL_SECONDS_MAX`] each, or what [`Engine::with_rounds_max`] and [`Engine::with_call_seconds_max`] say.
+    /// With the tick that records a cancel every vertex under way is called, whatever it waits for.
     ///
     /// # Errors
     /// [`TickError::Registry`] before anything runs. [`TickError::Store`] with what the store said; a lost reply is looked
@@ -189,7 +198,7 @@ impl<D: Domain> Engine<D> {
         let mut results = self.unrecorded(&run, epoch);
         let mut changed = changed.clone();
         let mut observed = observed.clone();
-        for _ in 0..ROUNDS_MAX {
+        for _ in 0..self.rounds_max {
             let mut cursor = run.cursor.clone();
             // A result that no longer fits (the vertex was reset or skipped meanwhile) is dropped, not forced.
             results.retain(|event| cursor.apply(event).is_ok());
@@ -205,6 +214,10 @@ impl<D: Domain> Engine<D> {
                 match self.commit(&mut run, epoch, cursor, &events).await {
                     Ok(()) => {
                         self.keep(&run, epoch, &[]);
+                        if events.iter().any(|event| matches!(event, Event::CancelRequested { .. })) {
+                            // Whatever is under way hears of it now, not when its wait is over.
+                            self.lock().retain(|(waiting, _), _| waiting != name);
+                        }
                         report.events.extend(events);
                         report.cursor = run.cursor.clone();
                     }

@@ -195,7 +195,9 @@ impl Runner {
         let registry = Arc::new(registry.0);
         let store = Arc::new(FileStore::on(Arc::clone(&ports.disk)));
         let engine = Engine::new(Arc::clone(&registry), Arc::clone(&store) as Arc<dyn RunStore>, Arc::clone(&clock))
-            .with_call_seconds_max(CALL_SECONDS_MAX);
+            .with_call_seconds_max(CALL_SECONDS_MAX)
+            // A part of an order may take an hour: before each step it is asked whether the order still stands.
+            .with_rounds_max(1);
         let boot_id = match ports.host.boot_id().await {
             Ok(boot_id) => Some(boot_id),
             Err(error) => {

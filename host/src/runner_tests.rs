@@ -349,6 +349,26 @@ async fn a_stop_lets_the_step_under_way_come_to_its_end_and_starts_none_after_it
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_stop_that_comes_in_the_middle_of_a_part_lets_no_further_step_of_it_begin() {
+    for effects in 1..4 {
+        let world = World::new(FakeHost::worker(OLD));
+        world.put(&order(1)).await;
+        let operator = async {
+            while world.host.begun().len() < effects {
+                tokio::task::yield_now().await;
+            }
+            world.put(&Order { stop: true, ..order(1) }).await;
+            std::future::pending::<()>().await;
+        };
+        let Either::Left((end, _)) = select(Box::pin(world.live()), Box::pin(operator)).await else {
+            panic!("a pending future resolved")
+        };
+        assert_eq!(end.unwrap(), RunnerEnd::Answered(TaskState::Stopped));
+        assert_eq!(world.host.done(), EFFECTS[..effects], "stopped in the {effects}. effect");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_deadline_does_not_count_the_wait_for_proceed() {
     let short = Order { deadline_seconds: 60, ..order(1) };
     let world = World::new(FakeHost::worker(OLD));

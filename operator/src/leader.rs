@@ -52,6 +52,11 @@ const TICK_GATHER_MILLISECONDS: i64 = 40;
 const RECONCILE_SECONDS_MAX: i64 = 300;
 /// How long before the last word of an earlier leader spans are told again from, in seconds: longer than a batch of them takes.
 const TOLD_AGAIN_SECONDS: i64 = 60;
+/// How long a new leader tries to stamp its epoch everywhere before it goes on all the same, in seconds: longer than an API server
+/// refuses a new client whose rights it does not know yet.
+const STAMP_SECONDS_MAX: i64 = 30;
+/// How soon it tries again, in seconds.
+const STAMP_AGAIN_SECONDS: i64 = 1;
 /// How long a leader that is asked to stop waits for what is under way, in seconds.
 const STOP_SECONDS_MAX: i64 = 5;
 
@@ -139,15 +144,11 @@ pub async fn lead(operator: &Operator, epoch: Epoch, unled: Option<Lost>, stop: 
     let stamped = tokio::select! {
         biased;
         () = stop.cancelled() => return Ended::Told,
-        stamped = crate::epoch::stamp(operator, epoch) => stamped,
+        stamped = stamp_everywhere(operator, epoch) => stamped,
     };
-    match stamped {
-        Ok(highest) if highest > epoch => return Ended::Outdated { by: highest },
-        Ok(_) => {}
-        Err(error) => tracing::warn!(
-            error = crate::error_chain(&error),
-            "epoch not stamped everywhere; runs and tasks carry it with their next write"
-        ),
+    // Every leadership takes an epoch of its own: an equal one is another's, from a lease that was deleted.
+    if let Some(by) = stamped.filter(|highest| *highest >= epoch) {
+        return Ended::Outdated { by };
     }
     let mut state = Loop {
         operator,
@@ -231,6 +232,28 @@ pub async fn lead(operator: &Operator, epoch: Epoch, unled: Option<Lost>, stop: 
         () = operator.clock.sleep_until(until) => {}
     }
     ended
+}
+
+/// Stamps the epoch wherever an older leader could still write, and gives the highest that stood anywhere before; tried again for
+/// [`STAMP_SECONDS_MAX`] while something that can be stamped was not.
+async fn stamp_everywhere(operator: &Operator, epoch: Epoch) -> Option<Epoch> {
+    let until = operator.clock.now() + TimeDelta::seconds(STAMP_SECONDS_MAX);
+    // What was stamped by the first try shows this very epoch to the second.
+    let mut highest = None;
+    loop {
+        let stamped = crate::epoch::stamp(operator, epoch).await;
+        if let Some(found) = stamped.highest {
+            highest = highest.max(Some(if highest.is_some() && found == epoch { Epoch(0) } else { found }));
+        }
+        let Some(error) = stamped.failure else { return highest };
+        let again = operator.clock.now() + TimeDelta::seconds(STAMP_AGAIN_SECONDS);
+        if again > until || highest.is_some_and(|highest| highest >= epoch) {
+            tracing::warn!(error, "epoch not stamped everywhere; runs and tasks carry it with their next write");
+            return highest;
+        }
+        tracing::warn!(error, "epoch not stamped everywhere; trying again before anything is decided");
+        operator.clock.sleep_until(again).await;
+    }
 }
 
 /// The reconcile, or its failure when it takes too long: a request that never gets its answer must not hold its key for ever.

@@ -172,11 +172,11 @@ impl LeaseLock {
                     return Ok(Standing::AnotherHolds);
                 }
                 Move::Renew => Epoch(self.seen.epoch),
-                // A Lease that was deleted and one without our annotation tell nothing: what carries an epoch does.
-                Move::Create | Move::Take if self.seen.epoch == 0 => {
-                    Epoch(crate::epoch::highest(&self.client).await?.0 + 1)
-                }
-                Move::Create | Move::Take => Epoch(self.seen.epoch + 1),
+                // A Lease that was deleted and one without our annotation tell nothing, and others may have led since this replica
+                // saw one: what carries an epoch tells.
+                Move::Create => Epoch(self.seen.epoch.max(crate::epoch::highest(&self.client).await?.0) + 1),
+                Move::Take if self.seen.epoch == 0 => Epoch(crate::epoch::highest(&self.client).await?.0 + 1),
+                Move::Take => Epoch(self.seen.epoch + 1),
             };
             let transitions = self.seen.transitions + i32::from(step == Move::Take);
             if step == Move::Take {

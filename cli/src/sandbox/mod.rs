@@ -1,6 +1,7 @@
 //! `kubectl cupcake sandbox`: an upgrade of a whole simulated cluster in this process.
 
 pub(crate) mod args;
+mod controls;
 mod fences;
 mod report;
 mod serve;

@@ -1,7 +1,7 @@
 //! `kubectl cupcake simulate`: many upgrades of a simulated cluster, each with other faults, and what must hold in all of them.
 
 use super::workers::{self, Leaf};
-use super::{failed, fences, wall};
+use super::{controls, failed, fences, wall};
 use crate::args::Format;
 use crate::exit::{Exit, Failure};
 use crate::out;
@@ -26,6 +26,7 @@ pub(crate) const EXAMPLES: &str = "Examples:
   kubectl cupcake simulate --faults random --minutes 10 -o json
   kubectl cupcake simulate --faults random --schedules 100 --twice
   kubectl cupcake simulate --fences --minutes 5
+  kubectl cupcake simulate --controls
   kubectl cupcake simulate --seed 7 --transcript
   kubectl cupcake simulate --seed 7 --fault operator@12:stopped --fault agent@3:reply-lost --transcript";
 
@@ -69,6 +70,9 @@ pub(crate) struct SimulateArgs {
     /// For each fence of the protocol, look for a schedule that does harm without it and none with it.
     #[arg(long, conflicts_with_all = ["faults", "fault", "schedules", "twice", "without", "transcript"])]
     fences: bool,
+    /// Pause, resume, cancel, delete, retry, skip and edit at each step of the run of --seed: where it rests, and what it leaves.
+    #[arg(long, conflicts_with_all = ["fences", "faults", "fault", "schedules", "twice", "transcript", "minutes"])]
+    controls: bool,
     /// Seed of the first schedule, or of the only one.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -257,6 +261,9 @@ pub(crate) fn run(args: &SimulateArgs) -> Result<Exit, Failure> {
     let begun = wall();
     if args.transcript {
         return story(args, &settings);
+    }
+    if args.controls {
+        return controls::run(args, &settings);
     }
     let calm = simulate::run(&settings, &Schedule { seed: args.seed, faults: Vec::new() });
     let calm = calm.map_err(|error| failed(&error))?;

@@ -8,6 +8,7 @@
 //! A schedule is a seed and a list of faults; it always gives the same run. A violation is told with the schedule that shows it.
 
 pub mod branches;
+pub mod controls;
 pub mod fences;
 
 use crate::machine::fault::{Course, Fault, Stream, Wrong};
@@ -294,6 +295,24 @@ mod tests {
         let evicted = lines.iter().filter(|line| line.contains(" operator.") && line.contains("/pods/shop-"));
         let evicted: Vec<_> = evicted.filter(|line| line.contains("/eviction")).collect();
         assert_eq!(evicted.len(), 1, "what was on its way lands, no more: {evicted:#?}");
+    }
+
+    #[test]
+    fn a_cancel_reaches_the_machine_at_once_and_it_begins_nothing_after_what_it_is_at() {
+        let settings = Settings {
+            control_planes: 3,
+            workers: 2,
+            start: Timestamp::from_timestamp(1_767_225_600, 0).unwrap(),
+            ..settings()
+        };
+        // cp-1 has its order and pulls images; left to itself it would run kubeadm half a minute later.
+        let faults = vec!["operator@26:cancelled".parse().unwrap()];
+        let verdict = run(&settings, &Schedule { seed: 2, faults }).unwrap();
+        assert_eq!((verdict.happened.len(), verdict.violations), (1, Vec::new()));
+        assert_eq!(verdict.outcome.phase, "Cancelled");
+        assert!(verdict.outcome.virtual_seconds < 15.0, "{} s", verdict.outcome.virtual_seconds);
+        assert!(verdict.outcome.nodes.iter().all(|node| node.version == "1.33.4" && node.schedulable));
+        assert_eq!(verdict.outcome.kubeadm_copies.len(), 3, "none but those of long ago");
     }
 
     #[test]

@@ -37,6 +37,7 @@ use crate::api::{Definitions, Options, Server};
 use crate::machine::agenda::Agenda;
 use crate::machine::control_plane::ControlPlane;
 use crate::machine::fault::{FaultPlan, Stream, Wrong};
+use crate::machine::kube::Kube;
 use crate::machine::kube::Refused;
 use crate::machine::ledger::{EffectRecord, Ledger};
 use crate::machine::releases::Repositories;
@@ -401,6 +402,11 @@ impl World {
     /// The API.
     pub fn server(&self) -> &Server {
         &self.server
+    }
+
+    /// The way of a person to the API.
+    pub fn user(&self) -> Kube {
+        self.site.kube("user")
     }
 
     /// A machine.

@@ -55,6 +55,20 @@ struct Inner {
     wakers: Vec<Waker>,
 }
 
+/// Lets everybody else go on once: an effect takes its time.
+async fn others() {
+    let mut waited = false;
+    poll_fn(|context| {
+        if waited {
+            return Poll::Ready(());
+        }
+        waited = true;
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
 impl FakeHost {
     /// A worker with everything at `version`.
     pub fn worker(version: KubeVersion) -> Self {
@@ -198,6 +212,7 @@ impl FakeHost {
             }
             interruption
         };
+        others().await;
         self.alive().await;
         {
             let mut inner = self.inner();
