@@ -3,7 +3,7 @@
 use crate::{
     limits::{self, cut, cut_some},
     validate::node_task as rules,
-    values::{EtcdDoubt, EtcdMember, HostStep, KubeVersion, NodeRole, OrderKey},
+    values::{ComponentSetting, EtcdDoubt, EtcdMember, HostStep, KubeVersion, NodeRole, OrderKey},
 };
 use cupcake_engine::clock::Timestamp;
 use kube_derive::{CustomResource, KubeSchema};
@@ -348,6 +348,10 @@ pub struct NodeInventory {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(max = 64)), extend("x-kubernetes-list-type" = "atomic"))]
     pub runner_kinds: Vec<String>,
+    /// Flags of the kubelet, and of the control plane's static pods by kubeadm's patches, that stay through an upgrade.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = limits::SETTINGS_MAX), extend("x-kubernetes-list-type" = "atomic"))]
+    pub settings: Vec<ComponentSetting>,
     /// Whether swap is on there and its kubelet would not start with it, as it does not unless `failSwapOn` is false. Example: false
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub swap: Option<bool>,

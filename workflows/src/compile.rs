@@ -114,6 +114,7 @@ pub fn compile(
     machines::machines(spec, snapshot, &changing, &mut findings);
     packages::packages(&hops, &mut findings);
     changes::changes(spec, snapshot, &hops, &mut findings);
+    settings::settings(spec, snapshot, &hops, &mut findings);
     surroundings::surroundings(spec, snapshot, &hops, &mut findings);
     if let Err(finding) = batch_nodes(spec, workers.selected_count(), workers.moving_count()) {
         findings.refuse(finding);

@@ -64,6 +64,8 @@ pub enum Code {
     RemovedApis,
     /// Flags that the kubelet of a minor on the way no longer knows.
     RemovedKubeletFlags,
+    /// Feature gates, admission plugins or flags with which a component of a minor on the way does not start.
+    RemovedSettings,
     /// A minor on the way brings another minor of etcd.
     EtcdMinor,
     /// Members of etcd that are not as a safe upgrade needs them.

@@ -32,7 +32,7 @@ pub struct Check {
 }
 
 /// The checks in the order in which they are told.
-const CHECKS: [(&str, &str); 16] = [
+const CHECKS: [(&str, &str); 17] = [
     ("Spec", "the fields of the update"),
     ("Versions", "target, API servers, kubeadm's configuration, and the way between"),
     ("Skew", "every kubelet against every hop"),
@@ -47,6 +47,7 @@ const CHECKS: [(&str, &str); 16] = [
     ),
     ("HandMade", "manifests and kubelet settings that kubeadm would write anew without somebody's changes"),
     ("Kubelet", "removed flags, control groups, swap"),
+    ("Settings", "feature gates, admission plugins and flags that a minor on the way no longer knows"),
     ("Runtime", "the oldest containerd that the kubelet works with"),
     ("Apis", "API versions that are no longer served, and who still asks for them"),
     ("Drains", "the eviction of each node's pods: budgets, emptyDirs, pods that nothing makes anew"),
@@ -55,7 +56,7 @@ const CHECKS: [(&str, &str); 16] = [
 ];
 
 /// The findings about one node that somebody may answer for.
-pub const ACKNOWLEDGED: [Code; 9] = [
+pub const ACKNOWLEDGED: [Code; 10] = [
     Code::CgroupV1,
     Code::ContainerdTooOld,
     Code::DiskSpace,
@@ -63,6 +64,7 @@ pub const ACKNOWLEDGED: [Code; 9] = [
     Code::EtcdStore,
     Code::HandMadeChanges,
     Code::LocalStorage,
+    Code::RemovedSettings,
     Code::SwapOn,
     Code::UnmanagedPods,
 ];
@@ -141,6 +143,7 @@ fn check_of(finding: &Finding) -> &'static str {
         Code::DiskSpace | Code::CertificatesExpired | Code::CertificatesExpire | Code::PackageManager => "Machines",
         Code::NotInstalledByPackage | Code::PackagesNotOffered => "Packages",
         Code::RemovedKubeletFlags | Code::CgroupV1 | Code::SwapOn => "Kubelet",
+        Code::RemovedSettings => "Settings",
         Code::HandMadeChanges => "HandMade",
         Code::ContainerdTooOld => "Runtime",
         Code::RemovedApis => "Apis",

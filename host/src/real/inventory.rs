@@ -39,6 +39,7 @@ impl RealHost {
             etcd_store_doubts,
             hand_made,
             next_minor,
+            settings,
             swap,
             without_package,
         ) = tokio::join!(
@@ -51,6 +52,7 @@ impl RealHost {
             self.etcd_store_doubts(),
             self.hand_made(),
             self.next_minor(),
+            self.settings(),
             self.swap_that_stops_the_kubelet(),
             self.without_package(&Package::ALL),
         );
@@ -94,6 +96,7 @@ impl RealHost {
             request: Some(request.to_owned()),
             role: Some(role),
             runner_kinds: Vec::new(),
+            settings,
             swap,
             taken_at: Some(self.settings.clock.now()),
             // Another package manager is told by itself.

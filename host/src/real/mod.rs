@@ -33,6 +33,7 @@ mod packages_real;
 mod program;
 mod repository;
 mod runtime;
+mod settings;
 mod sources;
 #[cfg(test)]
 mod test_folder;

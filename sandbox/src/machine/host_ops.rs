@@ -90,6 +90,7 @@ impl HostOps for SimHost {
             request: Some(request.to_owned()),
             role: Some(machine.role),
             runner_kinds: ORDER_KINDS.iter().map(|kind| (*kind).to_owned()).collect(),
+            settings: Vec::new(),
             swap: Some(false),
             taken_at: Some(now),
             without_package: Vec::new(),
