@@ -106,6 +106,8 @@ pub enum Code {
     CertificatesExpired,
     /// Certificates of the control plane expire soon.
     CertificatesExpire,
+    /// A machine whose clock differs from that of the API servers.
+    ClockSkew,
     /// Changes by hand that kubeadm's next upgrade would undo.
     HandMadeChanges,
     /// A machine without the package manager that this release knows.
