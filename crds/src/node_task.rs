@@ -302,6 +302,11 @@ pub struct NodeInventory {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = limits::ETCD_DOUBTS_MAX), extend("x-kubernetes-list-type" = "atomic"))]
     pub etcd_store_doubts: Option<Vec<EtcdDoubt>>,
+    /// Certificate authorities of the control plane whose certificate is there and whose key is not: kubeadm renews nothing that they
+    /// signed. Example: ["ca"]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 3), inner(length(max = 32)), extend("x-kubernetes-list-type" = "atomic"))]
+    pub external_cas: Vec<String>,
     /// Changes by hand that kubeadm's next upgrade would undo. Example: ["kube-apiserver.yaml loses --audit-log-path=/var/log/audit.log"]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
@@ -358,6 +363,9 @@ pub struct NodeInventory {
     /// When it was taken. Example: 2026-11-22T07:00:00Z
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub taken_at: Option<Timestamp>,
+    /// Whether unattended-upgrades installs packages there by itself. Example: false
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unattended_upgrades: Option<bool>,
     /// Which of kubeadm and kubelet no package brought there: only packages are upgraded. Example: ["kubelet"]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 2), inner(length(max = 16)), extend("x-kubernetes-list-type" = "atomic"))]

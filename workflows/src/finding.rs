@@ -106,6 +106,10 @@ pub enum Code {
     CertificatesExpired,
     /// Certificates of the control plane expire soon.
     CertificatesExpire,
+    /// A certificate authority whose key is elsewhere, so that kubeadm renews nothing that it signed.
+    ExternalCa,
+    /// Machines that install packages by themselves.
+    UnattendedUpgrades,
     /// A machine whose clock differs from that of the API servers.
     ClockSkew,
     /// Changes by hand that kubeadm's next upgrade would undo.

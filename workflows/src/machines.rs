@@ -6,6 +6,7 @@ use cupcake_crds::DirectUpdateSpec;
 use cupcake_crds::node_task::{DiskUse, NodeInventory};
 use cupcake_crds::values::{ClusterSnapshot, NodeRole, NodeSnapshot};
 use cupcake_steps::ports::host::reserve_bytes;
+use std::collections::BTreeSet;
 
 /// What one hop takes in bytes, rounded up: kubeadm, kubelet and kubectl unpacked.
 const PACKAGES_BYTES: u64 = 300_000_000;
@@ -74,6 +75,7 @@ pub(crate) fn machines(
         findings.warn(Finding::new(Code::CertificatesExpire, "nodes", named(expiring), message, remedy));
     }
 
+    external_cas(changing, findings);
     clocks(spec, snapshot, changing, findings);
     hand_made(spec, snapshot, changing, findings);
 
@@ -103,6 +105,41 @@ pub(crate) fn machines(
     let message = "no apt-get there, and this release installs packages with it only";
     let remedy = |_: &str| "leave workers out by spec.nodeSelector, and upgrade them by hand".to_owned();
     refuse(spec, changing, Code::PackageManager, "nodes", strange, message, remedy, findings);
+
+    let by_themselves = changing.iter().filter(|node| inventory(node).unattended_upgrades == Some(true));
+    let nodes: Vec<String> = by_themselves.map(|node| node.node.name.clone()).collect();
+    if !nodes.is_empty() {
+        let message = "unattended-upgrades installs packages there by itself: it holds dpkg's lock for minutes, and may restart containerd or the machine in the middle of the update";
+        let remedy = "on each of them: systemctl stop apt-daily-upgrade.timer, and start it again after the update";
+        let finding = Finding::new(Code::UnattendedUpgrades, "nodes", named(&nodes), message, remedy);
+        findings.warn(finding.by_inventories_of(nodes));
+    }
+}
+
+/// Certificates that kubeadm leaves as they are, with when the first of all expires.
+///
+/// Source: kubernetes.io, "Certificate Management with kubeadm" (v1.34), "External CA mode".
+fn external_cas(changing: &[&NodeSnapshot], findings: &mut Findings) {
+    let external: Vec<(&NodeSnapshot, &NodeInventory)> = changing
+        .iter()
+        .filter_map(|node| Some((*node, node.inventory.as_ref()?)))
+        .filter(|(_, found)| !found.external_cas.is_empty())
+        .collect();
+    if external.is_empty() {
+        return;
+    }
+    let cas: BTreeSet<&str> = external.iter().flat_map(|(_, found)| &found.external_cas).map(String::as_str).collect();
+    let first = external.iter().filter_map(|(_, found)| found.certificates_expire).min();
+    let until = first
+        .map(|at| format!("; the first certificate there expires on {}", at.format("%Y-%m-%d")))
+        .unwrap_or_default();
+    let message = format!(
+        "the key of {} is not there, so that kubeadm renews no certificate of theirs in this update: whoever holds it has to{until}",
+        named(cas.iter().map(|ca| format!("{ca}.crt")))
+    );
+    let remedy = "sign new ones before they expire, and put them there; see: kubeadm certs check-expiration";
+    let nodes: Vec<String> = external.iter().map(|(node, _)| node.node.name.clone()).collect();
+    findings.warn(Finding::new(Code::ExternalCa, "nodes", named(&nodes), message, remedy).by_inventories_of(nodes));
 }
 
 /// Machines whose clock is not that of the API servers.
@@ -313,6 +350,27 @@ mod tests {
         (inventory.etcd_data_bytes, inventory.disks) = (Some(4 * GB), etc(GB));
         let refusal = compiled(&spec(&json!({})), &snapshot).unwrap_err().to_string();
         assert!(refusal.contains("cp-1: /x has 1000 MB and needs 4084: make room"), "{refusal}");
+    }
+
+    #[test]
+    fn authorities_without_their_key_and_machines_that_upgrade_by_themselves_are_told_by_node() {
+        let mut snapshot = cluster(2, 2, "1.33.4");
+        let external = NodeInventory {
+            external_cas: vec!["ca".into(), "front-proxy-ca".into()],
+            certificates_expire: Some(start() + chrono::TimeDelta::days(100)),
+            ..NodeInventory::default()
+        };
+        snapshot.nodes.get_mut("cp-2").unwrap().inventory = Some(external);
+        let unattended = NodeInventory { unattended_upgrades: Some(true), ..NodeInventory::default() };
+        snapshot.nodes.get_mut("w-01").unwrap().inventory = Some(unattended);
+        let Ok(crate::Compilation::Plan(plan)) = compiled(&spec(&json!({})), &snapshot) else { panic!("refused") };
+        let told = |code: Code| plan.report.warnings.iter().find(|warning| warning.code == code).unwrap().to_string();
+        let external = told(Code::ExternalCa);
+        for part in ["\"cp-2\"", "the key of ca.crt, front-proxy-ca.crt is not there", "expires on 2026-12-30"] {
+            assert!(external.contains(part), "{part}: {external}");
+        }
+        let unattended = told(Code::UnattendedUpgrades);
+        assert!(unattended.contains("\"w-01\"") && unattended.contains("apt-daily-upgrade.timer"), "{unattended}");
     }
 
     #[test]

@@ -123,7 +123,7 @@ fn check_of(finding: &Finding) -> &'static str {
         Code::EtcdMinor | Code::EtcdMembers | Code::EtcdStore => "Etcd",
         Code::DisruptionBudget | Code::LocalStorage | Code::UnmanagedPods => "Drains",
         Code::FailClosedHook | Code::AdmissionPolicy => "Hooks",
-        Code::OtherUpdater | Code::KubeProxyAbsent | Code::AddonReturns => "Neighbours",
+        Code::OtherUpdater | Code::UnattendedUpgrades | Code::KubeProxyAbsent | Code::AddonReturns => "Neighbours",
         // What was not looked at stands under the check that does not know it.
         Code::NotLookedAt => {
             let about = |words: &[&str]| words.iter().any(|word| finding.field.contains(word));
@@ -145,6 +145,7 @@ fn check_of(finding: &Finding) -> &'static str {
         | Code::CertificatesExpired
         | Code::CertificatesExpire
         | Code::ClockSkew
+        | Code::ExternalCa
         | Code::PackageManager => "Machines",
         Code::NotInstalledByPackage | Code::PackagesNotOffered => "Packages",
         Code::RemovedKubeletFlags | Code::CgroupV1 | Code::SwapOn => "Kubelet",

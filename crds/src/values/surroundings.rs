@@ -20,7 +20,7 @@ pub struct Surroundings {
     /// Admission webhooks that refuse when they fail, and see nodes, pods or evictions.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub admission_hooks: Vec<AdmissionHook>,
-    /// Admission policies that deny, and see nodes, pods or evictions.
+    /// Admission policies that deny or fail, and see nodes, pods or evictions.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub admission_policies: Vec<AdmissionPolicy>,
     /// API versions that are on their way out and were asked for since the API server that answered has started.
@@ -173,11 +173,11 @@ pub struct AdmissionHook {
     pub nodes: Option<BTreeSet<String>>,
 }
 
-/// An admission policy that is bound to deny.
+/// An admission policy that is bound to deny, or changes requests and refuses those on which it fails.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AdmissionPolicy {
-    /// What it is called: `ValidatingAdmissionPolicy owners-only`.
+    /// What it is called: `ValidatingAdmissionPolicy owners-only`, `MutatingAdmissionPolicy sidecars`.
     pub name: String,
     /// What of an upgrade it sees: nodes, pods, pods/eviction.
     pub sees: Vec<String>,

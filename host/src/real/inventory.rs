@@ -41,6 +41,7 @@ impl RealHost {
             next_minor,
             settings,
             swap,
+            unattended_upgrades,
             without_package,
         ) = tokio::join!(
             self.kubelet_version(),
@@ -54,6 +55,7 @@ impl RealHost {
             self.next_minor(),
             self.settings(),
             self.swap_that_stops_the_kubelet(),
+            self.unattended_upgrades(),
             self.without_package(&Package::ALL),
         );
         let (hand_made, hand_made_unread) = match hand_made {
@@ -85,6 +87,10 @@ impl RealHost {
             etcd_data_bytes: etcd_data.and_then(|folder| self.files.folder_bytes(&folder)),
             etcd_members: etcd_members.unwrap_or_default(),
             etcd_store_doubts,
+            external_cas: match role {
+                NodeRole::ControlPlane => certificates::external_authorities(&self.files),
+                NodeRole::Worker => Vec::new(),
+            },
             hand_made,
             hand_made_unread,
             kubeadm: kubeadm.ok().map(|version| version.to_string()),
@@ -99,6 +105,7 @@ impl RealHost {
             settings,
             swap,
             taken_at: Some(self.settings.clock.now()),
+            unattended_upgrades,
             // Another package manager is told by itself.
             without_package: if self.files.has("/usr/bin/apt-get") {
                 without_package.unwrap_or_default()

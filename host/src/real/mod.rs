@@ -37,6 +37,7 @@ mod settings;
 mod sources;
 #[cfg(test)]
 mod test_folder;
+mod unattended;
 
 pub use inventory::probe_machine;
 pub use os::Space;

@@ -200,7 +200,7 @@ fn managed_by(meta: &ObjectMeta) -> Option<String> {
 /// As [`gather`], with what lives around the nodes: more than a wave in the middle of an update asks for.
 pub async fn gather_all(client: &kube::Client, taken_at: Timestamp) -> Result<ClusterSnapshot, OpsError> {
     let (snapshot, configuration) = gather_with(client, taken_at).await?;
-    let mut surroundings = surroundings(client).await?;
+    let mut surroundings = surroundings(client, snapshot.server).await?;
     surroundings.settings = configuration.settings();
     // Of Nodes that went away in between, or could not be understood.
     surroundings.pods.retain(|pod| snapshot.nodes.contains_key(&pod.node));

@@ -79,6 +79,7 @@ impl HostOps for SimHost {
             etcd_data_bytes: control_plane.then_some(52_000_000),
             etcd_members: if control_plane { machine.etcd_members() } else { Vec::new() },
             etcd_store_doubts: control_plane.then(Vec::new),
+            external_cas: Vec::new(),
             hand_made,
             hand_made_unread: None,
             kubeadm: version(Package::Kubeadm),
@@ -93,6 +94,7 @@ impl HostOps for SimHost {
             settings: Vec::new(),
             swap: Some(false),
             taken_at: Some(now),
+            unattended_upgrades: None,
             without_package: Vec::new(),
         })
     }
