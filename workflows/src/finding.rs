@@ -3,9 +3,22 @@
 use serde::Serialize;
 use std::fmt::{self, Write as _};
 
-/// What is wrong, in one word: stable, used as reason in conditions and events.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub enum Code {
+macro_rules! codes {
+    ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
+        /// What is wrong, in one word: stable, used as reason in conditions and events. docs/checks.md has each of them.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+        pub enum Code {
+            $($(#[doc = $doc])+ $name,)+
+        }
+
+        impl Code {
+            /// Every code.
+            pub const ALL: &[Self] = &[$(Self::$name),+];
+        }
+    };
+}
+
+codes! {
     /// A text is no Kubernetes version.
     InvalidVersion,
     /// The target is older than something that runs.

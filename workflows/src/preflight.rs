@@ -173,6 +173,34 @@ mod tests {
         assert_eq!(["Nodes", "Neighbours"].map(verdict), [Verdict::Failed, Verdict::Passed]);
     }
 
+    /// The rows of the table, without its head.
+    fn rows(text: &str) -> Vec<[&str; 6]> {
+        let rows = text.lines().filter(|line| line.starts_with("| ")).skip(1);
+        let cells = rows.map(|line| line.trim_matches('|').split('|').map(str::trim).collect::<Vec<&str>>());
+        cells.map(|cells| <[&str; 6]>::try_from(cells).unwrap_or_else(|cells| panic!("{cells:?}"))).collect()
+    }
+
+    #[test]
+    fn every_code_stands_in_the_table_of_the_documentation_once_under_its_check_and_nothing_else_does() {
+        let text = include_str!("../../docs/checks.md");
+        let rows = rows(text);
+        let mut told: Vec<&str> = rows.iter().map(|[_, code, ..]| *code).collect();
+        told.sort_unstable();
+        let mut codes: Vec<String> = Code::ALL.iter().map(ToString::to_string).collect();
+        codes.sort_unstable();
+        assert_eq!(told, codes);
+        for [checks, name, found, verdict, acknowledged, remedy] in rows {
+            let code = *Code::ALL.iter().find(|code| code.to_string() == name).unwrap();
+            let known: Vec<&str> = checks.split(", ").collect();
+            assert!(known.contains(&check_of(&Finding::new(code, "", "", "", ""))), "{name} under {checks}");
+            assert!(known.iter().all(|check| CHECKS.iter().any(|(name, _)| name == check)), "{name} under {checks}");
+            assert_eq!(acknowledged.starts_with("by name"), ACKNOWLEDGED.contains(&code), "{name}: {acknowledged}");
+            assert!(acknowledged.starts_with("by name") || acknowledged == "no", "{name}: {acknowledged}");
+            assert!(verdict.starts_with("refused") || verdict.starts_with("warned"), "{name}: {verdict}");
+            assert!(!found.is_empty() && !remedy.is_empty(), "{name}");
+        }
+    }
+
     #[test]
     fn every_finding_stands_under_one_check_of_the_list() {
         let mut snapshot = cluster(1, 2, "1.33.4");
