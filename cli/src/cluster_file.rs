@@ -5,9 +5,9 @@ use crate::exit::{Exit, Failure};
 use crate::{connect, out, plan};
 use cupcake_crds::node_task::NodeInventory;
 use cupcake_crds::values::{
-    AbsentAddon, AdmissionHook, AdmissionPolicy, ClusterSnapshot, Cordon, DeprecatedRequest, DisruptionBudget,
-    EtcdMember, EtcdTopology, KubeVersion, NodeRef, NodeRole, NodeSnapshot, OwnFacts, PodSnapshot, Surroundings, Taint,
-    UnreadableNode,
+    AbsentAddon, AdmissionHook, AdmissionPolicy, ClusterSnapshot, ComponentSetting, Cordon, DeprecatedRequest,
+    DisruptionBudget, EtcdMember, EtcdTopology, KubeVersion, NodeRef, NodeRole, NodeSnapshot, OwnFacts, PodSnapshot,
+    Surroundings, Taint, UnreadableNode,
 };
 use cupcake_workflows::own_facts;
 use serde::{Deserialize, Serialize};
@@ -63,6 +63,9 @@ struct ClusterFile {
     /// Addons of kubeadm that are not there.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     absent_addons: Vec<AbsentAddon>,
+    /// Flags that kubeadm's configuration gives the control plane.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    settings: Vec<ComponentSetting>,
     /// What could not be read.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     unread: Vec<String>,
@@ -90,6 +93,9 @@ struct NodeEntry {
     /// What else makes and replaces its machine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     managed_by: Option<String>,
+    /// By how many seconds its clock is ahead of the API servers', behind if negative.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    clock_ahead_seconds: Option<i64>,
     /// What its agent found on the machine; of a node without an agent, absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     inventory: Option<NodeInventory>,
@@ -169,6 +175,7 @@ fn snapshot_of(cluster: ClusterFile) -> Result<ClusterSnapshot, String> {
             labels: entry.labels,
             taints: entry.taints,
             managed_by: entry.managed_by,
+            clock_ahead_seconds: entry.clock_ahead_seconds,
             inventory: entry.inventory,
         };
         if nodes.insert(entry.name.clone(), node).is_some() {
@@ -222,6 +229,7 @@ fn snapshot_of(cluster: ClusterFile) -> Result<ClusterSnapshot, String> {
             other_updaters: cluster.other_updaters,
             without_kube_proxy: cluster.without_kube_proxy,
             absent_addons: cluster.absent_addons,
+            settings: cluster.settings,
             unread: cluster.unread,
         },
     })
@@ -240,6 +248,7 @@ fn file_of(snapshot: ClusterSnapshot) -> ClusterFile {
         labels: node.labels,
         taints: node.taints,
         managed_by: node.managed_by,
+        clock_ahead_seconds: node.clock_ahead_seconds,
         inventory: node.inventory,
     };
     let surroundings = snapshot.surroundings;
@@ -260,6 +269,7 @@ fn file_of(snapshot: ClusterSnapshot) -> ClusterFile {
         other_updaters: surroundings.other_updaters,
         without_kube_proxy: surroundings.without_kube_proxy,
         absent_addons: surroundings.absent_addons,
+        settings: surroundings.settings,
         unread: surroundings.unread,
     }
 }

@@ -44,6 +44,10 @@ pub const ETCD_DOUBT_CHARS_MAX: usize = 160;
 pub const HAND_MADE_MAX: usize = 8;
 /// Characters of one of them.
 pub const HAND_MADE_CHARS_MAX: usize = 128;
+/// Settings of components that an inventory names.
+pub const SETTINGS_MAX: usize = 32;
+/// Characters of one of them.
+pub const SETTING_CHARS_MAX: usize = 128;
 /// Versions of one repository that an inventory names, the newest ones.
 pub const VERSIONS_MAX: usize = 32;
 /// Characters of a folder that an inventory names.

@@ -3,7 +3,7 @@
 use crate::{
     limits::{self, cut, cut_some},
     validate::node_task as rules,
-    values::{EtcdDoubt, EtcdMember, HostStep, KubeVersion, NodeRole, OrderKey},
+    values::{ComponentSetting, EtcdDoubt, EtcdMember, HostStep, KubeVersion, NodeRole, OrderKey},
 };
 use cupcake_engine::clock::Timestamp;
 use kube_derive::{CustomResource, KubeSchema};
@@ -302,6 +302,11 @@ pub struct NodeInventory {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = limits::ETCD_DOUBTS_MAX), extend("x-kubernetes-list-type" = "atomic"))]
     pub etcd_store_doubts: Option<Vec<EtcdDoubt>>,
+    /// Certificate authorities of the control plane whose certificate is there and whose key is not: kubeadm renews nothing that they
+    /// signed. Example: ["ca"]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 3), inner(length(max = 32)), extend("x-kubernetes-list-type" = "atomic"))]
+    pub external_cas: Vec<String>,
     /// Changes by hand that kubeadm's next upgrade would undo. Example: ["kube-apiserver.yaml loses --audit-log-path=/var/log/audit.log"]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
@@ -348,12 +353,19 @@ pub struct NodeInventory {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(max = 64)), extend("x-kubernetes-list-type" = "atomic"))]
     pub runner_kinds: Vec<String>,
+    /// Flags of the kubelet, and of the control plane's static pods by kubeadm's patches, that stay through an upgrade.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = limits::SETTINGS_MAX), extend("x-kubernetes-list-type" = "atomic"))]
+    pub settings: Vec<ComponentSetting>,
     /// Whether swap is on there and its kubelet would not start with it, as it does not unless `failSwapOn` is false. Example: false
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub swap: Option<bool>,
     /// When it was taken. Example: 2026-11-22T07:00:00Z
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub taken_at: Option<Timestamp>,
+    /// Whether unattended-upgrades installs packages there by itself. Example: false
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unattended_upgrades: Option<bool>,
     /// Which of kubeadm and kubelet no package brought there: only packages are upgraded. Example: ["kubelet"]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 2), inner(length(max = 16)), extend("x-kubernetes-list-type" = "atomic"))]

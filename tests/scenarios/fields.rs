@@ -23,7 +23,7 @@ fn condition(status: &DirectUpdateStatus, type_: &str) -> Option<Condition> {
 fn preflight(status: &DirectUpdateStatus, check: &str) -> (ConditionStatus, String, PreflightCheck, bool) {
     let told = condition(status, conditions::PREFLIGHT).unwrap();
     let results = status.preflight_results.clone().unwrap();
-    assert_eq!(results.checks.len(), 16);
+    assert_eq!(results.checks.len(), 17);
     let check = results.checks.into_iter().find(|one| one.name == check).unwrap();
     (told.status, told.reason, check, results.passed)
 }

@@ -4,17 +4,29 @@ use crate::finding::{Code, Finding, Findings};
 use cupcake_crds::values::{AdmissionHook, ClusterSnapshot, NodeSnapshot};
 use std::collections::BTreeMap;
 
+/// How a policy is called that changes requests.
+const MUTATING: &str = "MutatingAdmissionPolicy";
+
 /// Webhooks that refuse when they fail, and policies that deny, of those that see what an update does.
 ///
-/// Source: kubernetes.io, "Admission Webhook Good Practices" and "Validating Admission Policy" (v1.34).
+/// Source: kubernetes.io, "Admission Webhook Good Practices", "Validating Admission Policy" and "Mutating Admission Policy" (v1.34).
 pub(crate) fn admission(snapshot: &ClusterSnapshot, drained: &BTreeMap<&str, &NodeSnapshot>, findings: &mut Findings) {
     for hook in &snapshot.surroundings.admission_hooks {
         let (message, remedy) = told(hook, drained);
         findings.warn(Finding::new(Code::FailClosedHook, &hook.name, hook.sees.join(", "), message, remedy));
     }
     for policy in &snapshot.surroundings.admission_policies {
-        let message = "it denies what its conditions do not let pass: static pods, nodes or drains might be among it";
-        let remedy = "see that it lets the requests of kubelets and evictions pass, as far as it sees them";
+        let (message, remedy) = if policy.name.starts_with(MUTATING) {
+            (
+                "it changes what it sees, and refuses that on which it fails: static pods, nodes or drains might be among it",
+                "see that its expressions stand every request of kubelets and evictions that it sees, or set failurePolicy: Ignore",
+            )
+        } else {
+            (
+                "it denies what its conditions do not let pass: static pods, nodes or drains might be among it",
+                "see that it lets the requests of kubelets and evictions pass, as far as it sees them",
+            )
+        };
         findings.warn(Finding::new(Code::AdmissionPolicy, &policy.name, policy.sees.join(", "), message, remedy));
     }
 }

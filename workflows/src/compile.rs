@@ -90,14 +90,18 @@ pub fn compile(
     let time = NodeTime::of(spec).map_err(|finding| findings.refuse(finding)).ok();
     checks::cluster(snapshot, &mut findings);
     let Some(target) = target else {
+        // What the machines are stands in the way of any version.
+        let selected =
+            |node: &&NodeSnapshot| node.role == NodeRole::ControlPlane || spec.moves(&node.node.name, &node.labels);
+        each_machine(spec, snapshot, &snapshot.nodes.values().filter(selected).collect::<Vec<_>>(), &mut findings);
         return Err(Refusal { findings: findings.refused, warnings: findings.warnings });
     };
     checks::versions(snapshot, target, &mut findings);
-    let steps = match hops::steps(spec, snapshot, target) {
-        Ok(steps) => steps,
+    let (steps, way) = match hops::steps(spec, snapshot, target) {
+        Ok(steps) => (steps, Way::Known),
         Err(finding) => {
             findings.refuse(finding);
-            return Err(Refusal { findings: findings.refused, warnings: findings.warnings });
+            (hops::stand_in(spec, snapshot, target), Way::OfMinorsOnly)
         }
     };
     let hops: Vec<Hop<'_>> = steps
@@ -109,11 +113,13 @@ pub fn compile(
     let workers = Workers::of(snapshot, spec, target, None);
     checks::selection(spec, snapshot, &workers, control_plane_changes, &mut findings);
     let changing = changing(&hops);
-    checks::quorum(snapshot, &mut findings);
-    checks::readiness(&changing, snapshot.taken_at, &mut findings);
-    machines::machines(spec, snapshot, &changing, &mut findings);
-    packages::packages(&hops, &mut findings);
+    each_machine(spec, snapshot, &changing, &mut findings);
+    match way {
+        Way::Known => packages::packages(&hops, &mut findings),
+        Way::OfMinorsOnly => {}
+    }
     changes::changes(spec, snapshot, &hops, &mut findings);
+    settings::settings(spec, snapshot, &hops, &mut findings);
     surroundings::surroundings(spec, snapshot, &hops, &mut findings);
     if let Err(finding) = batch_nodes(spec, workers.selected_count(), workers.moving_count()) {
         findings.refuse(finding);
@@ -152,6 +158,26 @@ pub fn compile(
     let changing = changing.iter().map(|node| node.node.name.clone()).collect();
     let summary = summary(spec, snapshot, target, &workers, summaries);
     Ok(Compilation::Plan(Compiled { plan, digest, limits: RunLimits::STRICT, report, summary, changing }))
+}
+
+/// What of the way to the target is known: where there is none, what its minors bring is told all the same.
+enum Way {
+    /// Every version of it.
+    Known,
+    /// Its minors, of which the update goes through no particular version.
+    OfMinorsOnly,
+}
+
+/// What stands in the way of changing these nodes, whatever the version.
+fn each_machine(
+    spec: &DirectUpdateSpec,
+    snapshot: &ClusterSnapshot,
+    changing: &[&NodeSnapshot],
+    findings: &mut Findings,
+) {
+    checks::quorum(snapshot, findings);
+    checks::readiness(changing, snapshot.taken_at, findings);
+    machines::machines(spec, snapshot, changing, findings);
 }
 
 /// One hop, with what moves in it.

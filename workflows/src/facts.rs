@@ -25,6 +25,18 @@ pub(crate) struct Facts {
     /// Flags that its kubelet no longer starts with.
     #[serde(default, deserialize_with = "or_nothing")]
     pub removed_kubelet_flags: Vec<String>,
+    /// Feature gates that its components no longer know, of which a component ends at once.
+    #[serde(default, deserialize_with = "or_nothing")]
+    pub removed_feature_gates: Vec<String>,
+    /// Feature gates that its components no longer let be set to another value: `Name=true`.
+    #[serde(default, deserialize_with = "or_nothing")]
+    pub locked_feature_gates: Vec<String>,
+    /// Admission plugins that its API server no longer knows.
+    #[serde(default, deserialize_with = "or_nothing")]
+    pub removed_admission_plugins: Vec<String>,
+    /// Flags that a component of its control plane no longer knows, by component.
+    #[serde(default, deserialize_with = "or_nothing")]
+    pub removed_flags: BTreeMap<String, Vec<String>>,
     /// Whether its kubelet refuses to start on control groups version 1 unless it is told otherwise.
     #[serde(default, deserialize_with = "or_nothing")]
     pub refuses_cgroup_v1: bool,
@@ -203,6 +215,10 @@ mod tests {
             let says = facts.avoid.is_some()
                 || !facts.removed_apis.is_empty()
                 || !facts.removed_kubelet_flags.is_empty()
+                || !facts.removed_feature_gates.is_empty()
+                || !facts.locked_feature_gates.is_empty()
+                || !facts.removed_admission_plugins.is_empty()
+                || !facts.removed_flags.is_empty()
                 || facts.refuses_cgroup_v1
                 || facts.etcd.is_some()
                 || facts.oldest_containerd.is_some();

@@ -3,9 +3,22 @@
 use serde::Serialize;
 use std::fmt::{self, Write as _};
 
-/// What is wrong, in one word: stable, used as reason in conditions and events.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub enum Code {
+macro_rules! codes {
+    ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
+        /// What is wrong, in one word: stable, used as reason in conditions and events. docs/checks.md has each of them.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+        pub enum Code {
+            $($(#[doc = $doc])+ $name,)+
+        }
+
+        impl Code {
+            /// Every code.
+            pub const ALL: &[Self] = &[$(Self::$name),+];
+        }
+    };
+}
+
+codes! {
     /// A text is no Kubernetes version.
     InvalidVersion,
     /// The target is older than something that runs.
@@ -64,6 +77,8 @@ pub enum Code {
     RemovedApis,
     /// Flags that the kubelet of a minor on the way no longer knows.
     RemovedKubeletFlags,
+    /// Feature gates, admission plugins or flags with which a component of a minor on the way does not start.
+    RemovedSettings,
     /// A minor on the way brings another minor of etcd.
     EtcdMinor,
     /// Members of etcd that are not as a safe upgrade needs them.
@@ -104,6 +119,12 @@ pub enum Code {
     CertificatesExpired,
     /// Certificates of the control plane expire soon.
     CertificatesExpire,
+    /// A certificate authority whose key is elsewhere, so that kubeadm renews nothing that it signed.
+    ExternalCa,
+    /// Machines that install packages by themselves.
+    UnattendedUpgrades,
+    /// A machine whose clock differs from that of the API servers.
+    ClockSkew,
     /// Changes by hand that kubeadm's next upgrade would undo.
     HandMadeChanges,
     /// A machine without the package manager that this release knows.

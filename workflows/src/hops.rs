@@ -88,6 +88,25 @@ pub(crate) fn steps<'s>(
         let remedy = format!("name a way in spec.path whose first version is {begun} or newer");
         return Err(Finding::new(Code::InvalidPath, "spec.path", spec.path.join(", "), message, remedy));
     }
+    Ok(over(spec, snapshot, &versions))
+}
+
+/// What everything else is judged by where there is no way: the minors that any way goes through, each by what is known of it, or by its
+/// first release.
+pub(crate) fn stand_in<'s>(
+    spec: &DirectUpdateSpec,
+    snapshot: &'s ClusterSnapshot,
+    target: KubeVersion,
+) -> Vec<Step<'s>> {
+    let (server, major) = (snapshot.server, target.major());
+    let minors = if server.major() == major { server.minor() + 1..target.minor() } else { 0..0 };
+    let between = minors
+        .map(|minor| newest(snapshot, MinorVersion { major, minor }).unwrap_or(KubeVersion::new(major, minor, 0)));
+    let versions = between.chain([target]).take(HOPS_MAX).collect();
+    over(spec, snapshot, &late_first(spec, snapshot, versions))
+}
+
+fn over<'s>(spec: &DirectUpdateSpec, snapshot: &'s ClusterSnapshot, versions: &[KubeVersion]) -> Vec<Step<'s>> {
     let mut steps: Vec<Step<'s>> = Vec::new();
     for (index, version) in versions.iter().enumerate() {
         let before = match steps.last() {
@@ -97,7 +116,7 @@ pub(crate) fn steps<'s>(
         let oldest_kubelet = versions.get(index + 1).map(|next| oldest_kubelet(*version, *next));
         steps.push(Step { version: *version, oldest_kubelet, before });
     }
-    Ok(steps)
+    steps
 }
 
 /// The oldest kubelet that fits API servers that move from `from` to `to`, and that kubeadm of `to` accepts.
@@ -128,7 +147,18 @@ fn versions(
         }
     }
     versions.push(target);
-    // Kubelets that would not fit the first hop move before it, to where the API servers are.
+    let versions = late_first(spec, snapshot, versions);
+    if versions.len() > HOPS_MAX {
+        let message = format!("{} hops away from {server}, and one update has {HOPS_MAX} at most", versions.len());
+        let remedy = format!("upgrade to {} first", versions[HOPS_MAX - 1]);
+        return Err(Finding::new(Code::TooManyMinors, "spec.targetVersion", target, message, remedy));
+    }
+    Ok(versions)
+}
+
+/// Kubelets that would not fit the first hop move before it, to where the API servers are.
+fn late_first(spec: &DirectUpdateSpec, snapshot: &ClusterSnapshot, mut versions: Vec<KubeVersion>) -> Vec<KubeVersion> {
+    let server = snapshot.server;
     let oldest = oldest_kubelet(server, versions[0]);
     let begun = snapshot.kubeadm_config.is_some_and(|config| config > server);
     let late = |node: &NodeSnapshot| {
@@ -138,12 +168,7 @@ fn versions(
     if versions[0] > server && !begun && snapshot.nodes.values().any(late) {
         versions.insert(0, server);
     }
-    if versions.len() > HOPS_MAX {
-        let message = format!("{} hops away from {server}, and one update has {HOPS_MAX} at most", versions.len());
-        let remedy = format!("upgrade to {} first", versions[HOPS_MAX - 1]);
-        return Err(Finding::new(Code::TooManyMinors, "spec.targetVersion", target, message, remedy));
-    }
-    Ok(versions)
+    versions
 }
 
 /// The newest release of a minor that somebody offers, or else that is known to exist; not older than what kubeadm has begun.

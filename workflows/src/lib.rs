@@ -33,6 +33,7 @@ mod properties;
 pub mod render;
 mod request;
 pub mod schedule;
+mod settings;
 pub mod skew;
 mod summary;
 mod surroundings;

@@ -6,6 +6,7 @@ use cupcake_crds::DirectUpdateSpec;
 use cupcake_crds::node_task::{DiskUse, NodeInventory};
 use cupcake_crds::values::{ClusterSnapshot, NodeRole, NodeSnapshot};
 use cupcake_steps::ports::host::reserve_bytes;
+use std::collections::BTreeSet;
 
 /// What one hop takes in bytes, rounded up: kubeadm, kubelet and kubectl unpacked.
 const PACKAGES_BYTES: u64 = 300_000_000;
@@ -21,6 +22,13 @@ const CONTROL_PLANE_MARGIN_BYTES: u64 = 500_000_000;
 const WORKER_MARGIN_BYTES: u64 = 200_000_000;
 /// How many days before their end certificates are spoken of.
 const CERTIFICATE_DAYS_MIN: i64 = 14;
+/// By how many seconds a clock may differ unspoken of: within a minute an API server takes another one's tokens
+/// (go-jose, `jwt.DefaultLeeway`).
+const CLOCK_SECONDS_TOLD: i64 = 60;
+/// From here on an update is refused, in seconds. A machine stamps since when its Node is Ready, and ends its own steps by its own
+/// clock: one that is ahead lets a Node soak for as long as that, and the restart of its kubelet has five minutes of the thirty that a
+/// node gets (`NodeTime`), so that it would end as overdue on a healthy node.
+const CLOCK_SECONDS_MAX: i64 = 300;
 
 /// Disk, certificates, swap and package manager of every node that changes.
 pub(crate) fn machines(
@@ -67,6 +75,8 @@ pub(crate) fn machines(
         findings.warn(Finding::new(Code::CertificatesExpire, "nodes", named(expiring), message, remedy));
     }
 
+    external_cas(changing, findings);
+    clocks(spec, snapshot, changing, findings);
     hand_made(spec, snapshot, changing, findings);
 
     let swapping = |node: &&NodeSnapshot| inventory(node).swap == Some(true);
@@ -95,6 +105,69 @@ pub(crate) fn machines(
     let message = "no apt-get there, and this release installs packages with it only";
     let remedy = |_: &str| "leave workers out by spec.nodeSelector, and upgrade them by hand".to_owned();
     refuse(spec, changing, Code::PackageManager, "nodes", strange, message, remedy, findings);
+
+    let by_themselves = changing.iter().filter(|node| inventory(node).unattended_upgrades == Some(true));
+    let nodes: Vec<String> = by_themselves.map(|node| node.node.name.clone()).collect();
+    if !nodes.is_empty() {
+        let message = "unattended-upgrades installs packages there by itself: it holds dpkg's lock for minutes, and may restart containerd or the machine in the middle of the update";
+        let remedy = "on each of them: systemctl stop apt-daily-upgrade.timer, and start it again after the update";
+        let finding = Finding::new(Code::UnattendedUpgrades, "nodes", named(&nodes), message, remedy);
+        findings.warn(finding.by_inventories_of(nodes));
+    }
+}
+
+/// Certificates that kubeadm leaves as they are, with when the first of all expires.
+///
+/// Source: kubernetes.io, "Certificate Management with kubeadm" (v1.34), "External CA mode".
+fn external_cas(changing: &[&NodeSnapshot], findings: &mut Findings) {
+    let external: Vec<(&NodeSnapshot, &NodeInventory)> = changing
+        .iter()
+        .filter_map(|node| Some((*node, node.inventory.as_ref()?)))
+        .filter(|(_, found)| !found.external_cas.is_empty())
+        .collect();
+    if external.is_empty() {
+        return;
+    }
+    let cas: BTreeSet<&str> = external.iter().flat_map(|(_, found)| &found.external_cas).map(String::as_str).collect();
+    let first = external.iter().filter_map(|(_, found)| found.certificates_expire).min();
+    let until = first
+        .map(|at| format!("; the first certificate there expires on {}", at.format("%Y-%m-%d")))
+        .unwrap_or_default();
+    let message = format!(
+        "the key of {} is not there, so that kubeadm renews no certificate of theirs in this update: whoever holds it has to{until}",
+        named(cas.iter().map(|ca| format!("{ca}.crt")))
+    );
+    let remedy = "sign new ones before they expire, and put them there; see: kubeadm certs check-expiration";
+    let nodes: Vec<String> = external.iter().map(|(node, _)| node.node.name.clone()).collect();
+    findings.warn(Finding::new(Code::ExternalCa, "nodes", named(&nodes), message, remedy).by_inventories_of(nodes));
+}
+
+/// Machines whose clock is not that of the API servers.
+fn clocks(spec: &DirectUpdateSpec, snapshot: &ClusterSnapshot, changing: &[&NodeSnapshot], findings: &mut Findings) {
+    let off = |node: &NodeSnapshot| node.clock_ahead_seconds.unwrap_or_default();
+    let told = |node: &NodeSnapshot| match off(node) {
+        ahead @ 0.. => format!("{} ({ahead} s ahead)", node.node.name),
+        behind => format!("{} ({} s behind)", node.node.name, behind.abs()),
+    };
+    let far = |node: &&NodeSnapshot| off(node).abs() > CLOCK_SECONDS_MAX;
+    let message = "clocks that differ from the API servers' by more than five minutes: a machine's steps and the time for which its Node is Ready count by its own, so that healthy nodes would fail as overdue";
+    let remedy = |name: &str| {
+        let node = snapshot.nodes.get(name).map(told).unwrap_or_default();
+        format!(
+            "{node}: let it follow a time server (see: timedatectl), or name it in spec.acknowledge: {{check: ClockSkew, node: {name}}}"
+        )
+    };
+    refuse(spec, changing, Code::ClockSkew, "nodes", far, message, remedy, findings);
+    let near: Vec<String> = changing
+        .iter()
+        .filter(|node| off(node).abs() > CLOCK_SECONDS_TOLD && !far(node))
+        .map(|node| told(node))
+        .collect();
+    if !near.is_empty() {
+        let message = "clocks that differ from the API servers' by more than a minute: tokens of one API server may not be taken by another, and soaks take as much longer";
+        let remedy = "let them follow a time server (see: timedatectl)";
+        findings.warn(Finding::new(Code::ClockSkew, "nodes", named(near), message, remedy));
+    }
 }
 
 /// What kubeadm would undo: it writes manifests and the kubelet's configuration anew in every upgrade.
@@ -277,6 +350,58 @@ mod tests {
         (inventory.etcd_data_bytes, inventory.disks) = (Some(4 * GB), etc(GB));
         let refusal = compiled(&spec(&json!({})), &snapshot).unwrap_err().to_string();
         assert!(refusal.contains("cp-1: /x has 1000 MB and needs 4084: make room"), "{refusal}");
+    }
+
+    #[test]
+    fn authorities_without_their_key_and_machines_that_upgrade_by_themselves_are_told_by_node() {
+        let mut snapshot = cluster(2, 2, "1.33.4");
+        let external = NodeInventory {
+            external_cas: vec!["ca".into(), "front-proxy-ca".into()],
+            certificates_expire: Some(start() + chrono::TimeDelta::days(100)),
+            ..NodeInventory::default()
+        };
+        snapshot.nodes.get_mut("cp-2").unwrap().inventory = Some(external);
+        let unattended = NodeInventory { unattended_upgrades: Some(true), ..NodeInventory::default() };
+        snapshot.nodes.get_mut("w-01").unwrap().inventory = Some(unattended);
+        let Ok(crate::Compilation::Plan(plan)) = compiled(&spec(&json!({})), &snapshot) else { panic!("refused") };
+        let told = |code: Code| plan.report.warnings.iter().find(|warning| warning.code == code).unwrap().to_string();
+        let external = told(Code::ExternalCa);
+        for part in ["\"cp-2\"", "the key of ca.crt, front-proxy-ca.crt is not there", "expires on 2026-12-30"] {
+            assert!(external.contains(part), "{part}: {external}");
+        }
+        let unattended = told(Code::UnattendedUpgrades);
+        assert!(unattended.contains("\"w-01\"") && unattended.contains("apt-daily-upgrade.timer"), "{unattended}");
+    }
+
+    #[test]
+    fn a_clock_that_differs_by_a_minute_is_told_and_by_five_minutes_refused_until_it_is_acknowledged_by_name() {
+        let of = |fields: &Value, ahead: Option<i64>| {
+            let mut snapshot = cluster(1, 2, "1.33.4");
+            snapshot.nodes.get_mut("w-01").unwrap().clock_ahead_seconds = ahead;
+            let only = |findings: Vec<Finding>| -> Vec<String> {
+                findings.into_iter().filter(|one| one.code == Code::ClockSkew).map(|one| one.to_string()).collect()
+            };
+            match compiled(&spec(fields), &snapshot) {
+                Ok(crate::Compilation::Plan(plan)) => (Vec::new(), only(plan.report.warnings)),
+                Ok(crate::Compilation::NothingToDo(_)) => panic!("nothing to do"),
+                Err(refusal) => (only(refusal.findings), only(refusal.warnings)),
+            }
+        };
+        for fine in [None, Some(0), Some(60), Some(-60)] {
+            assert_eq!(of(&json!({}), fine), (vec![], vec![]), "{fine:?}");
+        }
+        let (refused, warned) = of(&json!({}), Some(-61));
+        assert!(refused.is_empty() && warned[0].starts_with("nodes \"w-01 (61 s behind)\""), "{refused:?} {warned:?}");
+        assert!(of(&json!({}), Some(300)).0.is_empty());
+        let (refused, _) = of(&json!({}), Some(301));
+        for part in ["w-01 (301 s ahead): let it follow a time server", "{check: ClockSkew, node: w-01}"] {
+            assert!(refused[0].contains(part), "{part}: {refused:?}");
+        }
+        let acknowledged = json!({"acknowledge": [{"check": "ClockSkew", "node": "w-01"}]});
+        let (refused, warned) = of(&acknowledged, Some(3_600));
+        assert!(refused.is_empty() && warned.len() == 1, "{refused:?} {warned:?}");
+        let left_out = json!({"control": {"skip": [{"requestId": "1", "vertex": "w-01"}]}});
+        assert_eq!(of(&left_out, Some(3_600)), (vec![], vec![]), "it does not move");
     }
 
     #[test]

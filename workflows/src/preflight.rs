@@ -32,7 +32,7 @@ pub struct Check {
 }
 
 /// The checks in the order in which they are told.
-const CHECKS: [(&str, &str); 16] = [
+const CHECKS: [(&str, &str); 17] = [
     ("Spec", "the fields of the update"),
     ("Versions", "target, API servers, kubeadm's configuration, and the way between"),
     ("Skew", "every kubelet against every hop"),
@@ -40,13 +40,14 @@ const CHECKS: [(&str, &str); 16] = [
     ("Nodes", "Ready, readable, not cordoned by others"),
     ("Agents", "an agent answered on each node"),
     ("Etcd", "its members, and the minor that kubeadm brings"),
-    ("Machines", "disk, certificates, package manager"),
+    ("Machines", "disk, certificates, clock, package manager"),
     (
         "Packages",
         "kubeadm and kubelet from packages, and the exact version in each machine's repositories, as far as they tell",
     ),
     ("HandMade", "manifests and kubelet settings that kubeadm would write anew without somebody's changes"),
     ("Kubelet", "removed flags, control groups, swap"),
+    ("Settings", "feature gates, admission plugins and flags that a minor on the way no longer knows"),
     ("Runtime", "the oldest containerd that the kubelet works with"),
     ("Apis", "API versions that are no longer served, and who still asks for them"),
     ("Drains", "the eviction of each node's pods: budgets, emptyDirs, pods that nothing makes anew"),
@@ -55,14 +56,16 @@ const CHECKS: [(&str, &str); 16] = [
 ];
 
 /// The findings about one node that somebody may answer for.
-pub const ACKNOWLEDGED: [Code; 9] = [
+pub const ACKNOWLEDGED: [Code; 11] = [
     Code::CgroupV1,
+    Code::ClockSkew,
     Code::ContainerdTooOld,
     Code::DiskSpace,
     Code::DisruptionBudget,
     Code::EtcdStore,
     Code::HandMadeChanges,
     Code::LocalStorage,
+    Code::RemovedSettings,
     Code::SwapOn,
     Code::UnmanagedPods,
 ];
@@ -120,7 +123,7 @@ fn check_of(finding: &Finding) -> &'static str {
         Code::EtcdMinor | Code::EtcdMembers | Code::EtcdStore => "Etcd",
         Code::DisruptionBudget | Code::LocalStorage | Code::UnmanagedPods => "Drains",
         Code::FailClosedHook | Code::AdmissionPolicy => "Hooks",
-        Code::OtherUpdater | Code::KubeProxyAbsent | Code::AddonReturns => "Neighbours",
+        Code::OtherUpdater | Code::UnattendedUpgrades | Code::KubeProxyAbsent | Code::AddonReturns => "Neighbours",
         // What was not looked at stands under the check that does not know it.
         Code::NotLookedAt => {
             let about = |words: &[&str]| words.iter().any(|word| finding.field.contains(word));
@@ -138,9 +141,15 @@ fn check_of(finding: &Finding) -> &'static str {
                 "Neighbours"
             }
         }
-        Code::DiskSpace | Code::CertificatesExpired | Code::CertificatesExpire | Code::PackageManager => "Machines",
+        Code::DiskSpace
+        | Code::CertificatesExpired
+        | Code::CertificatesExpire
+        | Code::ClockSkew
+        | Code::ExternalCa
+        | Code::PackageManager => "Machines",
         Code::NotInstalledByPackage | Code::PackagesNotOffered => "Packages",
         Code::RemovedKubeletFlags | Code::CgroupV1 | Code::SwapOn => "Kubelet",
+        Code::RemovedSettings => "Settings",
         Code::HandMadeChanges => "HandMade",
         Code::ContainerdTooOld => "Runtime",
         Code::RemovedApis => "Apis",
@@ -162,6 +171,34 @@ mod tests {
         let verdict = |name: &str| list.iter().find(|check| check.name == name).unwrap().verdict;
         assert_eq!(["Drains", "Hooks", "Apis"].map(verdict), [Verdict::Warned; 3]);
         assert_eq!(["Nodes", "Neighbours"].map(verdict), [Verdict::Failed, Verdict::Passed]);
+    }
+
+    /// The rows of the table, without its head.
+    fn rows(text: &str) -> Vec<[&str; 6]> {
+        let rows = text.lines().filter(|line| line.starts_with("| ")).skip(1);
+        let cells = rows.map(|line| line.trim_matches('|').split('|').map(str::trim).collect::<Vec<&str>>());
+        cells.map(|cells| <[&str; 6]>::try_from(cells).unwrap_or_else(|cells| panic!("{cells:?}"))).collect()
+    }
+
+    #[test]
+    fn every_code_stands_in_the_table_of_the_documentation_once_under_its_check_and_nothing_else_does() {
+        let text = include_str!("../../docs/checks.md");
+        let rows = rows(text);
+        let mut told: Vec<&str> = rows.iter().map(|[_, code, ..]| *code).collect();
+        told.sort_unstable();
+        let mut codes: Vec<String> = Code::ALL.iter().map(ToString::to_string).collect();
+        codes.sort_unstable();
+        assert_eq!(told, codes);
+        for [checks, name, found, verdict, acknowledged, remedy] in rows {
+            let code = *Code::ALL.iter().find(|code| code.to_string() == name).unwrap();
+            let known: Vec<&str> = checks.split(", ").collect();
+            assert!(known.contains(&check_of(&Finding::new(code, "", "", "", ""))), "{name} under {checks}");
+            assert!(known.iter().all(|check| CHECKS.iter().any(|(name, _)| name == check)), "{name} under {checks}");
+            assert_eq!(acknowledged.starts_with("by name"), ACKNOWLEDGED.contains(&code), "{name}: {acknowledged}");
+            assert!(acknowledged.starts_with("by name") || acknowledged == "no", "{name}: {acknowledged}");
+            assert!(verdict.starts_with("refused") || verdict.starts_with("warned"), "{name}: {verdict}");
+            assert!(!found.is_empty() && !remedy.is_empty(), "{name}");
+        }
     }
 
     #[test]

@@ -555,10 +555,9 @@ mod tests {
             |api: &str, removed_in: &str| DeprecatedRequest { api: api.into(), removed_in: removed_in.into() };
         let change = |snapshot: &mut ClusterSnapshot| {
             snapshot.surroundings = Surroundings {
-                admission_policies: vec![AdmissionPolicy {
-                    name: "policy".into(),
-                    sees: vec!["nodes".into(), "pods".into()],
-                }],
+                admission_policies: ["policy", "MutatingAdmissionPolicy sidecars"]
+                    .map(|name| AdmissionPolicy { name: name.into(), sees: vec!["nodes".into(), "pods".into()] })
+                    .to_vec(),
                 deprecated_requests: vec![
                     request("a/v1beta1 as", "1.34"),
                     request("b/v1 bs", "1.36"),
@@ -573,7 +572,15 @@ mod tests {
         let (refused, warned) = told(&json!({}), change);
         assert_eq!(refused, Vec::<String>::new());
         let codes: Vec<_> = warned.iter().map(|line| line.split(' ').next().unwrap()).collect();
-        assert_eq!(codes, ["KubeProxyAbsent", "RemovedApis", "AdmissionPolicy", "OtherUpdater", "NotLookedAt"]);
+        let policies = ["AdmissionPolicy", "AdmissionPolicy"];
+        assert_eq!(
+            codes,
+            [&["KubeProxyAbsent", "RemovedApis"], &policies[..], &["OtherUpdater", "NotLookedAt"]].concat()
+        );
+        assert!(
+            warned[2].contains("it denies what") && warned[3].contains("refuses that on which it fails"),
+            "{warned:?}"
+        );
         assert!(warned[2].contains("\"nodes, pods\"") && warned[1].contains("\"a/v1beta1 as\""), "{warned:?}");
     }
 }

@@ -4,7 +4,10 @@ use crate::testing::{NAME, UID, after_control_plane, cluster, compiled, last, no
 use crate::timing::NodeTime;
 use crate::{Code, Compilation, Compiled, Finding, Refusal, Request, compile_wave, wave_run};
 use cupcake_crds::DirectUpdateSpec;
-use cupcake_crds::values::{ClusterSnapshot, Cordon, EtcdTopology, NodeRole, UnreadableNode};
+use cupcake_crds::node_task::NodeInventory;
+use cupcake_crds::values::{
+    ClusterSnapshot, Cordon, DisruptionBudget, EtcdTopology, NodeRole, PodSnapshot, UnreadableNode,
+};
 use cupcake_engine::plan::Plan;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
@@ -80,6 +83,42 @@ fn only(refusal: &Refusal, code: Code, field: &str, parts: &[&str]) {
 }
 
 fn unchanged(_: &mut ClusterSnapshot) {}
+
+#[test]
+fn where_there_is_no_way_everything_else_that_stands_in_the_way_is_told_with_it() {
+    use Code::{CgroupV1, DiskSpace, DisruptionBudget as Budget, InvalidPath, InvalidVersion, TooManyMinors};
+    let unfit = |snapshot: &mut ClusterSnapshot| {
+        let worker = snapshot.nodes.get_mut("w-02").unwrap();
+        worker.inventory = Some(NodeInventory {
+            cgroup_version: Some(1),
+            disk_free_bytes: Some(1_000_000),
+            disk_size_bytes: Some(1_000_000_000),
+            ..NodeInventory::default()
+        });
+        let budgets =
+            DisruptionBudget { name: "shop/db".into(), expected_pods: 1, desired_healthy: 1, current_healthy: Some(1) };
+        snapshot.surroundings.disruption_budgets = vec![budgets];
+        snapshot.surroundings.pods = vec![PodSnapshot {
+            name: "shop/db-0".into(),
+            node: "w-01".into(),
+            budgets: vec!["shop/db".into()],
+            empty_dir: false,
+            unmanaged: false,
+        }];
+    };
+    let codes =
+        |fields: &Value| -> Vec<Code> { refused(fields, unfit).findings.iter().map(|finding| finding.code).collect() };
+    // Of 1.38 and 1.39 no release is known.
+    assert_eq!(codes(&json!({"targetVersion": "1.40.0"})), [TooManyMinors, DiskSpace, CgroupV1, Budget]);
+    let far = json!({"targetVersion": "1.99.0", "path": ["1.34.4", "1.99.0"]});
+    assert_eq!(codes(&far), [InvalidPath, DiskSpace, CgroupV1, Budget]);
+    let path = json!({"targetVersion": "1.34.4", "path": ["1.33.9", "1.35.0"]});
+    assert_eq!(codes(&path), [InvalidPath, DiskSpace, Budget], "1.34 starts on control groups version 1");
+    assert_eq!(codes(&json!({"targetVersion": "latest"})), [InvalidVersion, DiskSpace], "whatever the version");
+    let warned = refused(&json!({"targetVersion": "1.40.0"}), unfit).warnings;
+    assert!(warned.iter().any(|warning| warning.code == Code::RemovedKubeletFlags), "of 1.35: {warned:?}");
+    assert!(warned.iter().all(|warning| warning.field != "packages"), "no exact version is to be had: {warned:?}");
+}
 
 #[test]
 fn a_target_that_is_no_version_older_or_too_far_is_refused_with_versions_and_the_way() {

@@ -19,6 +19,6 @@ pub(crate) use options::{enabled, labels_schema};
 pub use phase::Phase;
 pub use snapshot::{ClusterSnapshot, Cordon, EtcdTopology, NodeSnapshot, OwnFacts, Taint, UnreadableNode};
 pub use surroundings::{
-    AbsentAddon, AdmissionHook, AdmissionPolicy, DeprecatedRequest, DisruptionBudget, EtcdDoubt, EtcdDoubtKind,
-    EtcdMember, PodSnapshot, Surroundings,
+    AbsentAddon, AdmissionHook, AdmissionPolicy, ComponentSetting, DeprecatedRequest, DisruptionBudget, EtcdDoubt,
+    EtcdDoubtKind, EtcdMember, PodSnapshot, Surroundings,
 };

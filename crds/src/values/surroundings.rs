@@ -1,6 +1,6 @@
 //! What else is in a cluster and matters to an upgrade: etcd's members, pods that a drain would meet, hooks, other programs.
 
-use crate::limits::ETCD_DOUBT_CHARS_MAX;
+use crate::limits::{ETCD_DOUBT_CHARS_MAX, FOLDER_CHARS_MAX, SETTING_CHARS_MAX};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
@@ -20,7 +20,7 @@ pub struct Surroundings {
     /// Admission webhooks that refuse when they fail, and see nodes, pods or evictions.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub admission_hooks: Vec<AdmissionHook>,
-    /// Admission policies that deny, and see nodes, pods or evictions.
+    /// Admission policies that deny or fail, and see nodes, pods or evictions.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub admission_policies: Vec<AdmissionPolicy>,
     /// API versions that are on their way out and were asked for since the API server that answered has started.
@@ -35,6 +35,9 @@ pub struct Surroundings {
     /// Addons of kubeadm that are not there: `kube-proxy`, `coredns`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub absent_addons: Vec<AbsentAddon>,
+    /// Flags that kubeadm's ClusterConfiguration gives the components of the control plane.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub settings: Vec<ComponentSetting>,
     /// What could not be read, and why: told, never guessed.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unread: Vec<String>,
@@ -90,6 +93,21 @@ pub enum EtcdDoubtKind {
     OldKeys,
     /// It could not be looked at.
     NotRead,
+}
+
+/// A flag of a component that stands where an upgrade leaves it, so that the next minor is started with it, too.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ComponentSetting {
+    /// The flag, with its value where that names feature gates or admission plugins. Example: --feature-gates=MemoryManager=true
+    #[schemars(length(max = SETTING_CHARS_MAX))]
+    pub argument: String,
+    /// The component: kube-apiserver, kube-controller-manager, kube-scheduler or kubelet. Example: kubelet
+    #[schemars(length(max = 32))]
+    pub component: String,
+    /// Where it stands. Example: /etc/default/kubelet
+    #[schemars(length(max = FOLDER_CHARS_MAX))]
+    pub from: String,
 }
 
 fn yes() -> bool {
@@ -155,11 +173,11 @@ pub struct AdmissionHook {
     pub nodes: Option<BTreeSet<String>>,
 }
 
-/// An admission policy that is bound to deny.
+/// An admission policy that is bound to deny, or changes requests and refuses those on which it fails.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AdmissionPolicy {
-    /// What it is called: `ValidatingAdmissionPolicy owners-only`.
+    /// What it is called: `ValidatingAdmissionPolicy owners-only`, `MutatingAdmissionPolicy sidecars`.
     pub name: String,
     /// What of an upgrade it sees: nodes, pods, pods/eviction.
     pub sees: Vec<String>,

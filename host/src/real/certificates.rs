@@ -9,6 +9,9 @@ use rustls::pki_types::pem::PemObject;
 /// Folders of the control plane's certificates.
 const FOLDERS: [&str; 2] = ["/etc/kubernetes/pki", "/etc/kubernetes/pki/etcd"];
 
+/// kubeadm's certificate authorities, below the first of the folders (kubernetes.io, "PKI certificates and requirements", v1.34).
+const AUTHORITIES: [&str; 3] = ["ca", "etcd/ca", "front-proxy-ca"];
+
 const SEQUENCE: u8 = 0x30;
 const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
@@ -21,6 +24,13 @@ pub(crate) fn first_expiry(files: &Files) -> Option<Timestamp> {
     let certificates = paths.filter(|path| path.extension().is_some_and(|ending| ending == "crt"));
     let texts = certificates.filter_map(|path| std::fs::read(path).ok());
     texts.filter_map(|text| expiry_of_pem(&text)).min()
+}
+
+/// Authorities whose certificate is there and whose key is not: kubeadm takes them for external, and renews nothing that they signed
+/// (kubernetes/kubernetes 1.34, cmd/kubeadm/app/phases/certs/renewal/manager.go).
+pub(crate) fn external_authorities(files: &Files) -> Vec<String> {
+    let has = |name: &str, ending: &str| files.has(&format!("{}/{name}.{ending}", FOLDERS[0]));
+    AUTHORITIES.into_iter().filter(|name| has(name, "crt") && !has(name, "key")).map(ToOwned::to_owned).collect()
 }
 
 /// When the first certificate of a PEM file expires.
@@ -110,5 +120,20 @@ mod tests {
         folder.write("/etc/kubernetes/pki/etcd/server.crt", APISERVER);
         folder.write("/etc/kubernetes/pki/broken.crt", "x");
         assert_eq!(first_expiry(&files), "2027-11-22T17:29:15Z".parse().ok());
+    }
+
+    #[test]
+    fn an_authority_is_external_where_its_certificate_is_there_without_its_key() {
+        let folder = TestFolder::new("external-authorities");
+        let files = Files::below(folder.root().to_owned());
+        assert_eq!(external_authorities(&files), [""; 0], "a worker has the certificate elsewhere");
+        for name in AUTHORITIES {
+            folder.write(&format!("/etc/kubernetes/pki/{name}.crt"), "");
+            folder.write(&format!("/etc/kubernetes/pki/{name}.key"), "");
+        }
+        assert_eq!(external_authorities(&files), [""; 0]);
+        std::fs::remove_file(folder.path("/etc/kubernetes/pki/ca.key")).expect("it is there");
+        std::fs::remove_file(folder.path("/etc/kubernetes/pki/etcd/ca.key")).expect("it is there");
+        assert_eq!(external_authorities(&files), ["ca", "etcd/ca"]);
     }
 }

@@ -62,7 +62,7 @@ const ETCD_FLAGS: [(&str, &[&str]); 24] = [
 
 /// What the patches of one target say.
 #[derive(Debug, Default)]
-struct Patches {
+pub(super) struct Patches {
     text: String,
 }
 
@@ -72,7 +72,7 @@ impl Patches {
     }
 
     /// Whether they say that line, or its field and its value each, as a JSON patch does.
-    fn say(&self, line: &str) -> bool {
+    pub(super) fn say(&self, line: &str) -> bool {
         let token = line.trim_start_matches("- ").trim_end_matches(':');
         let both = |(field, value): (&str, &str)| self.text.contains(field) && self.text.contains(value);
         self.text.contains(token) || token.split_once(": ").is_some_and(both)
@@ -264,7 +264,7 @@ impl RealHost {
     }
 
     /// The patches for one target, as kubeadm chooses them by name.
-    fn patches_of(&self, target: &str) -> Patches {
+    pub(super) fn patches_of(&self, target: &str) -> Patches {
         let is_for = |path: &PathBuf| {
             let readable = path.extension().is_some_and(|ending| ending == "yaml" || ending == "json");
             let rest = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_prefix(target));

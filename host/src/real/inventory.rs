@@ -39,7 +39,9 @@ impl RealHost {
             etcd_store_doubts,
             hand_made,
             next_minor,
+            settings,
             swap,
+            unattended_upgrades,
             without_package,
         ) = tokio::join!(
             self.kubelet_version(),
@@ -51,7 +53,9 @@ impl RealHost {
             self.etcd_store_doubts(),
             self.hand_made(),
             self.next_minor(),
+            self.settings(),
             self.swap_that_stops_the_kubelet(),
+            self.unattended_upgrades(),
             self.without_package(&Package::ALL),
         );
         let (hand_made, hand_made_unread) = match hand_made {
@@ -83,6 +87,10 @@ impl RealHost {
             etcd_data_bytes: etcd_data.and_then(|folder| self.files.folder_bytes(&folder)),
             etcd_members: etcd_members.unwrap_or_default(),
             etcd_store_doubts,
+            external_cas: match role {
+                NodeRole::ControlPlane => certificates::external_authorities(&self.files),
+                NodeRole::Worker => Vec::new(),
+            },
             hand_made,
             hand_made_unread,
             kubeadm: kubeadm.ok().map(|version| version.to_string()),
@@ -94,8 +102,10 @@ impl RealHost {
             request: Some(request.to_owned()),
             role: Some(role),
             runner_kinds: Vec::new(),
+            settings,
             swap,
             taken_at: Some(self.settings.clock.now()),
+            unattended_upgrades,
             // Another package manager is told by itself.
             without_package: if self.files.has("/usr/bin/apt-get") {
                 without_package.unwrap_or_default()

@@ -32,9 +32,9 @@ const EVERY_KUBELETS: [&str; 6] =
 
 /// A word of the kubelet's command line, and where it is written.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Word {
-    text: String,
-    from: String,
+pub(super) struct Word {
+    pub(super) text: String,
+    pub(super) from: String,
 }
 
 /// The unit as systemd has it.
@@ -199,13 +199,13 @@ fn truth(text: &str) -> Option<bool> {
 
 /// A feature gate as it is given, and everywhere that it is written: what a kubelet refuses has to go from each place.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Gate {
-    on: bool,
-    from: Vec<String>,
+pub(super) struct Gate {
+    pub(super) on: bool,
+    pub(super) from: Vec<String>,
 }
 
 /// The feature gates that the kubelet is given; its flags win over its configuration.
-fn gates(line: &[Word], configuration: &Value) -> BTreeMap<String, Gate> {
+pub(super) fn gates(line: &[Word], configuration: &Value) -> BTreeMap<String, Gate> {
     let configured = configuration["featureGates"].as_object();
     let place = configured_in(value_of(line, "--config").unwrap_or(CONFIGURATION));
     let configured =
@@ -287,7 +287,7 @@ impl RealHost {
     }
 
     /// What the kubelet is started with behind its name; nothing where that cannot be told.
-    async fn kubelet_line(&self) -> Option<Vec<Word>> {
+    pub(super) async fn kubelet_line(&self) -> Option<Vec<Word>> {
         let properties = "ExecStart,Environment,EnvironmentFiles";
         let unit =
             shown(&Program::asking("systemctl", ["show", UNIT, "--property", properties]).run().await.ok()?.stdout)?;
@@ -310,7 +310,7 @@ impl RealHost {
     }
 
     /// The configuration that such a line names; nothing where it cannot be read, or where a folder of others may change it.
-    fn kubelet_configuration(&self, line: &[Word]) -> Option<Value> {
+    pub(super) fn kubelet_configuration(&self, line: &[Word]) -> Option<Value> {
         if value_of(line, "--config-dir").is_some() {
             return None;
         }

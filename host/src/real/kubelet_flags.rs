@@ -8,7 +8,7 @@ use super::os::write_whole;
 use cupcake_crds::values::KubeVersion;
 use cupcake_steps::ports::host::HostError;
 
-const FILE: &str = "/var/lib/kubelet/kubeadm-flags.env";
+pub(super) const FILE: &str = "/var/lib/kubelet/kubeadm-flags.env";
 /// The first minor of Kubernetes 1 whose kubelet does not know the flag. The older ones of dockershim: release notes of 1.24.
 const REMOVED: [(u32, &str); 6] = [
     (24, "--network-plugin"),

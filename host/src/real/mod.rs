@@ -33,9 +33,11 @@ mod packages_real;
 mod program;
 mod repository;
 mod runtime;
+mod settings;
 mod sources;
 #[cfg(test)]
 mod test_folder;
+mod unattended;
 
 pub use inventory::probe_machine;
 pub use os::Space;

@@ -257,9 +257,14 @@ impl RealHost {
         tag(&self.manifest(component)?.image).map(ToOwned::to_owned)
     }
 
+    /// How a static pod is started; nothing where there is no whole manifest of it.
+    pub(super) fn command_of(&self, component: &str) -> Vec<String> {
+        self.manifest(component).map(|manifest| manifest.command).unwrap_or_default()
+    }
+
     /// How the local etcd member is started; empty where there is none.
     pub(super) fn etcd_command(&self) -> Vec<String> {
-        self.manifest("etcd").map(|manifest| manifest.command).unwrap_or_default()
+        self.command_of("etcd")
     }
 
     /// The value of one argument of the local etcd member, such as `--data-dir=`.

@@ -1,11 +1,12 @@
 //! Gathers who may refuse what an update asks for: webhooks that refuse when they fail, with the nodes that their pods run on, and
-//! policies that deny.
+//! policies that deny, or change requests and refuse those on which they fail.
 //!
 //! RBAC: list on validatingwebhookconfigurations, mutatingwebhookconfigurations, validatingadmissionpolicies,
-//! validatingadmissionpolicybindings and endpointslices.
+//! validatingadmissionpolicybindings, mutatingadmissionpolicies, mutatingadmissionpolicybindings and endpointslices.
 
 use super::surroundings::{KEPT_MAX, all, denied, told};
-use cupcake_crds::values::{AdmissionHook, AdmissionPolicy, Surroundings};
+use cupcake_crds::values::{AdmissionHook, AdmissionPolicy, KubeVersion, Surroundings};
+use cupcake_steps::ports::cluster::OpsError;
 use k8s_openapi::api::admissionregistration::v1::{
     MatchResources, MutatingWebhookConfiguration, NamedRuleWithOperations, RuleWithOperations,
     ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding, ValidatingWebhookConfiguration, WebhookClientConfig,
@@ -13,7 +14,9 @@ use k8s_openapi::api::admissionregistration::v1::{
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::ResourceExt;
-use kube::api::{Api, ListParams};
+use kube::api::{Api, DynamicObject, ListParams};
+use kube::core::{ApiResource, GroupVersionKind};
+use serde::de::DeserializeOwned;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The label by which an EndpointSlice names its Service. Source: kubernetes.io, "EndpointSlices" (v1.34).
@@ -22,7 +25,7 @@ const SERVICE: &str = "kubernetes.io/service-name";
 const SERVICES_MAX: usize = 100;
 
 /// Puts both into `found`; what cannot be read is named there.
-pub(super) async fn admission(client: &kube::Client, found: &mut Surroundings) {
+pub(super) async fn admission(client: &kube::Client, server: KubeVersion, found: &mut Surroundings) {
     let mut hooks = Vec::new();
     let validating: Vec<ValidatingWebhookConfiguration> =
         told(all(client, "validatingwebhookconfigurations", &mut found.unread).await, &mut found.unread);
@@ -64,6 +67,49 @@ pub(super) async fn admission(client: &kube::Client, found: &mut Surroundings) {
     let bindings: Vec<ValidatingAdmissionPolicyBinding> =
         told(all(client, "validatingadmissionpolicybindings", &mut found.unread).await, &mut found.unread);
     found.admission_policies = denying(&policies, &bindings);
+    if let Some(version) = mutating_version(server) {
+        let policies = objects(client, version, "MutatingAdmissionPolicy", "mutatingadmissionpolicies").await;
+        let policies = told_of("mutatingadmissionpolicies", policies, &mut found.unread);
+        if policies.is_empty() {
+            return;
+        }
+        let bindings =
+            objects(client, version, "MutatingAdmissionPolicyBinding", "mutatingadmissionpolicybindings").await;
+        let bindings = told_of("mutatingadmissionpolicybindings", bindings, &mut found.unread);
+        found.admission_policies.extend(failing(&policies, &bindings));
+    }
+}
+
+/// The version under which an API server of that version has policies that change requests, if it is told to: by itself it has them
+/// from 1.36 on. Those of 1.32 and 1.33 are alpha. Source: k8s.io/apiserver, pkg/features/kube_features.go (v0.36.3).
+fn mutating_version(server: KubeVersion) -> Option<&'static str> {
+    match (server.major(), server.minor()) {
+        (1, ..34) => None,
+        (1, 34..36) => Some("v1beta1"),
+        _ => Some("v1"),
+    }
+}
+
+/// Every object of a kind of admissionregistration.k8s.io that our types do not know yet.
+async fn objects(
+    client: &kube::Client,
+    version: &str,
+    kind: &str,
+    plural: &str,
+) -> Result<Vec<DynamicObject>, kube::Error> {
+    let kind = GroupVersionKind::gvk("admissionregistration.k8s.io", version, kind);
+    let resource = ApiResource::from_gvk_with_plural(&kind, plural);
+    let list = Api::<DynamicObject>::all_with(client.clone(), &resource).list(&ListParams::default()).await?;
+    Ok(list.items)
+}
+
+fn told_of(
+    plural: &str,
+    read: Result<Vec<DynamicObject>, kube::Error>,
+    unread: &mut Vec<String>,
+) -> Vec<DynamicObject> {
+    let read: Result<_, OpsError> = read.or_else(|error| denied(plural, &error, unread).map(|()| Vec::new()));
+    told(read, unread)
 }
 
 /// Namespace and name.
@@ -146,15 +192,63 @@ fn denying(
     policies: &[ValidatingAdmissionPolicy],
     bindings: &[ValidatingAdmissionPolicyBinding],
 ) -> Vec<AdmissionPolicy> {
-    let told = policies.iter().filter_map(|policy| {
-        let matched = seen_within(policy.spec.as_ref()?.match_constraints.as_ref()?);
-        let name = policy.name_any();
+    let policies = policies.iter().filter_map(|policy| {
+        let matches = policy.spec.as_ref()?.match_constraints.clone()?;
+        Some(Policy { kind: "ValidatingAdmissionPolicy", name: policy.name_any(), matches })
+    });
+    let deny = bindings
+        .iter()
+        .filter_map(|binding| binding.spec.as_ref())
+        .filter(|spec| spec.validation_actions.iter().flatten().any(|action| action == "Deny"));
+    let bindings: Vec<Binding> = deny
+        .map(|spec| Binding { of: spec.policy_name.clone().unwrap_or_default(), matches: spec.match_resources.clone() })
+        .collect();
+    bound(policies, &bindings)
+}
+
+/// Policies that are bound, refuse what they fail on, and see what an update asks for. One that ignores its failures only changes
+/// what it sees.
+///
+/// Source: kubernetes.io, "Mutating Admission Policy" (v1.34).
+fn failing(policies: &[DynamicObject], bindings: &[DynamicObject]) -> Vec<AdmissionPolicy> {
+    let policies =
+        policies.iter().filter(|policy| policy.data["spec"]["failurePolicy"] != "Ignore").filter_map(|policy| {
+            let matches = part(policy, "matchConstraints")?;
+            Some(Policy { kind: "MutatingAdmissionPolicy", name: policy.name_any(), matches })
+        });
+    let binding = |binding: &DynamicObject| {
+        let of = binding.data["spec"]["policyName"].as_str().unwrap_or_default().to_owned();
+        Binding { of, matches: part(binding, "matchResources") }
+    };
+    bound(policies, &bindings.iter().map(binding).collect::<Vec<_>>())
+}
+
+/// A part of the object's spec; nothing where it is not there.
+fn part<T: DeserializeOwned>(object: &DynamicObject, name: &str) -> Option<T> {
+    serde_json::from_value(object.data["spec"].get(name)?.clone()).ok()
+}
+
+/// A policy, and what it matches.
+struct Policy {
+    kind: &'static str,
+    name: String,
+    matches: MatchResources,
+}
+
+/// What puts a policy of that name into effect, and for what of it; for all if it does not say.
+struct Binding {
+    of: String,
+    matches: Option<MatchResources>,
+}
+
+/// What of an update's requests each policy sees, as far as it and its bindings reach.
+fn bound(policies: impl Iterator<Item = Policy>, bindings: &[Binding]) -> Vec<AdmissionPolicy> {
+    let told = policies.filter_map(|Policy { kind, name, matches }| {
+        let matched = seen_within(&matches);
         let bound: BTreeSet<String> = bindings
             .iter()
-            .filter_map(|binding| binding.spec.as_ref())
-            .filter(|spec| spec.policy_name.as_deref() == Some(name.as_str()))
-            .filter(|spec| spec.validation_actions.iter().flatten().any(|action| action == "Deny"))
-            .flat_map(|spec| match &spec.match_resources {
+            .filter(|binding| binding.of == name)
+            .flat_map(|binding| match &binding.matches {
                 None => matched.clone(),
                 Some(resources) if resources.resource_rules.as_ref().is_none_or(Vec::is_empty) => {
                     let pods = |seen: &String| {
@@ -168,8 +262,7 @@ fn denying(
                 }
             })
             .collect();
-        let policy =
-            AdmissionPolicy { name: format!("ValidatingAdmissionPolicy {name}"), sees: bound.into_iter().collect() };
+        let policy = AdmissionPolicy { name: format!("{kind} {name}"), sees: bound.into_iter().collect() };
         (!policy.sees.is_empty()).then_some(policy)
     });
     told.take(KEPT_MAX).collect()
@@ -219,7 +312,6 @@ fn leaves_out_kube_system(selector: Option<&LabelSelector>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde::de::DeserializeOwned;
     use serde_json::{Value, json};
 
     fn object<T: DeserializeOwned>(value: Value) -> T {
@@ -289,6 +381,51 @@ mod tests {
         assert_eq!(
             (told[0].name.as_str(), told[0].sees.join(",")),
             ("ValidatingAdmissionPolicy evictions", "pods/eviction".into())
+        );
+    }
+
+    #[test]
+    fn a_policy_that_changes_requests_is_told_where_it_is_bound_and_refuses_what_it_fails_on() {
+        let policy = |name: &str, failure: Value, resource: &str| -> DynamicObject {
+            object(
+                json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingAdmissionPolicy", "metadata": {"name": name},
+                "spec": {"failurePolicy": failure, "matchConstraints": {"resourceRules": [
+                    {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": [resource]}]}}}),
+            )
+        };
+        let binding = |of: &str, matches: Value| -> DynamicObject {
+            object(
+                json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingAdmissionPolicyBinding", "metadata": {"name": of},
+                "spec": {"policyName": of, "matchResources": matches}}),
+            )
+        };
+        let policies = [
+            policy("sidecars", json!("Fail"), "pods"),
+            policy("by-default", Value::Null, "nodes"),
+            policy("lenient", json!("Ignore"), "pods"),
+            policy("unbound", json!("Fail"), "pods"),
+            policy("elsewhere", json!("Fail"), "configmaps"),
+        ];
+        let without_kube_system = json!({"namespaceSelector": {"matchExpressions": [
+            {"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": ["kube-system"]}]}});
+        let bindings = ["sidecars", "by-default", "lenient", "elsewhere"].map(|name| binding(name, Value::Null));
+        let told = |bindings: &[DynamicObject]| -> Vec<String> {
+            failing(&policies, bindings)
+                .iter()
+                .map(|policy| format!("{}: {}", policy.name, policy.sees.join(", ")))
+                .collect()
+        };
+        let wanted = ["MutatingAdmissionPolicy sidecars: pods", "MutatingAdmissionPolicy by-default: nodes"];
+        assert_eq!(told(&bindings), wanted);
+        assert_eq!(told(&[binding("sidecars", without_kube_system)]), [""; 0], "no static pod is among what it sees");
+    }
+
+    #[test]
+    fn policies_that_change_requests_are_asked_for_in_the_version_that_the_api_server_has() {
+        let of = |text: &str| mutating_version(text.parse().unwrap());
+        assert_eq!(
+            ["1.33.4", "1.34.4", "1.35.0", "1.36.0", "1.37.2"].map(of),
+            [None, Some("v1beta1"), Some("v1beta1"), Some("v1"), Some("v1")]
         );
     }
 }

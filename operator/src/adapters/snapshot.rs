@@ -2,12 +2,14 @@
 //!
 //! RBAC: list on nodes and nodetasks; get on configmaps kubeadm-config and cupcake-versions in kube-system.
 
+use super::clocks::{Heard, ahead_seconds};
 use super::ops_error;
 use super::surroundings::surroundings;
 use super::views::{annotation, node_view};
 use cupcake_crds::NodeTask;
 use cupcake_crds::values::{
-    ClusterSnapshot, Cordon, EtcdTopology, KubeVersion, NodeSnapshot, OwnFacts, Surroundings, Taint, UnreadableNode,
+    ClusterSnapshot, ComponentSetting, Cordon, EtcdTopology, KubeVersion, NodeSnapshot, OwnFacts, Surroundings, Taint,
+    UnreadableNode,
 };
 use cupcake_engine::clock::Timestamp;
 use cupcake_engine::names::Reason;
@@ -31,6 +33,12 @@ pub struct ClusterConfiguration {
     proxy: Option<Addon>,
     #[serde(default)]
     dns: Option<Addon>,
+    #[serde(default)]
+    api_server: Option<ControlPlaneComponent>,
+    #[serde(default)]
+    controller_manager: Option<ControlPlaneComponent>,
+    #[serde(default)]
+    scheduler: Option<ControlPlaneComponent>,
 }
 
 impl ClusterConfiguration {
@@ -43,6 +51,46 @@ impl ClusterConfiguration {
         };
         said.as_ref().is_some_and(|addon| addon.disabled)
     }
+
+    /// The flags that it gives the components of the control plane.
+    pub fn settings(&self) -> Vec<ComponentSetting> {
+        let components = [
+            ("kube-apiserver", &self.api_server),
+            ("kube-controller-manager", &self.controller_manager),
+            ("kube-scheduler", &self.scheduler),
+        ];
+        let of = |(name, component): (&str, &Option<ControlPlaneComponent>)| -> Vec<ComponentSetting> {
+            let flags = component.as_ref().map(|component| flags(&component.extra_args)).unwrap_or_default();
+            let setting = |argument| ComponentSetting {
+                argument,
+                component: name.to_owned(),
+                from: "ConfigMap kube-system/kubeadm-config".to_owned(),
+            };
+            flags.into_iter().map(setting).collect()
+        };
+        components.into_iter().flat_map(of).collect()
+    }
+}
+
+/// `extraArgs` of both of kubeadm's forms: a map up to v1beta3, a list of names and values from v1beta4.
+fn flags(extra: &serde_json::Value) -> Vec<String> {
+    let text = |value: &serde_json::Value| value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned);
+    match extra {
+        serde_json::Value::Object(fields) => {
+            fields.iter().map(|(name, value)| format!("--{name}={}", text(value))).collect()
+        }
+        serde_json::Value::Array(pairs) => {
+            pairs.iter().map(|pair| format!("--{}={}", text(&pair["name"]), text(&pair["value"]))).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ControlPlaneComponent {
+    #[serde(default)]
+    extra_args: serde_json::Value,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -151,8 +199,9 @@ fn managed_by(meta: &ObjectMeta) -> Option<String> {
 
 /// As [`gather`], with what lives around the nodes: more than a wave in the middle of an update asks for.
 pub async fn gather_all(client: &kube::Client, taken_at: Timestamp) -> Result<ClusterSnapshot, OpsError> {
-    let snapshot = gather(client, taken_at).await?;
-    let mut surroundings = surroundings(client).await?;
+    let (snapshot, configuration) = gather_with(client, taken_at).await?;
+    let mut surroundings = surroundings(client, snapshot.server).await?;
+    surroundings.settings = configuration.settings();
     // Of Nodes that went away in between, or could not be understood.
     surroundings.pods.retain(|pod| snapshot.nodes.contains_key(&pod.node));
     Ok(ClusterSnapshot { surroundings, ..snapshot })
@@ -160,6 +209,14 @@ pub async fn gather_all(client: &kube::Client, taken_at: Timestamp) -> Result<Cl
 
 /// The cluster as it is now. `taken_at` is written into it.
 pub async fn gather(client: &kube::Client, taken_at: Timestamp) -> Result<ClusterSnapshot, OpsError> {
+    Ok(gather_with(client, taken_at).await?.0)
+}
+
+/// The same, with kubeadm's configuration, from which it was made, too.
+async fn gather_with(
+    client: &kube::Client,
+    taken_at: Timestamp,
+) -> Result<(ClusterSnapshot, ClusterConfiguration), OpsError> {
     let server = server_version(client).await?;
     let configuration = cluster_configuration(client).await?;
     let nodes: Api<DeserializeGuard<Node>> = Api::all(client.clone());
@@ -170,7 +227,10 @@ pub async fn gather(client: &kube::Client, taken_at: Timestamp) -> Result<Cluste
         .items
         .into_iter()
         .filter_map(|task| task.0.ok())
-        .filter_map(|task| Some(((task.spec.node_name, task.spec.node_uid), task.status?.inventory?)))
+        .filter_map(|task| {
+            let heard = Heard::of(&task);
+            Some(((task.spec.node_name, task.spec.node_uid), (task.status?.inventory?, heard)))
+        })
         .collect();
     let (known_versions, facts) = named_versions(client).await?;
     let mut snapshot = ClusterSnapshot {
@@ -199,7 +259,8 @@ pub async fn gather(client: &kube::Client, taken_at: Timestamp) -> Result<Cluste
             snapshot.unreadable.push(UnreadableNode { name: view.node.name, problem });
             continue;
         };
-        let inventory = inventories.remove(&(view.node.name.clone(), view.node.uid.clone()));
+        let (inventory, heard) = inventories.remove(&(view.node.name.clone(), view.node.uid.clone())).unzip();
+        let clock_ahead_seconds = ahead_seconds(&node, heard.flatten());
         snapshot.known_versions.extend(inventory.iter().flat_map(|inventory| {
             let next = inventory.next_minor.iter().flat_map(|next| &next.versions);
             inventory.available_versions.iter().chain(next).filter_map(|text| text.parse::<KubeVersion>().ok())
@@ -212,6 +273,7 @@ pub async fn gather(client: &kube::Client, taken_at: Timestamp) -> Result<Cluste
                 kubelet,
                 ready: view.readiness == Readiness::Ready,
                 managed_by: managed_by(&node.metadata),
+                clock_ahead_seconds,
                 cordon: match view.cordon {
                     CordonOwner::Nobody => Cordon::Schedulable,
                     CordonOwner::Run { uid, .. } => Cordon::ByRun { run_uid: uid },
@@ -227,12 +289,25 @@ pub async fn gather(client: &kube::Client, taken_at: Timestamp) -> Result<Cluste
             },
         );
     }
-    Ok(snapshot)
+    Ok((snapshot, configuration))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn extra_flags_of_the_control_plane_are_read_in_both_of_kubeadms_forms() {
+        let settings = |text: &str| -> Vec<String> {
+            let configuration: ClusterConfiguration = serde_saphyr::from_str(text).unwrap();
+            configuration.settings().iter().map(|one| format!("{} {}", one.component, one.argument)).collect()
+        };
+        let map = "kubernetesVersion: v1.30.1\napiServer:\n  extraArgs:\n    feature-gates: A=true,B=false\n    v: 4\nscheduler: {}\n";
+        assert_eq!(settings(map), ["kube-apiserver --feature-gates=A=true,B=false", "kube-apiserver --v=4"]);
+        let list = "kubernetesVersion: v1.33.1\ncontrollerManager:\n  extraArgs:\n  - {name: feature-gates, value: A=true}\nscheduler:\n";
+        assert_eq!(settings(list), ["kube-controller-manager --feature-gates=A=true"]);
+        assert_eq!(settings("kubernetesVersion: v1.33.1\n"), [""; 0]);
+    }
 
     #[test]
     fn releases_are_named_by_word_and_one_that_is_none_is_told() {

@@ -9,7 +9,7 @@ use super::admission::admission;
 use super::views::pod_view;
 use super::{ops_error, snapshot};
 use crate::error_chain;
-use cupcake_crds::values::{AbsentAddon, DeprecatedRequest, DisruptionBudget, PodSnapshot, Surroundings};
+use cupcake_crds::values::{AbsentAddon, DeprecatedRequest, DisruptionBudget, KubeVersion, PodSnapshot, Surroundings};
 use cupcake_steps::ports::cluster::{OpsError, PodKind, PodView};
 use futures::{AsyncBufReadExt, AsyncReadExt, StreamExt};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
@@ -38,7 +38,7 @@ const UPDATERS: [&str; 5] = ["kured", "cluster-autoscaler", "karpenter", "system
 const DEPRECATED: &str = "apiserver_requested_deprecated_apis{";
 
 /// What lives around the nodes now.
-pub async fn surroundings(client: &kube::Client) -> Result<Surroundings, OpsError> {
+pub async fn surroundings(client: &kube::Client, server: KubeVersion) -> Result<Surroundings, OpsError> {
     let mut found = Surroundings::default();
     let budgets: Vec<PodDisruptionBudget> = all(client, "poddisruptionbudgets", &mut found.unread).await?;
     let selectors = budgets.iter().filter_map(budget_of).collect::<Vec<_>>();
@@ -46,7 +46,7 @@ pub async fn surroundings(client: &kube::Client) -> Result<Surroundings, OpsErro
     pods(client, &selectors, &mut found).await?;
 
     // From here on what cannot be read is told, and stands in nobody's way.
-    admission(client, &mut found).await;
+    admission(client, server, &mut found).await;
     let sets: Option<Vec<ObjectMeta>> =
         told(names::<DaemonSet>(client, "daemonsets", &mut found.unread).await, &mut found.unread);
     let deployments = told(names::<Deployment>(client, "deployments", &mut found.unread).await, &mut found.unread);

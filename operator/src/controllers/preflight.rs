@@ -7,7 +7,7 @@ use cupcake_engine::clock::Timestamp;
 use cupcake_workflows::preflight::{Check, Verdict, checklist};
 use cupcake_workflows::{Code, Compilation, Compiled, Finding, Refusal};
 
-/// The longest message of one check, in characters: sixteen of them beside each other still make an object of a few kilobytes.
+/// The longest message of one check, in characters: seventeen of them beside each other still make an object of a few kilobytes.
 const CHECK_CHARS_MAX: usize = 400;
 
 /// What the checks came to.

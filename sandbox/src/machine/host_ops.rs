@@ -79,6 +79,7 @@ impl HostOps for SimHost {
             etcd_data_bytes: control_plane.then_some(52_000_000),
             etcd_members: if control_plane { machine.etcd_members() } else { Vec::new() },
             etcd_store_doubts: control_plane.then(Vec::new),
+            external_cas: Vec::new(),
             hand_made,
             hand_made_unread: None,
             kubeadm: version(Package::Kubeadm),
@@ -90,8 +91,10 @@ impl HostOps for SimHost {
             request: Some(request.to_owned()),
             role: Some(machine.role),
             runner_kinds: ORDER_KINDS.iter().map(|kind| (*kind).to_owned()).collect(),
+            settings: Vec::new(),
             swap: Some(false),
             taken_at: Some(now),
+            unattended_upgrades: None,
             without_package: Vec::new(),
         })
     }
