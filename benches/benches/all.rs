@@ -61,7 +61,13 @@ fn plans(criterion: &mut Criterion) {
     let after = cluster(7, 14_993, TARGET);
     criterion.bench_function("compile-wave", |bench| {
         bench.iter(|| {
-            compile_wave(&request, &wave, WaveOf { target: TARGET, oldest_kubelet: None }, black_box(&after)).is_ok()
+            compile_wave(
+                &request,
+                &wave,
+                &WaveOf { target: TARGET, oldest_kubelet: None, containerd: None },
+                black_box(&after),
+            )
+            .is_ok()
         });
     });
     let half = history(&plan, 25, 625);

@@ -91,7 +91,7 @@ pub fn compiled_wave(spec: &DirectUpdateSpec, snapshot: &ClusterSnapshot) -> Com
     match compile_wave(
         &Request { name: NAME, uid: UID, spec },
         &wave,
-        WaveOf { target: TARGET, oldest_kubelet: None },
+        &WaveOf { target: TARGET, oldest_kubelet: None, containerd: None },
         snapshot,
     ) {
         Ok(Compilation::Plan(wave)) => wave,

@@ -90,7 +90,11 @@ pub(crate) fn live(connection: &Connection) -> Result<ClusterSnapshot, Failure> 
 fn hops(summary: &Summary) -> Value {
     let hop = |hop: &HopSummary| {
         let batches: Vec<&Vec<String>> = hop.batches.iter().map(|batch| &batch.nodes).collect();
-        json!({"version": hop.version, "controlPlane": hop.control_plane, "kubelets": hop.kubelets, "batches": batches})
+        let mut told = json!({"version": hop.version, "controlPlane": hop.control_plane, "kubelets": hop.kubelets, "batches": batches});
+        if let Some(containerd) = &hop.containerd {
+            told["containerd"] = json!(containerd);
+        }
+        told
     };
     summary.hops.iter().map(hop).collect()
 }

@@ -7,8 +7,8 @@ use crate::{
     update_schedule::MaintenanceWindow,
     validate::direct_update as rules,
     values::{
-        AirGapped, ApprovalPoint, Canary, Component, Concurrency, InvalidVersion, KubeVersion, OnExpiry, Phase,
-        Strategy,
+        AirGapped, ApprovalPoint, Canary, Component, ComponentVersions, Concurrency, InvalidVersion, KubeVersion,
+        OnExpiry, Phase, Strategy,
     },
 };
 use cupcake_engine::clock::Timestamp;
@@ -36,6 +36,7 @@ use std::collections::BTreeMap;
     validation = rules::FROZEN_BATCH_SIZE,
     validation = rules::FROZEN_CANARY,
     validation = rules::FROZEN_COMPONENTS,
+    validation = rules::FROZEN_COMPONENT_VERSIONS,
     validation = rules::FROZEN_DRAIN,
     validation = rules::FROZEN_DRY_RUN,
     validation = rules::FROZEN_MAX_FAILURES,
@@ -78,7 +79,7 @@ use std::collections::BTreeMap;
     ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
-#[x_kube(validation = rules::CANARY_NAMES_NODES, validation = rules::WINDOW_IS_OPEN, validation = rules::CANARY_ENABLED_NAMES_NODES, validation = rules::AIR_GAP_NAMES_BUNDLE, validation = rules::APPROVAL_AFTER_CANARY)]
+#[x_kube(validation = rules::CANARY_NAMES_NODES, validation = rules::WINDOW_IS_OPEN, validation = rules::CANARY_ENABLED_NAMES_NODES, validation = rules::AIR_GAP_NAMES_BUNDLE, validation = rules::APPROVAL_AFTER_CANARY, validation = rules::VERSION_OF_NAMED_COMPONENT)]
 #[serde(rename_all = "camelCase")]
 pub struct DirectUpdateSpec {
     /// The version to arrive at, with or without v. Example: 1.34.4
@@ -113,6 +114,10 @@ pub struct DirectUpdateSpec {
     #[serde(default = "Component::defaults")]
     #[schemars(length(min = 1, max = 5), extend("x-kubernetes-list-type" = "set"))]
     pub components: Vec<Component>,
+
+    /// Versions of components that do not follow from targetVersion: containerd's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub component_versions: Option<ComponentVersions>,
 
     /// How many workers may be in flight: a number, or a percentage of the selected workers. May change at any time. Example: 3 or "10%"
     #[serde(default)]
@@ -481,6 +486,16 @@ impl DirectUpdateSpec {
     /// The target version, parsed; the schema lets nothing else in, but objects may be older than the schema.
     pub fn target(&self) -> Result<KubeVersion, InvalidVersion> {
         self.target_version.parse()
+    }
+
+    /// The version that containerd is asked to have, if containerd is to move and one is named.
+    pub fn containerd_version(&self) -> Option<&str> {
+        self.component_versions.as_ref()?.containerd.as_deref()
+    }
+
+    /// Whether containerd is to move, too.
+    pub fn moves_containerd(&self) -> bool {
+        self.components.contains(&Component::Containerd)
     }
 
     /// Whether somebody asked to leave that worker out (`spec.control.skip`).

@@ -50,6 +50,8 @@ pub const SETTINGS_MAX: usize = 32;
 pub const SETTING_CHARS_MAX: usize = 128;
 /// Versions of one repository that an inventory names, the newest ones.
 pub const VERSIONS_MAX: usize = 32;
+/// Versions of containerd's package that an inventory names.
+pub const CONTAINERDS_MAX: usize = 16;
 /// Characters of a folder that an inventory names.
 pub const FOLDER_CHARS_MAX: usize = 256;
 /// Outputs of an order.

@@ -3,7 +3,7 @@
 use crate::{
     limits::{self, cut, cut_some},
     validate::node_task as rules,
-    values::{ComponentSetting, EtcdDoubt, EtcdMember, HostStep, KubeVersion, NodeRole, OrderKey},
+    values::{ComponentSetting, EtcdDoubt, EtcdMember, HostStep, KubeVersion, NodeRole, OrderKey, PackageVersion},
 };
 use cupcake_engine::clock::Timestamp;
 use kube_derive::{CustomResource, KubeSchema};
@@ -277,6 +277,9 @@ pub struct NodeInventory {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub containerd: Option<String>,
+    /// The package that brought containerd, or why it cannot be upgraded as one; left out by runners of releases that did not look.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub containerd_package: Option<ContainerdPackage>,
     /// Free bytes of the file system under /var/lib. Example: 21474836480
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
@@ -372,6 +375,28 @@ pub struct NodeInventory {
     pub without_package: Vec<String>,
 }
 
+/// containerd as a package.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ContainerdPackage {
+    /// Name of the package: containerd or containerd.io. Example: containerd.io
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    pub name: Option<String>,
+    /// Versions of that package that the machine's index offers, from the installed one on, newest first and as whole as dpkg has them; 16 at most, those of the installed minor before others. Example: ["1.7.27-1", "1.7.24-1"]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = limits::CONTAINERDS_MAX), inner(length(max = 64)), extend("x-kubernetes-list-type" = "atomic"))]
+    pub offered: Vec<String>,
+    /// Why it cannot be upgraded, if so. Example: the kubelet uses unix:///run/crio/crio.sock
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = limits::HAND_MADE_CHARS_MAX))]
+    pub unfit: Option<String>,
+    /// The version that is installed. Example: 1.7.24-1
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub version: Option<String>,
+}
+
 /// A file system besides that of /var/lib.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -422,6 +447,24 @@ pub struct OfferedMinor {
     pub versions: Vec<String>,
 }
 
+impl ContainerdPackage {
+    /// A package of which that version is installed and those are offered: older ones are of no use, and what exceeds the limit is of
+    /// another minor as long as there is something.
+    pub fn of(name: &str, installed: &PackageVersion, offered: impl IntoIterator<Item = PackageVersion>) -> Self {
+        let mut versions: Vec<PackageVersion> = offered.into_iter().filter(|version| version >= installed).collect();
+        versions.sort_by_key(|version| (version.minor() == installed.minor(), version.clone()));
+        versions.dedup();
+        let mut versions = versions.split_off(versions.len().saturating_sub(limits::CONTAINERDS_MAX));
+        versions.sort_by(|one, other| other.cmp(one));
+        Self {
+            name: Some(name.to_owned()),
+            offered: versions.iter().map(ToString::to_string).collect(),
+            unfit: None,
+            version: Some(installed.to_string()),
+        }
+    }
+}
+
 impl NodeTaskStatus {
     /// Cuts messages and outputs to what the schema takes; outputs beyond the limit are dropped, the last by name first.
     pub fn bound(&mut self) {
@@ -452,5 +495,22 @@ impl NodeTask {
         let order = self.spec.order.as_ref()?;
         let status = self.status.as_ref()?;
         (status.key.as_ref() == Some(&order.key)).then_some(status.state).flatten()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_the_offered_versions_of_containerd_those_that_could_be_installed_are_named_the_installed_minor_first() {
+        let v = |text: &str| text.parse::<PackageVersion>().expect("a version");
+        let of_1_7 = (9..30).map(|patch| v(&format!("1.7.{patch}-1")));
+        let of_2 = (0..20).map(|patch| v(&format!("2.1.{patch}-1")));
+        let told = ContainerdPackage::of("containerd.io", &v("1.7.24-1"), of_2.chain(of_1_7));
+        assert_eq!(told.offered.len(), limits::CONTAINERDS_MAX);
+        assert_eq!((told.offered[0].as_str(), told.offered[9].as_str()), ("2.1.19-1", "2.1.10-1"));
+        assert_eq!(told.offered[10..], ["1.7.29-1", "1.7.28-1", "1.7.27-1", "1.7.26-1", "1.7.25-1", "1.7.24-1"]);
+        assert_eq!(told.version.as_deref(), Some("1.7.24-1"));
     }
 }

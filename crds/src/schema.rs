@@ -11,6 +11,9 @@ use schemars::{Schema, SchemaGenerator, json_schema};
 pub(crate) const VERSION_PATTERN: &str =
     r"^v?(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)(-(alpha|beta|rc)\.(0|[1-9][0-9]*))?$";
 
+/// A version of a Debian package, whole or without its revision.
+pub(crate) const PACKAGE_VERSION_PATTERN: &str = r"^([0-9]+:)?[0-9][A-Za-z0-9.+~-]*$";
+
 /// A duration as Go's `time.ParseDuration` takes it, never negative, and of no number that its type cannot hold (`values::duration`).
 pub(crate) const DURATION_PATTERN: &str = r"^([0-9]{1,9}(\.[0-9]{1,9})?(ns|us|µs|ms|s|m|h))+$";
 

@@ -2,7 +2,7 @@
 //! adapter on a real node (tests/rig), never for daily use.
 
 use anyhow::{Context, bail};
-use cupcake_crds::values::KubeVersion;
+use cupcake_crds::values::{KubeVersion, PackageVersion};
 use cupcake_host::real::{RealHost, Settings, probe_machine};
 use cupcake_steps::ports::host::{HostOps, KubeadmUpgrade, Package};
 use cupcake_steps::ports::real_clock::RealClock;
@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 
 const USAGE: &str = "machine probe | repository | switch MINOR.0 | package NAME | install VERSION NAME... | missing VERSION | pull VERSION | \
-                     apply VERSION | node VERSION | heal | pods | kubelet | restart-kubelet | snapshot NAME | take-snapshot NAME";
+                     apply VERSION | node VERSION | heal | pods | kubelet | restart-kubelet | containerd | install-containerd VERSION | \
+                     restart-containerd | snapshot NAME | take-snapshot NAME";
 
 fn package(name: &str) -> anyhow::Result<Package> {
     let packages = [Package::Kubeadm, Package::Kubelet, Package::Kubectl];
@@ -42,6 +43,11 @@ async fn main() -> anyhow::Result<()> {
         ["pods"] => json!(format!("{:?}", host.static_pods().await?)),
         ["kubelet"] => json!(format!("{:?}", host.kubelet().await?)),
         ["restart-kubelet"] => json!(host.restart_kubelet().await?),
+        ["containerd"] => json!(host.containerd().await?),
+        ["install-containerd", to] => {
+            json!(host.install_containerd(&to.parse::<PackageVersion>().context(USAGE)?).await?)
+        }
+        ["restart-containerd"] => json!(host.restart_containerd().await?),
         ["snapshot", name] => json!(host.etcd_snapshot(name).await?),
         ["take-snapshot", name] => json!(host.take_etcd_snapshot(name).await?),
         _ => bail!(USAGE),

@@ -5,6 +5,7 @@ mod api_server;
 mod authorizer;
 mod cluster;
 mod conformance;
+mod containerd;
 mod control;
 mod damaged;
 mod events;

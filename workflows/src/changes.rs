@@ -1,15 +1,22 @@
 //! What the minors on the way change for a cluster: told before anything moves, by name where the nodes' inventories know.
 
 use crate::compile::Hop;
+use crate::containerd::with_containerd;
 use crate::etcd_store::{BY_DATABASE, etcd_store};
 use crate::facts::{self, Facts};
 use crate::finding::{Code, Finding, Findings, named};
 use cupcake_crds::DirectUpdateSpec;
-use cupcake_crds::values::{ClusterSnapshot, MinorVersion, NodeSnapshot};
+use cupcake_crds::values::{ClusterSnapshot, MinorVersion, NodeSnapshot, PackageVersion};
 use std::collections::BTreeMap;
 
 /// Warns of what each new minor removes, and refuses nodes on which its kubelet would not start.
-pub(crate) fn changes(spec: &DirectUpdateSpec, snapshot: &ClusterSnapshot, hops: &[Hop<'_>], findings: &mut Findings) {
+pub(crate) fn changes(
+    spec: &DirectUpdateSpec,
+    snapshot: &ClusterSnapshot,
+    hops: &[Hop<'_>],
+    containerd: Option<&PackageVersion>,
+    findings: &mut Findings,
+) {
     avoided(snapshot, hops, findings);
     let mut before = snapshot.server.minor_version();
     for hop in hops {
@@ -35,7 +42,9 @@ pub(crate) fn changes(spec: &DirectUpdateSpec, snapshot: &ClusterSnapshot, hops:
     }
     for (minor, moving) in comes_to {
         if let Some(facts) = facts::of(&snapshot.facts, minor) {
-            nodes(spec, &moving.into_values().collect::<Vec<_>>(), minor, &facts, findings);
+            let moving: Vec<_> = moving.into_values().collect();
+            nodes(spec, &moving, minor, &facts, findings);
+            runtime(spec, &moving, minor, &facts, containerd, findings);
         }
     }
 }
@@ -118,19 +127,37 @@ fn nodes(
             findings.warn(Finding::new(Code::CgroupV1, &field, nodes, message, remedy));
         }
     }
-    if let Some(oldest) = &facts.oldest_containerd {
-        let too_old = |node: &&NodeSnapshot| {
-            let found = node.inventory.as_ref().and_then(|found| found.containerd.as_deref()).and_then(minor_of);
-            found.zip(minor_of(oldest)).is_some_and(|(found, oldest)| found < oldest)
-        };
-        let message = format!("the kubelet needs containerd {oldest} or newer");
-        let remedy = |name: &str| {
+}
+
+/// Refuses nodes whose containerd is too old for the kubelet of a minor: the one that is there, or that they get before it.
+fn runtime(
+    spec: &DirectUpdateSpec,
+    moving: &[&NodeSnapshot],
+    minor: MinorVersion,
+    facts: &Facts,
+    containerd: Option<&PackageVersion>,
+    findings: &mut Findings,
+) {
+    let Some(oldest) = &facts.oldest_containerd else { return };
+    let too_old = |node: &&NodeSnapshot| {
+        let there = || node.inventory.as_ref().and_then(|found| found.containerd.as_deref()).and_then(minor_of);
+        let found = containerd.map_or_else(there, PackageVersion::minor);
+        found.zip(minor_of(oldest)).is_some_and(|(found, oldest)| found < oldest)
+    };
+    let message = format!("the kubelet needs containerd {oldest} or newer");
+    let remedy = |name: &str| {
+        let bring = if spec.moves_containerd() {
+            format!("name {oldest} or newer in spec.componentVersions.containerd")
+        } else {
+            let components = with_containerd(spec);
             format!(
-                "upgrade containerd there first, or name it in spec.acknowledge: {{check: ContainerdTooOld, node: {name}}}"
+                "let this update bring it first, by spec.components: {components} and {oldest} or newer in spec.componentVersions.containerd, or upgrade it there by hand"
             )
         };
-        refuse(spec, moving, Code::ContainerdTooOld, &field, too_old, &message, remedy, findings);
-    }
+        format!("{bring}; or name it in spec.acknowledge: {{check: ContainerdTooOld, node: {name}}}")
+    };
+    let field = format!("Kubernetes {minor}");
+    refuse(spec, moving, Code::ContainerdTooOld, &field, too_old, &message, remedy, findings);
 }
 
 /// Refuses the nodes that are so, but for those that a person has acknowledged by name, which are told all the same.

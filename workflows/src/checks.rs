@@ -102,10 +102,6 @@ fn components(spec: &DirectUpdateSpec, findings: &mut Findings) {
             "leave etcd out: kubeadm brings the version that belongs to the target",
         );
     }
-    if has(Component::Containerd) {
-        let message = "this release does not change the container runtime";
-        refuse(Code::NotInThisRelease, "containerd", message, "leave containerd out");
-    }
     if !has(Component::Kubeadm) {
         refuse(
             Code::IllegalComponents,

@@ -11,13 +11,15 @@ use crate::finding::{Code, Finding, Findings, Refusal, Report};
 use crate::gates::gate_name;
 use crate::hops::{self, ControlPlane};
 use crate::request::{Request, RunLimits, batch_nodes, concurrency_of, wave_run};
-use crate::summary::{BatchPreview, HopSummary, Summary};
+use crate::summary::{BatchPreview, ContainerdSummary, HopSummary, Summary};
 use crate::templates::{self, Emptied, Templates, Visit};
 use crate::timing::{NodeTime, addons_seconds, child_seconds, estimate_seconds};
-use crate::wave::{self, Workers};
-use crate::{changes, checks, machines, packages, surroundings};
+use crate::wave::{self, WaveOf, Workers};
+use crate::{changes, checks, containerd, machines, packages, surroundings};
 use cupcake_crds::DirectUpdateSpec;
-use cupcake_crds::values::{ApprovalPoint, ClusterSnapshot, KubeVersion, NodeRole, NodeSnapshot, Strategy};
+use cupcake_crds::values::{
+    ApprovalPoint, ClusterSnapshot, KubeVersion, NodeRole, NodeSnapshot, PackageVersion, Strategy,
+};
 use cupcake_engine::names::RunName;
 use cupcake_engine::plan::Plan;
 use cupcake_steps::ports::host::KubeadmUpgrade;
@@ -97,17 +99,20 @@ pub fn compile(
         return Err(Refusal { findings: findings.refused, warnings: findings.warnings });
     };
     checks::versions(snapshot, target, &mut findings);
-    let (steps, way) = match hops::steps(spec, snapshot, target) {
+    let (mut steps, way) = match hops::steps(spec, snapshot, target) {
         Ok(steps) => (steps, Way::Known),
         Err(finding) => {
             findings.refuse(finding);
             (hops::stand_in(spec, snapshot, target), Way::OfMinorsOnly)
         }
     };
-    let hops: Vec<Hop<'_>> = steps
-        .iter()
-        .map(|step| Hop { step, control_plane: step.control_plane(), workers: step.workers(spec) })
-        .collect();
+    // Decided before the hops are made of the steps, and told after what else is found.
+    let mut of_containerd = Findings::default();
+    let containerd = containerd::containerd(spec, &Hop::all(&steps, spec), &mut of_containerd);
+    if let Some(version) = &containerd {
+        hops::give_containerd(&mut steps, spec, version);
+    }
+    let hops = Hop::all(&steps, spec);
     checks::kubelets(&hops, snapshot, target, &mut findings);
     let control_plane_changes = hops.iter().any(|hop| hop.control_plane.changes());
     let workers = Workers::of(snapshot, spec, target, None);
@@ -115,10 +120,13 @@ pub fn compile(
     let changing = changing(&hops);
     each_machine(spec, snapshot, &changing, &mut findings);
     match way {
-        Way::Known => packages::packages(&hops, &mut findings),
+        Way::Known => {
+            packages::packages(&hops, &mut findings);
+            findings.append(of_containerd);
+        }
         Way::OfMinorsOnly => {}
     }
-    changes::changes(spec, snapshot, &hops, &mut findings);
+    changes::changes(spec, snapshot, &hops, containerd.as_ref(), &mut findings);
     settings::settings(spec, snapshot, &hops, &mut findings);
     surroundings::surroundings(spec, snapshot, &hops, &mut findings);
     if let Err(finding) = batch_nodes(spec, workers.selected_count(), workers.moving_count()) {
@@ -137,7 +145,12 @@ pub fn compile(
     let mut summaries = Vec::new();
     for hop in &hops {
         let wave = wave_run(run, hop.step.version).map_err(Refusal::one)?;
-        let trial = wave::plans(request, &wave, hop.step.version, &hop.workers, std::mem::take(&mut findings))?;
+        let of = WaveOf {
+            target: hop.step.version,
+            oldest_kubelet: hop.step.oldest_kubelet,
+            containerd: containerd.clone(),
+        };
+        let trial = wave::plans(request, &wave, &of, &hop.workers, std::mem::take(&mut findings))?;
         let (batches, report) = match trial {
             Compilation::Plan(wave) => (wave::previews(&wave.batches), wave.report),
             Compilation::NothingToDo(nothing) => (Vec::new(), nothing.report),
@@ -145,9 +158,10 @@ pub fn compile(
         findings.warnings = report.warnings;
         let templates = Templates::new(spec, hop.step.version, time)
             .with_further_hops(target, hop.step.oldest_kubelet)
+            .with_containerd(containerd.clone())
             .of_several(hops.len() > 1);
         after = add_hop(&mut plan, spec, run, &wave, &templates, hop, after);
-        summaries.push(hop.summary(spec, batches));
+        summaries.push(hop.summary(spec, containerd.as_ref(), batches));
     }
     let mut report = findings.end()?;
     report.warnings.dedup();
@@ -188,6 +202,13 @@ pub(crate) struct Hop<'s> {
 }
 
 impl<'s> Hop<'s> {
+    /// All of them, in order.
+    fn all(steps: &'s [hops::Step<'_>], spec: &DirectUpdateSpec) -> Vec<Self> {
+        let of =
+            |step: &'s hops::Step<'_>| Hop { step, control_plane: step.control_plane(), workers: step.workers(spec) };
+        steps.iter().map(of).collect()
+    }
+
     /// The nodes that are emptied in it, by name.
     pub fn drained(&self, spec: &DirectUpdateSpec) -> BTreeMap<&'s str, &'s NodeSnapshot> {
         let target = self.step.version;
@@ -197,7 +218,21 @@ impl<'s> Hop<'s> {
         control_plane.chain(workers).map(|node| (node.node.name.as_str(), *node)).collect()
     }
 
-    fn summary(&self, spec: &DirectUpdateSpec, batches: Vec<BatchPreview>) -> HopSummary {
+    /// The version of containerd that nodes get in it, and how many.
+    fn containerd(&self, version: Option<&PackageVersion>) -> Option<ContainerdSummary> {
+        let version = version?;
+        let moving = self.control_plane.kubelets.iter().chain(&self.workers.moving);
+        let nodes = moving.filter(|node| containerd::moves(node, version)).count();
+        let nodes = u32::try_from(nodes).unwrap_or(u32::MAX);
+        (nodes > 0).then(|| ContainerdSummary { version: version.clone(), nodes })
+    }
+
+    fn summary(
+        &self,
+        spec: &DirectUpdateSpec,
+        containerd: Option<&PackageVersion>,
+        batches: Vec<BatchPreview>,
+    ) -> HopSummary {
         let moving = self.control_plane.kubelets.len() + self.workers.moving.len();
         let undrained = moving.saturating_sub(self.drained(spec).len());
         let names = |nodes: &[&NodeSnapshot]| nodes.iter().map(|node| node.node.name.clone()).collect::<Vec<_>>();
@@ -209,6 +244,7 @@ impl<'s> Hop<'s> {
             kubelets: names(&self.control_plane.kubelets),
             workers: self.workers.moving_count(),
             undrained: u32::try_from(undrained).unwrap_or(u32::MAX),
+            containerd: self.containerd(containerd),
             batches,
         }
     }
@@ -294,8 +330,10 @@ fn add_hop(
         let items: Vec<_> = control_plane.kubelets.iter().map(|node| templates::item(node)).collect();
         let last = items.last().map(|item| done(&item.name));
         let prefix = templates.name("kubelets/{item}");
-        let first = templates.visit(&prefix, Visit::ControlPlane, emptied, &after);
-        let rest = templates.visit(&prefix, Visit::ControlPlane, emptied, &done("{before}"));
+        // All of them or none, as with their drains: where it is there already, the step finds that.
+        let containerd = templates.containerd_for(&control_plane.kubelets);
+        let first = templates.visit(&prefix, Visit::ControlPlane, emptied, containerd, &after);
+        let rest = templates.visit(&prefix, Visit::ControlPlane, emptied, containerd, &done("{before}"));
         templates::chain(plan, items, first, rest);
         after = last.unwrap_or_default();
     }

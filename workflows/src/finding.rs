@@ -113,6 +113,12 @@ codes! {
     SwapOn,
     /// The kubelet of a minor on the way needs a newer containerd.
     ContainerdTooOld,
+    /// A container runtime that is no containerd of a package, where containerd is to move.
+    RuntimeNotPackaged,
+    /// Machines that have not told which containerd they have, where that decides which one they get.
+    RuntimeUnknown,
+    /// No one version of containerd that every node can get.
+    RuntimeVersion,
     /// Too little room on a machine's disk.
     DiskSpace,
     /// Certificates of the control plane have expired.
@@ -261,6 +267,12 @@ impl Findings {
 
     pub fn warn(&mut self, finding: Finding) {
         self.warnings.push(finding);
+    }
+
+    /// Takes what was found elsewhere.
+    pub fn append(&mut self, mut others: Self) {
+        self.refused.append(&mut others.refused);
+        self.warnings.append(&mut others.warnings);
     }
 
     /// The report if nothing refuses.

@@ -14,7 +14,7 @@ use crate::finding::{Code, Finding};
 use crate::wave::Workers;
 use crate::{facts, skew};
 use cupcake_crds::DirectUpdateSpec;
-use cupcake_crds::values::{ClusterSnapshot, KubeVersion, MinorVersion, NodeRole, NodeSnapshot, Stage};
+use cupcake_crds::values::{ClusterSnapshot, KubeVersion, MinorVersion, NodeRole, NodeSnapshot, PackageVersion, Stage};
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 
@@ -117,6 +117,22 @@ fn over<'s>(spec: &DirectUpdateSpec, snapshot: &'s ClusterSnapshot, versions: &[
         steps.push(Step { version: *version, oldest_kubelet, before });
     }
     steps
+}
+
+/// From a node's first visit on, later hops see it with that version of containerd.
+pub(crate) fn give_containerd(steps: &mut [Step<'_>], spec: &DirectUpdateSpec, version: &PackageVersion) {
+    let mut visited: BTreeSet<String> = BTreeSet::new();
+    for step in steps {
+        if !visited.is_empty() {
+            for node in step.before.to_mut().nodes.values_mut().filter(|node| visited.contains(&node.node.name)) {
+                let inventory = node.inventory.get_or_insert_default();
+                inventory.containerd_package.get_or_insert_default().version = Some(version.to_string());
+            }
+        }
+        let kubelets = step.control_plane().kubelets;
+        let workers = step.workers(spec).moving;
+        visited.extend(kubelets.into_iter().chain(workers).map(|node| node.node.name.clone()));
+    }
 }
 
 /// The oldest kubelet that fits API servers that move from `from` to `to`, and that kubeadm of `to` accepts.

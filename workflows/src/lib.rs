@@ -18,6 +18,7 @@ mod admission;
 mod changes;
 mod checks;
 mod compile;
+mod containerd;
 mod etcd_store;
 mod facts;
 mod finding;
@@ -56,6 +57,6 @@ pub use request::{
     BATCH_NODES_DEFAULT, BATCH_NODES_MAX, Request, RunLimits, batch_limits, batch_run, concurrency_of, plan_name,
     wave_run,
 };
-pub use summary::{BatchPreview, HopSummary, Summary};
+pub use summary::{BatchPreview, ContainerdSummary, HopSummary, Summary};
 pub use templates::{CHILD_RUN, CLUSTER_KINDS, lane_of};
 pub use wave::{CompiledBatch, CompiledWave, WaveOf, compile_wave};

@@ -48,7 +48,7 @@ const CHECKS: [(&str, &str); 17] = [
     ("HandMade", "manifests and kubelet settings that kubeadm would write anew without somebody's changes"),
     ("Kubelet", "removed flags, control groups, swap"),
     ("Settings", "feature gates, admission plugins and flags that a minor on the way no longer knows"),
-    ("Runtime", "the oldest containerd that the kubelet works with"),
+    ("Runtime", "the oldest containerd that the kubelet works with, and the one that spec.components asks for"),
     ("Apis", "API versions that are no longer served, and who still asks for them"),
     ("Drains", "the eviction of each node's pods: budgets, emptyDirs, pods that nothing makes anew"),
     ("Hooks", "admission webhooks that refuse when they fail, policies that deny"),
@@ -151,7 +151,7 @@ fn check_of(finding: &Finding) -> &'static str {
         Code::RemovedKubeletFlags | Code::CgroupV1 | Code::SwapOn => "Kubelet",
         Code::RemovedSettings => "Settings",
         Code::HandMadeChanges => "HandMade",
-        Code::ContainerdTooOld => "Runtime",
+        Code::ContainerdTooOld | Code::RuntimeNotPackaged | Code::RuntimeUnknown | Code::RuntimeVersion => "Runtime",
         Code::RemovedApis => "Apis",
     }
 }

@@ -105,6 +105,7 @@ fn params_are_readable(dag: &Dag) -> Checked {
                 host::PULL_IMAGES => is::<host::PullImages>(&params)?,
                 host::KUBEADM_UPGRADE => is::<host::UpgradeByKubeadm>(&params)?,
                 host::ETCD_SNAPSHOT => is::<host::EtcdSnapshot>(&params)?,
+                host::UPGRADE_CONTAINERD => is::<host::UpgradeContainerd>(&params)?,
                 host::RESTART_KUBELET => is::<host::RestartKubelet>(&params)?,
                 other => prop_assert!(false, "no runner knows {other}"),
             }
@@ -243,7 +244,7 @@ proptest! {
                 let request = Request { name: crate::testing::NAME, uid: crate::testing::UID, spec: &spec };
                 let wave = wave_run(&run(), target).unwrap();
                 let fresh = after_control_plane(&snapshot, target);
-                match compile_wave(&request, &wave, last(target), &fresh).unwrap() {
+                match compile_wave(&request, &wave, &last(target), &fresh).unwrap() {
                     Compilation::Plan(wave) => {
                         wave_is_sound(&wave, &spec, &fresh)?;
                         prop_assert_eq!(wave.batches.iter().map(|batch| batch.nodes.len()).sum::<usize>(), root.summary.hops.last().unwrap().workers as usize);

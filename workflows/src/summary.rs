@@ -1,7 +1,7 @@
 //! A plan in a few lines, for people: what `kubectl cupcake plan` prints before anything is started.
 
 use crate::finding::named;
-use cupcake_crds::values::KubeVersion;
+use cupcake_crds::values::{KubeVersion, PackageVersion};
 use serde::Serialize;
 use std::collections::BTreeSet;
 
@@ -48,8 +48,21 @@ pub struct HopSummary {
     /// How many of the kubelets of both restart without a drain before it (`spec.drain.onPatch: false`).
     #[serde(skip_serializing_if = "is_zero")]
     pub undrained: u32,
+    /// The containerd that nodes of both get, where `spec.components` names it and some have another one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub containerd: Option<ContainerdSummary>,
     /// Their batches, as they would be if they moved now: they are fixed when the workers' turn comes.
     pub batches: Vec<BatchPreview>,
+}
+
+/// containerd in one hop.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ContainerdSummary {
+    /// The whole version of its package.
+    pub version: PackageVersion,
+    /// How many nodes get it.
+    pub nodes: u32,
 }
 
 /// One batch of workers.
@@ -141,8 +154,19 @@ impl HopSummary {
         }
         lines
             .extend(undrained.map(|nodes| format!("       not drained, within their minor: {}", count(nodes, "node"))));
+        lines.extend(self.containerd.iter().map(ContainerdSummary::line));
         lines.extend(verify);
         lines
+    }
+}
+
+impl ContainerdSummary {
+    fn line(&self) -> String {
+        format!(
+            "       containerd {}, after the drain and before the kubelet: {}",
+            self.version,
+            count(self.nodes, "node")
+        )
     }
 }
 

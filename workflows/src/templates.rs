@@ -10,13 +10,16 @@
 //!  where the kubelet stays in its minor and spec.drain.onPatch is false: <visit>/prepare ─► <visit>/kubelet ─► <visit>/release
 //! ```
 
+use crate::containerd;
 use crate::gates::{GATE_SECONDS, gate_name};
 use crate::timing::{
     BACKUP_SECONDS, CONTROL_PLANE_SOAK_SECONDS, NodeTime, PREFLIGHT_SECONDS, VERIFY_SECONDS, WORKER_SOAK_SECONDS,
     pod_seconds,
 };
 use cupcake_crds::DirectUpdateSpec;
-use cupcake_crds::values::{ApprovalPoint, Component, HostStep, KubeVersion, NodeRef, NodeSnapshot, OnExpiry};
+use cupcake_crds::values::{
+    ApprovalPoint, Component, HostStep, KubeVersion, NodeRef, NodeSnapshot, OnExpiry, PackageVersion,
+};
 use cupcake_engine::names::{InvalidName, RunName, StepKind};
 use cupcake_engine::plan::{Item, Plan, VertexTemplate};
 use cupcake_steps::cluster::params::{
@@ -24,7 +27,8 @@ use cupcake_steps::cluster::params::{
 };
 use cupcake_steps::host::params::{
     ETCD_SNAPSHOT, EtcdSnapshot, INSTALL_PACKAGES, InstallPackages, KUBEADM_UPGRADE, PULL_IMAGES, PullImages,
-    RESTART_KUBELET, RestartKubelet, SWITCH_REPOSITORY, SwitchRepository, UpgradeByKubeadm, host_step,
+    RESTART_KUBELET, RestartKubelet, SWITCH_REPOSITORY, SwitchRepository, UPGRADE_CONTAINERD, UpgradeByKubeadm,
+    UpgradeContainerd, host_step,
 };
 use cupcake_steps::ports::cluster::ChildSource;
 use cupcake_steps::ports::host::{KubeadmUpgrade, Package};
@@ -75,6 +79,8 @@ pub(crate) struct Templates<'a> {
     several: bool,
     on_expiry: OnExpiry,
     pod_seconds: Option<u32>,
+    /// The version of containerd that visited nodes get, if it moves, too.
+    containerd: Option<PackageVersion>,
 }
 
 /// Who is visited: decides what the node does before its drain, and how long it is watched afterwards.
@@ -98,9 +104,11 @@ pub(crate) enum Emptied {
 impl Emptied {
     /// Of a node that moves to `target`.
     ///
-    /// Source: kubernetes.io, "Version Skew Policy" (v1.34): a kubelet may not change its minor in place without a drain.
+    /// Source: kubernetes.io, "Version Skew Policy" (v1.34): a kubelet may not change its minor in place without a drain. Nor does
+    /// containerd move on a node that carries its pods.
     pub fn of(spec: &DirectUpdateSpec, node: &NodeSnapshot, target: KubeVersion) -> Self {
         let stays = node.kubelet.minor_version() == target.minor_version();
+        let stays = stays && !spec.moves_containerd();
         if stays && spec.drain.as_ref().is_some_and(|drain| !drain.on_patch) { Self::Never } else { Self::First }
     }
 
@@ -117,7 +125,8 @@ impl<'a> Templates<'a> {
         let (components, node_selector) = (&spec.components, &spec.node_selector);
         let on_expiry = spec.drain.as_ref().map_or(OnExpiry::Hold, |drain| drain.on_expiry);
         let pod_seconds = pod_seconds(spec);
-        Self { target, time, components, node_selector, further: None, several: false, on_expiry, pod_seconds }
+        let (further, several, containerd) = (None, false, None);
+        Self { target, time, components, node_selector, further, several, on_expiry, pod_seconds, containerd }
     }
 
     /// Those of one hop of several: a node gives its slot back between two of them.
@@ -128,6 +137,16 @@ impl<'a> Templates<'a> {
     /// Those of a hop after which the update goes on to `to`, first to a version whose oldest kubelet is that.
     pub fn with_further_hops(self, to: KubeVersion, oldest_kubelet: Option<KubeVersion>) -> Self {
         Self { further: oldest_kubelet.map(|oldest| (to, oldest)), ..self }
+    }
+
+    /// Those of an update in which visited nodes get that version of containerd, too.
+    pub fn with_containerd(self, containerd: Option<PackageVersion>) -> Self {
+        Self { containerd, ..self }
+    }
+
+    /// The version of containerd that a visit of these nodes brings; none where all of them have it.
+    pub fn containerd_for(&self, nodes: &[&NodeSnapshot]) -> Option<&PackageVersion> {
+        containerd::for_any(nodes, self.containerd.as_ref())
     }
 
     fn oldest_kubelet(&self) -> Option<KubeVersion> {
@@ -211,16 +230,27 @@ impl<'a> Templates<'a> {
 
     /// The wave as one vertex of the root.
     pub fn wave(&self, wave: &RunName, deadline_seconds: u32, after: &[String]) -> VertexTemplate {
-        let source = ChildSource::Wave { target_version: self.target, oldest_kubelet: self.oldest_kubelet() };
+        let source = ChildSource::Wave {
+            target_version: self.target,
+            oldest_kubelet: self.oldest_kubelet(),
+            containerd: self.containerd.clone(),
+        };
         let params = ChildRun { run: wave.clone(), source };
         vertex(self.name("workers"), CHILD_RUN, &params, after).deadline_seconds(deadline_seconds)
     }
 
     /// The vertices of a visit to `{item}`, whose names begin with `prefix`: five, or three where the node is not emptied.
-    pub fn visit(&self, prefix: &str, visit: Visit, emptied: Emptied, after: &[String]) -> Vec<VertexTemplate> {
+    pub fn visit(
+        &self,
+        prefix: &str,
+        visit: Visit,
+        emptied: Emptied,
+        containerd: Option<&PackageVersion>,
+        after: &[String],
+    ) -> Vec<VertexTemplate> {
         let name = |word: &str| format!("{prefix}/{word}");
         let (order, soak_seconds) = match visit {
-            Visit::ControlPlane => (self.order(Vec::new()), CONTROL_PLANE_SOAK_SECONDS),
+            Visit::ControlPlane => (self.order(Vec::new(), containerd), CONTROL_PLANE_SOAK_SECONDS),
             Visit::Worker => {
                 let node = UpgradeByKubeadm { how: KubeadmUpgrade::Node, version: self.target };
                 let prepare = vec![
@@ -228,7 +258,7 @@ impl<'a> Templates<'a> {
                     self.install_kubeadm(),
                     host_step("kubeadm-upgrade-node", KUBEADM_UPGRADE, &node),
                 ];
-                (self.order(prepare), WORKER_SOAK_SECONDS)
+                (self.order(prepare, containerd), WORKER_SOAK_SECONDS)
             }
         };
         let time = &self.time;
@@ -277,21 +307,27 @@ impl<'a> Templates<'a> {
             .deadline_seconds(self.time.whole_seconds)
     }
 
-    fn order(&self, prepare: Vec<HostStep>) -> HostOrder {
+    fn order(&self, prepare: Vec<HostStep>, containerd: Option<&PackageVersion>) -> HostOrder {
         let packages = [(Component::Kubelet, Package::Kubelet), (Component::Kubectl, Package::Kubectl)]
             .into_iter()
             .filter(|(component, _)| self.components.contains(component))
             .map(|(_, package)| package)
             .collect();
         let install = InstallPackages { packages, version: self.target };
+        // First: the newer kubelet may need it.
+        let containerd = containerd.map(|version| {
+            host_step("upgrade-containerd", UPGRADE_CONTAINERD, &UpgradeContainerd { version: version.clone() })
+        });
+        let mut finish: Vec<HostStep> = containerd.into_iter().collect();
+        finish.extend([
+            host_step("install-kubelet", INSTALL_PACKAGES, &install),
+            host_step("restart-kubelet", RESTART_KUBELET, &RestartKubelet { version: self.target }),
+        ]);
         HostOrder {
             node: item_node(),
             target_version: self.target,
             prepare,
-            finish: vec![
-                host_step("install-kubelet", INSTALL_PACKAGES, &install),
-                host_step("restart-kubelet", RESTART_KUBELET, &RestartKubelet { version: self.target }),
-            ],
+            finish,
             work_seconds_max: self.time.work_seconds(),
         }
     }

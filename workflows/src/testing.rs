@@ -98,14 +98,14 @@ pub(crate) fn after_control_plane(snapshot: &ClusterSnapshot, target: KubeVersio
 
 /// The wave of the last hop.
 pub(crate) fn last(target: KubeVersion) -> WaveOf {
-    WaveOf { target, oldest_kubelet: None }
+    WaveOf { target, oldest_kubelet: None, containerd: None }
 }
 
 pub(crate) fn wave_of(spec: &DirectUpdateSpec, snapshot: &ClusterSnapshot) -> CompiledWave {
     let target = spec.target().unwrap();
     let wave = wave_run(&run(), target).unwrap();
     let request = Request { name: NAME, uid: UID, spec };
-    match compile_wave(&request, &wave, last(target), &after_control_plane(snapshot, target)).unwrap() {
+    match compile_wave(&request, &wave, &last(target), &after_control_plane(snapshot, target)).unwrap() {
         Compilation::Plan(wave) => wave,
         Compilation::NothingToDo(nothing) => panic!("nothing to do: {}", nothing.message),
     }

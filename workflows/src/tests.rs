@@ -227,10 +227,16 @@ fn each_setting_that_cannot_be_carried_out_is_refused_by_its_field() {
             "moves with kubeadm",
         ),
         (
-            json!({"components": ["kubeadm", "kubelet", "containerd"]}),
-            Code::NotInThisRelease,
-            "spec.components",
-            "container runtime",
+            json!({"componentVersions": {"containerd": "1.7.24"}}),
+            Code::IllegalComponents,
+            "spec.componentVersions.containerd",
+            "[kubeadm, kubelet, kubectl, containerd]",
+        ),
+        (
+            json!({"components": ["kubeadm", "kubelet", "containerd"], "componentVersions": {"containerd": "newest"}}),
+            Code::InvalidVersion,
+            "spec.componentVersions.containerd",
+            "1.7.24-1",
         ),
         (json!({"batchSize": 251}), Code::OutOfRange, "spec.batchSize", "1 to 250"),
         (json!({"maxFailures": 0}), Code::OutOfRange, "spec.maxFailures", "1 or more"),
@@ -354,20 +360,20 @@ fn a_wave_is_compiled_from_what_is_there_when_it_opens() {
     let request = Request { name: NAME, uid: UID, spec: &update };
     let wave = wave_run(&run(), target).unwrap();
     let before = cluster(1, 4, "1.33.4");
-    let early = compile_wave(&request, &wave, last(target), &before).unwrap_err();
+    let early = compile_wave(&request, &wave, &last(target), &before).unwrap_err();
     only(&early, Code::ControlPlaneBehind, "cluster", &["\"1.33.4\"", "may not move to 1.34.4"]);
     let mut fresh = after_control_plane(&before, target);
     fresh.nodes.remove("w-01");
     fresh.nodes.insert("w-new".into(), node("w-new", NodeRole::Worker, v("1.33.4")));
     fresh.nodes.insert("w-newer".into(), node("w-newer", NodeRole::Worker, v("1.34.6")));
-    let Ok(Compilation::Plan(compiled)) = compile_wave(&request, &wave, last(target), &fresh) else {
+    let Ok(Compilation::Plan(compiled)) = compile_wave(&request, &wave, &last(target), &fresh) else {
         panic!("no wave");
     };
     assert_eq!(compiled.batches[0].nodes, ["w-02", "w-03", "w-04", "w-new"]);
     assert_eq!((compiled.batches[0].limits.concurrency, compiled.batches[0].limits.failures_max), (2, 2));
     assert!(compiled.report.warnings.iter().any(|warning| warning.value.contains("w-newer")), "{:?}", compiled.report);
     let Ok(Compilation::NothingToDo(nothing)) =
-        compile_wave(&request, &wave, last(target), &after_control_plane(&cluster(1, 3, "1.34.4"), target))
+        compile_wave(&request, &wave, &last(target), &after_control_plane(&cluster(1, 3, "1.34.4"), target))
     else {
         panic!("something to do");
     };

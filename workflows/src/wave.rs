@@ -9,7 +9,9 @@ use crate::templates::{self, Emptied, Templates, Visit};
 use crate::timing::{NodeTime, child_seconds};
 use crate::{checks, skew};
 use cupcake_crds::DirectUpdateSpec;
-use cupcake_crds::values::{ApprovalPoint, ClusterSnapshot, KubeVersion, NodeRole, NodeSnapshot, Strategy};
+use cupcake_crds::values::{
+    ApprovalPoint, ClusterSnapshot, KubeVersion, NodeRole, NodeSnapshot, PackageVersion, Strategy,
+};
 use cupcake_engine::names::{RunName, VertexName};
 use cupcake_engine::plan::{Item, Plan};
 use std::collections::{BTreeMap, BTreeSet};
@@ -107,12 +109,14 @@ impl<'s> Workers<'s> {
 }
 
 /// Which workers a wave is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WaveOf {
     /// Where they move.
     pub target: KubeVersion,
     /// Where further hops follow: only those older than this move; all older than `target` if absent.
     pub oldest_kubelet: Option<KubeVersion>,
+    /// The version of containerd that they get, if it moves, too: as the root run's plan decided.
+    pub containerd: Option<PackageVersion>,
 }
 
 /// Compiles the wave of a hop and all its batches, from a snapshot taken when the wave opens.
@@ -131,7 +135,7 @@ pub struct WaveOf {
 pub fn compile_wave(
     request: &Request<'_>,
     wave: &RunName,
-    hop: WaveOf,
+    hop: &WaveOf,
     snapshot: &ClusterSnapshot,
 ) -> Result<Compilation<CompiledWave>, Refusal> {
     let target = hop.target;
@@ -164,18 +168,18 @@ pub fn compile_wave(
             "",
         ));
     }
-    plans(request, wave, target, &workers, findings)
+    plans(request, wave, hop, &workers, findings)
 }
 
 /// The plans of a wave over `workers`; what was found so far refuses or goes into the report.
 pub(crate) fn plans(
     request: &Request<'_>,
     wave: &RunName,
-    target: KubeVersion,
+    hop: &WaveOf,
     workers: &Workers<'_>,
     mut findings: Findings,
 ) -> Result<Compilation<CompiledWave>, Refusal> {
-    let spec = request.spec;
+    let (spec, target) = (request.spec, hop.target);
     let count = workers.moving_count();
     if count == 0 {
         let report = findings.end()?;
@@ -197,7 +201,7 @@ pub(crate) fn plans(
             "set a larger spec.batchSize",
         ));
     }
-    let templates = Templates::new(spec, target, time);
+    let templates = Templates::new(spec, target, time).with_containerd(hop.containerd.clone());
     let mut batches = Vec::new();
     for (index, group) in groups(spec, workers, size as usize).into_iter().enumerate() {
         let number = u32::try_from(index + 1).unwrap_or(u32::MAX);
@@ -256,11 +260,14 @@ fn one_batch(
     let items: Vec<Item> = group.nodes.iter().map(|node| templates::item(node)).collect();
     let nodes: Vec<String> = items.iter().map(|item| item.name.clone()).collect();
     // In the order of the items, so that a batch without any difference is one group.
-    let emptied = |node: &&NodeSnapshot| Emptied::of(spec, node, templates.target);
+    let kind = |node: &NodeSnapshot| {
+        (Emptied::of(spec, node, templates.target), templates.containerd_for(std::slice::from_ref(&node)))
+    };
     let mut items = items.into_iter();
-    for alike in group.nodes.chunk_by(|one, other| emptied(one) == emptied(other)) {
+    for alike in group.nodes.chunk_by(|one, other| kind(one) == kind(other)) {
         let items = items.by_ref().take(alike.len()).collect();
-        plan.each(items, templates.visit("{item}", Visit::Worker, emptied(&alike[0]), &[]));
+        let (emptied, containerd) = kind(alike[0]);
+        plan.each(items, templates.visit("{item}", Visit::Worker, emptied, containerd, &[]));
     }
     checked(&plan, PLAN_BYTES_MAX, &format!("the plan of batch {number}"), "set a smaller spec.batchSize")?;
     let vertex = VertexName::new(format!("batch-{number}")).map_err(|error| {

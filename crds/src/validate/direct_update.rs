@@ -4,7 +4,7 @@ use super::{CelRule, Checks, Validate, Violations, json, same, shown};
 use crate::{
     DirectUpdate, DirectUpdateSpec, DirectUpdateStatus, KubeVersion,
     direct_update::Drain,
-    values::{AirGapped, ApprovalPoint, Canary, Concurrency, Strategy},
+    values::{AirGapped, ApprovalPoint, Canary, Concurrency, PackageVersion, Strategy},
 };
 use kube_core::Duration;
 
@@ -47,6 +47,17 @@ pub(crate) const APPROVAL_AFTER_CANARY: CelRule = (
     "approvals: AfterCanary needs strategy canary; set it and name canary.nodes, or leave AfterCanary out",
 );
 
+/// On the field: what its bounds and its pattern demand, said so that it helps.
+pub(crate) const PACKAGE_VERSION: CelRule = (
+    "self.matches('^([0-9]+:)?[0-9][A-Za-z0-9.+~-]*$')",
+    "the version of a package is needed: upstream's, for example 1.7.24, or the whole one, for example 1.7.24-1",
+);
+/// On the spec.
+pub(crate) const VERSION_OF_NAMED_COMPONENT: CelRule = (
+    "!has(self.componentVersions) || !has(self.componentVersions.containerd) || 'containerd' in self.components",
+    "componentVersions.containerd needs containerd in components: name it there, for example [kubeadm, kubelet, kubectl, containerd], or leave componentVersions out",
+);
+
 /// CEL: a run exists, or it was over without one (nothing to do, a dry run, cancelled before its start).
 macro_rules! frozen {
     ($field:literal) => {
@@ -69,6 +80,7 @@ pub(crate) const FROZEN_APPROVALS: CelRule = frozen!("spec.approvals");
 pub(crate) const FROZEN_BATCH_SIZE: CelRule = frozen!("spec.batchSize");
 pub(crate) const FROZEN_CANARY: CelRule = frozen!("spec.canary");
 pub(crate) const FROZEN_COMPONENTS: CelRule = frozen!("spec.components");
+pub(crate) const FROZEN_COMPONENT_VERSIONS: CelRule = frozen!("spec.componentVersions");
 pub(crate) const FROZEN_DRAIN: CelRule = frozen!("spec.drain");
 pub(crate) const FROZEN_DRY_RUN: CelRule = frozen!("spec.dryRun");
 pub(crate) const FROZEN_MAX_FAILURES: CelRule = frozen!("spec.maxFailures");
@@ -144,6 +156,11 @@ fn every_time(checks: &mut Checks, spec: &DirectUpdateSpec) {
         "spec.maintenanceWindow",
         json(&window),
     );
+    let containerd = spec.containerd_version();
+    let sound = containerd.is_none_or(|version| version.parse::<PackageVersion>().is_ok());
+    checks.rule(PACKAGE_VERSION, sound, "spec.componentVersions.containerd", containerd.unwrap_or_default());
+    let named = containerd.is_none() || spec.moves_containerd();
+    checks.rule(VERSION_OF_NAMED_COMPONENT, named, "spec.componentVersions", json(&spec.component_versions));
     drain(checks, spec.drain.as_ref(), ["spec.drain.timeout", "spec.drain.podTimeout"]);
     choices(checks, spec.strategy, spec.canary.as_ref(), spec.air_gapped.as_ref());
     let after_canary = spec.approvals.contains(&ApprovalPoint::AfterCanary);
@@ -184,6 +201,12 @@ fn frozen(checks: &mut Checks, new: &DirectUpdate, old: &DirectUpdate) {
     same(FROZEN_BATCH_SIZE, new.batch_size == old.batch_size, "spec.batchSize", json(&new.batch_size));
     same(FROZEN_CANARY, new.canary == old.canary, "spec.canary", json(&new.canary));
     same(FROZEN_COMPONENTS, new.components == old.components, "spec.components", json(&new.components));
+    same(
+        FROZEN_COMPONENT_VERSIONS,
+        new.component_versions == old.component_versions,
+        "spec.componentVersions",
+        json(&new.component_versions),
+    );
     same(FROZEN_DRAIN, new.drain == old.drain, "spec.drain", json(&new.drain));
     same(FROZEN_DRY_RUN, new.dry_run == old.dry_run, "spec.dryRun", json(&new.dry_run));
     same(FROZEN_MAX_FAILURES, new.max_failures == old.max_failures, "spec.maxFailures", json(&new.max_failures));

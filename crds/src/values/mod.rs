@@ -6,6 +6,7 @@ mod host_step;
 mod kube_version;
 mod node_ref;
 mod options;
+mod package_version;
 mod phase;
 mod snapshot;
 mod surroundings;
@@ -14,8 +15,9 @@ pub use concurrency::{Concurrency, InvalidConcurrency};
 pub use host_step::{HostStep, OrderKey};
 pub use kube_version::{InvalidVersion, KubeVersion, MinorVersion, Stage};
 pub use node_ref::{NodeRef, NodeRole};
-pub use options::{AirGapped, ApprovalPoint, Canary, Component, OnExpiry, Strategy};
+pub use options::{AirGapped, ApprovalPoint, Canary, Component, ComponentVersions, OnExpiry, Strategy};
 pub(crate) use options::{enabled, labels_schema};
+pub use package_version::{InvalidPackageVersion, PackageVersion};
 pub use phase::Phase;
 pub use snapshot::{ClusterSnapshot, Cordon, EtcdTopology, NodeSnapshot, OwnFacts, Taint, UnreadableNode};
 pub use surroundings::{

@@ -16,7 +16,7 @@ pub enum Component {
     Kubelet,
     /// The package kubectl.
     Kubectl,
-    /// The container runtime.
+    /// The package containerd or containerd.io, and its restart, in the visit of a node whose kubelet moves.
     Containerd,
     /// etcd apart from kubeadm: refused, since stacked etcd moves with kubeadm.
     Etcd,
@@ -27,6 +27,17 @@ impl Component {
     pub fn defaults() -> Vec<Self> {
         vec![Self::Kubeadm, Self::Kubelet, Self::Kubectl]
     }
+}
+
+/// Which versions of components that do not follow from the target.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ComponentVersions {
+    /// The version of containerd: upstream's, or the whole version of its package; needs containerd in components. If left out, the newest release that every node's package index offers within the minor that runs there. Example: 1.7.24
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64), regex(pattern = crate::schema::PACKAGE_VERSION_PATTERN))]
+    #[x_kube(validation = rules::PACKAGE_VERSION)]
+    pub containerd: Option<String>,
 }
 
 /// In which order workers follow: rolling, parallel or canary.

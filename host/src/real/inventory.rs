@@ -34,6 +34,7 @@ impl RealHost {
             kubeadm,
             kubectl,
             containerd,
+            containerd_package,
             madison,
             etcd_members,
             etcd_store_doubts,
@@ -48,6 +49,7 @@ impl RealHost {
             self.kubeadm_version(),
             answer("kubectl", &["version", "--client"]),
             answer("containerd", &["--version"]),
+            self.containerd_package(),
             self.madison("kubeadm"),
             self.etcd_members(),
             self.etcd_store_doubts(),
@@ -81,6 +83,7 @@ impl RealHost {
             },
             cgroup_version: self.files.cgroup_version(),
             containerd: containerd.as_deref().and_then(containerd_version),
+            containerd_package,
             disk_free_bytes: space.map(|space| space.free_bytes),
             disk_size_bytes: space.map(|space| space.size_bytes),
             disks: self.disks(),
@@ -129,11 +132,13 @@ pub async fn probe_machine(host: &dyn HostOps) -> Value {
         );
         packages.insert(package.as_str().to_owned(), state);
     }
+    let containerd = or_error(host.containerd().await, |found| json!(found));
     json!({
         "bootId": or_error(host.boot_id().await, Value::String),
         "inventory": or_error(host.inventory("probe-machine").await, |inventory| json!(inventory)),
         "repository": or_error(host.repository().await, |minor| json!(minor.map(|minor| minor.to_string()))),
         "packages": packages,
+        "containerd": containerd,
         "staticPods": or_error(host.static_pods().await, |pods| json!({ "manifests": pods.manifests, "running": pods.running })),
         "kubelet": or_error(host.kubelet().await, |kubelet| json!({
             "installed": kubelet.installed.map(|version| version.to_string()),

@@ -15,15 +15,16 @@ pub(super) const BINARY: &str = "/usr/bin/kubelet";
 pub(super) const UNIT: &str = "kubelet.service";
 /// How long systemd may take to stop and start it: its stop alone has 90 s by default.
 const RESTART_LIMIT: Duration = Duration::from_secs(3 * 60);
+const RESTART_FAILED: &str = "KubeletRestartFailed";
 const PROPERTIES: &str = "ActiveState,MainPID,ExecMainStartTimestamp,NRestarts";
 
-/// The unit as `systemctl show` prints it.
+/// A unit as `systemctl show` prints it.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Unit {
-    active: bool,
-    main_pid: u32,
-    started: Option<Timestamp>,
-    restarts: u32,
+pub(super) struct Unit {
+    pub(super) active: bool,
+    pub(super) main_pid: u32,
+    pub(super) started: Option<Timestamp>,
+    pub(super) restarts: u32,
 }
 
 fn unit(text: &str) -> Unit {
@@ -57,22 +58,26 @@ impl RealHost {
     }
 
     pub(super) async fn kubelet_now(&self) -> Result<KubeletState, HostError> {
-        let asked = Program::asking("systemctl", ["show", UNIT, "--property", PROPERTIES]).run().await;
-        let finished = asked.map_err(|error| failure::program(&error, &[], "SystemdAway"))?;
-        let unit = unit(&finished.stdout);
+        let unit = self.unit_now(UNIT).await?;
         Ok(KubeletState {
             installed: self.kubelet_version().await,
             active: unit.active,
-            runs_installed: self.runs_installed(&unit),
+            runs_installed: self.runs_installed(&unit, BINARY),
             since: unit.started,
             restarts: unit.restarts,
         })
     }
 
+    pub(super) async fn unit_now(&self, name: &str) -> Result<Unit, HostError> {
+        let asked = Program::asking("systemctl", ["show", name, "--property", PROPERTIES]).run().await;
+        let finished = asked.map_err(|error| failure::program(&error, &[], "SystemdAway"))?;
+        Ok(unit(&finished.stdout))
+    }
+
     /// Whether the unit's last process was started from the file that is installed now. dpkg puts a new file in the place of
     /// the old one, so the old process keeps a file that has no name any more.
-    fn runs_installed(&self, unit: &Unit) -> bool {
-        let Ok(installed) = self.files.path(BINARY).metadata() else {
+    pub(super) fn runs_installed(&self, unit: &Unit, binary: &str) -> bool {
+        let Ok(installed) = self.files.path(binary).metadata() else {
             return false;
         };
         if unit.main_pid == 0 {
@@ -87,16 +92,22 @@ impl RealHost {
     }
 
     pub(super) async fn restart_kubelet_unit(&self) -> Result<(), HostError> {
-        systemctl(&["daemon-reload"]).await?;
+        systemctl(&["daemon-reload"], RESTART_FAILED).await?;
         // What systemd has read now is what the kubelet would be started with.
         self.kubelet_fits().await?;
-        systemctl(&["restart", UNIT]).await
+        systemctl(&["restart", UNIT], RESTART_FAILED).await
+    }
+
+    /// `systemctl daemon-reload` and `systemctl restart`; `failed` is the code of what goes wrong.
+    pub(super) async fn restart_unit(&self, unit: &str, failed: &'static str) -> Result<(), HostError> {
+        systemctl(&["daemon-reload"], failed).await?;
+        systemctl(&["restart", unit], failed).await
     }
 }
 
-async fn systemctl(arguments: &[&str]) -> Result<(), HostError> {
+async fn systemctl(arguments: &[&str], failed: &'static str) -> Result<(), HostError> {
     let program = Program::doing("systemctl", RESTART_LIMIT, arguments.iter().copied());
-    program.run().await.map(drop).map_err(|error| transient("KubeletRestartFailed", failure::chain(&error)))
+    program.run().await.map(drop).map_err(|error| transient(failed, failure::chain(&error)))
 }
 
 fn is_removed(target: &Path) -> bool {
@@ -129,14 +140,14 @@ mod tests {
         let folder = TestFolder::new("runs-installed");
         let host = host_in(&folder);
         let unit = |main_pid| Unit { active: true, main_pid, started: Some(DateTime::UNIX_EPOCH), restarts: 0 };
-        assert!(!host.runs_installed(&unit(7)), "nothing is installed");
+        assert!(!host.runs_installed(&unit(7), BINARY), "nothing is installed");
         folder.write(BINARY, "old");
         folder.write("/proc/7/cmdline", "");
         std::fs::hard_link(folder.path(BINARY), folder.path("/proc/7/exe")).expect("linked");
-        assert!(host.runs_installed(&unit(7)));
+        assert!(host.runs_installed(&unit(7), BINARY));
         folder.write("/usr/bin/kubelet.dpkg-new", "new");
         std::fs::rename(folder.path("/usr/bin/kubelet.dpkg-new"), folder.path(BINARY)).expect("replaced");
-        assert!(!host.runs_installed(&unit(7)), "the process still has the old file");
+        assert!(!host.runs_installed(&unit(7), BINARY), "the process still has the old file");
     }
 
     #[test]
@@ -145,8 +156,8 @@ mod tests {
         let host = host_in(&folder);
         folder.write(BINARY, "new");
         let unit = |started: &str| Unit { started: started.parse().ok(), ..Unit::default() };
-        assert!(!host.runs_installed(&unit("2001-01-01T00:00:00Z")), "it began before the file was put there");
-        assert!(host.runs_installed(&unit("2999-01-01T00:00:00Z")));
+        assert!(!host.runs_installed(&unit("2001-01-01T00:00:00Z"), BINARY), "it began before the file was put there");
+        assert!(host.runs_installed(&unit("2999-01-01T00:00:00Z"), BINARY));
         assert!(is_removed(Path::new("/usr/bin/kubelet (deleted)")) && !is_removed(Path::new("/usr/bin/kubelet")));
     }
 }

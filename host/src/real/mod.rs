@@ -4,6 +4,7 @@
 //!   sources, repository   the package source of the minor      program    starts programs, nothing else does
 //!   packages              exact versions and holds             failure    from last lines to what to do next
 //!   runtime               images, static pods (crictl)         os         files of the machine
+//!   containerd            its package, its restart
 //!   kubeadm, kubelet      upgrade, restart                     etcd       snapshots over etcd's own API
 //!   kubelet_fits          would the installed kubelet start?
 //! ```
@@ -16,6 +17,7 @@
 mod addons;
 mod archive;
 mod certificates;
+mod containerd;
 mod copies;
 mod disks;
 mod etcd;
@@ -44,10 +46,10 @@ pub use os::Space;
 
 use async_trait::async_trait;
 use cupcake_crds::node_task::NodeInventory;
-use cupcake_crds::values::{KubeVersion, MinorVersion};
+use cupcake_crds::values::{KubeVersion, MinorVersion, PackageVersion};
 use cupcake_engine::clock::Clock;
 use cupcake_steps::ports::host::{
-    HostError, HostOps, KubeadmUpgrade, KubeletState, Package, PackageState, SnapshotInfo, StaticPods,
+    ContainerdState, HostError, HostOps, KubeadmUpgrade, KubeletState, Package, PackageState, SnapshotInfo, StaticPods,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -176,7 +178,8 @@ impl HostOps for RealHost {
         let restored = self.restore_manifests();
         // Whatever came of that: either may be all that is wrong.
         let held = self.hold(&Package::ALL).await;
-        restored.and(held)
+        let given_back = self.give_back_hold().await;
+        restored.and(held).and(given_back)
     }
 
     async fn static_pods(&self) -> Result<StaticPods, HostError> {
@@ -189,6 +192,18 @@ impl HostOps for RealHost {
 
     async fn restart_kubelet(&self) -> Result<(), HostError> {
         self.restart_kubelet_unit().await
+    }
+
+    async fn containerd(&self) -> Result<ContainerdState, HostError> {
+        self.containerd_now().await
+    }
+
+    async fn install_containerd(&self, version: &PackageVersion) -> Result<(), HostError> {
+        self.install_containerd_exact(version).await
+    }
+
+    async fn restart_containerd(&self) -> Result<(), HostError> {
+        self.restart_containerd_unit().await
     }
 
     async fn etcd_snapshot(&self, name: &str) -> Result<Option<SnapshotInfo>, HostError> {

@@ -218,7 +218,8 @@ impl RealHost {
     async fn install_wanting(&self, packages: &[Package], version: &KubeVersion) -> Result<(), HostError> {
         self.brought_by_packages(packages).await?;
         // An interrupted dpkg stops apt before it begins.
-        self.finish_interrupted(packages).await?;
+        let names: Vec<&str> = packages.iter().map(|package| package.as_str()).collect();
+        self.finish_interrupted(&names).await?;
         let mut wanted = Vec::new();
         let mut reinstall = false;
         for package in packages {
@@ -247,7 +248,6 @@ impl RealHost {
         if wanted.is_empty() {
             return Ok(());
         }
-        let names: Vec<&str> = packages.iter().map(|package| package.as_str()).collect();
         self.apt_install(&names, &wanted, reinstall).await
     }
 
@@ -263,7 +263,12 @@ impl RealHost {
         if loose.is_empty() { Ok(()) } else { self.mark("hold", &loose).await }
     }
 
-    async fn apt_install(&self, names: &[&str], wanted: &[String], reinstall: bool) -> Result<(), HostError> {
+    pub(super) async fn apt_install(
+        &self,
+        names: &[&str],
+        wanted: &[String],
+        reinstall: bool,
+    ) -> Result<(), HostError> {
         self.mark("unhold", names).await?;
         let lock = format!("DPkg::Lock::Timeout={LOCK_SECONDS_MAX}");
         let mut arguments = vec!["install", "--yes", "--no-install-recommends", "--no-remove"];
@@ -279,14 +284,14 @@ impl RealHost {
         install.run().await.map(drop).map_err(|error| failure::program(&error, &INSTALL, "PackageInstallFailed"))
     }
 
-    async fn mark(&self, mark: &'static str, names: &[&str]) -> Result<(), HostError> {
+    pub(super) async fn mark(&self, mark: &'static str, names: &[&str]) -> Result<(), HostError> {
         let arguments = std::iter::once(mark).chain(names.iter().copied());
         let program = Program::doing("apt-mark", MARK_LIMIT, arguments).with(&self.apt_environment());
         past_lock(program, LOCK_AGAIN).await.map_err(|error| failure::program(&error, &INSTALL, "PackageHoldFailed"))
     }
 
     /// Brings what an interrupted dpkg left to its end.
-    async fn finish_interrupted(&self, packages: &[Package]) -> Result<(), HostError> {
+    pub(super) async fn finish_interrupted(&self, packages: &[&str]) -> Result<(), HostError> {
         let arguments = KEEP_CONFIGURATION.into_iter().chain(["--configure", "-a"]);
         let program = Program::doing("dpkg", CONFIGURE_LIMIT, arguments).with(&self.apt_environment());
         let Err(error) = past_lock(program, LOCK_AGAIN).await else { return Ok(()) };
@@ -296,8 +301,8 @@ impl RealHost {
         // One that was killed while it was unpacked cannot be configured, only installed anew: which is what follows for those
         // that are to be installed, and for no other.
         for package in packages {
-            if self.dpkg(package.as_str()).await?.reinstall {
-                tracing::warn!(package = package.as_str(), "half unpacked: it is installed anew");
+            if self.dpkg(package).await?.reinstall {
+                tracing::warn!(package, "half unpacked: it is installed anew");
                 return Ok(());
             }
         }

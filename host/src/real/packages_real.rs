@@ -42,11 +42,21 @@ fn done(command: &mut Command) {
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
+/// containerd's package, and what the administrator wrote into its configuration.
+const CONTAINERD: &str = "containerd.io";
+const CONTAINERD_CONFIGURATION: &str = "/etc/containerd/config.toml";
+const CONTAINERD_CHANGED: &str = "version = 2\nroot = \"/var/images\"\n";
+
 /// A small package in the folder's repository, and its lines in the index.
 fn package(folder: &TestFolder, name: &str, version: &str) -> String {
+    revision(folder, name, version, "1.1")
+}
+
+/// As [`package`], of that revision.
+fn revision(folder: &TestFolder, name: &str, version: &str, revision: &str) -> String {
     let tree = format!("build/{name}_{version}");
     let control = format!(
-        "Package: {name}\nVersion: {version}-1.1\nArchitecture: all\nMaintainer: nobody <nobody@example.com>\nDescription: {name} for a test\n"
+        "Package: {name}\nVersion: {version}-{revision}\nArchitecture: all\nMaintainer: nobody <nobody@example.com>\nDescription: {name} for a test\n"
     );
     folder.write(&format!("{tree}/DEBIAN/control"), &control);
     folder.write(&format!("{tree}/usr/bin/{name}"), format!("{name} {version}\n").repeat(20_000));
@@ -55,9 +65,14 @@ fn package(folder: &TestFolder, name: &str, version: &str) -> String {
         folder.write(&format!("{tree}/DEBIAN/{phase}"), script);
         done(Command::new("chmod").args(["755"]).arg(folder.path(&format!("{tree}/DEBIAN/{phase}"))));
     }
-    if name == "kubelet" {
-        folder.write(&format!("{tree}{CONFIGURATION}"), format!("# of {version}\n"));
-        folder.write(&format!("{tree}/DEBIAN/conffiles"), format!("{CONFIGURATION}\n"));
+    let configuration = match name {
+        "kubelet" => Some(CONFIGURATION),
+        CONTAINERD => Some(CONTAINERD_CONFIGURATION),
+        _ => None,
+    };
+    if let Some(configuration) = configuration {
+        folder.write(&format!("{tree}{configuration}"), format!("# of {version}\n"));
+        folder.write(&format!("{tree}/DEBIAN/conffiles"), format!("{configuration}\n"));
     }
     let file = format!("repository/{name}_{version}.deb");
     let (from, to) = (folder.path(&tree), folder.path(&file));
@@ -77,6 +92,7 @@ fn machine(folder: &TestFolder) {
     let index: String = [OLD, NEW]
         .into_iter()
         .flat_map(|version| Package::ALL.map(|name| package(folder, name.as_str(), version)))
+        .chain(["1.7.24", "1.7.27"].map(|version| revision(folder, CONTAINERD, version, "1")))
         .collect();
     folder.write("repository/Packages", index);
     for empty in ["var/lib/dpkg/status", "var/lib/dpkg/available", "etc/apt/preferences.d/.keep"] {
@@ -211,4 +227,51 @@ async fn an_install_that_is_killed_at_any_moment_is_repaired_and_repeated() {
     }
     println!("{cut_short} installs cut short in {ROUNDS} rounds, {unwhole} of them left something unheld or half done");
     assert!(cut_short >= 5, "only {cut_short} installs were cut short");
+}
+
+#[tokio::test]
+async fn an_install_of_containerd_that_is_killed_at_any_moment_is_repaired_with_its_configuration_and_its_hold_as_they_were()
+ {
+    if !is_debian() {
+        return;
+    }
+    let folder = TestFolder::new("real-containerd");
+    machine(&folder);
+    folder.be_the_machine(&[("systemctl", "echo MainPID=0"), ("crictl", "")]);
+    let host = host(&folder);
+    let (old, new) = ("1.7.24-1".parse().expect("a version"), "1.7.27-1".parse().expect("a version"));
+    let apt = |tool: &str, words: &[&str]| {
+        done(Command::new(format!("/usr/bin/{tool}")).arg("-c").arg(folder.path("apt.conf")).args(words));
+    };
+    apt("apt-get", &["install", "--yes", "containerd.io=1.7.24-1"]);
+    folder.write(&format!("target{CONTAINERD_CONFIGURATION}"), CONTAINERD_CHANGED);
+    let told = host.inventory("look").await.expect("told").containerd_package.expect("a package");
+    assert_eq!(told.offered, ["1.7.27-1", "1.7.24-1"], "{told:?}");
+    assert!(host.containerd().await.expect("told").is_at(&old));
+    for held in [true, false] {
+        apt("apt-mark", &[if held { "hold" } else { "unhold" }, CONTAINERD]);
+        done(Command::new("cp").arg("-a").arg(folder.path("target")).arg(folder.path("before")));
+        let began = std::time::Instant::now();
+        host.install_containerd(&new).await.expect("undisturbed");
+        let whole = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let mut numbers = Numbers(34);
+        for round in 0..ROUNDS / 2 {
+            std::fs::remove_dir_all(folder.path("target")).expect("removed");
+            done(Command::new("cp").arg("-a").arg(folder.path("before")).arg(folder.path("target")));
+            for _ in 0..=numbers.below(3) {
+                let moment = Duration::from_millis(numbers.below(whole));
+                let _killed = tokio::time::timeout(moment, host.install_containerd(&new)).await;
+            }
+            let repaired = host.install_containerd(&new).await;
+            repaired.unwrap_or_else(|error| panic!("round {round}, held {held}: {error}"));
+            assert!(host.containerd().await.expect("told").is_at(&new), "round {round}, held {held}");
+            let dpkg = host.dpkg(CONTAINERD).await.expect("dpkg answers");
+            assert_eq!(dpkg.state.held, held, "round {round}: as it was before");
+            assert_eq!(folder.read(&format!("target{CONTAINERD_CONFIGURATION}")), CONTAINERD_CHANGED, "round {round}");
+        }
+        let error = host.install_containerd(&old).await.expect_err("no downgrade");
+        assert!(error.to_string().contains("never put over a newer one"), "{error}");
+        std::fs::remove_dir_all(folder.path("target")).expect("removed");
+        std::fs::rename(folder.path("before"), folder.path("target")).expect("put back");
+    }
 }

@@ -263,6 +263,14 @@ impl RealHost {
     }
 }
 
+impl RealHost {
+    /// Refreshes the whole index of the machine, from whichever of its repositories answers.
+    pub(super) async fn refresh_all_repositories(&self) -> Result<(), HostError> {
+        let update = Program::doing("apt-get", UPDATE_LIMIT, ["update"]).with(&self.apt_environment());
+        update.run().await.map(drop).map_err(|error| failure::program(&error, &UPDATE, "RepositoryUnreachable"))
+    }
+}
+
 /// A reason in the room that an inventory has for it: its code, and the end of what the program said, behind its long command line.
 fn why_unread(reason: &Reason) -> String {
     let room = HAND_MADE_CHARS_MAX.saturating_sub(reason.code.len() + 3);

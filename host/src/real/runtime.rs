@@ -197,12 +197,17 @@ fn read<T: DeserializeOwned>(what: &str, text: &str) -> Result<T, HostError> {
 }
 
 impl RealHost {
-    /// crictl with the endpoint that the kubelet uses, so that it does not try one after the other.
-    fn crictl(&self, arguments: &[&str]) -> Vec<String> {
+    /// Where the kubelet finds its runtime, if it is told.
+    pub(super) fn runtime_endpoint(&self) -> Option<String> {
         let flags = self.files.text("/var/lib/kubelet/kubeadm-flags.env");
         let config = self.files.text("/var/lib/kubelet/config.yaml");
-        let endpoint = endpoint(flags.as_deref(), config.as_deref());
-        let endpoint = endpoint.into_iter().flat_map(|endpoint| ["--runtime-endpoint".to_owned(), endpoint]);
+        endpoint(flags.as_deref(), config.as_deref())
+    }
+
+    /// crictl with the endpoint that the kubelet uses, so that it does not try one after the other.
+    pub(super) fn crictl(&self, arguments: &[&str]) -> Vec<String> {
+        let endpoint =
+            self.runtime_endpoint().into_iter().flat_map(|endpoint| ["--runtime-endpoint".to_owned(), endpoint]);
         endpoint.chain(arguments.iter().map(|argument| (*argument).to_owned())).collect()
     }
 

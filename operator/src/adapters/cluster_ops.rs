@@ -124,7 +124,7 @@ impl KubeClusterOps {
         &self,
         parent: &UpgradeRun,
         child: &RunName,
-        hop: WaveOf,
+        hop: &WaveOf,
     ) -> Result<cupcake_engine::plan::Plan, OpsError> {
         let update_name = parent.spec.direct_update.name.as_str();
         let mut update = self.update_of(parent).await?;
@@ -300,9 +300,10 @@ impl ClusterOps for KubeClusterOps {
             }
         };
         let plan_digest = match source {
-            ChildSource::Wave { target_version, oldest_kubelet } => {
-                let hop = WaveOf { target: *target_version, oldest_kubelet: *oldest_kubelet };
-                let plan = self.open_wave(&parent_run, child, hop).await?;
+            ChildSource::Wave { target_version, oldest_kubelet, containerd } => {
+                let (target, oldest_kubelet) = (*target_version, *oldest_kubelet);
+                let hop = WaveOf { target, oldest_kubelet, containerd: containerd.clone() };
+                let plan = self.open_wave(&parent_run, child, &hop).await?;
                 self.store
                     .create_plan(child, &plan, plan_owner(&parent_run))
                     .await

@@ -9,7 +9,7 @@ use cupcake_crds::node_task::Order;
 use cupcake_crds::{CORDONED_BY_ANNOTATION, NodeTask};
 use cupcake_engine::clock::Timestamp;
 use cupcake_engine::names::{Epoch, Reason};
-use cupcake_steps::host::params::{KUBEADM_UPGRADE, RESTART_KUBELET};
+use cupcake_steps::host::params::{KUBEADM_UPGRADE, RESTART_KUBELET, UPGRADE_CONTAINERD};
 use cupcake_steps::ports::cluster::{API_SERVER_BUSY, CordonOwner, Eviction, NodeOps, NodeView, OpsError, PodView};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
@@ -20,8 +20,8 @@ use tokio::sync::Notify;
 /// The field manager of the operator's writes.
 pub const FIELD_MANAGER: &str = "cupcake-operator";
 
-/// Host steps after which kubelet or static pods of a node start anew.
-const DISTURBING: [&str; 2] = [KUBEADM_UPGRADE, RESTART_KUBELET];
+/// Host steps after which kubelet, runtime or static pods of a node start anew.
+const DISTURBING: [&str; 3] = [KUBEADM_UPGRADE, RESTART_KUBELET, UPGRADE_CONTAINERD];
 
 /// One node at a time, over the Kubernetes API.
 #[derive(Clone)]

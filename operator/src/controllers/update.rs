@@ -32,7 +32,7 @@ use cupcake_engine::cursor::RunPhase;
 use cupcake_engine::names::RunName;
 use cupcake_engine::store::StoreError;
 use cupcake_steps::ports::cluster::OpsError;
-use cupcake_workflows::{Compilation, Compiled, Request, compile, gates_of, plan_name};
+use cupcake_workflows::{Code, Compilation, Compiled, Refusal, Request, compile, gates_of, plan_name};
 use kube::ResourceExt;
 use kube::api::{Api, ListParams};
 use kube::core::DeserializeGuard;
@@ -164,6 +164,12 @@ async fn reconciled(operator: &Operator, view: &View) -> Result<Next, kube::Erro
     let looked = Looked::of(&compiled);
     match compiled {
         Err(refusal) => {
+            // Nothing but answers of machines is lacking: they are asked as those of a plan are.
+            let late = inventories::late(&snapshot.nodes, &unknown(&refusal), operator.clock.now());
+            if !late.is_empty() {
+                operator.awaited.set(&operation_id(&view.update), generation, late.clone(), operator.clock.now());
+                return ask(operator, view, &late).await;
+            }
             let message = refusal.message(MESSAGE_CHARS_MAX);
             let stand = Stand::stalled(&refusal.code().to_string(), message);
             write(operator, view, stand.checked(looked)).await?;
@@ -210,6 +216,14 @@ async fn planned(
         return Ok(Next::AwaitChange);
     }
     start(operator, view, run, compiled, looked).await
+}
+
+/// The machines that have not told enough, where nothing else stands in the way.
+fn unknown(refusal: &Refusal) -> Vec<String> {
+    if refusal.findings.iter().any(|finding| finding.code != Code::RuntimeUnknown) {
+        return Vec::new();
+    }
+    refusal.findings.iter().flat_map(|finding| finding.nodes.iter().cloned()).collect()
 }
 
 /// Asks machines what they are, and tells whom the update waits for.

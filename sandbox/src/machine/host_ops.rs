@@ -7,11 +7,11 @@ use async_trait::async_trait;
 use chrono::TimeDelta;
 use cupcake_crds::limits::VERSIONS_MAX;
 use cupcake_crds::node_task::{NodeInventory, OfferedMinor};
-use cupcake_crds::values::{KubeVersion, MinorVersion, NodeRole};
+use cupcake_crds::values::{KubeVersion, MinorVersion, NodeRole, PackageVersion};
 use cupcake_engine::names::Reason;
 use cupcake_steps::host::params::ORDER_KINDS;
 use cupcake_steps::ports::host::{
-    HostError, HostOps, KubeadmUpgrade, KubeletState, Package, PackageState, SnapshotInfo, StaticPods,
+    ContainerdState, HostError, HostOps, KubeadmUpgrade, KubeletState, Package, PackageState, SnapshotInfo, StaticPods,
 };
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -59,9 +59,9 @@ impl HostOps for SimHost {
             NodeRole::ControlPlane => true,
             NodeRole::Worker => false,
         };
-        let (index, hand_made) = {
+        let (index, hand_made, containerd) = {
             let state = machine.state();
-            (state.index, state.hand_made.clone())
+            (state.index, state.hand_made.clone(), state.containerd.clone())
         };
         let listed =
             |minor| machine.site.repositories.versions(minor).rev().take(VERSIONS_MAX).map(|one| one.to_string());
@@ -72,7 +72,8 @@ impl HostOps for SimHost {
             available_versions: listed(index).collect(),
             certificates_expire: control_plane.then(|| now + TimeDelta::days(CERTIFICATE_DAYS)),
             cgroup_version: Some(2),
-            containerd: Some("1.7.24".to_owned()),
+            containerd: Some(containerd.binary()),
+            containerd_package: Some(containerd.package()),
             disk_free_bytes: Some(38_000_000_000),
             disk_size_bytes: Some(60_000_000_000),
             disks: Vec::new(),
@@ -162,6 +163,18 @@ impl HostOps for SimHost {
 
     async fn restart_kubelet(&self) -> Result<(), HostError> {
         self.machine().await.restart().await
+    }
+
+    async fn containerd(&self) -> Result<ContainerdState, HostError> {
+        self.machine().await.containerd_now()
+    }
+
+    async fn install_containerd(&self, version: &PackageVersion) -> Result<(), HostError> {
+        self.machine().await.install_containerd_package(version).await
+    }
+
+    async fn restart_containerd(&self) -> Result<(), HostError> {
+        self.machine().await.restart_containerd_unit().await
     }
 
     async fn etcd_snapshot(&self, name: &str) -> Result<Option<SnapshotInfo>, HostError> {

@@ -216,7 +216,7 @@ impl SimMachine {
 
     /// What the kubelet says about its Node.
     pub fn node_status(&self, version: KubeVersion, ready_since: Timestamp) -> Value {
-        let now = stamp(self.site.now());
+        let (now, runtime) = (stamp(self.site.now()), self.state().containerd.told());
         let condition = |kind: &str, status: &str, reason: &str, message: &str| {
             json!({
                 "type": kind, "status": status, "reason": reason, "message": message,
@@ -231,7 +231,7 @@ impl SimMachine {
                 condition("Ready", "True", "KubeletReady", "kubelet is posting ready status"),
             ],
             "nodeInfo": {
-                "architecture": "amd64", "bootID": self.boot_id_now(), "containerRuntimeVersion": "containerd://1.7.24",
+                "architecture": "amd64", "bootID": self.boot_id_now(), "containerRuntimeVersion": runtime,
                 "kernelVersion": "6.1.0-30-amd64", "kubeProxyVersion": "", "kubeletVersion": version.with_v(),
                 "machineID": format!("{:032x}", super::timing::derive(self.site.seed, &["machine", &self.name])),
                 "operatingSystem": "linux", "osImage": "Debian GNU/Linux 12 (bookworm)",

@@ -16,6 +16,8 @@ pub enum EffectKind {
     Kubeadm,
     /// A restart of the kubelet.
     KubeletRestart,
+    /// A restart of containerd.
+    ContainerdRestart,
     /// An etcd snapshot.
     Snapshot,
     /// The emptying of a node, from its cordon on.
@@ -28,6 +30,7 @@ impl EffectKind {
             Self::Install => "install",
             Self::Kubeadm => "kubeadm",
             Self::KubeletRestart => "kubelet-restart",
+            Self::ContainerdRestart => "containerd-restart",
             Self::Snapshot => "snapshot",
             Self::Drain => "drain",
         }

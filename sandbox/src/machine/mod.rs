@@ -9,6 +9,7 @@
 //! little by a seed. What goes on by itself (a static pod restarts, a heartbeat is due) is entered in the [`agenda::Agenda`].
 
 pub mod agenda;
+mod containerd;
 pub mod control_plane;
 pub mod disk;
 mod etcd;

@@ -10,7 +10,7 @@ use cupcake_steps::ports::host::{HostError, Package, PackageState};
 use std::sync::Arc;
 
 /// Holds the package manager's lock; a crash of its holder frees it, as the kernel does.
-struct PackageLock<'a>(&'a SimMachine);
+pub(super) struct PackageLock<'a>(&'a SimMachine);
 
 impl Drop for PackageLock<'_> {
     fn drop(&mut self) {
@@ -19,7 +19,7 @@ impl Drop for PackageLock<'_> {
 }
 
 impl SimMachine {
-    fn lock_packages(&self) -> Result<PackageLock<'_>, HostError> {
+    pub(super) fn lock_packages(&self) -> Result<PackageLock<'_>, HostError> {
         let mut state = self.state();
         if state.package_lock {
             return Err(HostError::Transient(Reason::new(
@@ -39,6 +39,7 @@ impl SimMachine {
 
     /// Holds what is installed.
     pub(super) fn hold_packages(&self) {
+        self.state().containerd.give_back_hold();
         for package in self.state().packages.values_mut().filter(|package| package.version.is_some()) {
             package.held = true;
         }

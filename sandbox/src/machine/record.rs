@@ -34,7 +34,7 @@ fn of_journal(file: &[u8]) -> Option<Vec<EffectKind>> {
     }
     let plan: Plan = serde_json::from_value(json_of(created)?["created"]["plan"].take()).ok()?;
     let dag = plan.expand().ok()?;
-    Some(succeeded.into_iter().filter_map(|event| effect_of(&dag, event)).collect())
+    Some(succeeded.into_iter().flat_map(|event| effects_of(&dag, event).iter().copied()).collect())
 }
 
 /// The JSON of a record, behind its length and checksum.
@@ -43,13 +43,15 @@ fn json_of(line: &[u8]) -> Option<Value> {
     serde_json::from_slice(&line[begin..]).ok()
 }
 
-fn effect_of(dag: &Dag, event: &Event) -> Option<EffectKind> {
-    match dag.get(event.vertex()?)?.kind.as_str() {
-        params::INSTALL_PACKAGES => Some(EffectKind::Install),
-        params::KUBEADM_UPGRADE => Some(EffectKind::Kubeadm),
-        params::RESTART_KUBELET => Some(EffectKind::KubeletRestart),
-        params::ETCD_SNAPSHOT => Some(EffectKind::Snapshot),
-        _ => None,
+fn effects_of(dag: &Dag, event: &Event) -> &'static [EffectKind] {
+    let Some(vertex) = event.vertex().and_then(|vertex| dag.get(vertex)) else { return &[] };
+    match vertex.kind.as_str() {
+        params::INSTALL_PACKAGES => &[EffectKind::Install],
+        params::KUBEADM_UPGRADE => &[EffectKind::Kubeadm],
+        params::RESTART_KUBELET => &[EffectKind::KubeletRestart],
+        params::ETCD_SNAPSHOT => &[EffectKind::Snapshot],
+        params::UPGRADE_CONTAINERD => &[EffectKind::Install, EffectKind::ContainerdRestart],
+        _ => &[],
     }
 }
 

@@ -31,6 +31,12 @@ const RELEASES: [(u32, u32, &str, &str, &str); 13] = [
     (36, 3, "3.6.8-0", "v1.14.1", "3.10.1"),
 ];
 
+/// The versions of containerd's package that the repositories of every machine hold, oldest first.
+pub const CONTAINERDS: [&str; 5] = ["1.7.20-1", CONTAINERD_OF_BEFORE, "1.7.27-1", "2.1.4-1", "2.1.5~rc.1-1"];
+
+/// The one that every machine has at first.
+pub const CONTAINERD_OF_BEFORE: &str = "1.7.24-1";
+
 /// The images that kubeadm wants for one version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Images {

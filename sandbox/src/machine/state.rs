@@ -1,6 +1,7 @@
 //! A simulated machine: what is installed, configured and running on it.
 
 use super::agenda::Agenda;
+use super::containerd::Containerd;
 use super::control_plane::ControlPlane;
 use super::disk::DiskStore;
 use super::kube::{Kube, KubeApi};
@@ -112,6 +113,7 @@ pub(super) struct State {
     /// Static pods whose containers do not start.
     pub(super) broken: BTreeSet<&'static str>,
     pub(super) kubelet: Kubelet,
+    pub(super) containerd: Containerd,
     /// The version whose kubelet configuration kubeadm wrote last.
     pub(super) kubelet_config: KubeVersion,
     pub(super) snapshots: BTreeMap<String, SnapshotInfo>,
@@ -167,6 +169,7 @@ impl SimMachine {
                 starts_again: false,
                 restarts: 0,
             },
+            containerd: Containerd::of_before(),
             kubelet_config: version,
             snapshots: BTreeMap::new(),
             hand_made: Vec::new(),

@@ -38,6 +38,8 @@ pub enum Act {
     KubeadmWorker,
     /// Until `systemctl restart kubelet` returns.
     RestartKubelet,
+    /// Until `systemctl restart containerd` returns.
+    RestartContainerd,
     /// From the start of a kubelet to its first report.
     KubeletReports,
     /// From the start of a kubelet of a new minor to the restart of its static pods.
@@ -75,6 +77,7 @@ impl Act {
             Self::KubeadmAddons => (2_500, 800),
             Self::KubeadmWorker => (2_200, 700),
             Self::RestartKubelet => (2_900, 700),
+            Self::RestartContainerd => (1_200, 400),
             Self::KubeletReports => (1_100, 400),
             Self::StaticPodsRestart => (1_700, 500),
             Self::Snapshot => (2_000, 500),

@@ -3,7 +3,7 @@
 use super::{kubeadm_copies, params, register};
 use crate::mailbox::{Answer, MailOrder, Mailbox, Verdict, run_name};
 use crate::ports::disk::Disk;
-use crate::ports::fake_host::{COPY_OF_BEFORE, FakeHost, Interruption};
+use crate::ports::fake_host::{CONTAINERD_OF_BEFORE, COPY_OF_BEFORE, FakeHost, Interruption};
 use crate::ports::host::{HostError, KubeadmUpgrade as How, Machine, MachinePorts, Package};
 use crate::ports::memory_disk::{Crash, MemoryDisk};
 use chrono::{DateTime, TimeDelta};
@@ -87,6 +87,22 @@ fn cases() -> Vec<Case> {
             kind: params::RESTART_KUBELET,
             params: value(&params::RestartKubelet { version: NEW }),
             effects: &["restart kubelet"],
+        },
+        Case {
+            machine: worker,
+            kind: params::UPGRADE_CONTAINERD,
+            params: value(&params::UpgradeContainerd { version: "1.7.27-1".parse().unwrap() }),
+            effects: &["install containerd 1.7.27-1", "restart containerd"],
+        },
+        Case {
+            machine: || {
+                let host = FakeHost::worker(OLD);
+                host.lose_hold_of_containerd();
+                host
+            },
+            kind: params::UPGRADE_CONTAINERD,
+            params: value(&params::UpgradeContainerd { version: CONTAINERD_OF_BEFORE.parse().unwrap() }),
+            effects: &["install containerd 1.7.24-1"],
         },
         Case { machine: worker, kind: params::AWAIT_PROCEED, params: json!({}), effects: &[] },
     ]
@@ -211,6 +227,16 @@ fn a_host_step_killed_before_between_or_after_any_of_its_effects_goes_on_to_its_
             }
         }
     }
+}
+
+#[test]
+fn a_containerd_that_is_newer_already_is_left_alone_and_told_with_what_to_do() {
+    let version = "1.7.20-1".parse().unwrap();
+    let params = value(&params::UpgradeContainerd { version });
+    let case = Case { machine: || FakeHost::worker(OLD), kind: params::UPGRADE_CONTAINERD, params, effects: &[] };
+    let bench = Bench::of(&case);
+    assert_eq!(bench.finish(), RunPhase::RequiresAttention);
+    assert_eq!(bench.host.begun(), Vec::<String>::new());
 }
 
 #[test]

@@ -9,6 +9,7 @@ pub mod params;
 pub mod pull_images;
 pub mod restart_kubelet;
 pub mod switch_repository;
+pub mod upgrade_containerd;
 
 #[cfg(test)]
 mod crashes;
@@ -44,7 +45,8 @@ pub fn register(registry: &mut impl Register) -> Result<(), RegistryError> {
     registry.step(kubeadm_upgrade::KubeadmUpgrade::default())?;
     registry.step(pull_images::PullImages)?;
     registry.step(restart_kubelet::RestartKubelet)?;
-    registry.step(switch_repository::SwitchRepository)
+    registry.step(switch_repository::SwitchRepository)?;
+    registry.step(upgrade_containerd::UpgradeContainerd)
 }
 
 /// What an apply returns that has done its part: the goal as the probe sees it now, never the word of the program that ran.

@@ -1,7 +1,7 @@
 //! Parameters of the host steps: what compilers of plans write into orders and the runner reads. Fixed for ever per kind.
 
 use crate::ports::host::{KubeadmUpgrade, Package};
-use cupcake_crds::values::{HostStep, KubeVersion, MinorVersion};
+use cupcake_crds::values::{HostStep, KubeVersion, MinorVersion, PackageVersion};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -18,13 +18,22 @@ pub const KUBEADM_UPGRADE: &str = "kubeadm-upgrade/v1";
 pub const ETCD_SNAPSHOT: &str = "etcd-snapshot/v1";
 /// Kind of the step that brings the running kubelet to the installed one.
 pub const RESTART_KUBELET: &str = "restart-kubelet/v1";
+/// Kind of the step that brings containerd to a version of its package.
+pub const UPGRADE_CONTAINERD: &str = "upgrade-containerd/v1";
 
 /// Kind of the step that waits between the two parts of an order. Only the runner plans it; in an order it is refused.
 pub const AWAIT_PROCEED: &str = "await-proceed/v1";
 
 /// Every kind that may stand in an order of this release, sorted.
-pub const ORDER_KINDS: [&str; 6] =
-    [ETCD_SNAPSHOT, INSTALL_PACKAGES, KUBEADM_UPGRADE, PULL_IMAGES, RESTART_KUBELET, SWITCH_REPOSITORY];
+pub const ORDER_KINDS: [&str; 7] = [
+    ETCD_SNAPSHOT,
+    INSTALL_PACKAGES,
+    KUBEADM_UPGRADE,
+    PULL_IMAGES,
+    RESTART_KUBELET,
+    SWITCH_REPOSITORY,
+    UPGRADE_CONTAINERD,
+];
 
 /// [`SWITCH_REPOSITORY`]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -83,6 +92,14 @@ pub struct EtcdSnapshot {
 pub struct RestartKubelet {
     /// The version that must run in the end.
     pub version: KubeVersion,
+}
+
+/// [`UPGRADE_CONTAINERD`]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct UpgradeContainerd {
+    /// The whole version of its package.
+    pub version: PackageVersion,
 }
 
 /// [`AWAIT_PROCEED`]

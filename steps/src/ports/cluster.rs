@@ -10,7 +10,7 @@ use chrono::TimeDelta;
 use cupcake_crds::NodeTask;
 use cupcake_crds::direct_update::LeftOut;
 use cupcake_crds::node_task::Order;
-use cupcake_crds::values::{KubeVersion, NodeRef, NodeRole};
+use cupcake_crds::values::{KubeVersion, NodeRef, NodeRole, PackageVersion};
 use cupcake_engine::clock::Timestamp;
 use cupcake_engine::names::{Epoch, Reason, RunName, VertexName};
 use cupcake_engine::step::{Domain, StepError, StepOutcome, Wait};
@@ -243,6 +243,9 @@ pub enum ChildSource {
         /// Where further hops follow: only workers older than this move, for the others still fit the next hop; all do if absent.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         oldest_kubelet: Option<KubeVersion>,
+        /// The version of containerd that they get, if it moves, too.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        containerd: Option<PackageVersion>,
     },
     /// Compiled and stored when the wave was opened.
     Plan {

@@ -1,10 +1,12 @@
 //! A machine in memory that can crash at each of its effects: the fake of [`HostOps`].
 
-use super::host::{HostError, HostOps, KubeadmUpgrade, KubeletState, Package, PackageState, SnapshotInfo, StaticPods};
+use super::host::{
+    ContainerdState, HostError, HostOps, KubeadmUpgrade, KubeletState, Package, PackageState, SnapshotInfo, StaticPods,
+};
 use async_trait::async_trait;
 use chrono::DateTime;
 use cupcake_crds::node_task::NodeInventory;
-use cupcake_crds::values::{KubeVersion, MinorVersion};
+use cupcake_crds::values::{KubeVersion, MinorVersion, PackageVersion};
 use futures::future::{pending, poll_fn};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,6 +14,9 @@ use std::task::{Poll, Waker};
 
 /// A copy that lies on every control plane from an upgrade long ago.
 pub const COPY_OF_BEFORE: &str = "kubeadm-backup-etcd-2026-01-01-00-00-00";
+
+/// The containerd of every machine at first.
+pub const CONTAINERD_OF_BEFORE: &str = "1.7.24-1";
 
 /// Where in an effect the process dies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +48,7 @@ struct Inner {
     /// Manifests that kubeadm took away and has copies of.
     lost: BTreeMap<String, String>,
     kubelet: KubeVersion,
+    containerd: Containerd,
     snapshots: BTreeMap<String, SnapshotInfo>,
     copies: BTreeSet<String>,
     archives: BTreeSet<String>,
@@ -69,6 +75,21 @@ async fn others() {
     .await;
 }
 
+/// containerd's package and its process.
+struct Containerd {
+    installed: PackageVersion,
+    running: PackageVersion,
+    unheld: bool,
+}
+
+impl Containerd {
+    /// [`CONTAINERD_OF_BEFORE`], installed and running.
+    fn of_before() -> Self {
+        let version: PackageVersion = CONTAINERD_OF_BEFORE.parse().expect("a version of a package");
+        Self { installed: version.clone(), running: version, unheld: false }
+    }
+}
+
 impl FakeHost {
     /// A worker with everything at `version`.
     pub fn worker(version: KubeVersion) -> Self {
@@ -82,6 +103,7 @@ impl FakeHost {
             pods: StaticPods::default(),
             lost: BTreeMap::new(),
             kubelet: version,
+            containerd: Containerd::of_before(),
             snapshots: BTreeMap::new(),
             copies: BTreeSet::new(),
             archives: BTreeSet::new(),
@@ -146,6 +168,7 @@ impl FakeHost {
         if let Some(installed) = inner.installed(Package::Kubelet) {
             inner.kubelet = installed;
         }
+        inner.containerd.running = inner.containerd.installed.clone();
     }
 
     /// Lets the next effect whose name begins so fail.
@@ -166,6 +189,11 @@ impl FakeHost {
         if let Some(state) = self.inner().packages.get_mut(&package) {
             state.held = false;
         }
+    }
+
+    /// Releases the hold of containerd, as an install does for a moment.
+    pub fn lose_hold_of_containerd(&self) {
+        self.inner().containerd.unheld = true;
     }
 
     /// Adds a copy, as an upgrade by hand leaves one.
@@ -257,10 +285,13 @@ impl Inner {
     }
 
     fn is_whole(&self) -> bool {
-        self.lost.is_empty() && self.packages.values().all(|package| package.held || package.version.is_none())
+        self.lost.is_empty()
+            && !self.containerd.unheld
+            && self.packages.values().all(|package| package.held || package.version.is_none())
     }
 
     fn hold_packages(&mut self) {
+        self.containerd.unheld = false;
         for package in self.packages.values_mut().filter(|package| package.version.is_some()) {
             package.held = true;
         }
@@ -398,6 +429,35 @@ impl HostOps for FakeHost {
             if let Some(installed) = inner.installed(Package::Kubelet) {
                 inner.kubelet = installed;
             }
+        })
+        .await
+    }
+
+    async fn containerd(&self) -> Result<ContainerdState, HostError> {
+        self.alive().await;
+        let inner = self.inner();
+        let Containerd { installed, running, unheld } = &inner.containerd;
+        Ok(ContainerdState {
+            version: installed.clone(),
+            whole: true,
+            unheld: *unheld,
+            runs_installed: installed == running,
+            answers: true,
+        })
+    }
+
+    async fn install_containerd(&self, version: &PackageVersion) -> Result<(), HostError> {
+        let installed = version.clone();
+        self.effect(format!("install containerd {version}"), |inner| {
+            inner.containerd.installed = installed;
+            inner.containerd.unheld = false;
+        })
+        .await
+    }
+
+    async fn restart_containerd(&self) -> Result<(), HostError> {
+        self.effect("restart containerd".to_owned(), |inner| {
+            inner.containerd.running = inner.containerd.installed.clone();
         })
         .await
     }

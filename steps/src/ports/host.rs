@@ -3,7 +3,7 @@
 use crate::ports::disk::SharedDisk;
 use async_trait::async_trait;
 use cupcake_crds::node_task::NodeInventory;
-use cupcake_crds::values::{KubeVersion, MinorVersion};
+use cupcake_crds::values::{KubeVersion, MinorVersion, PackageVersion};
 use cupcake_engine::clock::Timestamp;
 use cupcake_engine::names::Reason;
 use cupcake_engine::step::{Domain, StepError};
@@ -133,6 +133,28 @@ pub struct KubeletState {
     pub restarts: u32,
 }
 
+/// containerd as it is installed and runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerdState {
+    /// The whole version of its package.
+    pub version: PackageVersion,
+    /// Whether it is installed to the end.
+    pub whole: bool,
+    /// Whether an install released its hold and has not given it back.
+    pub unheld: bool,
+    /// Whether the unit's last process was started from the binary that is on disk now.
+    pub runs_installed: bool,
+    /// Whether it answers over CRI.
+    pub answers: bool,
+}
+
+impl ContainerdState {
+    /// Whether its package is of that version, whole, and held if it was before.
+    pub fn is_at(&self, version: &PackageVersion) -> bool {
+        self.version == *version && self.whole && !self.unheld
+    }
+}
+
 /// A finished etcd snapshot on the machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -214,6 +236,13 @@ pub trait HostOps: Send + Sync {
     async fn kubelet(&self) -> Result<KubeletState, HostError>;
     /// `systemctl daemon-reload` and `systemctl restart kubelet`; the old one is left running where the installed one would not start.
     async fn restart_kubelet(&self) -> Result<(), HostError>;
+    /// containerd; refused where the kubelet uses another runtime, or no package brought it.
+    async fn containerd(&self) -> Result<ContainerdState, HostError>;
+    /// Installs exactly that version of the package that brought containerd, whose changed configuration stays, and holds it after
+    /// that if it was held before, whatever happens in between.
+    async fn install_containerd(&self, version: &PackageVersion) -> Result<(), HostError>;
+    /// `systemctl daemon-reload` and `systemctl restart containerd`; containers go on running.
+    async fn restart_containerd(&self) -> Result<(), HostError>;
     /// The finished snapshot of that name, verified again; `None` if there is none.
     async fn etcd_snapshot(&self, name: &str) -> Result<Option<SnapshotInfo>, HostError>;
     /// Takes a snapshot of the local etcd member under that name: `.part`, fsync, verify, rename.

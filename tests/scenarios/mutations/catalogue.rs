@@ -32,6 +32,7 @@ const BY_NAME: &str = r#"{
         ["kubelet"], ["kubeadm"], ["kubeadm", "kubelet"], ["kubeadm", "kubelet", "kubectl", "etcd"],
         ["kubeadm", "kubelet", "kubectl", "containerd"], ["kubeadm", "kubelett"]
     ],
+    "containerd": ["1.7.27", "1.7.27-1", "1.7.9", "v1.7.27", "1.7", "1.7.*", "latest", "1.7.27_1", "2.1.4", "9.9.9-1"],
     "approvals": [["BeforeEachHop"], ["AfterCanary"], ["BeforeLunch"]],
     "gate": ["1.34.2/control-plane-gate", "1.35.1/canary-gate", "canary-gate", "1.99.0/hop-gate"],
     "maintenanceWindow": [

@@ -195,8 +195,8 @@ fn plans(update: &DirectUpdate, clusters: &[ClusterSnapshot; 2]) -> Reading {
                 let _ = write!(reading.follows, "{} {:?} ", compiled.digest, compiled.limits);
                 let after = after_control_plane(cluster, target);
                 let wave = wave_run(&run, target).unwrap();
-                let of = WaveOf { target, oldest_kubelet: None };
-                if let Ok(Compilation::Plan(wave)) = compile_wave(&request, &wave, of, &after) {
+                let of = WaveOf { target, oldest_kubelet: None, containerd: None };
+                if let Ok(Compilation::Plan(wave)) = compile_wave(&request, &wave, &of, &after) {
                     let _ = write!(reading.follows, "{} {:?} ", wave.digest, wave.limits);
                     for batch in wave.batches {
                         let _ = write!(reading.follows, "{} {:?} ", batch.digest, batch.limits);

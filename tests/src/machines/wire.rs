@@ -3,11 +3,11 @@
 
 use async_trait::async_trait;
 use cupcake_crds::node_task::NodeInventory;
-use cupcake_crds::values::{KubeVersion, MinorVersion};
+use cupcake_crds::values::{KubeVersion, MinorVersion, PackageVersion};
 use cupcake_engine::names::Reason;
 use cupcake_sandbox::machine::ledger::EffectKind;
 use cupcake_steps::ports::host::{
-    HostError, HostOps, KubeadmUpgrade, KubeletState, Package, PackageState, SnapshotInfo, StaticPods,
+    ContainerdState, HostError, HostOps, KubeadmUpgrade, KubeletState, Package, PackageState, SnapshotInfo, StaticPods,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -55,6 +55,12 @@ pub enum Call {
     Kubelet,
     /// [`HostOps::restart_kubelet`]
     RestartKubelet,
+    /// [`HostOps::containerd`]
+    Containerd,
+    /// [`HostOps::install_containerd`]
+    InstallContainerd(PackageVersion),
+    /// [`HostOps::restart_containerd`]
+    RestartContainerd,
     /// [`HostOps::etcd_snapshot`]
     EtcdSnapshot(String),
     /// [`HostOps::take_etcd_snapshot`]
@@ -148,6 +154,15 @@ impl HostOps for RemoteHost {
     async fn restart_kubelet(&self) -> Result<(), HostError> {
         self.call(&Call::RestartKubelet).await
     }
+    async fn containerd(&self) -> Result<ContainerdState, HostError> {
+        self.call(&Call::Containerd).await
+    }
+    async fn install_containerd(&self, version: &PackageVersion) -> Result<(), HostError> {
+        self.call(&Call::InstallContainerd(version.clone())).await
+    }
+    async fn restart_containerd(&self) -> Result<(), HostError> {
+        self.call(&Call::RestartContainerd).await
+    }
     async fn etcd_snapshot(&self, name: &str) -> Result<Option<SnapshotInfo>, HostError> {
         self.call(&Call::EtcdSnapshot(name.to_owned())).await
     }
@@ -182,6 +197,9 @@ pub async fn answer(host: &dyn HostOps, call: Call) -> Result<Value, HostError> 
         Call::StaticPods => json(host.static_pods().await?),
         Call::Kubelet => json(host.kubelet().await?),
         Call::RestartKubelet => json(host.restart_kubelet().await?),
+        Call::Containerd => json(host.containerd().await?),
+        Call::InstallContainerd(version) => json(host.install_containerd(&version).await?),
+        Call::RestartContainerd => json(host.restart_containerd().await?),
         Call::EtcdSnapshot(name) => json(host.etcd_snapshot(&name).await?),
         Call::TakeEtcdSnapshot(name) => json(host.take_etcd_snapshot(&name).await?),
         Call::Recorded(_) | Call::StartUnit | Call::UnitIsActive => Ok(Value::Null),

@@ -1,0 +1,104 @@
+//! `upgrade-containerd/v1`: the package of containerd is installed whole, of exactly the version, its hold is as it was, what runs
+//! is what is installed, and it answers.
+//!
+//! Planned after the drain and before the newer kubelet, which may need it. Its restart leaves containers running; one that the
+//! package's own scripts have made already is not made again.
+
+use super::{moment, outcome_of, params};
+use crate::ports::host::{ContainerdState, Machine};
+use async_trait::async_trait;
+use chrono::TimeDelta;
+use cupcake_engine::clock::Timestamp;
+use cupcake_engine::names::Reason;
+use cupcake_engine::step::{Probe, Step, StepContext, StepError, StepOutcome, Wait};
+
+/// For how long a containerd that does not answer is waited for, in seconds: it answers within a second or two after its start,
+/// and well below the time that a machine has for its second part it is to be told where it says why.
+const SILENT_SECONDS_MAX: i64 = 120;
+/// How soon one that does not answer is asked again, in seconds.
+const ASK_AGAIN_SECONDS: i64 = 5;
+
+/// Installs that version, and restarts what runs an older one.
+pub struct UpgradeContainerd;
+
+#[async_trait]
+impl Step<Machine> for UpgradeContainerd {
+    const KIND: &'static str = params::UPGRADE_CONTAINERD;
+    type Params = params::UpgradeContainerd;
+    type Output = ();
+
+    async fn probe(&self, ctx: &StepContext<'_, Machine>, params: &Self::Params) -> Result<Probe<()>, StepError> {
+        let found = ctx.ports().host.containerd().await?;
+        if found.version > params.version {
+            let message = format!(
+                "containerd {} is installed, which is newer than {}: an older package is never put over a newer one; cancel this update, and name {0} or newer in spec.componentVersions of the next",
+                found.version, params.version
+            );
+            return Err(StepError::NeedsOperator(Reason::new("WouldDowngrade", message)));
+        }
+        if !found.is_at(&params.version) || !found.runs_installed {
+            return Ok(Probe::Unsatisfied);
+        }
+        answering(&found, ctx.started(), ctx.now())
+    }
+
+    async fn apply(&self, ctx: &StepContext<'_, Machine>, params: &Self::Params) -> Result<StepOutcome<()>, StepError> {
+        let host = &ctx.ports().host;
+        if !host.containerd().await?.is_at(&params.version) {
+            host.install_containerd(&params.version).await?;
+        }
+        let installed = host.containerd().await?;
+        let restarts = installed.is_at(&params.version) && !installed.runs_installed;
+        if restarts {
+            host.restart_containerd().await?;
+        }
+        match self.probe(ctx, params).await? {
+            // systemd has the restart; the new process shows in a moment, and if it does not, the next look tells.
+            Probe::Unsatisfied if restarts => {
+                Ok(StepOutcome::Wait(moment(ctx, "ContainerdStarting", "containerd is being restarted")))
+            }
+            probe @ (Probe::Satisfied(()) | Probe::Unknown(_) | Probe::Wait(_) | Probe::Unsatisfied) => {
+                outcome_of(ctx, probe, "that version of containerd being installed whole")
+            }
+        }
+    }
+}
+
+/// Whether the installed containerd answers, for a step that began at `started`.
+fn answering(found: &ContainerdState, started: Timestamp, now: Timestamp) -> Result<Probe<()>, StepError> {
+    if found.answers {
+        return Ok(Probe::Satisfied(()));
+    }
+    let message = format!(
+        "containerd {} was started and does not answer: see journalctl -u containerd on this machine, mend what it names, then retry",
+        found.version
+    );
+    let reason = Reason::new("ContainerdSilent", message);
+    if now - started < TimeDelta::seconds(SILENT_SECONDS_MAX) {
+        return Ok(Probe::Wait(Wait::quiet(now + TimeDelta::seconds(ASK_AGAIN_SECONDS), reason)));
+    }
+    Err(StepError::NeedsOperator(reason))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_containerd_that_does_not_answer_is_waited_for_and_then_told_with_where_it_says_why() {
+        let at = |seconds: i64| Timestamp::UNIX_EPOCH + TimeDelta::seconds(seconds);
+        let found = |answers| ContainerdState {
+            version: "1.7.27-1".parse().unwrap(),
+            whole: true,
+            unheld: false,
+            runs_installed: true,
+            answers,
+        };
+        let look = |answers, now| answering(&found(answers), at(100), at(now));
+        assert_eq!(look(true, 100), Ok(Probe::Satisfied(())));
+        assert!(matches!(look(false, 219), Ok(Probe::Wait(wait)) if wait.until == at(224) && !wait.shown));
+        let error = look(false, 220).unwrap_err();
+        assert!(error.reason().to_string().contains("journalctl -u containerd"), "{error:?}");
+        assert_eq!(look(true, 900), Ok(Probe::Satisfied(())), "however late it is");
+    }
+}
