@@ -333,7 +333,7 @@ pub struct NodeInventory {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub os: Option<String>,
-    /// What installs packages. Example: apt
+    /// What installs packages: apt, dnf, dnf5 or zypper; nothing where it is none of them. Example: apt
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16))]
     pub package_manager: Option<String>,
@@ -408,6 +408,16 @@ pub struct OfferedMinor {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = limits::VERSIONS_MAX), inner(length(max = 32)), extend("x-kubernetes-list-type" = "atomic"))]
     pub versions: Vec<String>,
+}
+
+/// Package managers by which machines are upgraded, as inventories name them.
+const PACKAGE_MANAGERS: [&str; 4] = ["apt", "dnf", "dnf5", "zypper"];
+
+impl NodeInventory {
+    /// The machine's package manager, if it is one by which machines are upgraded.
+    pub fn known_package_manager(&self) -> Option<&str> {
+        self.package_manager.as_deref().filter(|manager| PACKAGE_MANAGERS.contains(manager))
+    }
 }
 
 impl NodeTaskStatus {
