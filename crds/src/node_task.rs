@@ -341,7 +341,7 @@ pub struct NodeInventory {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub os: Option<String>,
-    /// What installs packages. Example: apt
+    /// What installs packages: apt, dnf, dnf5 or zypper; nothing where it is none of them. Example: apt
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16))]
     pub package_manager: Option<String>,
@@ -462,6 +462,16 @@ impl ContainerdPackage {
             unfit: None,
             version: Some(installed.to_string()),
         }
+    }
+}
+
+/// Package managers by which machines are upgraded, as inventories name them.
+const PACKAGE_MANAGERS: [&str; 4] = ["apt", "dnf", "dnf5", "zypper"];
+
+impl NodeInventory {
+    /// The machine's package manager, if it is one by which machines are upgraded.
+    pub fn known_package_manager(&self) -> Option<&str> {
+        self.package_manager.as_deref().filter(|manager| PACKAGE_MANAGERS.contains(manager))
     }
 }
 

@@ -133,7 +133,7 @@ codes! {
     ClockSkew,
     /// Changes by hand that kubeadm's next upgrade would undo.
     HandMadeChanges,
-    /// A machine without the package manager that this release knows.
+    /// A machine with none of the package managers that this release knows.
     PackageManager,
     /// A kubelet or kubeadm that no package brought.
     NotInstalledByPackage,

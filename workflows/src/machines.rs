@@ -100,9 +100,10 @@ pub(crate) fn machines(
 
     let strange = |node: &&NodeSnapshot| {
         let found = inventory(node);
-        found.os.is_some() && found.package_manager.as_deref() != Some("apt")
+        found.os.is_some() && found.known_package_manager().is_none()
     };
-    let message = "no apt-get there, and this release installs packages with it only";
+    let message =
+        "packages are installed there by none of apt, dnf and zypper, and this release installs with those only";
     let remedy = |_: &str| "leave workers out by spec.nodeSelector, and upgrade them by hand".to_owned();
     refuse(spec, changing, Code::PackageManager, "nodes", strange, message, remedy, findings);
 
@@ -313,7 +314,18 @@ mod tests {
         assert_eq!(codes(&json!({}), "cp-1", expire(-1)).0, [Code::CertificatesExpired]);
         assert_eq!(codes(&json!({}), "cp-1", expire(5)), (none.clone(), vec![Code::CertificatesExpire]));
         assert_eq!(codes(&json!({}), "cp-1", expire(300)), (none.clone(), none));
-        assert_eq!(codes(&json!({}), "w-01", |found| found.package_manager = None).0, [Code::PackageManager]);
+        for strange in [None, Some("yum"), Some("pacman")] {
+            let manager = |found: &mut NodeInventory| found.package_manager = strange.map(str::to_owned);
+            assert_eq!(codes(&json!({}), "w-01", manager).0, [Code::PackageManager], "{strange:?}");
+        }
+    }
+
+    #[test]
+    fn a_machine_of_dnf_or_zypper_stands_in_no_way() {
+        for known in ["apt", "dnf", "dnf5", "zypper"] {
+            let manager = |found: &mut NodeInventory| found.package_manager = Some(known.to_owned());
+            assert_eq!(codes(&json!({}), "w-01", manager), (Vec::new(), Vec::new()), "{known}");
+        }
     }
 
     #[test]

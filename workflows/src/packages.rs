@@ -30,8 +30,7 @@ pub(crate) fn packages(hops: &[Hop<'_>], findings: &mut Findings) {
         let (mut newest, mut why) = (None, String::new());
         for node in moving(hop).into_values() {
             // A machine of another package manager is refused for that; of one that told of none nothing is known at all.
-            let Some(found) = node.inventory.as_ref().filter(|found| found.package_manager.as_deref() == Some("apt"))
-            else {
+            let Some(found) = node.inventory.as_ref().filter(|found| found.known_package_manager().is_some()) else {
                 continue;
             };
             match offer(found, version) {
@@ -55,8 +54,9 @@ pub(crate) fn packages(hops: &[Hop<'_>], findings: &mut Findings) {
                 |newest| format!("{newest} at the newest"),
             );
             let message = format!("their repositories offer no kubeadm and kubelet {version}, but {of_minor}");
-            let remedy = "let the mirror carry it and refresh (on the node: apt-get update), or name a version that is there in \
-                          spec.targetVersion or spec.path; the machines are asked again every five minutes";
+            let remedy = "let the mirror carry it and refresh (on the node: apt-get update, dnf makecache --refresh or zypper \
+                          refresh), or name a version that is there in spec.targetVersion or spec.path; the machines are asked \
+                          again every five minutes";
             let nodes = names(&lacking);
             let finding = Finding::new(Code::PackagesNotOffered, "nodes", named(&nodes), message, remedy);
             findings.refuse(finding.by_inventories_of(nodes));
@@ -183,6 +183,8 @@ mod tests {
         assert_eq!(*refusal.findings[0].nodes, ["w-02"], "whose inventory is to be asked for anew");
         let whole = found(&["1.33.13"], Some(("1.34", &["1.34.4", "1.34.3"], None)));
         assert_eq!(planned(&json!({}), &whole).unwrap(), Vec::<String>::new());
+        let rpm = NodeInventory { package_manager: Some("zypper".to_owned()), ..old.clone() };
+        assert_eq!(planned(&json!({}), &rpm).unwrap_err().code(), Code::PackagesNotOffered, "whatever installs them");
         let away = found(&["1.33.13"], Some(("1.34", &[], Some("no answer"))));
         let told = planned(&json!({}), &away).unwrap();
         assert!(told.len() == 1 && told[0].starts_with("w-02 ") && told[0].ends_with("w-02: no answer"), "{told:?}");

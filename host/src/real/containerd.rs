@@ -8,7 +8,8 @@
 use super::RealHost;
 use super::failure::{self, needs_operator, permanent, transient};
 use super::os::write_whole;
-use super::packages::Dpkg;
+use super::packages::apt::Apt;
+use super::packages::{Found, Manager as _};
 use super::program::{Program, ProgramError};
 use cupcake_crds::limits::{HAND_MADE_CHARS_MAX, cut};
 use cupcake_crds::node_task::ContainerdPackage;
@@ -25,7 +26,7 @@ const PACKAGES: [&str; 2] = ["containerd.io", "containerd"];
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Brought {
     name: &'static str,
-    dpkg: Dpkg,
+    dpkg: Found,
     version: PackageVersion,
 }
 
@@ -50,14 +51,21 @@ fn program_of(link: &Path) -> Option<String> {
 }
 
 impl RealHost {
+    fn apt(&self) -> Apt<'_> {
+        Apt::of(self)
+    }
+
     /// The package that brought the containerd that the kubelet uses, or why there is none.
     async fn containerd_brought(&self) -> Result<Result<Brought, String>, HostError> {
         if let Some(endpoint) = self.runtime_endpoint().filter(|endpoint| !endpoint.contains("containerd")) {
             return Ok(Err(format!("the kubelet uses {endpoint}")));
         }
+        if let Some(manager) = self.manager_name().filter(|name| *name != "apt") {
+            return Ok(Err(format!("packages are {manager}'s here, and containerd is upgraded by apt alone")));
+        }
         let mut brought = None;
         for name in PACKAGES {
-            let dpkg = self.dpkg(name).await?;
+            let dpkg = self.apt().find(name).await?;
             if let Some(text) = dpkg.state.version.clone() {
                 let version = text
                     .parse::<PackageVersion>()
@@ -109,7 +117,7 @@ impl RealHost {
 
     async fn install_containerd_wanting(&self, version: &PackageVersion) -> Result<(), HostError> {
         // An interrupted dpkg stops apt before it begins.
-        self.finish_interrupted(&PACKAGES).await?;
+        self.apt().finish(&PACKAGES).await?;
         let Brought { name, dpkg, version: found } = self.containerd_or_refusal().await?;
         if found > *version {
             let message = format!(
@@ -124,16 +132,16 @@ impl RealHost {
         if dpkg.state.held {
             write_whole(&self.hold_marker(), name.as_bytes(), 0o600)?;
         }
-        self.apt_install(&[name], &[format!("{name}={version}")], dpkg.reinstall).await
+        self.apt().install_exactly(&[name], &[format!("{name}={version}")], dpkg.reinstall).await
     }
 
     /// Refreshes the machine's index once if it does not list that version.
     async fn see_containerd_offered(&self, name: &str, version: &PackageVersion) -> Result<(), HostError> {
-        if offered(&self.madison(name).await?).contains(version) {
+        if offered(&self.apt().madison(name).await?).contains(version) {
             return Ok(());
         }
-        self.refresh_all_repositories().await?;
-        let offered = offered(&self.madison(name).await?);
+        self.apt().refresh_all().await?;
+        let offered = offered(&self.apt().madison(name).await?);
         if offered.contains(version) {
             return Ok(());
         }
@@ -158,8 +166,8 @@ impl RealHost {
 
     pub(super) async fn give_back_hold(&self) -> Result<(), HostError> {
         let Some(name) = self.owes_hold() else { return Ok(()) };
-        if !self.dpkg(name).await?.state.held {
-            self.mark("hold", &[name]).await?;
+        if !self.apt().find(name).await?.state.held {
+            self.apt().mark("hold", &[name]).await?;
         }
         let marker = self.hold_marker();
         std::fs::remove_file(&marker).map_err(|error| failure::file("removing", &marker, &error))
@@ -192,7 +200,7 @@ impl RealHost {
             }
             Err(_unknown) => return None,
         };
-        let offered = self.madison(brought.name).await.map(|text| offered(&text)).unwrap_or_default();
+        let offered = self.apt().madison(brought.name).await.map(|text| offered(&text)).unwrap_or_default();
         Some(ContainerdPackage::of(brought.name, &brought.version, offered))
     }
 }

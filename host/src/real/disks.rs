@@ -12,7 +12,7 @@ const CONTAINERDS: &str = "/etc/containerd/config.toml";
 const CONTAINERD_ROOT: &str = "/var/lib/containerd";
 /// The folder below which kubeadm puts its copy of etcd's data (`/etc/kubernetes/tmp`).
 pub(super) const CONFIGURATION: &str = "/etc/kubernetes";
-/// The folder below which dpkg puts the programs.
+/// The folder below which packages put the programs.
 const PROGRAMS: &str = "/usr";
 
 /// `root` of containerd's configuration, which stands before its first table.

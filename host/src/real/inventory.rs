@@ -2,7 +2,6 @@
 
 use super::program::Program;
 use super::{RealHost, certificates, os};
-use crate::real::packages::offered;
 use cupcake_crds::limits::{HAND_MADE_CHARS_MAX, VERSIONS_MAX, cut};
 use cupcake_crds::node_task::NodeInventory;
 use cupcake_crds::values::{KubeVersion, NodeRole};
@@ -35,7 +34,7 @@ impl RealHost {
             kubectl,
             containerd,
             containerd_package,
-            madison,
+            offered,
             etcd_members,
             etcd_store_doubts,
             hand_made,
@@ -50,7 +49,7 @@ impl RealHost {
             answer("kubectl", &["version", "--client"]),
             answer("containerd", &["--version"]),
             self.containerd_package(),
-            self.madison("kubeadm"),
+            self.offered_versions(),
             self.etcd_members(),
             self.etcd_store_doubts(),
             self.hand_made(),
@@ -68,9 +67,7 @@ impl RealHost {
             }
         };
         let role = self.files.role();
-        let mut versions: Vec<KubeVersion> =
-            madison.map(|text| offered(&text)).unwrap_or_default().into_iter().map(|(version, _)| version).collect();
-        versions.dedup();
+        let mut versions = offered.unwrap_or_default();
         versions.truncate(VERSIONS_MAX);
         let space = (self.settings.space)(&self.files.path("/var/lib"));
         let etcd_data = self.etcd_argument("--data-dir=");
@@ -101,7 +98,7 @@ impl RealHost {
             kubelet: kubelet.map(|version| version.to_string()),
             next_minor,
             os: self.files.os_name(),
-            package_manager: self.files.has("/usr/bin/apt-get").then(|| "apt".to_owned()),
+            package_manager: self.manager_name().map(str::to_owned),
             request: Some(request.to_owned()),
             role: Some(role),
             runner_kinds: Vec::new(),
@@ -110,11 +107,7 @@ impl RealHost {
             taken_at: Some(self.settings.clock.now()),
             unattended_upgrades,
             // Another package manager is told by itself.
-            without_package: if self.files.has("/usr/bin/apt-get") {
-                without_package.unwrap_or_default()
-            } else {
-                Vec::new()
-            },
+            without_package: without_package.unwrap_or_default(),
         }
     }
 }

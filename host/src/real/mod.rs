@@ -1,8 +1,8 @@
-//! The machine as it is: [`HostOps`] for Debian nodes, with the machine's own programs and files.
+//! The machine as it is: [`HostOps`] for nodes of apt, dnf or zypper, with the machine's own programs and files.
 //!
 //! ```text
-//!   sources, repository   the package source of the minor      program    starts programs, nothing else does
-//!   packages              exact versions and holds             failure    from last lines to what to do next
+//!   packages   repository of the minor, exact versions, holds   program   starts programs, nothing else does
+//!              apt, dnf and zypper behind one port              failure   from last lines to what to do next
 //!   runtime               images, static pods (crictl)         os         files of the machine
 //!   containerd            its package, its restart
 //!   kubeadm, kubelet      upgrade, restart                     etcd       snapshots over etcd's own API
@@ -30,13 +30,9 @@ mod kubelet_fits;
 mod kubelet_flags;
 mod os;
 mod packages;
-#[cfg(test)]
-mod packages_real;
 mod program;
-mod repository;
 mod runtime;
 mod settings;
-mod sources;
 #[cfg(test)]
 mod test_folder;
 mod unattended;
@@ -139,7 +135,7 @@ impl HostOps for RealHost {
     }
 
     async fn package(&self, package: Package) -> Result<PackageState, HostError> {
-        Ok(self.dpkg(package.as_str()).await?.state)
+        self.package_state(package).await
     }
 
     async fn install(&self, packages: &[Package], version: &KubeVersion) -> Result<(), HostError> {

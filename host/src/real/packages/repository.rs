@@ -1,82 +1,21 @@
-//! The Kubernetes package repository of an apt machine: read, set to a minor, refreshed.
+//! The Kubernetes package repository: read, set to a minor, refreshed, taken back; whichever package manager reads it.
 
-use super::RealHost;
-use super::failure::{self, Class, Meaning, needs_operator, transient};
-use super::os::write_whole;
-use super::packages::offered;
-use super::program::Program;
-use super::sources::{self, Form};
+use super::Manager;
+use super::sources::SourceFile;
+use crate::real::RealHost;
+use crate::real::failure::{self, needs_operator, transient};
+use crate::real::os::write_whole;
 use cupcake_crds::limits::{HAND_MADE_CHARS_MAX, VERSIONS_MAX, cut};
 use cupcake_crds::node_task::OfferedMinor;
-use cupcake_crds::values::{KubeVersion, MinorVersion};
+use cupcake_crds::values::MinorVersion;
 use cupcake_engine::names::Reason;
 use cupcake_steps::ports::host::{HostError, Package};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
-
-const MAIN: &str = "/etc/apt/sources.list";
-const PARTS: &str = "/etc/apt/sources.list.d";
-/// How long one refresh of the index may take; a slow mirror needs a minute.
-const UPDATE_LIMIT: Duration = Duration::from_secs(5 * 60);
-
-/// What `apt-get update` means by its last lines.
-const UPDATE: [Meaning; 6] = [
-    Meaning { words: "Could not get lock", class: Class::Transient, code: "PackageLockHeld", advice: "" },
-    Meaning {
-        words: "NO_PUBKEY",
-        class: Class::NeedsOperator,
-        code: "RepositoryNotTrusted",
-        advice: "the key of the Kubernetes repository is missing: renew the file named by signed-by, then retry",
-    },
-    Meaning {
-        words: "EXPKEYSIG",
-        class: Class::NeedsOperator,
-        code: "RepositoryNotTrusted",
-        advice: "the key of the Kubernetes repository has expired: renew the file named by signed-by, then retry",
-    },
-    Meaning {
-        words: "is not signed",
-        class: Class::NeedsOperator,
-        code: "RepositoryNotTrusted",
-        advice: "the Kubernetes repository is not signed by the key that its source names",
-    },
-    Meaning {
-        words: "does not have a Release file",
-        class: Class::NeedsOperator,
-        code: "RepositoryMissing",
-        advice: "the server has no repository of that minor: a mirror has to carry it first",
-    },
-    Meaning {
-        words: "No space left on device",
-        class: Class::NeedsOperator,
-        code: "DiskFull",
-        advice: "free some space, then retry",
-    },
-];
-
-/// A source file that names Kubernetes repositories.
-struct SourceFile {
-    path: PathBuf,
-    form: Form,
-    text: String,
-    minors: Vec<MinorVersion>,
-}
-
-impl SourceFile {
-    /// Sets its content, mode kept.
-    fn replace(&self, text: &str) -> Result<(), HostError> {
-        let mode = fs::metadata(&self.path).map_or(0o644, |metadata| metadata.permissions().mode() & 0o777);
-        write_whole(&self.path, text.as_bytes(), mode)
-    }
-}
-
-/// How long the look at the next minor's repository may take: nothing waits for it but an inventory.
-const LOOK_LIMIT: Duration = Duration::from_secs(60);
 
 /// What was refreshed to the end: source files by path with the SHA-256 of their content then.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -104,13 +43,18 @@ struct SetFile {
     after: String,
 }
 
-fn write_json(path: &Path, content: &impl Serialize) -> Result<(), HostError> {
+/// What was written down there; `None` where nothing is, or nothing that can be read.
+pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Option<T> {
+    serde_json::from_slice(&fs::read(path).ok()?).ok()
+}
+
+pub(super) fn write_json(path: &Path, content: &impl Serialize) -> Result<(), HostError> {
     let json = serde_json::to_vec(content)
         .map_err(|error| transient("FileError", format!("{} cannot be written: {error}", path.display())))?;
     write_whole(path, &json, 0o600)
 }
 
-fn remove_file(path: &Path) -> Result<(), HostError> {
+pub(super) fn remove_file(path: &Path) -> Result<(), HostError> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(failure::file("removing", path, &error)),
         Ok(()) | Err(_) => Ok(()),
@@ -125,56 +69,68 @@ fn digest(text: &str) -> String {
     })
 }
 
+/// A folder for an index of its own, beside the machine's, with the sources set to `minor` in a folder of theirs.
+pub(super) fn sources_aside(folder: &Path, files: &[SourceFile], minor: MinorVersion) -> Result<PathBuf, HostError> {
+    // Files of an earlier look may name mirrors that the machine has no more.
+    let sources = folder.join("sources");
+    match fs::remove_dir_all(&sources) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(failure::file("removing", &sources, &error));
+        }
+        Ok(()) | Err(_) => {}
+    }
+    for (index, file) in files.iter().enumerate() {
+        let name = format!("{index}.{}", file.form.ending());
+        write_whole(&sources.join(name), file.only_with(minor).as_bytes(), 0o600)?;
+    }
+    Ok(sources)
+}
+
 impl RealHost {
+    /// The files that name Kubernetes repositories; none where the package manager is not known.
     fn source_files(&self) -> Vec<SourceFile> {
-        let paths = std::iter::once(self.files.path(MAIN)).chain(self.files.entries(PARTS));
-        let files = paths.filter_map(|path| {
-            let form = Form::of(path.file_name()?.to_str()?)?;
-            let text = fs::read_to_string(&path).ok()?;
-            let minors = sources::minors(form, &text);
-            (!minors.is_empty()).then_some(SourceFile { path, form, text, minors })
-        });
-        files.collect()
+        self.manager().map(|manager| manager.sources()).unwrap_or_default()
     }
 
     fn refreshed_marker(&self) -> PathBuf {
         self.settings.state.join("repository.json")
     }
 
-    pub(super) fn repository_now(&self) -> Option<MinorVersion> {
+    pub(in crate::real) fn repository_now(&self) -> Option<MinorVersion> {
         let files = self.source_files();
         let mut minors = files.iter().flat_map(|file| &file.minors);
         let minor = *minors.next()?;
-        // Two minors at once: whichever apt would take, it is set to none.
+        // Two minors at once: whichever would be taken, it is set to none.
         if minors.any(|other| *other != minor) {
             return None;
         }
-        let marker = fs::read(self.refreshed_marker()).ok()?;
-        let refreshed: Refreshed = serde_json::from_slice(&marker).ok()?;
+        let refreshed: Refreshed = read_json(&self.refreshed_marker())?;
         (refreshed == Refreshed::of(&files)).then_some(minor)
     }
 
-    pub(super) async fn set_repository(&self, minor: MinorVersion) -> Result<(), HostError> {
-        let files = self.known_source_files()?;
+    pub(in crate::real) async fn set_repository(&self, minor: MinorVersion) -> Result<(), HostError> {
+        self.known_sources()?;
         // From the next refresh on the machine's own upgrades would see the new minor.
         self.hold(&Package::ALL).await?;
+        // Looked at after that: a hold may stand in such a file.
+        let files = self.known_sources()?;
         let change = self.change_under_way(&files, minor);
         // Before the first file is rewritten: an attempt after this one, or after a crash, finds the new text already there.
         write_json(&self.change_file(), &change)?;
         for file in &files {
-            let text = sources::set(file.form, &file.text, minor);
+            let text = file.with(minor);
             if text != file.text {
                 self.keep_copy(file)?;
                 file.replace(&text)?;
                 tracing::info!(file = %file.path.display(), %minor, "the package repository was set");
             }
         }
-        let refreshed = self.refresh_and_check(minor).await;
+        let refreshed = self.refresh_and_check(self.manager()?.as_ref(), minor).await;
         match &refreshed {
             // It may work another time: the next attempt still has to know what stood there first.
             Err(HostError::Transient(_) | HostError::Permanent(_)) => return refreshed,
             Err(HostError::NeedsOperator(_)) => {
-                // Left there, a repository that does not exist would fail every later apt-get update of the machine.
+                // Left there, a repository that does not exist would fail every later refresh of the machine.
                 for file in self.source_files() {
                     let set = change.files.get(&file.path.display().to_string());
                     if let Some(set) = set.filter(|set| set.after == file.text) {
@@ -194,21 +150,19 @@ impl RealHost {
 
     /// What is about to change. A file that an earlier attempt set, and nobody else since, stood as that attempt found it.
     fn change_under_way(&self, files: &[SourceFile], minor: MinorVersion) -> RepositoryChange {
-        let earlier = fs::read(self.change_file()).ok();
-        let earlier: Option<RepositoryChange> = earlier.and_then(|text| serde_json::from_slice(&text).ok());
-        let mut earlier = earlier.unwrap_or_default().files;
+        let mut earlier = read_json::<RepositoryChange>(&self.change_file()).unwrap_or_default().files;
         let change = |file: &SourceFile| {
             let path = file.path.display().to_string();
             let before = earlier.remove(&path).filter(|set| set.after == file.text).map(|set| set.before);
             let before = before.unwrap_or_else(|| file.text.clone());
-            (path, SetFile { before, after: sources::set(file.form, &file.text, minor) })
+            (path, SetFile { before, after: file.with(minor) })
         };
         RepositoryChange { files: files.iter().map(change).collect() }
     }
 
-    async fn refresh_and_check(&self, minor: MinorVersion) -> Result<(), HostError> {
-        self.refresh_repository().await?;
-        let versions = offered(&self.madison("kubeadm").await?);
+    async fn refresh_and_check(&self, manager: &dyn Manager, minor: MinorVersion) -> Result<(), HostError> {
+        manager.refresh(&self.known_sources()?).await?;
+        let versions = manager.offered("kubeadm").await?;
         if !versions.iter().any(|(version, _)| version.minor_version() == minor) {
             return Err(needs_operator(
                 "RepositoryEmpty",
@@ -220,18 +174,28 @@ impl RealHost {
         write_json(&self.refreshed_marker(), &Refreshed::of(&self.source_files()))
     }
 
-    fn known_source_files(&self) -> Result<Vec<SourceFile>, HostError> {
-        let files = self.source_files();
+    pub(super) fn known_sources(&self) -> Result<Vec<SourceFile>, HostError> {
+        let manager = self.manager()?;
+        let files = manager.sources();
         if files.is_empty() {
             return Err(needs_operator(
                 "RepositoryUnknown",
                 format!(
-                    "neither {MAIN} nor {PARTS} names a Kubernetes repository (core:/stable:/vX.Y): add one as kubernetes.io documents \
-                     it; apt.kubernetes.io is gone since 2024"
+                    "{}: no Kubernetes repository (core:/stable:/vX.Y) is named there: add one as kubernetes.io documents it; \
+                     apt.kubernetes.io, yum.kubernetes.io and packages.cloud.google.com are gone since 2024",
+                    manager.where_sources_are()
                 ),
             ));
         }
         Ok(files)
+    }
+
+    /// Gives a source file another text that changes no repository; what was refreshed stays so.
+    pub(super) fn rewrite_source(&self, file: &SourceFile, text: &str) -> Result<(), HostError> {
+        let refreshed = self.repository_now().is_some();
+        self.keep_copy(file)?;
+        file.replace(text)?;
+        if refreshed { write_json(&self.refreshed_marker(), &Refreshed::of(&self.source_files())) } else { Ok(()) }
     }
 
     /// Keeps the file as it was, once for each content, where apt does not look.
@@ -239,35 +203,6 @@ impl RealHost {
         let name = file.path.file_name().unwrap_or_default().to_string_lossy();
         let copy = self.settings.state.join("sources").join(format!("{name}.{}", &digest(&file.text)[..12]));
         if copy.exists() { Ok(()) } else { write_whole(&copy, file.text.as_bytes(), 0o600) }
-    }
-
-    /// Refreshes the index of the Kubernetes repositories only: other repositories of the machine may be away or slow.
-    pub(super) async fn refresh_repository(&self) -> Result<(), HostError> {
-        for file in self.known_source_files()? {
-            let only = format!("Dir::Etc::sourcelist={}", file.path.display());
-            // Error-Mode: by default a mirror that does not answer is a warning and the exit status is 0.
-            let options = ["Dir::Etc::sourceparts=-", "APT::Get::List-Cleanup=0", "APT::Update::Error-Mode=any", &only];
-            let arguments = std::iter::once("update").chain(options.into_iter().flat_map(|option| ["-o", option]));
-            let update = Program::doing("apt-get", UPDATE_LIMIT, arguments).with(&self.apt_environment());
-            let finished =
-                update.run().await.map_err(|error| failure::program(&error, &UPDATE, "RepositoryUnreachable"))?;
-            // Releases of apt before 2.1 do not know the mode.
-            if finished.last_lines.contains("Some index files failed to download") {
-                return Err(transient(
-                    "RepositoryUnreachable",
-                    format!("apt-get update did not get all files; its last lines: {}", finished.last_lines),
-                ));
-            }
-        }
-        Ok(())
-    }
-}
-
-impl RealHost {
-    /// Refreshes the whole index of the machine, from whichever of its repositories answers.
-    pub(super) async fn refresh_all_repositories(&self) -> Result<(), HostError> {
-        let update = Program::doing("apt-get", UPDATE_LIMIT, ["update"]).with(&self.apt_environment());
-        update.run().await.map(drop).map_err(|error| failure::program(&error, &UPDATE, "RepositoryUnreachable"))
     }
 }
 
@@ -281,20 +216,14 @@ fn why_unread(reason: &Reason) -> String {
     why
 }
 
-/// Settings of apt under which an update of an index runs nothing beside it.
-const WITHOUT_HOOKS: &str = "\
-#clear APT::Update::Pre-Invoke;
-#clear APT::Update::Post-Invoke;
-#clear APT::Update::Post-Invoke-Success;
-";
-
 impl RealHost {
     /// What the repository of the minor after the present one offers, by an index of its own: neither the machine's sources nor
     /// its index change, none of its hooks run, and no lock of its package manager is taken.
-    pub(super) async fn next_minor(&self) -> Option<OfferedMinor> {
-        let files = self.source_files();
+    pub(in crate::real) async fn next_minor(&self) -> Option<OfferedMinor> {
+        let manager = self.manager().ok()?;
+        let files = manager.sources();
         let minor = files.iter().flat_map(|file| &file.minors).max()?.next();
-        let (versions, unread) = match self.look_at(&files, minor).await {
+        let (versions, unread) = match manager.look_at(&files, minor).await {
             Ok(versions) => (versions, None),
             // There is no such repository: that is an answer.
             Err(HostError::NeedsOperator(reason)) if reason.code == "RepositoryMissing" => (Vec::new(), None),
@@ -304,65 +233,6 @@ impl RealHost {
         };
         let versions = versions.iter().take(VERSIONS_MAX).map(ToString::to_string).collect();
         Some(OfferedMinor { minor: minor.to_string(), unread, versions })
-    }
-
-    /// The versions of which the repository of `minor` has kubeadm and kubelet, newest first.
-    async fn look_at(&self, files: &[SourceFile], minor: MinorVersion) -> Result<Vec<KubeVersion>, HostError> {
-        let folder = self.settings.state.join("next-minor");
-        // Files of an earlier look may name mirrors that the machine has no more.
-        let sources = folder.join("sources");
-        match fs::remove_dir_all(&sources) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(failure::file("removing", &sources, &error));
-            }
-            Ok(()) | Err(_) => {}
-        }
-        // What the machine does around an update of its own index is not done for this one. Lists of options can be cleared by a
-        // file alone.
-        let without_hooks = folder.join("without-hooks.conf");
-        write_whole(&without_hooks, WITHOUT_HOOKS.as_bytes(), 0o600)?;
-        for (index, file) in files.iter().enumerate() {
-            let ending = match file.form {
-                Form::Lines => "list",
-                Form::Deb822 => "sources",
-            };
-            let text = sources::only(file.form, &sources::set(file.form, &file.text, minor));
-            write_whole(&sources.join(format!("{index}.{ending}")), text.as_bytes(), 0o600)?;
-        }
-        let (lists, partial) = (folder.join("lists"), folder.join("lists/partial"));
-        fs::create_dir_all(&partial).map_err(|error| failure::file("making", &partial, &error))?;
-        let options = [
-            format!("Dir::Etc::sourceparts={}", sources.display()),
-            "Dir::Etc::sourcelist=/dev/null".to_owned(),
-            format!("Dir::State::lists={}", lists.display()),
-            // Its index is small, and the caches are those of the machine's own.
-            "Dir::Cache::pkgcache=".to_owned(),
-            "Dir::Cache::srcpkgcache=".to_owned(),
-            "APT::Sandbox::User=root".to_owned(),
-            "APT::Update::Error-Mode=any".to_owned(),
-        ];
-        let with = |words: &[&str]| -> Vec<String> {
-            let options = options.iter().flat_map(|option| ["-o".to_owned(), option.clone()]);
-            let hooks = ["-c".to_owned(), without_hooks.display().to_string()];
-            words.iter().map(|word| (*word).to_owned()).chain(hooks).chain(options).collect()
-        };
-        let update = Program::doing("apt-get", LOOK_LIMIT, with(&["update"])).with(&self.apt_environment());
-        let finished =
-            update.run().await.map_err(|error| failure::program(&error, &UPDATE, "RepositoryUnreachable"))?;
-        if finished.last_lines.contains("Some index files failed to download") {
-            let message = "apt-get update did not get all files".to_owned();
-            return Err(transient("RepositoryUnreachable", message));
-        }
-        let listed = async |package: &str| -> Result<Vec<KubeVersion>, HostError> {
-            let madison = Program::asking("apt-cache", with(&["madison", package])).with(&self.apt_environment());
-            let finished = madison.run().await.map_err(|error| failure::program(&error, &[], "PackageUnknown"))?;
-            Ok(offered(&finished.stdout).into_iter().map(|(version, _)| version).collect())
-        };
-        let kubelets = listed("kubelet").await?;
-        let mut both = listed("kubeadm").await?;
-        both.retain(|version| version.minor_version() == minor && kubelets.contains(version));
-        both.dedup();
-        Ok(both)
     }
 }
 
@@ -374,9 +244,15 @@ mod tests {
 
     const LINE: &str = "deb [signed-by=/k.gpg] https://pkgs.k8s.io/core:/stable:/v1.33/deb/ /\n";
 
+    fn apt_machine(name: &str) -> TestFolder {
+        let folder = TestFolder::new(name);
+        folder.write("/usr/bin/apt-get", "");
+        folder
+    }
+
     #[test]
     fn a_repository_counts_only_once_it_was_refreshed_as_it_is_now() {
-        let folder = TestFolder::new("repository-marker");
+        let folder = apt_machine("repository-marker");
         let host = host_in(&folder);
         assert_eq!(host.repository_now(), None, "there is none");
         folder.write("/etc/apt/sources.list.d/kubernetes.list", LINE);
@@ -391,7 +267,7 @@ mod tests {
 
     #[test]
     fn two_minors_at_once_are_none() {
-        let folder = TestFolder::new("repository-two");
+        let folder = apt_machine("repository-two");
         let host = host_in(&folder);
         folder.write("/etc/apt/sources.list.d/a.list", LINE);
         folder.write("/etc/apt/sources.list.d/b.list", LINE.replace("33", "34"));
@@ -402,7 +278,7 @@ mod tests {
 
     #[test]
     fn the_first_copy_of_a_source_file_stays() {
-        let folder = TestFolder::new("repository-copy");
+        let folder = apt_machine("repository-copy");
         let host = host_in(&folder);
         folder.write("/etc/apt/sources.list.d/kubernetes.list", LINE);
         for _ in 0..2 {
@@ -447,7 +323,7 @@ mod tests {
 
     /// A machine whose packages are held, and what its apt-get update does.
     fn machine(name: &str, update: &str) -> TestFolder {
-        let folder = TestFolder::new(name);
+        let folder = apt_machine(name);
         folder.write(SOURCE, LINE);
         folder.be_the_machine(&[
             ("dpkg-query", "printf 'hold\\tok\\tinstalled\\t1.33.13-1.1\\n'"),
@@ -497,7 +373,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_machine_without_a_kubernetes_repository_is_told_so() {
-        let folder = TestFolder::new("repository-none");
+        let folder = apt_machine("repository-none");
         let host = host_in(&folder);
         folder.write("/etc/apt/sources.list", "deb https://apt.kubernetes.io/ kubernetes-xenial main\n");
         let error = host.set_repository(MinorVersion { major: 1, minor: 34 }).await.expect_err("there is none");

@@ -2,10 +2,50 @@
 //!
 //! Source: "Changing the Kubernetes package repository" (kubernetes.io/docs/tasks/administer-cluster/kubeadm). Mirrors keep the
 //! end of the path (`core:/stable:/v1.34/deb/`), so that end is what is looked for, on whatever host. Both forms of
-//! sources.list(5) are read: a line an entry (`.list`) and deb822 (`.sources`).
+//! sources.list(5) are read: a line an entry (`.list`) and deb822 (`.sources`); and the sections of dnf and zypper (`.repo`).
 
+use super::repo_files;
+use crate::real::os::write_whole;
 use cupcake_crds::values::MinorVersion;
+use cupcake_steps::ports::host::HostError;
+use std::fs;
 use std::ops::Range;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+
+/// A source file that names Kubernetes repositories.
+pub(super) struct SourceFile {
+    pub(super) path: PathBuf,
+    pub(super) form: Form,
+    pub(super) text: String,
+    pub(super) minors: Vec<MinorVersion>,
+}
+
+impl SourceFile {
+    /// The file, if it has such a form and names such a repository.
+    pub(super) fn read(path: PathBuf, forms: &[Form]) -> Option<Self> {
+        let form = Form::of(path.file_name()?.to_str()?).filter(|form| forms.contains(form))?;
+        let text = fs::read_to_string(&path).ok()?;
+        let minors = minors(form, &text);
+        (!minors.is_empty()).then_some(Self { path, form, text, minors })
+    }
+
+    /// Its text with every Kubernetes repository in use set to `minor`.
+    pub(super) fn with(&self, minor: MinorVersion) -> String {
+        set(self.form, &self.text, minor)
+    }
+
+    /// The same, without what names no Kubernetes repository.
+    pub(super) fn only_with(&self, minor: MinorVersion) -> String {
+        only(self.form, &self.with(minor))
+    }
+
+    /// Sets its content, mode kept.
+    pub(super) fn replace(&self, text: &str) -> Result<(), HostError> {
+        let mode = fs::metadata(&self.path).map_or(0o644, |metadata| metadata.permissions().mode() & 0o777);
+        write_whole(&self.path, text.as_bytes(), mode)
+    }
+}
 
 /// The form of a source file, by its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,10 +54,12 @@ pub(crate) enum Form {
     Lines,
     /// Stanzas of fields.
     Deb822,
+    /// Sections of dnf and zypper.
+    Sections,
 }
 
 impl Form {
-    /// The form that apt reads a file of that name in; `None` if apt would not read it.
+    /// The form that package managers read a file of that name in; `None` if none would read it.
     pub(crate) fn of(file_name: &str) -> Option<Self> {
         if file_name.starts_with('.') {
             return None;
@@ -26,7 +68,17 @@ impl Form {
         match ending {
             "list" => Some(Self::Lines),
             "sources" => Some(Self::Deb822),
+            "repo" => Some(Self::Sections),
             _ => None,
+        }
+    }
+
+    /// How the names of such files end.
+    pub(super) const fn ending(self) -> &'static str {
+        match self {
+            Self::Lines => "list",
+            Self::Deb822 => "sources",
+            Self::Sections => "repo",
         }
     }
 }
@@ -60,6 +112,7 @@ pub(crate) fn only(form: Form, text: &str) -> String {
     match form {
         Form::Lines => text.split_inclusive('\n').filter(|line| is_entry(line) && !places(line).is_empty()).collect(),
         Form::Deb822 => text.to_owned(),
+        Form::Sections => repo_files::only(text),
     }
 }
 
@@ -72,6 +125,7 @@ fn live(form: Form, text: &str) -> Vec<(&str, bool)> {
             let stanzas = lines.split_inclusive(|line| line.trim().is_empty());
             stanzas.flat_map(live_of_stanza).collect()
         }
+        Form::Sections => repo_files::live(text),
     }
 }
 
@@ -102,7 +156,7 @@ fn live_of_stanza<'t>(lines: &[&'t str]) -> Vec<(&'t str, bool)> {
 }
 
 /// Where in the line a minor stands in the address of a Kubernetes repository, and which.
-fn places(line: &str) -> Vec<(Range<usize>, MinorVersion)> {
+pub(super) fn places(line: &str) -> Vec<(Range<usize>, MinorVersion)> {
     let mut places = Vec::new();
     let mut words = [("", 0); 3];
     let mut from = 0;
@@ -219,10 +273,13 @@ Suites: /
     }
 
     #[test]
-    fn files_that_apt_would_not_read_have_no_form() {
+    fn files_that_no_package_manager_would_read_have_no_form() {
         assert_eq!(Form::of("kubernetes.list"), Some(Form::Lines));
         assert_eq!(Form::of("kubernetes.sources"), Some(Form::Deb822));
-        for other in ["kubernetes.list.save", ".kubernetes.list.part", "README", ".kubernetes.list"] {
+        assert_eq!(Form::of("kubernetes.repo"), Some(Form::Sections));
+        for other in
+            ["kubernetes.list.save", "kubernetes.repo.rpmnew", ".kubernetes.list.part", "README", ".kubernetes.list"]
+        {
             assert_eq!(Form::of(other), None, "{other}");
         }
     }

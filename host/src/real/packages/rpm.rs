@@ -1,0 +1,176 @@
+//! The database of rpm, which dnf and zypper work on alike: what is installed, and what an interrupted transaction left.
+//!
+//! An upgrade unpacks all files of the newer version beside the old ones, moves each over its own, adds the version to the database,
+//! and only then removes the older one (rpm 4.18, lib/psm.c). So one that was killed leaves either the older version alone, perhaps
+//! with files of the newer one, or both: two versions of one name are an interrupted upgrade, and the newest is what its files are of.
+
+use super::{Found, LOCK_AGAIN, LOCK_SECONDS_MAX, Locked, past_lock, revision};
+use crate::real::failure::{self, transient};
+use crate::real::os::Files;
+use crate::real::program::{Program, ProgramError};
+use cupcake_crds::values::KubeVersion;
+use cupcake_steps::ports::host::{HostError, Package, PackageState};
+use std::fs;
+use std::time::Duration;
+
+const FORMAT: &str = "%{EPOCHNUM}\\t%{VERSION}-%{RELEASE}\\n";
+const REBUILD_LIMIT: Duration = Duration::from_secs(10 * 60);
+/// Where the packages put their programs.
+const PROGRAMS: &str = "/usr/bin";
+
+/// How rpm says that another process works on packages; dnf and zypper pass it on.
+pub(super) const TRANSACTION_LOCK: &str = "can't create transaction lock";
+
+/// How rpm says that a process which died in its database left it locked or broken; rpm below 4.16 has that of Berkeley DB.
+const BROKEN: [&str; 4] =
+    ["DB_RUNRECOVERY", "Thread died in Berkeley DB library", "rpmdb open failed", "database disk image is malformed"];
+
+/// A version of a package that is installed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Installed {
+    epoch: String,
+    /// Version and release: `1.34.4-150500.1.1`.
+    pub(super) version: String,
+}
+
+impl Installed {
+    /// With the epoch, also where it is 0.
+    pub(super) fn evr(&self) -> String {
+        format!("{}:{}", self.epoch, self.version)
+    }
+}
+
+/// Reads lines of [`FORMAT`], oldest first.
+fn installed(text: &str) -> Option<Vec<Installed>> {
+    let mut versions = Vec::new();
+    for line in text.lines().filter(|line| !line.is_empty()) {
+        let (epoch, version) = line.split_once('\t')?;
+        versions.push(Installed { epoch: epoch.to_owned(), version: version.to_owned() });
+    }
+    versions.sort_by_key(|installed| (installed.version.parse::<KubeVersion>().ok(), revision(&installed.version)));
+    Some(versions)
+}
+
+/// The installed versions of a package, oldest first.
+pub(super) async fn query(package: &str) -> Result<Vec<Installed>, HostError> {
+    let asked = Program::asking("rpm", ["--query", "--queryformat", FORMAT, package]).run().await;
+    let text = match asked {
+        Ok(finished) => finished.stdout,
+        Err(ProgramError::Failed { last_lines, .. }) if last_lines.contains("is not installed") => {
+            return Ok(Vec::new());
+        }
+        Err(error) => return Err(failure::program(&error, &[], "PackageUnknown")),
+    };
+    installed(&text)
+        .ok_or_else(|| transient("PackageUnknown", format!("rpm says of {package} what cannot be read: {text}")))
+}
+
+/// What these versions of one package are.
+pub(super) fn found(versions: &[Installed], held: bool) -> Found {
+    let version = versions.last().map(|newest| newest.version.clone());
+    let state = PackageState { version, whole: versions.len() == 1, held };
+    Found { state, reinstall: versions.len() > 1 }
+}
+
+/// Whether lines of `rpm --verify` say that the program of the package is another than it brought, or gone. What else was changed
+/// (units, above all) is the administrator's.
+fn says_changed(verified: &str, package: &str) -> bool {
+    let program = format!("{PROGRAMS}/{package}");
+    let mut lines = verified.lines().filter(|line| line.trim_end().ends_with(&format!(" {program}")));
+    lines.any(|line| line.starts_with("missing") || line.chars().nth(2) == Some('5'))
+}
+
+/// Whether the program of the package is what it brought: rpm does not sync files, and one that lost its power may have none.
+pub(super) async fn is_intact(package: &str) -> Result<bool, HostError> {
+    let verified = Program::asking("rpm", ["--verify", "--nodeps", "--noscripts", package]).run().await;
+    match verified {
+        Ok(_) => Ok(true),
+        Err(ProgramError::Failed { stdout, .. }) if !stdout.trim().is_empty() => Ok(!says_changed(&stdout, package)),
+        Err(error) => Err(failure::program(&error, &[], "PackageUnknown")),
+    }
+}
+
+/// Rebuilds the database where a process that died in it left it unusable.
+pub(super) async fn repair() -> Result<(), HostError> {
+    let Err(error) = Program::asking("rpm", ["--query", "rpm"]).run().await else { return Ok(()) };
+    if !BROKEN.iter().any(|words| error.last_lines().contains(words)) {
+        return Ok(());
+    }
+    tracing::warn!("the database of rpm is rebuilt: {}", failure::chain(&error));
+    let locked = Locked { words: &[TRANSACTION_LOCK], code: None };
+    let program = Program::doing("rpm", REBUILD_LIMIT, ["--rebuilddb"]);
+    let rebuilt = past_lock(program, &locked, LOCK_AGAIN, LOCK_SECONDS_MAX).await;
+    rebuilt.map(drop).map_err(|error| failure::program(&error, &[], "PackagesBroken"))
+}
+
+/// Removes programs that an interrupted transaction did not move to their place.
+pub(super) fn remove_left_over(files: &Files, packages: &[Package]) -> Result<(), HostError> {
+    for path in files.entries(PROGRAMS) {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if packages.iter().any(|package| is_left_over(name, package.as_str())) {
+            fs::remove_file(&path).map_err(|error| failure::file("removing", &path, &error))?;
+            tracing::info!(file = %path.display(), "removed: an interrupted transaction left it");
+        }
+    }
+    Ok(())
+}
+
+/// Whether a file is a program of the package under the name that rpm unpacks it to: `kubelet;6a1c0f2e`.
+fn is_left_over(name: &str, package: &str) -> bool {
+    let suffix = name.strip_prefix(package).and_then(|rest| rest.strip_prefix(';'));
+    suffix.is_some_and(|suffix| suffix.len() == 8 && suffix.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::real::test_folder::TestFolder;
+
+    #[test]
+    fn two_versions_of_one_package_are_an_interrupted_upgrade() {
+        let found = |text: &str| {
+            let Found { state, reinstall } = found(&installed(text).expect("it can be read"), false);
+            (state.version, state.whole, reinstall)
+        };
+        assert_eq!(found("0\t1.33.13-150500.1.1\n"), (Some("1.33.13-150500.1.1".to_owned()), true, false));
+        let both = "0\t1.34.10-150500.1.1\n0\t1.34.4-150500.1.1\n";
+        assert_eq!(found(both), (Some("1.34.10-150500.1.1".to_owned()), false, true), "sorted as versions");
+        assert_eq!(found(""), (None, false, false));
+        assert_eq!(installed("what is this\n"), None);
+        assert_eq!(installed("1\t1.34.4-1.1\n").expect("read")[0].evr(), "1:1.34.4-1.1");
+    }
+
+    #[test]
+    fn a_changed_program_is_told_from_changed_configuration() {
+        let changed = |text: &str| says_changed(text, "kubelet");
+        assert!(changed("S.5....T.  c /etc/sysconfig/kubelet\nS.5....T.    /usr/bin/kubelet\n"));
+        assert!(changed("missing     /usr/bin/kubelet\n"));
+        assert!(!changed(".......T.    /usr/bin/kubelet\n.M.......    /usr/bin/kubelet\n"));
+        assert!(!changed("S.5....T.    /usr/lib/systemd/system/kubelet.service\nS.5....T.    /opt/usr/bin/kubelet\n"));
+        assert!(!changed(""));
+    }
+
+    #[tokio::test]
+    async fn what_a_killed_process_left_is_cleared_away_and_nothing_else() {
+        let folder = TestFolder::new("rpm-left");
+        let left = ["kubelet;6a1c0f2e", "kubeadm;00000000"];
+        let kept = ["kubelet", "kubelet;notes", "kubectl;6a1c0f2e", "runc;6a1c0f2e"];
+        for name in left.iter().chain(&kept) {
+            folder.write(&format!("{PROGRAMS}/{name}"), "");
+        }
+        let broken = "if [ $1 = --rebuilddb ]; then : >$here/rebuilt; exit 0; fi
+            [ -e $here/rebuilt ] || { echo 'error: rpmdb: BDB0113 Thread/process 1/2 failed: BDB1507 Thread died in Berkeley DB library'; exit 1; }";
+        folder.be_the_machine(&[("rpm", broken)]);
+        let files = Files::below(folder.root().to_owned());
+        for _ in 0..2 {
+            repair().await.expect("repaired");
+            remove_left_over(&files, &[Package::Kubelet, Package::Kubeadm]).expect("removed");
+        }
+        assert_eq!(folder.calls(), ["rpm --query rpm", "rpm --rebuilddb", "rpm --query rpm"]);
+        let names: Vec<_> =
+            files.entries(PROGRAMS).iter().map(|path| path.file_name().expect("a name").to_owned()).collect();
+        let mut expected = kept.map(std::ffi::OsString::from).to_vec();
+        expected.sort();
+        assert_eq!(names, expected);
+    }
+}
