@@ -50,7 +50,6 @@ pub fn cluster(control_planes: usize, workers: usize, control_plane_at: KubeVers
         labels: BTreeMap::from([("kubernetes.io/os".to_owned(), "linux".to_owned())]),
         taints: Vec::new(),
         managed_by: None,
-        clock_ahead_seconds: None,
         inventory: None,
     };
     let control_plane =

@@ -93,9 +93,6 @@ struct NodeEntry {
     /// What else makes and replaces its machine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     managed_by: Option<String>,
-    /// By how many seconds its clock is ahead of the API servers', behind if negative.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    clock_ahead_seconds: Option<i64>,
     /// What its agent found on the machine; of a node without an agent, absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     inventory: Option<NodeInventory>,
@@ -175,7 +172,6 @@ fn snapshot_of(cluster: ClusterFile) -> Result<ClusterSnapshot, String> {
             labels: entry.labels,
             taints: entry.taints,
             managed_by: entry.managed_by,
-            clock_ahead_seconds: entry.clock_ahead_seconds,
             inventory: entry.inventory,
         };
         if nodes.insert(entry.name.clone(), node).is_some() {
@@ -248,7 +244,6 @@ fn file_of(snapshot: ClusterSnapshot) -> ClusterFile {
         labels: node.labels,
         taints: node.taints,
         managed_by: node.managed_by,
-        clock_ahead_seconds: node.clock_ahead_seconds,
         inventory: node.inventory,
     };
     let surroundings = snapshot.surroundings;

@@ -350,7 +350,8 @@ async fn a_stop_lets_the_step_under_way_come_to_its_end_and_starts_none_after_it
 
 #[tokio::test(start_paused = true)]
 async fn a_stop_that_comes_in_the_middle_of_a_part_lets_no_further_step_of_it_begin() {
-    for effects in 1..4 {
+    // kubeadm's step archives the configuration of before, and comes to its end.
+    for (effects, done) in [(1, 1), (2, 2), (3, 4)] {
         let world = World::new(FakeHost::worker(OLD));
         world.put(&order(1)).await;
         let operator = async {
@@ -364,7 +365,7 @@ async fn a_stop_that_comes_in_the_middle_of_a_part_lets_no_further_step_of_it_be
             panic!("a pending future resolved")
         };
         assert_eq!(end.unwrap(), RunnerEnd::Answered(TaskState::Stopped));
-        assert_eq!(world.host.done(), EFFECTS[..effects], "stopped in the {effects}. effect");
+        assert_eq!(world.host.done(), EFFECTS[..done], "stopped in the {effects}. effect");
     }
 }
 

@@ -54,7 +54,7 @@ pub struct Stamped {
 /// Stamps `epoch` into every unfinished run, into the task of every node with an order under way, and into that of every node to
 /// which a vertex under way may still give one: a leader that was stopped on its way there finds the task changed.
 ///
-/// Gives the highest epoch that it found: where that is `epoch` or greater, its leader is not the last one. An object that is
+/// Gives the highest epoch that it found: where that is greater than `epoch`, its leader is not the last one. An object that is
 /// gone or cannot be read as what it is keeps the others from nothing.
 pub async fn stamp(operator: &Operator, epoch: Epoch) -> Stamped {
     let runs = match runs(&operator.client).await {

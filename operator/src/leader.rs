@@ -146,8 +146,7 @@ pub async fn lead(operator: &Operator, epoch: Epoch, unled: Option<Lost>, stop: 
         () = stop.cancelled() => return Ended::Told,
         stamped = stamp_everywhere(operator, epoch) => stamped,
     };
-    // Every leadership takes an epoch of its own: an equal one is another's, from a lease that was deleted.
-    if let Some(by) = stamped.filter(|highest| *highest >= epoch) {
+    if let Some(by) = stamped.filter(|highest| *highest > epoch) {
         return Ended::Outdated { by };
     }
     let mut state = Loop {
@@ -238,16 +237,13 @@ pub async fn lead(operator: &Operator, epoch: Epoch, unled: Option<Lost>, stop: 
 /// [`STAMP_SECONDS_MAX`] while something that can be stamped was not.
 async fn stamp_everywhere(operator: &Operator, epoch: Epoch) -> Option<Epoch> {
     let until = operator.clock.now() + TimeDelta::seconds(STAMP_SECONDS_MAX);
-    // What was stamped by the first try shows this very epoch to the second.
     let mut highest = None;
     loop {
         let stamped = crate::epoch::stamp(operator, epoch).await;
-        if let Some(found) = stamped.highest {
-            highest = highest.max(Some(if highest.is_some() && found == epoch { Epoch(0) } else { found }));
-        }
+        highest = highest.max(stamped.highest);
         let Some(error) = stamped.failure else { return highest };
         let again = operator.clock.now() + TimeDelta::seconds(STAMP_AGAIN_SECONDS);
-        if again > until || highest.is_some_and(|highest| highest >= epoch) {
+        if again > until || highest.is_some_and(|highest| highest > epoch) {
             tracing::warn!(error, "epoch not stamped everywhere; runs and tasks carry it with their next write");
             return highest;
         }

@@ -15,7 +15,7 @@ use crate::summary::{BatchPreview, ContainerdSummary, HopSummary, Summary};
 use crate::templates::{self, Emptied, Templates, Visit};
 use crate::timing::{NodeTime, addons_seconds, child_seconds, estimate_seconds};
 use crate::wave::{self, WaveOf, Workers};
-use crate::{changes, checks, containerd, machines, packages, surroundings};
+use crate::{changes, checks, containerd, machines, packages, settings, surroundings};
 use cupcake_crds::DirectUpdateSpec;
 use cupcake_crds::values::{
     ApprovalPoint, ClusterSnapshot, KubeVersion, NodeRole, NodeSnapshot, PackageVersion, Strategy,

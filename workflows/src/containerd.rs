@@ -126,8 +126,11 @@ fn nothing_else_moves(others: &[&NodeSnapshot], asked: Option<&PackageVersion>, 
             None => newest(&[&told], None).as_ref() == Some(&told.installed),
         }
     };
-    let (of_before, behind): (Vec<&NodeSnapshot>, Vec<&NodeSnapshot>) =
-        others.iter().filter(|node| !is_there(node)).copied().partition(|node| is_of_before(node));
+    let (of_before, behind): (Vec<&NodeSnapshot>, Vec<&NodeSnapshot>) = others
+        .iter()
+        .filter(|node| is_of_before(node) || !is_there(node))
+        .copied()
+        .partition(|node| is_of_before(node));
     if !of_before.is_empty() {
         let message = "what is known of their containerd is from before their kubelet was upgraded";
         let remedy = "they are asked again; see the agents' pods there if it stays so";

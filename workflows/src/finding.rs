@@ -129,8 +129,6 @@ codes! {
     ExternalCa,
     /// Machines that install packages by themselves.
     UnattendedUpgrades,
-    /// A machine whose clock differs from that of the API servers.
-    ClockSkew,
     /// Changes by hand that kubeadm's next upgrade would undo.
     HandMadeChanges,
     /// A machine with none of the package managers that this release knows.

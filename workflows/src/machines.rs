@@ -22,13 +22,6 @@ const CONTROL_PLANE_MARGIN_BYTES: u64 = 500_000_000;
 const WORKER_MARGIN_BYTES: u64 = 200_000_000;
 /// How many days before their end certificates are spoken of.
 const CERTIFICATE_DAYS_MIN: i64 = 14;
-/// By how many seconds a clock may differ unspoken of: within a minute an API server takes another one's tokens
-/// (go-jose, `jwt.DefaultLeeway`).
-const CLOCK_SECONDS_TOLD: i64 = 60;
-/// From here on an update is refused, in seconds. A machine stamps since when its Node is Ready, and ends its own steps by its own
-/// clock: one that is ahead lets a Node soak for as long as that, and the restart of its kubelet has five minutes of the thirty that a
-/// node gets (`NodeTime`), so that it would end as overdue on a healthy node.
-const CLOCK_SECONDS_MAX: i64 = 300;
 
 /// Disk, certificates, swap and package manager of every node that changes.
 pub(crate) fn machines(
@@ -76,7 +69,6 @@ pub(crate) fn machines(
     }
 
     external_cas(changing, findings);
-    clocks(spec, snapshot, changing, findings);
     hand_made(spec, snapshot, changing, findings);
 
     let swapping = |node: &&NodeSnapshot| inventory(node).swap == Some(true);
@@ -141,34 +133,6 @@ fn external_cas(changing: &[&NodeSnapshot], findings: &mut Findings) {
     let remedy = "sign new ones before they expire, and put them there; see: kubeadm certs check-expiration";
     let nodes: Vec<String> = external.iter().map(|(node, _)| node.node.name.clone()).collect();
     findings.warn(Finding::new(Code::ExternalCa, "nodes", named(&nodes), message, remedy).by_inventories_of(nodes));
-}
-
-/// Machines whose clock is not that of the API servers.
-fn clocks(spec: &DirectUpdateSpec, snapshot: &ClusterSnapshot, changing: &[&NodeSnapshot], findings: &mut Findings) {
-    let off = |node: &NodeSnapshot| node.clock_ahead_seconds.unwrap_or_default();
-    let told = |node: &NodeSnapshot| match off(node) {
-        ahead @ 0.. => format!("{} ({ahead} s ahead)", node.node.name),
-        behind => format!("{} ({} s behind)", node.node.name, behind.abs()),
-    };
-    let far = |node: &&NodeSnapshot| off(node).abs() > CLOCK_SECONDS_MAX;
-    let message = "clocks that differ from the API servers' by more than five minutes: a machine's steps and the time for which its Node is Ready count by its own, so that healthy nodes would fail as overdue";
-    let remedy = |name: &str| {
-        let node = snapshot.nodes.get(name).map(told).unwrap_or_default();
-        format!(
-            "{node}: let it follow a time server (see: timedatectl), or name it in spec.acknowledge: {{check: ClockSkew, node: {name}}}"
-        )
-    };
-    refuse(spec, changing, Code::ClockSkew, "nodes", far, message, remedy, findings);
-    let near: Vec<String> = changing
-        .iter()
-        .filter(|node| off(node).abs() > CLOCK_SECONDS_TOLD && !far(node))
-        .map(|node| told(node))
-        .collect();
-    if !near.is_empty() {
-        let message = "clocks that differ from the API servers' by more than a minute: tokens of one API server may not be taken by another, and soaks take as much longer";
-        let remedy = "let them follow a time server (see: timedatectl)";
-        findings.warn(Finding::new(Code::ClockSkew, "nodes", named(near), message, remedy));
-    }
 }
 
 /// What kubeadm would undo: it writes manifests and the kubelet's configuration anew in every upgrade.
@@ -383,37 +347,6 @@ mod tests {
         }
         let unattended = told(Code::UnattendedUpgrades);
         assert!(unattended.contains("\"w-01\"") && unattended.contains("apt-daily-upgrade.timer"), "{unattended}");
-    }
-
-    #[test]
-    fn a_clock_that_differs_by_a_minute_is_told_and_by_five_minutes_refused_until_it_is_acknowledged_by_name() {
-        let of = |fields: &Value, ahead: Option<i64>| {
-            let mut snapshot = cluster(1, 2, "1.33.4");
-            snapshot.nodes.get_mut("w-01").unwrap().clock_ahead_seconds = ahead;
-            let only = |findings: Vec<Finding>| -> Vec<String> {
-                findings.into_iter().filter(|one| one.code == Code::ClockSkew).map(|one| one.to_string()).collect()
-            };
-            match compiled(&spec(fields), &snapshot) {
-                Ok(crate::Compilation::Plan(plan)) => (Vec::new(), only(plan.report.warnings)),
-                Ok(crate::Compilation::NothingToDo(_)) => panic!("nothing to do"),
-                Err(refusal) => (only(refusal.findings), only(refusal.warnings)),
-            }
-        };
-        for fine in [None, Some(0), Some(60), Some(-60)] {
-            assert_eq!(of(&json!({}), fine), (vec![], vec![]), "{fine:?}");
-        }
-        let (refused, warned) = of(&json!({}), Some(-61));
-        assert!(refused.is_empty() && warned[0].starts_with("nodes \"w-01 (61 s behind)\""), "{refused:?} {warned:?}");
-        assert!(of(&json!({}), Some(300)).0.is_empty());
-        let (refused, _) = of(&json!({}), Some(301));
-        for part in ["w-01 (301 s ahead): let it follow a time server", "{check: ClockSkew, node: w-01}"] {
-            assert!(refused[0].contains(part), "{part}: {refused:?}");
-        }
-        let acknowledged = json!({"acknowledge": [{"check": "ClockSkew", "node": "w-01"}]});
-        let (refused, warned) = of(&acknowledged, Some(3_600));
-        assert!(refused.is_empty() && warned.len() == 1, "{refused:?} {warned:?}");
-        let left_out = json!({"control": {"skip": [{"requestId": "1", "vertex": "w-01"}]}});
-        assert_eq!(of(&left_out, Some(3_600)), (vec![], vec![]), "it does not move");
     }
 
     #[test]

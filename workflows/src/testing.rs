@@ -48,7 +48,6 @@ pub(crate) fn node(name: &str, role: NodeRole, kubelet: KubeVersion) -> NodeSnap
         labels: BTreeMap::new(),
         taints: Vec::new(),
         managed_by: None,
-        clock_ahead_seconds: None,
         inventory: Some(serde_json::from_value(json!({})).unwrap_or_default()),
     }
 }

@@ -83,13 +83,10 @@ fn lines(moments: &[Moment], report: &Report) -> Vec<String> {
     for moment in moments {
         let cell = |asked: Asked| {
             let row = report.rows.iter().find(|row| row.moment == *moment && row.asked == asked);
-            row.map_or_else(
-                || "-".to_owned(),
-                |row| {
-                    let cordoned = row.cordoned.iter().map(|node| format!(", {node} cordoned")).collect::<String>();
-                    format!("{}{cordoned}", row.rests)
-                },
-            )
+            row.map_or("-".to_owned(), |row| match row.cordoned.as_slice() {
+                [] => row.rests.clone(),
+                nodes => format!("{}, {} cordoned", row.rests, nodes.join(" and ")),
+            })
         };
         let cells: Vec<String> = Asked::ALL.into_iter().map(cell).collect();
         lines.push(format!("| {} | {} |", moment.vertex, cells.join(" | ")));

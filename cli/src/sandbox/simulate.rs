@@ -50,6 +50,7 @@ pub(crate) enum Which {
     Random,
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "flags of a command")]
 #[derive(Debug, Clone, ClapArgs)]
 pub(crate) struct SimulateArgs {
     /// Which schedules to run; without it the one of --seed.

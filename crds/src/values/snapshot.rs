@@ -62,9 +62,6 @@ pub struct NodeSnapshot {
     /// What else makes, changes and replaces the machine: `Machine prod/md-0-x` of Cluster API.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub managed_by: Option<String>,
-    /// By how many seconds its machine's clock is ahead of the API servers' (behind, if negative); absent where that is not known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub clock_ahead_seconds: Option<i64>,
     /// What its agent last answered; absent if it never did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inventory: Option<NodeInventory>,

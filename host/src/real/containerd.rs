@@ -6,7 +6,7 @@
 //! A hold that was there comes back whatever happens in between: the marker says that it is owed, and outlives this process.
 
 use super::RealHost;
-use super::failure::{self, needs_operator, permanent, transient};
+use super::failure::{self, needs_operator, permanent};
 use super::os::write_whole;
 use super::packages::apt::Apt;
 use super::packages::{Found, Manager as _};

@@ -65,14 +65,16 @@ impl RealHost {
         for component in components {
             let patches = self.patches_of(component);
             let command = self.command_of(component);
-            let patched = command.iter().filter(|argument| argument.starts_with("--") && patches.say(argument));
-            for argument in patched.flat_map(|argument| arguments(argument)) {
+            let kept = command.iter().filter(|argument| argument.starts_with("--") && patches.say(argument));
+            for argument in kept.flat_map(|argument| arguments(argument)) {
                 tell(component, argument, format!("a patch in {PATCHES}"));
             }
         }
         if let Some(line) = self.kubelet_line().await {
             let configuration = self.kubelet_configuration(&line).unwrap_or(Value::Null);
-            of_kubelet(&line, &configuration).into_iter().for_each(|(argument, from)| tell("kubelet", argument, from));
+            for (argument, from) in of_kubelet(&line, &configuration) {
+                tell("kubelet", argument, from);
+            }
         }
         told.truncate(SETTINGS_MAX);
         told

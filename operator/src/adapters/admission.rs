@@ -49,16 +49,16 @@ pub(super) async fn admission(client: &kube::Client, server: KubeVersion, found:
     }
     hooks.truncate(KEPT_MAX);
     let services: BTreeSet<Service> = hooks.iter().filter_map(|(_, _, service)| service.clone()).collect();
-    let mut served = BTreeMap::new();
+    let mut nodes_by_service = BTreeMap::new();
     for service in services.into_iter().take(SERVICES_MAX) {
         match nodes_of(client, &service, &mut found.unread).await {
-            Looked::Nodes(nodes) => drop(served.insert(service, nodes)),
+            Looked::Nodes(nodes) => drop(nodes_by_service.insert(service, nodes)),
             Looked::Unknown => {}
             Looked::MayNot => break,
         }
     }
     found.admission_hooks.extend(hooks.into_iter().map(|(name, sees, service)| {
-        let nodes = service.and_then(|service| served.get(&service).cloned());
+        let nodes = service.and_then(|service| nodes_by_service.get(&service).cloned());
         AdmissionHook { name, sees, nodes }
     }));
 

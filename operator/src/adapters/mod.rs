@@ -1,7 +1,6 @@
 //! The ports of the engine and of the steps, over the Kubernetes API. Nothing here decides anything.
 
 mod admission;
-mod clocks;
 pub mod cluster_ops;
 pub mod kube_store;
 pub mod node_ops;

@@ -2,7 +2,6 @@
 //!
 //! RBAC: list on nodes and nodetasks; get on configmaps kubeadm-config and cupcake-versions in kube-system.
 
-use super::clocks::{Heard, ahead_seconds};
 use super::ops_error;
 use super::surroundings::surroundings;
 use super::views::{annotation, node_view};
@@ -227,10 +226,7 @@ async fn gather_with(
         .items
         .into_iter()
         .filter_map(|task| task.0.ok())
-        .filter_map(|task| {
-            let heard = Heard::of(&task);
-            Some(((task.spec.node_name, task.spec.node_uid), (task.status?.inventory?, heard)))
-        })
+        .filter_map(|task| Some(((task.spec.node_name, task.spec.node_uid), task.status?.inventory?)))
         .collect();
     let (known_versions, facts) = named_versions(client).await?;
     let mut snapshot = ClusterSnapshot {
@@ -259,8 +255,7 @@ async fn gather_with(
             snapshot.unreadable.push(UnreadableNode { name: view.node.name, problem });
             continue;
         };
-        let (inventory, heard) = inventories.remove(&(view.node.name.clone(), view.node.uid.clone())).unzip();
-        let clock_ahead_seconds = ahead_seconds(&node, heard.flatten());
+        let inventory = inventories.remove(&(view.node.name.clone(), view.node.uid.clone()));
         snapshot.known_versions.extend(inventory.iter().flat_map(|inventory| {
             let next = inventory.next_minor.iter().flat_map(|next| &next.versions);
             inventory.available_versions.iter().chain(next).filter_map(|text| text.parse::<KubeVersion>().ok())
@@ -273,7 +268,6 @@ async fn gather_with(
                 kubelet,
                 ready: view.readiness == Readiness::Ready,
                 managed_by: managed_by(&node.metadata),
-                clock_ahead_seconds,
                 cordon: match view.cordon {
                     CordonOwner::Nobody => Cordon::Schedulable,
                     CordonOwner::Run { uid, .. } => Cordon::ByRun { run_uid: uid },

@@ -11,6 +11,7 @@ use cupcake_steps::ports::host::{ContainerdState, HostError};
 use std::sync::Arc;
 
 /// containerd's package and process.
+#[expect(clippy::struct_excessive_bools, reason = "what a machine has, each by itself")]
 #[derive(Debug, Clone)]
 pub(super) struct Containerd {
     installed: PackageVersion,

@@ -134,6 +134,7 @@ pub struct KubeletState {
 }
 
 /// containerd as it is installed and runs.
+#[expect(clippy::struct_excessive_bools, reason = "what is looked at, each by itself")]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContainerdState {
     /// The whole version of its package.

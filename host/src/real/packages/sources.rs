@@ -14,7 +14,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 /// A source file that names Kubernetes repositories.
-pub(super) struct SourceFile {
+pub(in crate::real) struct SourceFile {
     pub(super) path: PathBuf,
     pub(super) form: Form,
     pub(super) text: String,
