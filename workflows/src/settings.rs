@@ -246,7 +246,7 @@ mod tests {
         assert_eq!(*refused[0].nodes, ["w-02"], "whose inventory is to be asked for anew");
         let (refused, warned) = told("1.34.4", &to(json!([{"check": "RemovedSettings", "node": "w-02"}])), &[], &given);
         assert_eq!((refused.len(), warned.len()), (0, 1));
-        let left_out = json!({"targetVersion": "1.35.4", "control": {"skip": [{"id": "1", "node": "w-02"}]}});
+        let left_out = json!({"targetVersion": "1.35.4", "control": {"skip": [{"requestId": "1", "vertex": "w-02"}]}});
         assert_eq!(told("1.34.4", &left_out, &[], &given).0, [], "it does not move");
     }
 
