@@ -73,7 +73,8 @@ pub(super) fn run(args: &SimulateArgs, settings: &Settings) -> Result<Exit, Fail
     } else {
         lines(&moments, &report).into_iter().for_each(out::line);
     }
-    Ok(if report.wrong == 0 { Exit::Done } else { Exit::Failed })
+    // A run without a step shows nothing.
+    Ok(if report.wrong == 0 && report.steps > 0 { Exit::Done } else { Exit::Failed })
 }
 
 /// A table as docs/control.md holds it, then what is wrong.
@@ -94,9 +95,12 @@ fn lines(moments: &[Moment], report: &Report) -> Vec<String> {
     let wrong = report.rows.iter().filter(|row| !row.is_right());
     lines.extend(wrong.map(|row| {
         format!(
-            "wrong: {} at {}: rests {}, cordoned {:?}, {} late effects, {:?}",
+            "wrong: {} at {}: reached {}, refused {}, answer {:?}, rests {}, cordoned {:?}, {} late effects, {:?}",
             row.asked.as_str(),
             row.moment.vertex,
+            row.reached,
+            row.refused,
+            row.answer,
             row.rests,
             row.cordoned,
             row.late_effects,

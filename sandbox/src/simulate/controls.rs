@@ -6,6 +6,7 @@
 //! ```
 
 use super::{AFTERMATH_SECONDS, Schedule, Settings, UPGRADE, begin};
+use crate::machine::kube::Refused;
 use crate::world::{self, Speed, Upgrade, World, WorldError};
 use chrono::TimeDelta;
 use cupcake_crds::node_task::TaskState;
@@ -104,6 +105,10 @@ pub struct Row {
     pub asked: Asked,
     /// Where the update rests: its phase, `Paused`, or `Gone`.
     pub rests: String,
+    /// Whether the update came to that moment: what was asked at another one shows nothing.
+    pub reached: bool,
+    /// Whether the API server refused the request.
+    pub refused: bool,
     /// What was answered under the request's name; nothing where it has none.
     pub answer: Option<String>,
     /// Nodes that are cordoned then; nobody but the update cordons any.
@@ -119,9 +124,21 @@ impl Row {
     /// Whether all is as it has to be.
     pub fn is_right(&self) -> bool {
         let rests = self.asked.rests().contains(&self.rests.as_str());
+        let taken = match self.asked {
+            Asked::Pause | Asked::Resume | Asked::Cancel | Asked::Retry | Asked::Skip => {
+                self.answer.is_some() && !self.refused
+            }
+            Asked::Delete => !self.refused,
+            Asked::Edit => self.refused,
+        };
         // A pause lets nothing new happen: the node that is being emptied waits as it is, and is given back after it.
         let at_hand = |node: &String| self.rests == "Paused" && self.moment.node.as_ref() == Some(node);
-        rests && self.cordoned.iter().all(at_hand) && self.late_effects == 0 && self.violations.is_empty()
+        self.reached
+            && taken
+            && rests
+            && self.cordoned.iter().all(at_hand)
+            && self.late_effects == 0
+            && self.violations.is_empty()
     }
 }
 
@@ -191,26 +208,32 @@ struct Person<'w> {
 impl Person<'_> {
     async fn asks(&self, asked: Asked) -> Vec<Row> {
         let mut watch = Watch::default();
-        self.until(|| watch.begun(self.world).any(|moment| moment == *self.moment)).await;
-        self.request(asked);
+        let mut reached = false;
+        self.until(|| {
+            reached |= watch.begun(self.world).any(|moment| moment == *self.moment);
+            reached || self.is_over()
+        })
+        .await;
+        let refused = self.request(asked).is_err();
+        let made = Made { reached, refused };
         if matches!(asked, Asked::Pause | Asked::Cancel) {
             self.until(|| self.answer().is_some() || self.is_over()).await;
         }
         let before = Standing::of(self.world);
         if asked == Asked::Pause {
             self.pass(PAUSED_SECONDS).await;
-            let paused = self.row(asked, &before);
-            self.change(&json!({"spec": {"control": {"pause": null}}}));
+            let paused = self.row(asked, &made, &before);
+            let refused = self.request(Asked::Resume).is_err();
             self.until(|| self.is_over()).await;
             self.pass(AFTERMATH_SECONDS).await;
-            return vec![paused, self.judged(Asked::Resume, &Standing::of(self.world))];
+            return vec![paused, self.judged(Asked::Resume, &Made { reached, refused }, &Standing::of(self.world))];
         }
         self.until(|| self.is_over()).await;
         self.pass(AFTERMATH_SECONDS).await;
-        vec![self.judged(asked, &before)]
+        vec![self.judged(asked, &made, &before)]
     }
 
-    fn request(&self, asked: Asked) {
+    fn request(&self, asked: Asked) -> Result<(), Refused> {
         let request = json!({"requestId": REQUEST});
         let of = |vertex: &str| json!([{"requestId": REQUEST, "vertex": vertex}]);
         match asked {
@@ -221,20 +244,18 @@ impl Person<'_> {
             Asked::Skip => {
                 let last = format!("{}-{}", self.world.config().workers_named, self.settings.workers);
                 let node = self.moment.node.as_deref().unwrap_or(&last);
-                self.change(&json!({"spec": {"control": {"skip": of(node)}}}));
+                self.change(&json!({"spec": {"control": {"skip": of(node)}}}))
             }
             Asked::Edit => self.change(&json!({"spec": {"targetVersion": EDITED_VERSION}})),
             Asked::Delete => {
-                if let Some(update) = self.world.server().get(GROUP, "directupdates", "", UPGRADE) {
-                    self.world.user().delete(&path(), update.uid()).unwrap_or_default();
-                }
+                let update = self.world.server().get(GROUP, "directupdates", "", UPGRADE);
+                update.map_or(Ok(()), |update| self.world.user().delete(&path(), update.uid()))
             }
         }
     }
 
-    /// What the API server refuses is refused: the row tells what became of it.
-    fn change(&self, change: &Value) {
-        self.world.user().merge(&path(), change).unwrap_or_default();
+    fn change(&self, change: &Value) -> Result<(), Refused> {
+        self.world.user().merge(&path(), change)
     }
 
     /// Waits until something holds, looking at each write of an update or a run, or it is given up.
@@ -286,15 +307,14 @@ impl Person<'_> {
     }
 
     /// As [`Self::row`], with what must hold of an update that has come to its end.
-    fn judged(&self, asked: Asked, before: &Standing) -> Row {
+    fn judged(&self, asked: Asked, made: &Made, before: &Standing) -> Row {
         if self.update().is_some() {
             self.world.judge(UPGRADE);
         }
-        self.row(asked, before)
+        self.row(asked, made, before)
     }
 
-    fn row(&self, asked: Asked, before: &Standing) -> Row {
-        let late = matches!(asked, Asked::Pause | Asked::Cancel).then(|| before.late_effects(self.world, asked));
+    fn row(&self, asked: Asked, made: &Made, before: &Standing) -> Row {
         let nodes = self.world.server().list("", "nodes");
         let cordoned = nodes.iter().filter(|node| node.value()["spec"]["unschedulable"] == Value::Bool(true));
         let violations = self.world.violations();
@@ -302,9 +322,11 @@ impl Person<'_> {
             moment: self.moment.clone(),
             asked,
             rests: self.rests(),
+            reached: made.reached,
+            refused: made.refused,
             answer: self.answer(),
             cordoned: cordoned.map(|node| node.name().to_owned()).collect(),
-            late_effects: late.unwrap_or_default(),
+            late_effects: before.late_effects(self.world, asked),
             violations: violations.into_iter().map(|one| format!("{}: {}", one.invariant, one.what)).collect(),
         }
     }
@@ -312,6 +334,12 @@ impl Person<'_> {
 
 fn path() -> String {
     format!("/apis/{GROUP}/{VERSION}/directupdates/{UPGRADE}")
+}
+
+/// How a request was made.
+struct Made {
+    reached: bool,
+    refused: bool,
 }
 
 /// What had begun when a request was answered.
@@ -334,11 +362,13 @@ impl Standing {
     fn late_effects(&self, world: &World, asked: Asked) -> u32 {
         let since = begun(world).into_iter().map(|(node, begun)| {
             let begun = begun - self.begun.get(&node).copied().unwrap_or_default();
-            match asked {
-                _ if !self.ordered.contains(&node) => begun,
+            match (asked, self.ordered.contains(&node)) {
+                (Asked::Pause | Asked::Cancel, false) => begun,
                 // What it was at, or just about to begin, when it was asked to stop.
-                Asked::Cancel => begun.saturating_sub(1),
-                _ => 0,
+                (Asked::Cancel, true) => begun.saturating_sub(1),
+                // A pause lets a machine come to the end of its part; the others hold nothing up.
+                (Asked::Pause, true)
+                | (Asked::Resume | Asked::Delete | Asked::Retry | Asked::Skip | Asked::Edit, _) => 0,
             }
         });
         since.sum()
@@ -407,4 +437,47 @@ fn dag(world: &World, plan: &str) -> Option<Dag> {
     let object = world.server().get(GROUP, "upgradeplans", "", plan)?;
     let plan = UpgradePlan::deserialize(object.value()).ok()?;
     serde_json::from_value::<Plan>(plan.spec.plan).ok()?.expand().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cupcake_crds::values::KubeVersion;
+
+    #[test]
+    fn each_request_in_the_drain_of_a_worker_comes_to_what_it_has_to_and_a_row_that_does_not_is_told() {
+        let settings = Settings {
+            control_planes: 1,
+            workers: 2,
+            from: KubeVersion::new(1, 33, 4),
+            to: KubeVersion::new(1, 34, 4),
+            start: Timestamp::from_timestamp(1_790_000_000, 0).unwrap(),
+            operators: 2,
+            concurrency: 1,
+            without: BTreeSet::new(),
+        };
+        let moments = moments(&settings, 1).unwrap();
+        let drain = moments.iter().find(|moment| moment.vertex == "w-1/drain").expect("a worker is drained");
+        let rows: Vec<Row> =
+            Asked::WORLDS.into_iter().flat_map(|asked| ask(&settings, 1, drain, asked).unwrap()).collect();
+        let rests: Vec<(Asked, &str)> = rows.iter().map(|row| (row.asked, row.rests.as_str())).collect();
+        let wanted = Asked::ALL.map(|asked| (asked, asked.rests()[0]));
+        assert_eq!(rests, wanted);
+        assert!(rows.iter().all(Row::is_right), "{rows:#?}");
+        assert_eq!(rows[0].cordoned, ["w-1"], "it waits as it is");
+        for wrong in [
+            Row { reached: false, ..rows[0].clone() },
+            Row { answer: None, ..rows[2].clone() },
+            Row { cordoned: vec!["w-2".to_owned()], ..rows[0].clone() },
+            Row { cordoned: vec!["w-1".to_owned()], ..rows[2].clone() },
+            Row { late_effects: 1, ..rows[2].clone() },
+            Row { rests: "RequiresAttention".to_owned(), ..rows[2].clone() },
+            Row { refused: false, ..rows[6].clone() },
+            Row { violations: vec!["I2: seen".to_owned()], ..rows[3].clone() },
+        ] {
+            assert!(!wrong.is_right(), "{wrong:?}");
+        }
+        let never = Moment { vertex: "w-1/never".to_owned(), ..drain.clone() };
+        assert!(!ask(&settings, 1, &never, Asked::Retry).unwrap()[0].is_right(), "there is no such step");
+    }
 }
