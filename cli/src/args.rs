@@ -43,7 +43,7 @@ pub(crate) enum Command {
     Simulate(SimulateArgs),
     /// Show what a DirectUpdate would do, or what a schedule would create now: exits 2 if there is something to do, 0 if not, 3 if it is refused
     #[command(
-        after_help = "Examples:\n  kubectl cupcake plan -f update.yaml\n  kubectl cupcake plan -f update.yaml -o json\n  kubectl cupcake plan -f update.yaml --snapshot cluster.yaml"
+        after_help = "Examples:\n  kubectl cupcake plan -f update.yaml\n  kubectl cupcake plan -f update.yaml --commands\n  kubectl cupcake plan -f update.yaml -o json\n  kubectl cupcake plan -f update.yaml --snapshot cluster.yaml"
     )]
     Plan(PlanArgs),
     /// Check whether the cluster is fit for an update: exits 0 if nothing stands in the way, 3 if something does
@@ -109,6 +109,9 @@ pub(crate) struct PlanArgs {
     /// Facts about minors of Kubernetes, over those that are known (docs/facts.md), in YAML or JSON.
     #[arg(long, value_name = "FILE")]
     pub(crate) facts: Option<PathBuf>,
+    /// Tell what would be done on each node, too, in order; nodes that are treated alike stand together.
+    #[arg(long)]
+    pub(crate) commands: bool,
     /// Plan for a simulated cluster instead of the one of the kubeconfig.
     #[cfg(feature = "sandbox")]
     #[arg(long, conflicts_with = "snapshot")]

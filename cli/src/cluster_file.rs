@@ -60,6 +60,9 @@ struct ClusterFile {
     /// Whether something else does kube-proxy's work.
     #[serde(default, skip_serializing_if = "is_false")]
     without_kube_proxy: bool,
+    /// Whether kubeadm's configuration disables kube-proxy.
+    #[serde(default, skip_serializing_if = "is_false")]
+    kube_proxy_disabled: bool,
     /// Addons of kubeadm that are not there.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     absent_addons: Vec<AbsentAddon>,
@@ -224,6 +227,7 @@ fn snapshot_of(cluster: ClusterFile) -> Result<ClusterSnapshot, String> {
             deprecated_requests: cluster.deprecated_requests,
             other_updaters: cluster.other_updaters,
             without_kube_proxy: cluster.without_kube_proxy,
+            kube_proxy_disabled: cluster.kube_proxy_disabled,
             absent_addons: cluster.absent_addons,
             settings: cluster.settings,
             unread: cluster.unread,
@@ -263,6 +267,7 @@ fn file_of(snapshot: ClusterSnapshot) -> ClusterFile {
         deprecated_requests: surroundings.deprecated_requests,
         other_updaters: surroundings.other_updaters,
         without_kube_proxy: surroundings.without_kube_proxy,
+        kube_proxy_disabled: surroundings.kube_proxy_disabled,
         absent_addons: surroundings.absent_addons,
         settings: surroundings.settings,
         unread: surroundings.unread,

@@ -8,7 +8,7 @@ use cupcake_engine::codec;
 use cupcake_engine::cursor::Cursor;
 use cupcake_engine::dag::Dag;
 use cupcake_engine::plan::Plan;
-use cupcake_workflows::render::{self, Glyphs, RunNow, View, Why};
+use cupcake_workflows::render::{self, Glyphs, Left, RunNow, View, Why, Workers};
 use kube::ResourceExt as _;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -118,6 +118,7 @@ impl Forest {
     /// The upgrade as lines.
     pub fn lines(&self, graphs: &Graphs, now: Timestamp, detail: Detail, glyphs: Glyphs) -> Vec<String> {
         let mut lines = self.head();
+        lines.extend(self.left(graphs, now).map(|left| format!("  workers: {}", left.line())));
         for (number, run) in self.runs.iter().enumerate() {
             let children = self.children_below(run);
             let is_leaf = children.is_empty();
@@ -135,6 +136,38 @@ impl Forest {
             lines.extend(run_lines(run, graphs.get(&run.spec.plan.name), &children, now, detail, glyphs));
         }
         lines
+    }
+
+    /// How long the workers may still take; nothing before one of them is done, nor in a hop that others follow, whose counts are not known.
+    fn left(&self, graphs: &Graphs, now: Timestamp) -> Option<Left> {
+        let status = self.update.as_ref()?.status.as_ref()?;
+        let is_last = status.upgrade_path.as_ref().is_none_or(|path| path.current_step + 1 >= path.total_steps);
+        if !is_last || self.phase() != Phase::InProgress {
+            return None;
+        }
+        let cursors = self.cursors(graphs);
+        let of_wave = |run: &&UpgradeRun| {
+            let hop = run.spec.hop.is_some_and(|hop| hop.to_string() == self.update_target());
+            hop && run.spec.parent.as_ref().is_some_and(|parent| parent.vertex.starts_with("batch-"))
+        };
+        let batches: Vec<(View<'_>, u32)> = self
+            .runs
+            .iter()
+            .filter(of_wave)
+            .filter_map(|run| {
+                let (dag, cursor) = cursors.get(run.metadata.name.as_deref()?)?;
+                let at_once = if is_finished(run) { 0 } else { run.spec.concurrency };
+                Some((View { dag, cursor, now, children: &[] }, at_once))
+            })
+            .collect();
+        let workers = Workers::of(&batches);
+        let later = status.summary?.pending.saturating_sub(workers.waiting.iter().sum());
+        workers.with_later(later).left()
+    }
+
+    fn update_target(&self) -> String {
+        let target = self.update.as_ref().and_then(|update| update.spec.target().ok());
+        target.map(|target| target.to_string()).unwrap_or_default()
     }
 
     fn title(&self) -> String {

@@ -10,7 +10,8 @@ use cupcake_crds::DirectUpdate;
 use cupcake_crds::values::ClusterSnapshot;
 use cupcake_operator::adapters::snapshot::gather_all;
 use cupcake_workflows::{
-    Compilation, Finding, HopSummary, Refusal, Request, Summary, compile, overlay_facts, own_facts, plan_bytes,
+    Compilation, Finding, HopSummary, NodeCommands, Refusal, Request, Summary, compile, overlay_facts, own_facts,
+    plan_bytes,
 };
 use kube::ResourceExt as _;
 use serde_json::{Value, json};
@@ -109,13 +110,20 @@ fn tell(update: &DirectUpdate, snapshot: &ClusterSnapshot, args: &PlanArgs) -> E
     match compiled {
         Ok(Compilation::Plan(compiled)) => {
             if as_json {
-                out::json(&json!({
+                let mut told = json!({
                     "result": "Changes", "directUpdate": name, "hops": hops(&compiled.summary), "summary": compiled.summary,
                     "warnings": compiled.report.warnings, "refusals": [],
                     "digest": compiled.digest, "planBytes": plan_bytes(&compiled.plan), "plan": compiled.plan,
-                }));
+                });
+                if args.commands {
+                    told["commands"] = json!(compiled.commands);
+                }
+                out::json(&told);
             } else {
                 compiled.summary.lines().into_iter().for_each(out::line);
+                if args.commands {
+                    compiled.commands.iter().flat_map(NodeCommands::lines).for_each(out::line);
+                }
                 warn(&compiled.report.warnings);
                 out::line(format!("next: kubectl apply -f {}", args.file.display()));
             }

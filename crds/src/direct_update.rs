@@ -132,7 +132,7 @@ pub struct DirectUpdateSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drain: Option<Drain>,
 
-    /// Plan and check only; nothing is changed. Example: true
+    /// Plan and check only; nothing is changed. What would happen stands in status.graph, status.preflightResults and status.commands. Example: true
     #[serde(default)]
     pub dry_run: bool,
 
@@ -247,6 +247,10 @@ pub struct DirectUpdateStatus {
     /// The etcd snapshot to go back to, once there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backup_info: Option<BackupInfo>,
+    /// Of a dry run: what would be done on each node, in order. Nodes that are treated alike stand together, and only the first 32 such groups, so that this object does not grow with the cluster: kubectl cupcake plan --commands tells all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = limits::NODE_COMMANDS_MAX), extend("x-kubernetes-list-type" = "atomic"))]
+    pub commands: Vec<NodeCommands>,
     /// When it came to its end. Example: 2026-11-22T08:30:00Z
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub completed_at: Option<Timestamp>,
@@ -330,6 +334,24 @@ pub struct Approved {
     /// Which gate. Example: 1.34.4/canary-gate
     #[schemars(length(min = 1, max = 320))]
     pub gate: String,
+}
+
+/// What would be done on nodes that are treated alike.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeCommands {
+    /// What would be done on each of them, in order, each with the name of its step. Example: ["restart-kubelet: systemctl restart kubelet"]
+    #[schemars(length(max = limits::COMMANDS_MAX), inner(length(max = limits::COMMAND_CHARS_MAX)), extend("x-kubernetes-list-type" = "atomic"))]
+    pub commands: Vec<String>,
+    /// How many nodes these are. Example: 22
+    #[schemars(range(max = 1_000_000))]
+    pub count: u32,
+    /// The first 8 of them.
+    #[schemars(length(max = limits::COMMANDED_NODES_MAX), inner(length(max = 253)), extend("x-kubernetes-list-type" = "atomic"))]
+    pub nodes: Vec<String>,
+    /// The version that the hop goes to. Example: 1.34.4
+    #[schemars(length(max = 32))]
+    pub version: String,
 }
 
 /// A worker that an update goes on without.
@@ -521,6 +543,12 @@ impl DirectUpdateStatus {
         self.left_out.truncate(limits::LEFT_OUT_MAX);
         for one in &mut self.left_out {
             cut(&mut one.reason, limits::NODE_MESSAGE_CHARS_MAX);
+        }
+        self.commands.truncate(limits::NODE_COMMANDS_MAX);
+        for alike in &mut self.commands {
+            alike.nodes.truncate(limits::COMMANDED_NODES_MAX);
+            alike.commands.truncate(limits::COMMANDS_MAX);
+            alike.commands.iter_mut().for_each(|command| cut(command, limits::COMMAND_CHARS_MAX));
         }
         self.graph.truncate(limits::GRAPH_LINES_MAX);
         for line in &mut self.graph {

@@ -22,6 +22,14 @@ pub const CURSOR_CHARS_MAX: usize = 65_536;
 pub const STEP_CHARS_MAX: usize = 320;
 /// Characters of a reason.
 pub const REASON_CHARS_MAX: usize = 128;
+/// Groups of nodes whose commands a dry run tells: a hop has four and its workers', and those of six hops fit.
+pub const NODE_COMMANDS_MAX: usize = 32;
+/// Commands of one such group: a visit has nine at the most.
+pub const COMMANDS_MAX: usize = 16;
+/// Characters of one command.
+pub const COMMAND_CHARS_MAX: usize = 256;
+/// Nodes of one such group that are named.
+pub const COMMANDED_NODES_MAX: usize = 8;
 /// Nodes that a DirectUpdate names one by one.
 pub const NODES_MAX: usize = 64;
 /// Checks that an update may carry as acknowledged.

@@ -60,6 +60,14 @@ pub(crate) fn is_being_left_out(cursor: &Cursor, intent: &Intent, vertex: &Verte
     standing.filter_map(|skip| skip.what.as_deref()).any(|what| is_lane(vertex.lane.as_deref(), what))
 }
 
+/// Whether somebody asked to leave out the lane of a vertex that does not give anything back, taken up or not.
+fn is_left_out(dag: &Dag, intent: &Intent, name: &VertexName) -> bool {
+    let vertex = dag.get(name).filter(|vertex| vertex.guard.is_none());
+    vertex.is_some_and(|vertex| {
+        intent.skip.iter().filter_map(|skip| skip.what.as_deref()).any(|what| is_lane(vertex.lane.as_deref(), what))
+    })
+}
+
 /// Leaves lanes out: what is left of one is skipped once none of its vertices is under way. What gives it back runs all the same, and
 /// once more if it had failed; asked for a second time a lane is left out without it. Not under a pause, which nothing passes.
 pub(crate) fn take_skips(cursor: &mut Cursor, dag: &Dag, intent: &Intent, now: Timestamp, decision: &mut Decision) {
@@ -124,6 +132,10 @@ pub(crate) fn take_retries(
         // Taken up, whether or not there is anything to try again: it does not lie in wait for a later failure.
         push(cursor, decision, Event::TakenUp { request: retry.request.clone(), at: now });
         for vertex in again {
+            // Who is left out stays so: only what gives it back is tried again.
+            if is_left_out(dag, intent, &vertex) {
+                continue;
+            }
             if !matches!(cursor.state(&vertex), Some(VertexState::Pending { .. })) {
                 push(cursor, decision, Event::Reset { vertex, at: now });
             }
@@ -344,6 +356,25 @@ mod tests {
         assert!(events.iter().any(|line| line.starts_with("skipped release: LeftOut")), "{events:?}");
         let elsewhere = Intent { skip: vec![Asked { what: Some("w-9".into()), ..asked.skip[0].clone() }], ..asked };
         assert!(!lines(&cursor, &elsewhere).iter().any(|line| line.contains("taken up")), "no lane of this run");
+    }
+
+    #[test]
+    fn a_retry_brings_nobody_back_who_was_left_out_but_tries_again_what_gives_the_node_back() {
+        let plan = plan();
+        let dag = plan.expand().unwrap();
+        let skip = Asked { request: "skip-1".into(), run: None, what: Some("w-1".into()) };
+        let left_out = Intent { skip: vec![skip], ..Intent::default() };
+        let calm = Observed::default();
+        let mut cursor = Cursor::new(plan.digest(), &dag, start());
+        cursor.fold(&[started("w-1/prepare"), done("w-1/prepare")]).unwrap();
+        cursor.fold(&[started("w-1/drain"), failed("w-1/drain", 1, 0)]).unwrap();
+        cursor.fold(&decided(&dag, &cursor, &left_out, &calm)).unwrap();
+        let attempt = cursor.state(&name("release")).unwrap().under_way().unwrap();
+        cursor.fold(&[failed("release", attempt, 0)]).unwrap();
+        let resets = |intent: &Intent| reset_by(&dag, &cursor, intent, &calm);
+        assert_eq!(resets(&Intent { skip: left_out.skip.clone(), ..asked(Some("release")) }), ["reset release"]);
+        let all = resets(&asked(Some("release")));
+        assert!(all.contains(&"reset w-1/drain".to_owned()), "nobody was left out: {all:?}");
     }
 
     #[test]

@@ -117,6 +117,7 @@ pub struct StepContext<'a, D: Domain> {
     pub(crate) started: Timestamp,
     pub(crate) deadline: Timestamp,
     pub(crate) cursor: &'a Cursor,
+    pub(crate) given_up: bool,
 }
 
 impl<D: Domain> StepContext<'_, D> {
@@ -164,9 +165,10 @@ impl<D: Domain> StepContext<'_, D> {
     pub fn output_of<T: DeserializeOwned>(&self, vertex: &VertexName) -> Option<T> {
         T::deserialize(self.cursor.output(vertex)?).ok()
     }
-    /// Whether the run is being cancelled: what was asked for and not begun is to be given up.
-    pub fn is_cancelling(&self) -> bool {
-        self.cursor.is_cancelling()
+    /// Whether the run is being cancelled, or the vertex's lane left out: what was asked for and not begun is to be given up. Never
+    /// for a guarded vertex, which always finishes.
+    pub fn is_given_up(&self) -> bool {
+        self.given_up
     }
     /// How often that vertex was started so far.
     pub fn attempts_of(&self, vertex: &VertexName) -> u32 {

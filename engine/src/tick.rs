@@ -166,7 +166,8 @@ impl<D: Domain> Engine<D> {
     /// No effect of a vertex begins before its `Started` is committed under `epoch`, and a result that could not be recorded is
     /// recorded before its vertex is called again by this engine. Bounded: at most [`ROUNDS_MAX`] rounds
     /// of calls of at most [`STEP_CALL_SECONDS_MAX`] each, or what [`Engine::with_rounds_max`] and [`Engine::with_call_seconds_max`] say.
-    /// With the tick that records a cancel every vertex under way is called, whatever it waits for.
+    /// With the tick that records a cancel every vertex under way is called, whatever it waits for, and with each tick those of lanes
+    /// that somebody asks to leave out.
     ///
     /// # Errors
     /// [`TickError::Registry`] before anything runs. [`TickError::Store`] with what the store said; a lost reply is looked
@@ -198,6 +199,7 @@ impl<D: Domain> Engine<D> {
         let mut results = self.unrecorded(&run, epoch);
         let mut changed = changed.clone();
         let mut observed = observed.clone();
+        let mut first = true;
         for _ in 0..self.rounds_max {
             let mut cursor = run.cursor.clone();
             // A result that no longer fits (the vertex was reset or skipped meanwhile) is dropped, not forced.
@@ -238,7 +240,12 @@ impl<D: Domain> Engine<D> {
                 self.forget(name);
                 return Ok(report);
             }
-            results = self.act(&run, epoch, ports, &decision, &changed, &observed.overdue_unseen).await;
+            let mut at_once = observed.overdue_unseen.clone();
+            if first && decision.may_act {
+                at_once.extend(left_out(&run));
+            }
+            first = false;
+            results = self.act(&run, epoch, ports, &decision, &changed, &at_once).await;
             self.keep(&run, epoch, &results);
             changed.clear();
             // What was overdue and unseen has been looked at: the next round may fail it.
@@ -322,10 +329,10 @@ impl<D: Domain> Engine<D> {
         ports: &D::Ports,
         decision: &Decision,
         changed: &BTreeSet<String>,
-        overdue: &BTreeSet<VertexName>,
+        at_once: &BTreeSet<VertexName>,
     ) -> Vec<Event> {
         let now = self.clock.now();
-        let due = |name: &&VertexName| overdue.contains(*name) || self.is_due(run, name, now, changed);
+        let due = |name: &&VertexName| at_once.contains(*name) || self.is_due(run, name, now, changed);
         let started = decision.start.iter();
         let calls = started.chain(decision.poll.iter().filter(due)).filter_map(|name| {
             let vertex = run.dag.get(name)?;
@@ -401,10 +408,11 @@ impl<D: Domain> Engine<D> {
             started: first,
             deadline: first + TimeDelta::seconds(i64::from(vertex.deadline_seconds)),
             cursor: &run.cursor,
+            given_up: vertex.guard.is_none()
+                && (run.cursor.is_cancelling() || (may_act && is_being_left_out(&run.cursor, &run.intent, vertex))),
         };
         let until = self.clock.now() + TimeDelta::seconds(i64::from(self.call_seconds_max));
-        let left_out = may_act && is_being_left_out(&run.cursor, &run.intent, vertex);
-        let work = std::pin::pin!(self.probe_and_apply(&context, vertex, may_act, left_out));
+        let work = std::pin::pin!(self.probe_and_apply(&context, vertex, may_act));
         let result = match select(work, self.clock.sleep_until(until)).await {
             Either::Left((result, _)) => result,
             Either::Right(((), _)) => Ok(Seen::Wait(Wait::quiet(
@@ -420,13 +428,11 @@ impl<D: Domain> Engine<D> {
         context: &StepContext<'_, D>,
         vertex: &Vertex,
         may_act: bool,
-        left_out: bool,
     ) -> Result<Seen, StepError> {
         let step = self.registry.get(&vertex.kind).ok_or_else(|| {
             StepError::NeedsOperator(Reason::new("UnknownStepKind", format!("no step of kind {}", vertex.kind)))
         })?;
-        let cancelled = (context.is_cancelling() || left_out) && vertex.guard.is_none();
-        let on_cancel = if cancelled { step.on_cancel() } else { OnCancel::Finish };
+        let on_cancel = if context.is_given_up() { step.on_cancel() } else { OnCancel::Finish };
         let probe = step.probe(context, &vertex.params).await?;
         let ends = match (&probe, on_cancel) {
             (Probe::Satisfied(_), _) | (_, OnCancel::Finish) | (Probe::Wait(_) | Probe::Unknown(_), OnCancel::Stop) => {
@@ -436,7 +442,7 @@ impl<D: Domain> Engine<D> {
             | (Probe::Wait(_) | Probe::Unknown(_), OnCancel::Leave) => true,
         };
         if ends {
-            let (code, message) = if context.is_cancelling() {
+            let (code, message) = if context.cursor.is_cancelling() {
                 ("Cancelled", "cancelled before its next effect")
             } else {
                 ("LeftOut", "left out before its next effect, as was asked for")
@@ -563,6 +569,12 @@ impl<D: Domain> Engine<D> {
         // Waits are only hints: after a panic of another holder the worst is a look too many.
         self.waits.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The vertices of lanes that are being left out and that may be given up.
+fn left_out(run: &StoredRun) -> impl Iterator<Item = VertexName> {
+    let vertices = run.dag.vertices().iter().filter(|vertex| vertex.guard.is_none());
+    vertices.filter(|vertex| is_being_left_out(&run.cursor, &run.intent, vertex)).map(|vertex| vertex.name.clone())
 }
 
 /// What probe and apply came to, taken together.

@@ -4,7 +4,7 @@
 use anyhow::{Context, bail};
 use cupcake_crds::values::{KubeVersion, PackageVersion};
 use cupcake_host::real::{RealHost, Settings, probe_machine};
-use cupcake_steps::ports::host::{HostOps, KubeadmUpgrade, Package};
+use cupcake_steps::ports::host::{HostOps, KubeProxy, KubeadmUpgrade, Package};
 use cupcake_steps::ports::real_clock::RealClock;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -37,8 +37,8 @@ async fn main() -> anyhow::Result<()> {
         }
         ["missing", of] => json!(host.images_missing(&version(of)?).await?),
         ["pull", of] => json!(host.pull_images(&version(of)?).await?),
-        ["apply", to] => json!(host.kubeadm_upgrade(KubeadmUpgrade::Apply, &version(to)?).await?),
-        ["node", to] => json!(host.kubeadm_upgrade(KubeadmUpgrade::Node, &version(to)?).await?),
+        ["apply", to] => json!(host.kubeadm_upgrade(KubeadmUpgrade::Apply, &version(to)?, KubeProxy::Upgrade).await?),
+        ["node", to] => json!(host.kubeadm_upgrade(KubeadmUpgrade::Node, &version(to)?, KubeProxy::Upgrade).await?),
         ["heal"] => json!(host.heal().await?),
         ["pods"] => json!(format!("{:?}", host.static_pods().await?)),
         ["kubelet"] => json!(format!("{:?}", host.kubelet().await?)),

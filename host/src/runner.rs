@@ -25,7 +25,7 @@ use cupcake_engine::store::{Change, NewRun, RunStore, StoreError, StoredRun};
 use cupcake_engine::tick::{Engine, TickEnd, TickError};
 use cupcake_steps::host::await_proceed::MAILBOX_SUBJECT;
 use cupcake_steps::host::kubeadm_upgrade::RECORDS;
-use cupcake_steps::host::params::ORDER_KINDS;
+use cupcake_steps::host::params::{self, ORDER_KINDS};
 use cupcake_steps::mailbox::{self, Answer, MailOrder, Mailbox, MailboxError, Verdict, run_name};
 use cupcake_steps::ports::disk::{Disk, DiskError};
 use cupcake_steps::ports::host::{HostError, Machine, MachinePorts};
@@ -185,6 +185,16 @@ enum Turn {
 fn disk_again(failures: u32) -> TimeDelta {
     let seconds = DISK_AGAIN_SECONDS << failures.saturating_sub(1).min(16);
     TimeDelta::seconds(seconds.min(DISK_AGAIN_SECONDS_MAX))
+}
+
+/// The orders whose journals and records stay once this one is taken: its own, the last one's, and those of the attempts before whose
+/// success counts as its own. The last one alone would be gone where the runner died between remembering the order and its journal.
+fn kept(mail: &MailOrder, memory: Option<&Memory>) -> BTreeSet<String> {
+    let steps = mail.order.prepare.iter().chain(&mail.order.finish);
+    let mut kept: BTreeSet<String> = steps.flat_map(params::success_of).collect();
+    kept.insert(run_name(&mail.order.key).to_string());
+    kept.extend(memory.map(|memory| run_name(&memory.key).to_string()));
+    kept
 }
 
 impl Runner {
@@ -438,7 +448,7 @@ impl Runner {
         let cursor = Cursor::new(plan.digest(), &dag, self.clock.now());
         let run = NewRun { name: name.clone(), plan: Arc::new(plan), cursor, limits: Limits::default() };
         self.store.create(&run).await?;
-        self.forget_all_but(&name, memory.as_ref().map(|memory| run_name(&memory.key)).as_ref()).await?;
+        self.forget_all_but(&kept(mail, memory.as_ref())).await?;
         Ok(Ok(self.store.load(&name).await?))
     }
 
@@ -504,10 +514,10 @@ impl Runner {
         Ok(memory.write(self.disk()).await?)
     }
 
-    /// Removes journals and records of orders before the last one.
-    async fn forget_all_but(&self, run: &RunName, last: Option<&RunName>) -> Result<(), RunnerError> {
+    /// Removes journals and records of other orders.
+    async fn forget_all_but(&self, kept: &BTreeSet<String>) -> Result<(), RunnerError> {
         for old in self.store.list().await? {
-            if old != *run && last != Some(&old) {
+            if !kept.contains(old.as_str()) {
                 self.store.remove(&old).await?;
                 for record in self.disk().list(RECORDS).await? {
                     if record.strip_prefix(old.as_str()).is_some_and(|rest| rest.starts_with('.')) {

@@ -24,6 +24,8 @@ use std::sync::{Arc, Mutex};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+mod second_attempt;
+
 /// Paused tokio time as a clock: it passes when everybody waits, and may be set, which wakes nobody.
 struct PausedClock {
     base: Mutex<Timestamp>,

@@ -4,7 +4,7 @@ use cupcake_crds::node_task::Order;
 use cupcake_crds::values::{HostStep, KubeVersion, NodeRef, OrderKey};
 use cupcake_steps::host::params::{self, host_step};
 use cupcake_steps::mailbox::MailOrder;
-use cupcake_steps::ports::host::{KubeadmUpgrade, Package};
+use cupcake_steps::ports::host::{KubeProxy, KubeadmUpgrade, Package};
 use serde::Serialize;
 
 pub(crate) const OLD: KubeVersion = KubeVersion::new(1, 33, 4);
@@ -31,7 +31,12 @@ pub(crate) fn order(attempt: u32) -> Order {
             step(
                 "kubeadm-upgrade",
                 params::KUBEADM_UPGRADE,
-                &params::UpgradeByKubeadm { how: KubeadmUpgrade::Node, version: NEW },
+                &params::UpgradeByKubeadm {
+                    how: KubeadmUpgrade::Node,
+                    version: NEW,
+                    kube_proxy: KubeProxy::Upgrade,
+                    success_of: Vec::new(),
+                },
             ),
         ],
         proceed: false,

@@ -59,6 +59,9 @@ pub struct FileStore {
     disk: SharedDisk,
     /// Runs that are asked to end at their next safe point; the order in the mailbox keeps it, not the journal.
     cancelled: Mutex<BTreeSet<RunName>>,
+    /// The journal that was read last: it is read several times a step, and most often nothing was added. The file counts: what is
+    /// kept is used only where the file begins with the bytes that it was read from.
+    last_read: Mutex<Option<(RunName, Arc<Journal>)>>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -89,23 +92,30 @@ struct Commit {
 }
 
 /// A journal as read.
+#[derive(Clone)]
 struct Journal {
     created: Created,
+    digest: String,
     dag: Arc<Dag>,
     cursor: Cursor,
-    number: u64,
+    /// Of the last commit, if there is one.
+    number: Option<u64>,
     epoch: Epoch,
     events: Vec<Event>,
-    /// Bytes up to the end of the last whole record.
-    whole_bytes: usize,
-    /// Whether something torn stands behind it.
-    torn: bool,
+    /// The bytes up to the end of the last whole record.
+    whole: Vec<u8>,
+}
+
+impl Journal {
+    fn version(&self) -> Version {
+        Version(self.number.unwrap_or(0).to_string())
+    }
 }
 
 impl FileStore {
     /// The journals on that disk.
     pub fn on(disk: SharedDisk) -> Self {
-        Self { disk, cancelled: Mutex::new(BTreeSet::new()) }
+        Self { disk, cancelled: Mutex::default(), last_read: Mutex::default() }
     }
 
     /// Lets a run end at its next safe point. Lasts as long as this store.
@@ -115,7 +125,7 @@ impl FileStore {
 
     /// The events of a run in order; the oldest are gone once the journal was replaced.
     pub async fn events(&self, run: &RunName) -> Result<Vec<Event>, StoreError> {
-        Ok(self.journal(run).await?.events)
+        Ok(self.journal(run).await?.0.events.clone())
     }
 
     /// Removes a run. One that is not there is no error.
@@ -123,11 +133,18 @@ impl FileStore {
         self.disk.remove(&path_of(run)).await
     }
 
-    async fn journal(&self, run: &RunName) -> Result<Journal, StoreError> {
+    /// The journal of a run, and whether something torn stands behind its last whole record.
+    async fn journal(&self, run: &RunName) -> Result<(Arc<Journal>, bool), StoreError> {
         let path = path_of(run);
         let bytes = self.disk.read(&path, READ_BYTES_MAX).await.map_err(|error| unavailable(run, error))?;
         let bytes = bytes.ok_or_else(|| StoreError::NotFound(run.clone()))?;
-        read(&path, &bytes).map_err(|damage| StoreError::Corrupt { run: run.clone(), source: Box::new(damage) })
+        let mut last_read = self.last_read.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = last_read.take().and_then(|(of, journal)| (of == *run).then_some(journal));
+        let journal = read(&path, &bytes, before)
+            .map_err(|damage| StoreError::Corrupt { run: run.clone(), source: Box::new(damage) })?;
+        *last_read = Some((run.clone(), Arc::clone(&journal)));
+        let torn = journal.whole.len() < bytes.len();
+        Ok((journal, torn))
     }
 }
 
@@ -170,48 +187,73 @@ fn record_of(line: &[u8]) -> Result<Record, String> {
     serde_json::from_slice(json).map_err(|error| error.to_string())
 }
 
-fn read(path: &str, bytes: &[u8]) -> Result<Journal, Damage> {
+/// The journal of these bytes. What was read before is not read again where they begin with it.
+fn read(path: &str, bytes: &[u8], before: Option<Arc<Journal>>) -> Result<Arc<Journal>, Damage> {
+    let whole = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |last| last + 1);
+    let bytes = &bytes[..whole];
+    match before.filter(|known| bytes.starts_with(&known.whole)) {
+        Some(known) if known.whole.len() == whole => Ok(known),
+        Some(known) => Ok(Arc::new(extended(path, bytes, Arc::unwrap_or_clone(known))?)),
+        None => Ok(Arc::new(extended(path, bytes, created(path, bytes)?)?)),
+    }
+}
+
+/// A journal up to the end of its first record.
+fn created(path: &str, bytes: &[u8]) -> Result<Journal, Damage> {
+    let damage = |why: String| Damage { path: path.to_owned(), offset: 0, why };
+    let first = bytes.iter().position(|&byte| byte == b'\n').unwrap_or(0);
+    let record = if bytes.is_empty() { None } else { Some(record_of(&bytes[..first]).map_err(damage)?) };
+    let Some(Record::Created(created)) = record else {
+        return Err(damage("it does not begin with the run's creation".to_owned()));
+    };
+    let dag = created.plan.expand().map_err(|error| damage(error.to_string()))?;
+    let digest = created.plan.digest();
+    let cursor = codec::decode(&created.cursor, &digest, &dag).map_err(|error| damage(error.to_string()))?;
+    Ok(Journal {
+        dag: Arc::new(dag),
+        cursor,
+        digest,
+        number: None,
+        epoch: Epoch(0),
+        events: Vec::new(),
+        created,
+        whole: bytes[..=first].to_vec(),
+    })
+}
+
+/// A journal with the records that follow it in these bytes, which begin with it and end with a whole line.
+fn extended(path: &str, bytes: &[u8], mut journal: Journal) -> Result<Journal, Damage> {
     let damage = |offset: usize, why: String| Damage { path: path.to_owned(), offset, why };
-    let mut created: Option<Created> = None;
-    let mut last: Option<Commit> = None;
-    let mut events = Vec::new();
-    let mut offset = 0;
+    let mut offset = journal.whole.len();
+    let mut cursor = None;
     while let Some(length) = bytes[offset..].iter().position(|&byte| byte == b'\n') {
         match record_of(&bytes[offset..offset + length]).map_err(|why| damage(offset, why))? {
-            Record::Created(record) if offset == 0 => created = Some(record),
             Record::Created(_) => return Err(damage(offset, "a second creation".to_owned())),
             Record::Commit(commit) => {
-                if last.as_ref().is_some_and(|last| commit.number != last.number + 1) {
+                if journal.number.is_some_and(|last| commit.number != last + 1) {
                     return Err(damage(offset, format!("commit {} is out of order", commit.number)));
                 }
-                events.extend(commit.events.iter().cloned());
-                last = Some(commit);
+                journal.number = Some(commit.number);
+                journal.epoch = commit.epoch;
+                journal.events.extend(commit.events);
+                cursor = Some(commit.cursor);
             }
         }
         offset += length + 1;
     }
-    let created = created.ok_or_else(|| damage(0, "it does not begin with the run's creation".to_owned()))?;
-    let dag = created.plan.expand().map_err(|error| damage(0, error.to_string()))?;
-    let text = last.as_ref().map_or(&created.cursor, |commit| &commit.cursor);
-    let cursor =
-        codec::decode(text, &created.plan.digest(), &dag).map_err(|error| damage(offset, error.to_string()))?;
-    Ok(Journal {
-        dag: Arc::new(dag),
-        cursor,
-        number: last.as_ref().map_or(0, |commit| commit.number),
-        epoch: last.as_ref().map_or(Epoch(0), |commit| commit.epoch),
-        events,
-        created,
-        whole_bytes: offset,
-        torn: offset < bytes.len(),
-    })
+    if let Some(text) = cursor {
+        journal.cursor =
+            codec::decode(&text, &journal.digest, &journal.dag).map_err(|error| damage(offset, error.to_string()))?;
+    }
+    journal.whole.extend_from_slice(&bytes[journal.whole.len()..offset]);
+    Ok(journal)
 }
 
 #[async_trait]
 impl RunStore for FileStore {
     async fn create(&self, run: &NewRun) -> Result<(), StoreError> {
         match self.journal(&run.name).await {
-            Ok(journal) if journal.created.plan == *run.plan => return Ok(()),
+            Ok((journal, _)) if journal.created.plan == *run.plan => return Ok(()),
             Ok(_) => return Err(StoreError::Conflict(run.name.clone())),
             Err(StoreError::NotFound(_)) => {}
             Err(
@@ -237,14 +279,14 @@ impl RunStore for FileStore {
     }
 
     async fn load(&self, run: &RunName) -> Result<StoredRun, StoreError> {
-        let journal = self.journal(run).await?;
+        let (journal, _) = self.journal(run).await?;
         let cancel = self.cancelled.lock().unwrap_or_else(PoisonError::into_inner).contains(run);
         Ok(StoredRun {
             name: run.clone(),
             uid: run.to_string(),
-            dag: journal.dag,
-            cursor: journal.cursor,
-            version: Version(journal.number.to_string()),
+            dag: Arc::clone(&journal.dag),
+            cursor: journal.cursor.clone(),
+            version: journal.version(),
             epoch: journal.epoch,
             limits: Limits {
                 concurrency: journal.created.concurrency,
@@ -263,14 +305,14 @@ impl RunStore for FileStore {
         expected: &Version,
         change: &Change,
     ) -> Result<Version, StoreError> {
-        let journal = self.journal(run).await?;
+        let (journal, torn) = self.journal(run).await?;
         if epoch < journal.epoch {
             return Err(StoreError::Fenced { run: run.clone(), current: journal.epoch, own: epoch });
         }
-        if expected.0 != journal.number.to_string() {
+        if *expected != journal.version() {
             return Err(StoreError::Conflict(run.clone()));
         }
-        let number = journal.number + 1;
+        let number = journal.number.unwrap_or(0) + 1;
         let mut commit = Commit {
             number,
             epoch,
@@ -279,16 +321,16 @@ impl RunStore for FileStore {
         };
         let path = path_of(run);
         let line = line_of(run, &Record::Commit(commit.clone()))?;
-        let written = if journal.whole_bytes + line.len() > JOURNAL_BYTES_MAX {
-            let mut events = journal.events;
+        let written = if journal.whole.len() + line.len() > JOURNAL_BYTES_MAX {
+            let mut events = journal.events.clone();
             events.append(&mut commit.events);
             commit.events = events.split_off(events.len().saturating_sub(EVENTS_KEPT));
-            let mut content = line_of(run, &Record::Created(journal.created))?;
+            let mut content = line_of(run, &Record::Created(journal.created.clone()))?;
             content.extend(line_of(run, &Record::Commit(commit))?);
             self.disk.replace(&path, &content).await
         } else {
-            let whole = journal.whole_bytes as u64;
-            if journal.torn {
+            let whole = journal.whole.len() as u64;
+            if torn {
                 self.disk.truncate(&path, whole).await.map_err(|error| unavailable(run, error))?;
             }
             let appended = self.disk.append(&path, &line).await;

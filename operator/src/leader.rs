@@ -12,7 +12,7 @@ use crate::attempts::Attempts;
 use crate::controllers::{acknowledge, node, run, schedule, scheduled, timeout, update, window};
 use crate::events;
 use crate::queue::{Key, Queue};
-use crate::silence::{self, Lost, Silence};
+use crate::silence::{self, Lost, Refused, Silence};
 use crate::traces;
 use crate::watches::{Changed, Watches};
 use chrono::TimeDelta;
@@ -97,17 +97,19 @@ pub struct Outcome {
     pub outdated_by: Option<Epoch>,
     /// Whether the API server answered, and took what was decided: if not, deadlines are given that time back later.
     pub answered: bool,
+    /// With what it refused a run that was not answered for, if it did.
+    pub refused: Option<String>,
 }
 
 impl Outcome {
     /// Nothing was committed.
     pub fn of(next: Next) -> Self {
-        Self { next, committed: None, news: None, outdated_by: None, answered: true }
+        Self { next, committed: None, news: None, outdated_by: None, answered: true, refused: None }
     }
 
-    /// The API server gave no answer.
-    pub fn unanswered() -> Self {
-        Self { answered: false, ..Self::of(Next::Failed) }
+    /// The API server gave no answer, or refused.
+    pub fn unanswered(refused: Option<String>) -> Self {
+        Self { answered: false, refused, ..Self::of(Next::Failed) }
     }
 }
 
@@ -266,7 +268,7 @@ fn bounded<'o>(
             done = work => done,
             () = operator.clock.sleep_until(until) => {
                 tracing::warn!(?key, "reconcile dropped: no end within {RECONCILE_SECONDS_MAX} s");
-                (key, Outcome::unanswered())
+                (key, Outcome::unanswered(None))
             }
         };
         operator.metrics.reconciled(controller, operator.clock.now() - began, outcome.next == Next::Failed);
@@ -356,7 +358,7 @@ impl<'o> Loop<'o> {
                 let now = self.operator.clock.now();
                 self.look_at_intent(name, now);
                 let unseen_until = self.unseen_until(name, now);
-                let view = update::View::of(update, &self.watches, unseen_until);
+                let view = update::View::of(update, &self.watches, unseen_until, self.refused(name, now));
                 Box::pin(async move { (key, Box::pin(update::reconcile(operator, view)).await) })
             }
         }
@@ -371,10 +373,13 @@ impl<'o> Loop<'o> {
             self.committed.insert(name, commit);
         }
         if let Key::Run(name) = &key
-            && outcome.answered
             && let Ok(name) = RunName::new(name.clone())
         {
-            self.silence.answered(&name);
+            if outcome.answered {
+                self.silence.answered(&name);
+            } else {
+                self.unanswered(&name, outcome.refused.as_deref(), now);
+            }
         }
         let hinted = match &key {
             Key::Run(name) => RunName::new(name.clone()).is_ok_and(|name| self.hints.contains_key(&name)),
@@ -400,6 +405,23 @@ impl<'o> Loop<'o> {
         } else if exists {
             self.queue.add(key, at);
         }
+    }
+
+    /// Keeps in mind that a run was not answered for; its update says so where it is refused for long.
+    fn unanswered(&mut self, run: &RunName, why: Option<&str>, now: Timestamp) {
+        self.silence.unanswered(run, why);
+        if self.silence.refused(run, now).is_some()
+            && let Some(run) = self.watches.runs.get(run.as_str())
+        {
+            let update = run.spec.direct_update.name.clone();
+            self.queue.add(Key::Update(update), now + TimeDelta::seconds(MIRROR_SECONDS));
+        }
+    }
+
+    /// The first of an update's runs that the API server refuses to show or to record.
+    fn refused(&self, update: &str, now: Timestamp) -> Option<Refused> {
+        let names = self.runs_of(update).filter_map(|run| RunName::new(run.name_any()).ok());
+        names.into_iter().find_map(|run| self.silence.refused(&run, now))
     }
 
     /// Lets the runs of an update know what is asked of them now: by people, or by the time.

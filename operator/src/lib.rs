@@ -86,6 +86,8 @@ pub struct Operator {
     pub(crate) spans: Option<Arc<dyn Spans>>,
     /// The machines that updates wait for before they start.
     pub(crate) awaited: controllers::Awaited,
+    /// The machines that are at work for updates that are over.
+    pub(crate) at_work: adapters::at_work::Seen,
 }
 
 /// Runs a replica until `shutdown`: competes for the lease, and leads while it holds it.
@@ -116,6 +118,7 @@ pub async fn run(config: OperatorConfig, shutdown: CancellationToken) {
         metrics: metrics.clone(),
         spans,
         awaited: controllers::Awaited::default(),
+        at_work: adapters::at_work::Seen::default(),
     };
     let mut lock = LeaseLock::new(client, &namespace, &identity, timing);
     while !shutdown.is_cancelled() {

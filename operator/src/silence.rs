@@ -11,6 +11,9 @@ use std::collections::BTreeMap;
 /// A silence that begins sooner after a time without a leader is one with it, in seconds.
 const JOINED_SECONDS_MAX: i64 = 30;
 
+/// What stands before the message of before.
+const BEFORE: &str = "; before: ";
+
 /// From when to when nobody could look.
 pub(crate) type Lost = (Timestamp, Timestamp);
 
@@ -32,6 +35,34 @@ pub(crate) fn until_seen(unled: Option<Lost>, leads_since: Timestamp, now: Times
 #[derive(Debug, Default)]
 pub(crate) struct Silence {
     since: BTreeMap<RunName, Timestamp>,
+    /// With what those were refused that were: a role, a webhook or a policy forbids it, which nothing but a person ends.
+    refused: BTreeMap<RunName, String>,
+}
+
+/// A run that the API server refuses to show or to record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// Which.
+    pub run: String,
+    /// Since when.
+    pub since: Timestamp,
+    /// With what.
+    pub why: String,
+}
+
+impl Refused {
+    /// The message of its update, before what it said of its run last.
+    pub fn message(&self, last: &str) -> String {
+        // Where nothing is known of the run it may be this very message.
+        let last = last.rsplit(BEFORE).next().unwrap_or_default();
+        format!(
+            "UpgradeRun {} cannot be read or recorded since {}: {}; give the operator's service account what the chart \
+             gives it, or mend the webhook or policy that refuses; until then no further step begins{BEFORE}{last}",
+            self.run,
+            self.since.format("%Y-%m-%d %H:%M UTC"),
+            self.why
+        )
+    }
 }
 
 impl Silence {
@@ -53,9 +84,25 @@ impl Silence {
         self.since.get(run).is_some_and(|since| is_long((*since, now)))
     }
 
+    /// It was answered with a refusal, `why`, or with nothing that says anything about it.
+    pub(crate) fn unanswered(&mut self, run: &RunName, why: Option<&str>) {
+        match why {
+            Some(why) => self.refused.insert(run.clone(), why.to_owned()),
+            None => self.refused.remove(run),
+        };
+    }
+
+    /// The run as one that is refused, once that is for long: a role that was just given takes a moment.
+    pub(crate) fn refused(&self, run: &RunName, now: Timestamp) -> Option<Refused> {
+        let (since, why) = (self.since.get(run)?, self.refused.get(run)?);
+        let refused = || Refused { run: run.to_string(), since: *since, why: why.clone() };
+        is_long((*since, now)).then(refused)
+    }
+
     /// It was answered for, and what was decided stands.
     pub(crate) fn answered(&mut self, run: &RunName) {
         self.since.remove(run);
+        self.refused.remove(run);
     }
 }
 
@@ -78,6 +125,25 @@ mod tests {
         silence.answered(&run);
         assert!(!silence.is_long(&run, at(700)));
         assert_eq!(silence.ask(&run, None, at(700)), None);
+    }
+
+    #[test]
+    fn a_run_is_refused_once_that_is_for_long_and_until_it_is_answered_for() {
+        let run = RunName::new("upgrade-1").unwrap();
+        let mut silence = Silence::default();
+        silence.ask(&run, None, at(0));
+        silence.unanswered(&run, Some("forbidden"));
+        assert_eq!(silence.refused(&run, at(30)), None, "a role may be cold for a moment");
+        let refused = silence.refused(&run, at(31)).unwrap();
+        assert_eq!((refused.since, refused.why.as_str()), (at(0), "forbidden"));
+        let message = refused.message("preflight for 1m");
+        assert!(message.ends_with("; before: preflight for 1m"), "{message}");
+        assert_eq!(refused.message(&message), message, "it does not grow");
+        silence.unanswered(&run, None);
+        assert_eq!(silence.refused(&run, at(40)), None, "what says nothing is no refusal");
+        silence.unanswered(&run, Some("forbidden"));
+        silence.answered(&run);
+        assert_eq!(silence.refused(&run, at(50)), None);
     }
 
     #[test]

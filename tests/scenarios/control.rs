@@ -8,7 +8,7 @@ use cupcake_crds::conditions::{self, Condition, ConditionStatus};
 use cupcake_crds::node_task::TaskState;
 use cupcake_crds::values::Phase;
 use cupcake_crds::{GROUP, NodeTask, UpgradeRun};
-use cupcake_sandbox::machine::ledger::EffectKind;
+use cupcake_sandbox::machine::ledger::{EffectKind, EffectRecord};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::ResourceExt;
@@ -142,15 +142,15 @@ fn a_bare_pod_that_nobody_agreed_to_lose_blocks_the_drain_and_is_named_until_it_
 #[test]
 fn an_addon_that_is_not_there_is_refused_until_kubeadms_configuration_says_that_it_is_not_wanted() {
     in_cluster(1, false, async |cluster| {
-        let sets: Api<k8s_openapi::api::apps::v1::DaemonSet> = Api::namespaced(cluster.client.clone(), "kube-system");
+        let deployments: Api<k8s_openapi::api::apps::v1::Deployment> =
+            Api::namespaced(cluster.client.clone(), "kube-system");
         let maps: Api<k8s_openapi::api::core::v1::ConfigMap> = Api::namespaced(cluster.client.clone(), "kube-system");
-        cluster.ask(async || sets.delete("kube-proxy", &DeleteParams::default()).await.map(drop)).await;
+        cluster.ask(async || deployments.delete("coredns", &DeleteParams::default()).await.map(drop)).await;
         cluster.apply(UPDATE, json!({})).await;
-        cluster.eventually("it is refused", async || cluster.phase(UPDATE).1.contains("proxy.disabled: true")).await;
+        cluster.eventually("it is refused", async || cluster.phase(UPDATE).1.contains("dns.disabled: true")).await;
         let map = cluster.ask(async || maps.get("kubeadm-config").await).await;
         let text = map.data.unwrap()["ClusterConfiguration"].clone();
-        let data =
-            json!({"data": {"ClusterConfiguration": format!("{}\nproxy:\n  disabled: true\n", text.trim_end())}});
+        let data = json!({"data": {"ClusterConfiguration": format!("{}\n", text.replace("dns: {}", "dns:\n  disabled: true").trim_end())}});
         cluster.ask(async || maps.patch("kubeadm-config", &PatchParams::default(), &Patch::Merge(&data)).await).await;
         let has_run = || cluster.update(UPDATE).and_then(|update| update.status?.run).is_some();
         cluster.eventually("it begins by itself", async || has_run()).await;
@@ -217,6 +217,79 @@ fn an_order_that_a_leader_places_after_its_run_has_ended_is_stopped_before_anyth
         cluster.apply("again", json!({})).await;
         let (phase, message) = cluster.at_rest("again").await;
         assert_eq!(phase, Phase::Succeeded, "{message}");
+    });
+}
+
+#[test]
+fn the_next_attempt_of_a_node_whose_packages_failed_does_not_run_kubeadm_again() {
+    in_cluster(1, false, async |cluster| {
+        cluster.apply(UPDATE, json!({})).await;
+        let order = || cluster.task("w-1").spec.order;
+        let prepared = async || cluster.task("w-1").answer() == Some(TaskState::Prepared);
+        cluster.eventually("w-1 is prepared: its kubeadm has ended", prepared).await;
+        cluster.world.machine("w-1").unwrap().hold_package_lock(true);
+        let again = async || order().is_some_and(|order| order.key.vertex.contains("kubelet") && order.proceed);
+        cluster.eventually("the kubelet's package failed, and the node is tried again", again).await;
+        let before = order().unwrap().key;
+        cluster.world.machine("w-1").unwrap().hold_package_lock(false);
+        let (phase, message) = cluster.at_rest(UPDATE).await;
+        assert_eq!(phase, Phase::Succeeded, "{message}");
+        let kubeadm = |effect: &EffectRecord| effect.name.kind == EffectKind::Kubeadm && effect.name.node == "w-1";
+        let begun: u32 =
+            cluster.world.effects().iter().filter(|effect| kubeadm(effect)).map(|effect| effect.begun).sum();
+        assert_eq!(begun, 1, "kubeadm ran again for {before}");
+    });
+}
+
+#[test]
+fn no_update_begins_while_a_machine_is_still_at_work_for_one_that_is_over() {
+    in_cluster(1, false, async |cluster| {
+        let at_work = || cluster.task("cp-1").claimed().is_some();
+        cluster.world.machine("cp-1").unwrap().slow_kubeadm(TimeDelta::minutes(25));
+        cluster.apply(UPDATE, json!({"nodeTimeout": "10m"})).await;
+        let begun = async || cluster.world.effects().iter().any(|effect| effect.name.kind == EffectKind::Kubeadm);
+        cluster.eventually("kubeadm has begun", begun).await;
+        cluster.cancel().await;
+        let over = async || cluster.phase(UPDATE).0 == Phase::Cancelled;
+        cluster.eventually("the update is over", over).await;
+        assert!(at_work(), "kubeadm is still at work");
+        cluster.world.machine("cp-1").unwrap().slow_kubeadm(TimeDelta::zero());
+        cluster.apply("again", json!({})).await;
+        cluster.eventually("it says for whom it waits", async || cluster.phase("again").1.contains("cp-1 (")).await;
+        let (phase, message) = cluster.phase("again");
+        assert_eq!(phase, Phase::Pending, "{message}");
+        assert!(
+            message.contains("still at work for an update that is over: cp-1 (kubeadm-upgrade-apply)"),
+            "{message}"
+        );
+        let has_run = || cluster.update("again").unwrap().status.unwrap().run.is_some();
+        while at_work() {
+            assert!(!has_run(), "it began while kubeadm was at work");
+            cluster.pass(10).await;
+        }
+        let (phase, message) = cluster.at_rest("again").await;
+        assert_eq!(phase, Phase::Succeeded, "{message}");
+        cluster.is_left_alone("after both").await;
+    });
+}
+
+#[test]
+fn an_order_of_an_update_that_is_over_is_given_up_by_deleting_its_nodetask() {
+    in_cluster(1, false, async |cluster| {
+        cluster.apply(UPDATE, json!({"nodeTimeout": "10m"})).await;
+        cluster.eventually("w-1 is at work", async || cluster.task("w-1").claimed().is_some()).await;
+        // The machine is gone, as far as anybody can tell.
+        cluster.world.lose_agent("w-1");
+        cluster.cancel().await;
+        cluster.eventually("the update is over", async || cluster.phase(UPDATE).0 == Phase::Cancelled).await;
+        cluster.apply("again", json!({})).await;
+        let says = "kubectl delete nodetask w-1";
+        cluster.eventually("it names the way out", async || cluster.phase("again").1.contains(says)).await;
+        let tasks: Api<NodeTask> = Api::all(cluster.client.clone());
+        cluster.ask(async || tasks.delete("w-1", &DeleteParams::default()).await.map(drop)).await;
+        let goes_on = async || !cluster.phase("again").1.contains("still at work");
+        cluster.eventually("nobody is waited for any more", goes_on).await;
+        assert!(cluster.task("w-1").spec.order.is_none(), "the node has a mailbox again, an empty one");
     });
 }
 

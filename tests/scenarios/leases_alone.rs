@@ -1,6 +1,8 @@
-//! An API server that answers for Leases and for nothing else: the leader leads on, and cannot look at anything.
+//! An API server that answers for Leases and for nothing else, or refuses to record runs: the leader leads on, and cannot move anything.
 
 use crate::cluster::{UPDATE, in_cluster};
+use crate::stalls::answer;
+use cupcake_crds::conditions;
 use cupcake_crds::values::Phase;
 use cupcake_engine::clock::{Clock, Timestamp};
 use cupcake_sandbox::api::{Failure, Fault, Faults, ReplyFault, RequestInfo, RequestRecord};
@@ -57,4 +59,74 @@ fn a_drain_that_nobody_could_attempt_for_hours_is_given_that_time_back() {
         cluster.nothing_was_done_twice("though nothing was answered for hours");
         assert!(cluster.cordoned().is_empty());
     });
+}
+
+/// Refuses what the operator writes of runs: somebody took a line out of its role, a policy denies it, or a webhook is away.
+struct Refusing {
+    before: Arc<dyn Faults>,
+    clock: Arc<dyn Clock>,
+    until: Timestamp,
+    with: Failure,
+}
+
+impl Faults for Refusing {
+    fn before(&self, request: &RequestInfo) -> Fault {
+        let decided = self.before.before(request);
+        let of_runs = request.target.as_ref().is_some_and(|target| target.resource == "upgraderuns");
+        let writes = of_runs && request.method != http::Method::GET && request.client.starts_with("operator.");
+        if decided != Fault::None || !writes || self.clock.now() >= self.until {
+            return decided;
+        }
+        Fault::Reject(self.with.clone())
+    }
+
+    fn after(&self, record: &RequestRecord<'_>) -> ReplyFault {
+        self.before.after(record)
+    }
+}
+
+#[test]
+fn a_run_whose_record_is_refused_is_told_by_its_update_until_it_may_be_recorded_again() {
+    let refused = |code: u16, reason: &'static str, message: &str| {
+        Failure::new(http::StatusCode::from_u16(code).unwrap(), reason, message)
+    };
+    for (with, says) in [
+        (
+            refused(403, "Forbidden", "upgraderuns is forbidden: User \"operator\" cannot update resource"),
+            "cannot update resource",
+        ),
+        (
+            refused(422, "Invalid", "ValidatingAdmissionPolicy 'p' with binding 'b' denied request: not at night"),
+            "not at night",
+        ),
+        (
+            refused(500, "InternalError", "failed calling webhook \"w.example\": no endpoints available"),
+            "no endpoints available",
+        ),
+    ] {
+        in_cluster(2, true, async |cluster| {
+            cluster.apply(UPDATE, json!({})).await;
+            cluster.eventually("it has begun", async || cluster.phase(UPDATE).0 == Phase::InProgress).await;
+            let server = cluster.world.server();
+            let until = cluster.world.now() + chrono::TimeDelta::hours(1);
+            let (before, clock) = (server.faults().unwrap(), cluster.world.clock());
+            server.inject(Arc::new(Refusing { before, clock, until, with }));
+            let reason = || {
+                let status = cluster.update(UPDATE).unwrap().status.unwrap();
+                conditions::get(&status.conditions, conditions::RECONCILING).unwrap().reason.clone()
+            };
+            cluster.eventually("it says so", async || reason() == "RunRefused").await;
+            let (phase, message) = cluster.phase(UPDATE);
+            assert_eq!(phase, Phase::InProgress, "{message}");
+            assert!(message.contains(says) && message.contains("until then no further step begins"), "{message}");
+            assert!((until - cluster.world.now()).num_minutes() > 50, "it was told at {}", cluster.world.now());
+            let why = answer(cluster, UPDATE).join("\n");
+            assert!(why.contains("next:  kubectl auth can-i update upgraderuns.cupcake"), "{why}");
+            cluster.pass((until - cluster.world.now()).num_seconds()).await;
+            let (phase, message) = cluster.at_rest(UPDATE).await;
+            assert_eq!(phase, Phase::Succeeded, "{message}");
+            assert!(!message.contains(says), "{message}");
+            cluster.nothing_was_done_twice("though nothing could be recorded for an hour");
+        });
+    }
 }

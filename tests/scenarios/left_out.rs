@@ -8,6 +8,7 @@ use crate::stalls::answer;
 use chrono::TimeDelta;
 use cupcake_crds::UpgradeRun;
 use cupcake_crds::values::{KubeVersion, Phase};
+use cupcake_sandbox::machine::ledger::EffectKind;
 use kube::api::DeleteParams;
 use serde_json::{Value, json};
 
@@ -53,6 +54,23 @@ fn a_worker_that_is_left_out_at_any_moment_is_given_back_and_holds_nobody_up() {
         });
     }
     assert!((4..14).contains(&stayed), "{stayed} of 14: it stays until its own turn has begun, and not for ever");
+}
+
+#[test]
+fn a_worker_that_is_left_out_while_its_machine_installs_begins_nothing_after_that() {
+    in_cluster(2, true, async |cluster| {
+        cluster.apply(UPDATE, json!({})).await;
+        let effects = |kind: EffectKind| {
+            let effects = cluster.world.effects();
+            effects.iter().filter(|effect| effect.name.node == "w-1" && effect.name.kind == kind).count()
+        };
+        cluster.eventually("kubeadm is installed there", async || effects(EffectKind::Install) == 1).await;
+        cluster.patch(UPDATE, leave_out("w-1")).await;
+        let (phase, message) = cluster.at_rest(UPDATE).await;
+        assert_eq!(phase, Phase::Succeeded, "{message}");
+        assert_eq!((effects(EffectKind::Install), effects(EffectKind::Kubeadm)), (1, 0), "kubeadm was begun there");
+        cluster.is_left_alone("w-1 left out while it installed").await;
+    });
 }
 
 #[test]

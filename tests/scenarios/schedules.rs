@@ -221,6 +221,41 @@ fn an_update_that_was_deleted_does_not_come_back() {
 }
 
 #[test]
+fn a_scheduled_update_is_cancelled_when_its_update_is_and_when_that_is_deleted_before_its_end() {
+    for (deleted, reason, says) in [
+        (false, "UpdateCancelled", "DirectUpdate weekend: Cancelled"),
+        (true, "UpdateDeleted", "DirectUpdate weekend was deleted before it was over"),
+    ] {
+        in_cluster(OLD, Vec::new(), async |cluster| {
+            cluster.create_scheduled(2).await;
+            cluster.pass(3).await;
+            assert_eq!(cluster.names(), ["weekend"]);
+            let api: Api<DirectUpdate> = Api::all(cluster.client.clone());
+            let cancel = Patch::Merge(json!({"spec": {"control": {"cancel": {"requestId": "not tonight"}}}}));
+            // The only API server is turned meanwhile.
+            for _ in 0..10 {
+                let asked = if deleted {
+                    api.delete("weekend", &DeleteParams::default()).await.map(drop)
+                } else {
+                    api.patch("weekend", &PatchParams::default(), &cancel).await.map(drop)
+                };
+                if asked.is_ok() {
+                    break;
+                }
+                cluster.pass(1).await;
+            }
+            cluster.pass(20).await;
+            let status = cluster.scheduled().status.unwrap();
+            assert_eq!((status.phase, status.message.as_deref()), (Some(ScheduledPhase::Cancelled), Some(says)));
+            assert!(!is_stalled(&status.conditions), "nobody has to act: {status:?}");
+            assert_eq!((cluster.was_told(reason), status.executed_at), (1, status.scheduled_for), "{status:?}");
+            cluster.pass(120).await;
+            assert_eq!(cluster.scheduled().status.unwrap(), status, "nothing begins anew");
+        });
+    }
+}
+
+#[test]
 fn a_start_that_nobody_could_make_in_time_is_missed_and_told_with_what_to_do() {
     in_cluster(OLD, Vec::new(), async |cluster| {
         cluster.create_scheduled(-61).await;

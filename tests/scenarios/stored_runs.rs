@@ -25,7 +25,7 @@ use cupcake_sandbox::machine::transcript::Transcript;
 use cupcake_sandbox::world::{self, Speed, World, WorldConfig};
 use cupcake_steps::mailbox::{MailOrder, Mailbox};
 use cupcake_steps::ports::disk::{Disk, SharedDisk};
-use cupcake_steps::ports::host::{HostOps, KubeadmUpgrade, MachinePorts, Package};
+use cupcake_steps::ports::host::{HostOps, KubeProxy, KubeadmUpgrade, MachinePorts, Package};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -103,7 +103,7 @@ impl Cluster {
         host.switch_repository(TO.minor_version()).await.unwrap();
         host.install(&[Package::Kubeadm], &TO).await.unwrap();
         host.pull_images(&TO).await.unwrap();
-        host.kubeadm_upgrade(how, &TO).await.unwrap();
+        host.kubeadm_upgrade(how, &TO, KubeProxy::Upgrade).await.unwrap();
     }
 
     /// The machine did the second part.

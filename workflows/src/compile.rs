@@ -7,6 +7,7 @@
 //! Order: kubeadm-upgrade guide of kubernetes.io ("Upgrading kubeadm clusters", 1.34), with the control-plane kubelets
 //! after the whole control plane, so that no kubelet ever talks to an older API server through a load balancer.
 
+use crate::commands::{self, NodeCommands};
 use crate::finding::{Code, Finding, Findings, Refusal, Report};
 use crate::gates::gate_name;
 use crate::hops::{self, ControlPlane};
@@ -22,7 +23,7 @@ use cupcake_crds::values::{
 };
 use cupcake_engine::names::RunName;
 use cupcake_engine::plan::Plan;
-use cupcake_steps::ports::host::KubeadmUpgrade;
+use cupcake_steps::ports::host::{KubeProxy, KubeadmUpgrade};
 use std::collections::BTreeMap;
 
 /// What stands in every plan as its compiler.
@@ -67,6 +68,8 @@ pub struct Compiled {
     pub summary: Summary,
     /// The nodes that it changes: control plane, then workers, each by name.
     pub changing: Vec<String>,
+    /// What is done on each of them, in order; that of workers as it would be if they moved now.
+    pub commands: Vec<NodeCommands>,
 }
 
 /// Compiles the root run `run` of a DirectUpdate over what the cluster was at one moment.
@@ -140,9 +143,10 @@ pub fn compile(
         let report = findings.end()?;
         return Ok(Compilation::NothingToDo(NothingToDo { message, plan: Plan::new(COMPILER), report }));
     }
+    let kube_proxy = surroundings::kube_proxy(snapshot);
     let mut plan = Plan::new(COMPILER);
     let mut after = Vec::new();
-    let mut summaries = Vec::new();
+    let (mut summaries, mut commands) = (Vec::new(), Vec::new());
     for hop in &hops {
         let wave = wave_run(run, hop.step.version).map_err(Refusal::one)?;
         let of = WaveOf {
@@ -152,16 +156,20 @@ pub fn compile(
         };
         let trial = wave::plans(request, &wave, &of, &hop.workers, std::mem::take(&mut findings))?;
         let (batches, report) = match trial {
-            Compilation::Plan(wave) => (wave::previews(&wave.batches), wave.report),
+            Compilation::Plan(wave) => (wave.batches, wave.report),
             Compilation::NothingToDo(nothing) => (Vec::new(), nothing.report),
         };
         findings.warnings = report.warnings;
         let templates = Templates::new(spec, hop.step.version, time)
             .with_further_hops(target, hop.step.oldest_kubelet)
             .with_containerd(containerd.clone())
+            .with_kube_proxy(kube_proxy)
             .of_several(hops.len() > 1);
+        let parts_before = plan.parts.len();
         after = add_hop(&mut plan, spec, run, &wave, &templates, hop, after);
-        summaries.push(hop.summary(spec, containerd.as_ref(), batches));
+        commands.extend(commands::of_hop(hop.step.version, &plan.parts[parts_before..], &batches));
+        let of_hop = hop.summary(spec, containerd.as_ref(), wave::previews(&batches));
+        summaries.push(HopSummary { kube_proxy, ..of_hop });
     }
     let mut report = findings.end()?;
     report.warnings.dedup();
@@ -171,7 +179,7 @@ pub fn compile(
     let digest = plan.digest();
     let changing = changing.iter().map(|node| node.node.name.clone()).collect();
     let summary = summary(spec, snapshot, target, &workers, summaries);
-    Ok(Compilation::Plan(Compiled { plan, digest, limits: RunLimits::STRICT, report, summary, changing }))
+    Ok(Compilation::Plan(Compiled { plan, digest, limits: RunLimits::STRICT, report, summary, changing, commands }))
 }
 
 /// What of the way to the target is known: where there is none, what its minors bring is told all the same.
@@ -241,6 +249,7 @@ impl<'s> Hop<'s> {
             backup_on: self.control_plane.backup_on().map(|node| node.node.name.clone()),
             control_plane: if self.control_plane.moves { names(&self.control_plane.nodes) } else { Vec::new() },
             addons: !self.step.is_for_late_kubelets(),
+            kube_proxy: KubeProxy::Upgrade,
             kubelets: names(&self.control_plane.kubelets),
             workers: self.workers.moving_count(),
             undrained: u32::try_from(undrained).unwrap_or(u32::MAX),
@@ -307,8 +316,8 @@ fn add_hop(
         let kubeadm = |node: &str| templates.name(&format!("control-plane/{node}/kubeadm-upgrade"));
         let items: Vec<_> = control_plane.nodes.iter().map(|node| templates::item(node)).collect();
         let last = items.last().map(|item| kubeadm(&item.name));
-        let first = templates.kubeadm_upgrade(KubeadmUpgrade::Apply, &after);
-        let rest = templates.kubeadm_upgrade(KubeadmUpgrade::Node, &[kubeadm("{before}")]);
+        let first = templates.kubeadm_upgrade(run, KubeadmUpgrade::Apply, &after);
+        let rest = templates.kubeadm_upgrade(run, KubeadmUpgrade::Node, &[kubeadm("{before}")]);
         templates::chain(plan, items, first, rest);
         after = last.into_iter().collect();
     }

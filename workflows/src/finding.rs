@@ -101,7 +101,7 @@ codes! {
     AdmissionPolicy,
     /// The API server is too old for some of what keeps CUPCAKE itself in its bounds.
     OlderServer,
-    /// There is no kube-proxy.
+    /// There is no kube-proxy of kubeadm's: it is left out.
     KubeProxyAbsent,
     /// kubeadm would bring back what somebody removed.
     AddonReturns,

@@ -17,6 +17,7 @@
 mod admission;
 mod changes;
 mod checks;
+mod commands;
 mod compile;
 mod containerd;
 mod etcd_store;
@@ -47,6 +48,7 @@ mod timing;
 mod wave;
 
 pub use checks::INVENTORY_SECONDS_MAX;
+pub use commands::NodeCommands;
 pub use compile::{
     COMPILER, Compilation, Compiled, NothingToDo, PLAN_BYTES_MAX, ROOT_PLAN_BYTES_MAX, compile, plan_bytes,
 };

@@ -2,6 +2,7 @@
 
 use crate::finding::named;
 use cupcake_crds::values::{KubeVersion, PackageVersion};
+use cupcake_steps::ports::host::KubeProxy;
 use serde::Serialize;
 use std::collections::BTreeSet;
 
@@ -41,6 +42,9 @@ pub struct HopSummary {
     pub control_plane: Vec<String>,
     /// Whether kube-proxy and CoreDNS are looked at: not where only kubelets move.
     pub addons: bool,
+    /// What of kube-proxy.
+    #[serde(skip_serializing_if = "KubeProxy::is_upgrade")]
+    pub kube_proxy: KubeProxy,
     /// Control-plane nodes whose kubelet moves, in order: after all of `control_plane`.
     pub kubelets: Vec<String>,
     /// How many workers move.
@@ -131,7 +135,11 @@ impl HopSummary {
             step(format!("control-plane, one after another: {}", self.control_plane.join(", ")));
         }
         if self.addons {
-            step("addons: kube-proxy and CoreDNS".to_owned());
+            let addons = match self.kube_proxy {
+                KubeProxy::Upgrade => "addons: kube-proxy and CoreDNS",
+                KubeProxy::LeaveOut => "addons: CoreDNS; kube-proxy is left out",
+            };
+            step(addons.to_owned());
         }
         if !self.kubelets.is_empty() {
             step(format!("kubelets, one after another: {}", self.kubelets.join(", ")));

@@ -20,18 +20,18 @@ use cupcake_crds::DirectUpdateSpec;
 use cupcake_crds::values::{
     ApprovalPoint, Component, HostStep, KubeVersion, NodeRef, NodeSnapshot, OnExpiry, PackageVersion,
 };
-use cupcake_engine::names::{InvalidName, RunName, StepKind};
+use cupcake_engine::names::{InvalidName, RunName, StepKind, VertexName};
 use cupcake_engine::plan::{Item, Plan, VertexTemplate};
 use cupcake_steps::cluster::params::{
-    Addons, ChildRun, DrainNode, Gate, HostOrder, Preflight, UncordonNode, VerifyCluster,
+    Addons, ChildRun, DrainNode, FreshSnapshot, Gate, HostOrder, Preflight, UncordonNode, VerifyCluster,
 };
 use cupcake_steps::host::params::{
     ETCD_SNAPSHOT, EtcdSnapshot, INSTALL_PACKAGES, InstallPackages, KUBEADM_UPGRADE, PULL_IMAGES, PullImages,
-    RESTART_KUBELET, RestartKubelet, SWITCH_REPOSITORY, SwitchRepository, UPGRADE_CONTAINERD, UpgradeByKubeadm,
-    UpgradeContainerd, host_step,
+    RESTART_KUBELET, RestartKubelet, SNAPSHOT_STEP, SWITCH_REPOSITORY, SwitchRepository, UPGRADE_CONTAINERD,
+    UpgradeByKubeadm, UpgradeContainerd, host_step,
 };
 use cupcake_steps::ports::cluster::ChildSource;
-use cupcake_steps::ports::host::{KubeadmUpgrade, Package};
+use cupcake_steps::ports::host::{KubeProxy, KubeadmUpgrade, Package};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -53,19 +53,28 @@ pub const CLUSTER_KINDS: [&str; 10] = [
 const ADDONS: &str = "addons/v1";
 /// Kind of the vertices that stand for a whole run.
 pub const CHILD_RUN: &str = "child-run/v1";
-const DRAIN_NODE: &str = "drain-node/v1";
+/// Kind of the vertices that empty a node.
+pub(crate) const DRAIN_NODE: &str = "drain-node/v1";
 const GATE: &str = "gate/v1";
-const HOST_ORDER: &str = "host-order/v1";
-const HOST_PROCEED: &str = "host-proceed/v1";
+/// Kind of the vertices that place an order on a node.
+pub(crate) const HOST_ORDER: &str = "host-order/v1";
+/// Kind of the vertices that let the second part of an order go on.
+pub(crate) const HOST_PROCEED: &str = "host-proceed/v1";
 /// Kind of the vertices that close an order which nobody waits for any more.
 pub(crate) const HOST_RELEASE: &str = "host-release/v1";
 const PREFLIGHT: &str = "preflight/v1";
-const UNCORDON_NODE: &str = "uncordon-node/v1";
+/// Kind of the vertices that give a node back.
+pub(crate) const UNCORDON_NODE: &str = "uncordon-node/v1";
 const VERIFY_CLUSTER: &str = "verify-cluster/v1";
 
 /// Attempts of kubeadm on a control-plane node: one retry after a recorded failure and a third, then a person looks
 /// (each one copies etcd's data to the disk first).
 const KUBEADM_ATTEMPTS_MAX: u32 = 3;
+/// The vertex of a hop that takes its snapshot of etcd.
+const BACKUP: &str = "etcd-backup";
+/// How old the snapshot of its hop may be when a control-plane node is ordered to run kubeadm, in seconds: longer than the control plane
+/// of nine nodes takes (half an hour), so that an update that nothing holds takes one; much shorter than the time between two windows.
+const SNAPSHOT_AGE_SECONDS_MAX: u32 = 3_600;
 
 /// Makes the vertices of one hop.
 pub(crate) struct Templates<'a> {
@@ -81,6 +90,7 @@ pub(crate) struct Templates<'a> {
     pod_seconds: Option<u32>,
     /// The version of containerd that visited nodes get, if it moves, too.
     containerd: Option<PackageVersion>,
+    kube_proxy: KubeProxy,
 }
 
 /// Who is visited: decides what the node does before its drain, and how long it is watched afterwards.
@@ -125,8 +135,19 @@ impl<'a> Templates<'a> {
         let (components, node_selector) = (&spec.components, &spec.node_selector);
         let on_expiry = spec.drain.as_ref().map_or(OnExpiry::Hold, |drain| drain.on_expiry);
         let pod_seconds = pod_seconds(spec);
-        let (further, several, containerd) = (None, false, None);
-        Self { target, time, components, node_selector, further, several, on_expiry, pod_seconds, containerd }
+        let (further, several, containerd, kube_proxy) = (None, false, None, KubeProxy::Upgrade);
+        Self {
+            target,
+            time,
+            components,
+            node_selector,
+            further,
+            several,
+            on_expiry,
+            pod_seconds,
+            containerd,
+            kube_proxy,
+        }
     }
 
     /// Those of one hop of several: a node gives its slot back between two of them.
@@ -142,6 +163,16 @@ impl<'a> Templates<'a> {
     /// Those of an update in which visited nodes get that version of containerd, too.
     pub fn with_containerd(self, containerd: Option<PackageVersion>) -> Self {
         Self { containerd, ..self }
+    }
+
+    /// Those of a cluster in which kubeadm does that about kube-proxy.
+    pub fn with_kube_proxy(self, kube_proxy: KubeProxy) -> Self {
+        Self { kube_proxy, ..self }
+    }
+
+    /// What kubeadm of this hop can be told about it.
+    fn told_of_kube_proxy(&self) -> KubeProxy {
+        if self.target.minor() >= KubeProxy::LEFT_OUT_FROM { self.kube_proxy } else { KubeProxy::Upgrade }
     }
 
     /// The version of containerd that a visit of these nodes brings; none where all of them have it.
@@ -176,21 +207,27 @@ impl<'a> Templates<'a> {
 
     /// The snapshot of etcd, and the release of its order.
     pub fn etcd_backup(&self, run: &RunName, node: &NodeRef, after: &[String]) -> [VertexTemplate; 2] {
-        let snapshot = EtcdSnapshot { name: format!("{run}-{}", self.target) };
+        let snapshot = EtcdSnapshot { name: self.snapshot_name(run) };
         let order = HostOrder {
             node: node.clone(),
             target_version: self.target,
-            prepare: vec![host_step("etcd-snapshot", ETCD_SNAPSHOT, &snapshot)],
+            prepare: vec![host_step(SNAPSHOT_STEP, ETCD_SNAPSHOT, &snapshot)],
             finish: Vec::new(),
             work_seconds_max: BACKUP_SECONDS,
+            snapshot: None,
         };
-        let name = self.name("etcd-backup");
+        let name = self.name(BACKUP);
         let release = self.release(self.name("etcd-backup-release"), node, &[&name], &name);
         [vertex(name, HOST_ORDER, &order, after).deadline_seconds(BACKUP_SECONDS), release]
     }
 
-    /// kubeadm on a control-plane node, and the release of its order; no lane, so that any failure there stops the run.
-    pub fn kubeadm_upgrade(&self, how: KubeadmUpgrade, after: &[String]) -> Vec<VertexTemplate> {
+    fn snapshot_name(&self, run: &RunName) -> String {
+        format!("{run}-{}", self.target)
+    }
+
+    /// kubeadm on a control-plane node, never without a fresh snapshot, and the release of its order; no lane, so that any failure
+    /// there stops the run.
+    pub fn kubeadm_upgrade(&self, run: &RunName, how: KubeadmUpgrade, after: &[String]) -> Vec<VertexTemplate> {
         let step = match how {
             KubeadmUpgrade::Apply => "kubeadm-upgrade-apply",
             KubeadmUpgrade::Node => "kubeadm-upgrade-node",
@@ -202,10 +239,24 @@ impl<'a> Templates<'a> {
                 self.switch_repository(),
                 self.install_kubeadm(),
                 host_step("pull-images", PULL_IMAGES, &PullImages { version: self.target }),
-                host_step(step, KUBEADM_UPGRADE, &UpgradeByKubeadm { how, version: self.target }),
+                host_step(
+                    step,
+                    KUBEADM_UPGRADE,
+                    &UpgradeByKubeadm {
+                        how,
+                        version: self.target,
+                        kube_proxy: self.told_of_kube_proxy(),
+                        success_of: Vec::new(),
+                    },
+                ),
             ],
             finish: Vec::new(),
             work_seconds_max: self.time.whole_seconds,
+            snapshot: Some(FreshSnapshot {
+                vertex: VertexName::new(self.name(BACKUP)).expect("a version and a word make a vertex name"),
+                age_seconds_max: SNAPSHOT_AGE_SECONDS_MAX,
+                name: self.snapshot_name(run),
+            }),
         };
         let name = self.name("control-plane/{item}/kubeadm-upgrade");
         let release = self.release(self.name("control-plane/{item}/release"), &item_node(), &[&name], &name);
@@ -215,8 +266,8 @@ impl<'a> Templates<'a> {
     }
 
     pub fn addons(&self, deadline_seconds: u32, after: &[String]) -> VertexTemplate {
-        vertex(self.name("addons"), ADDONS, &Addons { target_version: self.target }, after)
-            .deadline_seconds(deadline_seconds)
+        let params = Addons { target_version: self.target, kube_proxy: self.kube_proxy };
+        vertex(self.name("addons"), ADDONS, &params, after).deadline_seconds(deadline_seconds)
     }
 
     pub fn verify(&self, after: &[String]) -> VertexTemplate {
@@ -252,7 +303,9 @@ impl<'a> Templates<'a> {
         let (order, soak_seconds) = match visit {
             Visit::ControlPlane => (self.order(Vec::new(), containerd), CONTROL_PLANE_SOAK_SECONDS),
             Visit::Worker => {
-                let node = UpgradeByKubeadm { how: KubeadmUpgrade::Node, version: self.target };
+                // A worker has no phase for addons.
+                let (how, kube_proxy) = (KubeadmUpgrade::Node, KubeProxy::Upgrade);
+                let node = UpgradeByKubeadm { how, version: self.target, kube_proxy, success_of: Vec::new() };
                 let prepare = vec![
                     self.switch_repository(),
                     self.install_kubeadm(),
@@ -329,6 +382,7 @@ impl<'a> Templates<'a> {
             prepare,
             finish,
             work_seconds_max: self.time.work_seconds(),
+            snapshot: None,
         }
     }
 

@@ -455,6 +455,8 @@ fn what_is_set_and_has_no_effect_is_told() {
     assert_eq!(told(json!({"concurrency": 2})), Vec::<String>::new());
     let acknowledge = json!([{"check": "DiskSpace", "node": "w-01"}, {"check": "DiskSpace", "node": "w-9"}]);
     assert_eq!(told(json!({"acknowledge": acknowledge})), ["spec.acknowledge w-9"]);
+    let bundle = json!({"airGapped": {"enabled": false, "bundleConfigMap": "bundle"}});
+    assert_eq!(told(bundle), ["spec.airGapped.bundleConfigMap bundle"]);
 }
 
 #[test]

@@ -33,7 +33,7 @@ pub(crate) const EXAMPLES: &str = "Examples:
 /// Worlds at once, at most.
 const THREADS_MAX: usize = 16;
 /// Schedules of one seed, unless said otherwise: enough that most of what they have in common happens once.
-const BRANCHES: usize = 48;
+const BRANCHES: usize = 128;
 /// Families that all single faults are shared out to, so that no worker waits long for the others.
 const SINGLE_FAMILIES: usize = 32;
 /// Violating schedules that are told; all are counted.
@@ -65,7 +65,7 @@ pub(crate) struct SimulateArgs {
     /// Run each schedule twice: both must give the same transcript.
     #[arg(long, conflicts_with = "transcript")]
     twice: bool,
-    /// Schedules of one seed for pairs and random: they share their beginnings, which are run once; 48 unless --twice, then 1.
+    /// Schedules of one seed for pairs and random: they share their beginnings, which are run once; 128 unless --twice, then 1.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1_000))]
     branches: Option<u16>,
     /// For each fence of the protocol, look for a schedule that does harm without it and none with it.

@@ -32,6 +32,9 @@ pub struct Surroundings {
     /// Whether something else than kube-proxy does its work.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub without_kube_proxy: bool,
+    /// Whether kubeadm's ClusterConfiguration says `proxy.disabled`, be there a kube-proxy or not.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub kube_proxy_disabled: bool,
     /// Addons of kubeadm that are not there: `kube-proxy`, `coredns`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub absent_addons: Vec<AbsentAddon>,

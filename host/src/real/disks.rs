@@ -95,7 +95,7 @@ mod tests {
     use crate::real::test_folder::TestFolder;
     use crate::real::tests::host_in;
     use cupcake_crds::values::KubeVersion;
-    use cupcake_steps::ports::host::KubeadmUpgrade;
+    use cupcake_steps::ports::host::{KubeProxy, KubeadmUpgrade};
 
     const GB: u64 = 1_000_000_000;
 
@@ -175,7 +175,8 @@ mod tests {
         assert!(matches!(&error, HostError::NeedsOperator(reason) if reason.code == "DiskFull"), "{text}");
         assert!(text.contains("2000 MB free") && text.contains("needs 2001") && text.contains("/tmp"), "{text}");
         folder.be_the_machine(&[("kubeadm", "echo v1.34.4")]);
-        let begun = host.upgrade_by_kubeadm(KubeadmUpgrade::Node, &KubeVersion::new(1, 34, 4)).await;
+        let begun =
+            host.upgrade_by_kubeadm(KubeadmUpgrade::Node, &KubeVersion::new(1, 34, 4), KubeProxy::Upgrade).await;
         assert_eq!(begun, Err(error));
         assert_eq!(folder.calls(), ["kubeadm version -o short"]);
     }

@@ -7,7 +7,7 @@ use super::os::write_whole;
 use super::program::{Program, ProgramError};
 use super::runtime::{COMPONENTS, MANIFESTS, is_manifest_of};
 use cupcake_crds::values::{KubeVersion, NodeRole};
-use cupcake_steps::ports::host::{HostError, KubeadmUpgrade};
+use cupcake_steps::ports::host::{HostError, KubeProxy, KubeadmUpgrade};
 use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
@@ -26,6 +26,10 @@ pub(super) const BACKUPS: &str = "/etc/kubernetes/tmp";
 const BACKUP_PREFIX: &str = "kubeadm-backup-manifests";
 /// Folders that kubeadm writes to: manifests, kubeconfigs and certificates in one, the kubelet's configuration in the other.
 const WRITTEN: [&str; 2] = ["/etc/kubernetes", "/var/lib/kubelet"];
+
+/// How kubeadm is told to leave kube-proxy out.
+/// Source: kubernetes.io, "kubeadm upgrade apply" and "kubeadm upgrade node" (v1.32 to v1.34).
+const WITHOUT_KUBE_PROXY: &str = "--skip-phases=addon/kube-proxy";
 
 /// What kubeadm says of its test Job when that did not end in time; how often it is run again for that, and after how long: until the
 /// Job is gone, which has 20 s to live.
@@ -101,7 +105,12 @@ impl RealHost {
         text.parse().map_err(|error| transient("KubeadmFailed", format!("kubeadm version: {error}")))
     }
 
-    pub(super) async fn upgrade_by_kubeadm(&self, how: KubeadmUpgrade, version: &KubeVersion) -> Result<(), HostError> {
+    pub(super) async fn upgrade_by_kubeadm(
+        &self,
+        how: KubeadmUpgrade,
+        version: &KubeVersion,
+        kube_proxy: KubeProxy,
+    ) -> Result<(), HostError> {
         let kubeadm = self.kubeadm_version().await?;
         if kubeadm != *version {
             return Err(permanent(
@@ -121,8 +130,18 @@ impl RealHost {
         if self.has_patches() {
             arguments.extend(["--patches", PATCHES]);
         }
-        self.run_kubeadm(&arguments, JOB_AGAIN).await?;
-        self.bring_addons(version).await;
+        match kube_proxy {
+            KubeProxy::Upgrade => {
+                self.run_kubeadm(&arguments, JOB_AGAIN).await?;
+                self.bring_addons(version).await;
+            }
+            KubeProxy::LeaveOut => {
+                // A flag, and not `skipPhases` of an UpgradeConfiguration: `upgrade node` of 1.32.0 and 1.31 ignores that
+                // (kubernetes/kubeadm#3142).
+                arguments.push(WITHOUT_KUBE_PROXY);
+                self.run_kubeadm(&arguments, JOB_AGAIN).await?;
+            }
+        }
         self.make_durable().await
     }
 
@@ -357,7 +376,7 @@ mod tests {
         let version = KubeVersion::new(1, 34, 4);
         let host = host_in(&folder);
         let upgrade = async |how| {
-            host.upgrade_by_kubeadm(how, &version).await.expect("upgraded");
+            host.upgrade_by_kubeadm(how, &version, KubeProxy::Upgrade).await.expect("upgraded");
             folder.calls().pop().unwrap_or_default()
         };
         assert_eq!(upgrade(KubeadmUpgrade::Node).await, "kubeadm upgrade node");
@@ -365,6 +384,20 @@ mod tests {
         assert_eq!(upgrade(KubeadmUpgrade::Node).await, "kubeadm upgrade node --patches /etc/kubernetes/patches");
         let apply = "kubeadm upgrade apply v1.34.4 --yes --patches /etc/kubernetes/patches";
         assert_eq!(upgrade(KubeadmUpgrade::Apply).await, apply);
+    }
+
+    #[tokio::test]
+    async fn kubeadm_is_told_to_leave_kube_proxy_out_and_its_phase_is_not_run_by_itself_either() {
+        let folder = TestFolder::new("without-kube-proxy");
+        folder.be_the_machine(&[("kubeadm", "case $1 in version) echo v1.34.4;; esac")]);
+        for (how, call) in [
+            (KubeadmUpgrade::Apply, "kubeadm upgrade apply v1.34.4 --yes --skip-phases=addon/kube-proxy"),
+            (KubeadmUpgrade::Node, "kubeadm upgrade node --skip-phases=addon/kube-proxy"),
+        ] {
+            let (host, version) = (host_in(&folder), KubeVersion::new(1, 34, 4));
+            host.upgrade_by_kubeadm(how, &version, KubeProxy::LeaveOut).await.expect("upgraded");
+            assert_eq!(folder.calls().pop().as_deref(), Some(call));
+        }
     }
 
     fn control_plane(name: &str) -> TestFolder {

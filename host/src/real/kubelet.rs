@@ -65,6 +65,7 @@ impl RealHost {
             runs_installed: self.runs_installed(&unit, BINARY),
             since: unit.started,
             restarts: unit.restarts,
+            booted: self.files.uptime().map(|uptime| self.settings.clock.now() - uptime),
         })
     }
 

@@ -45,7 +45,8 @@ use cupcake_crds::node_task::NodeInventory;
 use cupcake_crds::values::{KubeVersion, MinorVersion, PackageVersion};
 use cupcake_engine::clock::Clock;
 use cupcake_steps::ports::host::{
-    ContainerdState, HostError, HostOps, KubeadmUpgrade, KubeletState, Package, PackageState, SnapshotInfo, StaticPods,
+    ContainerdState, HostError, HostOps, KubeProxy, KubeadmUpgrade, KubeletState, Package, PackageState, SnapshotInfo,
+    StaticPods,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -150,8 +151,13 @@ impl HostOps for RealHost {
         self.pull_missing(version).await
     }
 
-    async fn kubeadm_upgrade(&self, how: KubeadmUpgrade, version: &KubeVersion) -> Result<(), HostError> {
-        self.upgrade_by_kubeadm(how, version).await
+    async fn kubeadm_upgrade(
+        &self,
+        how: KubeadmUpgrade,
+        version: &KubeVersion,
+        kube_proxy: KubeProxy,
+    ) -> Result<(), HostError> {
+        self.upgrade_by_kubeadm(how, version, kube_proxy).await
     }
 
     async fn has_configuration_archive(&self, name: &str) -> Result<bool, HostError> {

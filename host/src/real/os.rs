@@ -1,6 +1,7 @@
 //! What the machine's own files tell: its boot, its system, its disk, its role.
 
 use super::failure;
+use chrono::TimeDelta;
 use cupcake_crds::values::NodeRole;
 use cupcake_steps::ports::host::HostError;
 use std::fs;
@@ -85,6 +86,11 @@ impl Files {
         let path = self.path("/proc/sys/kernel/random/boot_id");
         let text = fs::read_to_string(&path).map_err(|error| failure::file("reading", &path, &error))?;
         Ok(text.trim().to_owned())
+    }
+
+    /// How long the machine has run since its start, the time in which it slept counted (proc_uptime(5)).
+    pub(crate) fn uptime(&self) -> Option<TimeDelta> {
+        uptime(&self.text("/proc/uptime")?)
     }
 
     /// `PRETTY_NAME` of os-release(5).
@@ -182,6 +188,12 @@ pub(crate) fn sync_folder(folder: &Path) -> Result<(), HostError> {
         .map_err(|error| failure::file("syncing the folder", folder, &error))
 }
 
+/// The first number of /proc/uptime: whole seconds are enough.
+fn uptime(text: &str) -> Option<TimeDelta> {
+    let seconds = text.split_whitespace().next()?.split('.').next()?.parse().ok()?;
+    TimeDelta::try_seconds(seconds)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -201,6 +213,12 @@ mod tests {
         let debian = "PRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\nNAME=\"Debian GNU/Linux\"\nVERSION_ID=\"12\"\n";
         assert_eq!(os_name(debian).as_deref(), Some("Debian GNU/Linux 12 (bookworm)"));
         assert_eq!(os_name("NAME=x\n"), None);
+    }
+
+    #[test]
+    fn the_time_since_the_machines_start_is_read_as_the_kernel_writes_it() {
+        assert_eq!(uptime("3661.42 7000.12\n"), Some(TimeDelta::seconds(3_661)));
+        assert_eq!((uptime(""), uptime("x y")), (None, None));
     }
 
     #[test]

@@ -374,6 +374,10 @@ impl RunStore for KubeStore {
             {
                 Err(StoreError::Conflict(name.clone()))
             }
+            // A ValidatingAdmissionPolicy's word, by its default reason: the run is none the worse for it.
+            Err(kube::Error::Api(status)) if status.code == 422 && status.message.contains("denied request") => {
+                Err(unavailable(name, kube::Error::Api(status)))
+            }
             Err(kube::Error::Api(status)) if status.code == 422 => Err(corrupt(name, kube::Error::Api(status))),
             Err(error) => Err(unavailable(name, error)),
         }

@@ -1,6 +1,7 @@
 //! The ports of the engine and of the steps, over the Kubernetes API. Nothing here decides anything.
 
 mod admission;
+pub mod at_work;
 pub mod cluster_ops;
 pub mod kube_store;
 pub mod node_ops;

@@ -2,6 +2,7 @@
 //!
 //! RBAC: list on nodes and nodetasks; get on configmaps kubeadm-config and cupcake-versions in kube-system.
 
+use super::at_work::AtWork;
 use super::ops_error;
 use super::surroundings::surroundings;
 use super::views::{annotation, node_view};
@@ -198,34 +199,46 @@ fn managed_by(meta: &ObjectMeta) -> Option<String> {
 
 /// As [`gather`], with what lives around the nodes: more than a wave in the middle of an update asks for.
 pub async fn gather_all(client: &kube::Client, taken_at: Timestamp) -> Result<ClusterSnapshot, OpsError> {
-    let (snapshot, configuration) = gather_with(client, taken_at).await?;
+    Ok(gather_to_start(client, taken_at).await?.0)
+}
+
+/// As [`gather_all`], with the machines that are at work at that moment.
+pub async fn gather_to_start(
+    client: &kube::Client,
+    taken_at: Timestamp,
+) -> Result<(ClusterSnapshot, Vec<AtWork>), OpsError> {
+    let Gathered { snapshot, configuration, at_work } = gather_with(client, taken_at).await?;
     let mut surroundings = surroundings(client, snapshot.server).await?;
     surroundings.settings = configuration.settings();
+    surroundings.kube_proxy_disabled = configuration.disables("kube-proxy");
     // Of Nodes that went away in between, or could not be understood.
     surroundings.pods.retain(|pod| snapshot.nodes.contains_key(&pod.node));
-    Ok(ClusterSnapshot { surroundings, ..snapshot })
+    Ok((ClusterSnapshot { surroundings, ..snapshot }, at_work))
 }
 
 /// The cluster as it is now. `taken_at` is written into it.
 pub async fn gather(client: &kube::Client, taken_at: Timestamp) -> Result<ClusterSnapshot, OpsError> {
-    Ok(gather_with(client, taken_at).await?.0)
+    Ok(gather_with(client, taken_at).await?.snapshot)
 }
 
-/// The same, with kubeadm's configuration, from which it was made, too.
-async fn gather_with(
-    client: &kube::Client,
-    taken_at: Timestamp,
-) -> Result<(ClusterSnapshot, ClusterConfiguration), OpsError> {
+/// The cluster, and what else was seen of it with the same requests.
+struct Gathered {
+    snapshot: ClusterSnapshot,
+    configuration: ClusterConfiguration,
+    at_work: Vec<AtWork>,
+}
+
+async fn gather_with(client: &kube::Client, taken_at: Timestamp) -> Result<Gathered, OpsError> {
     let server = server_version(client).await?;
     let configuration = cluster_configuration(client).await?;
     let nodes: Api<DeserializeGuard<Node>> = Api::all(client.clone());
     let nodes = nodes.list(&ListParams::default()).await.map_err(|error| ops_error("list nodes", &error))?;
     let tasks: Api<DeserializeGuard<NodeTask>> = Api::all(client.clone());
     let tasks = tasks.list(&ListParams::default()).await.map_err(|error| ops_error("list nodetasks", &error))?;
+    let tasks: Vec<NodeTask> = tasks.items.into_iter().filter_map(|task| task.0.ok()).collect();
+    let at_work = tasks.iter().filter_map(AtWork::of).collect();
     let mut inventories: BTreeMap<_, _> = tasks
-        .items
         .into_iter()
-        .filter_map(|task| task.0.ok())
         .filter_map(|task| Some(((task.spec.node_name, task.spec.node_uid), task.status?.inventory?)))
         .collect();
     let (known_versions, facts) = named_versions(client).await?;
@@ -283,7 +296,7 @@ async fn gather_with(
             },
         );
     }
-    Ok((snapshot, configuration))
+    Ok(Gathered { snapshot, configuration, at_work })
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 pub mod acknowledge;
 pub mod deletion;
+mod dry_run;
 mod inventories;
 pub(crate) mod mirror;
 pub mod node;

@@ -13,13 +13,12 @@ use cupcake_crds::values::Phase;
 use cupcake_engine::clock::Timestamp;
 use cupcake_engine::cursor::{Cursor, VertexState};
 use cupcake_engine::dag::{Dag, Vertex};
+use cupcake_steps::host::params::SNAPSHOT_TAKEN;
 use cupcake_workflows::render::{self, Glyphs};
 use kube::ResourceExt;
 use std::collections::BTreeMap;
 
-/// Name and field of the output of a snapshot of etcd that tell when it was taken.
-const BACKUP_TAKEN: &str = "etcd-snapshot.takenAt";
-/// And its size.
+/// Name and field of the output of a snapshot of etcd that tell its size.
 const BACKUP_BYTES: &str = "etcd-snapshot.bytes";
 /// And where it lies.
 const BACKUP_PATH: &str = "etcd-snapshot.path";
@@ -118,7 +117,7 @@ pub fn last_backup(dag: &Dag, cursor: &Cursor) -> Option<Backup> {
     let backup_of = |vertex: &Vertex| {
         let output = cursor.output(&vertex.name)?;
         let text = |name| output.get(name).and_then(serde_json::Value::as_str);
-        let taken = chrono::DateTime::parse_from_rfc3339(text(BACKUP_TAKEN)?).ok()?.to_utc();
+        let taken = chrono::DateTime::parse_from_rfc3339(text(SNAPSHOT_TAKEN)?).ok()?.to_utc();
         let bytes = text(BACKUP_BYTES).and_then(|bytes| bytes.parse().ok()).unwrap_or(0);
         let place = node_of(vertex).zip(text(BACKUP_PATH)).map(|(node, path)| format!("{node}:{path}"));
         Some(Backup { taken, bytes, place })

@@ -39,7 +39,7 @@ pub async fn reconcile(
             Ok(Some(owner)) => return waits(operator, epoch, &name, &owner).await,
             Err(error) => {
                 tracing::warn!(run = %name, error = error_chain(&error), "run not begun; trying again");
-                return Outcome::of(Next::Failed);
+                return Outcome::unanswered(refusal(&error));
             }
         },
     }
@@ -121,7 +121,7 @@ fn outcome_of(name: RunName, report: TickReport) -> Outcome {
     let committed = Some(CommitId { epoch: commit.epoch.0, sequence: commit.sequence });
     let answered = report.end != TickEnd::Conflict;
     let news = (!report.events.is_empty()).then_some((name, report));
-    Outcome { next, committed, news, outdated_by: None, answered }
+    Outcome { next, committed, news, outdated_by: None, answered, refused: None }
 }
 
 async fn failed(operator: &Operator, epoch: Epoch, name: &RunName, error: &TickError) -> Outcome {
@@ -129,7 +129,7 @@ async fn failed(operator: &Operator, epoch: Epoch, name: &RunName, error: &TickE
         TickError::Store { source: StoreError::NotFound(_), .. } => return Outcome::of(Next::AwaitChange),
         TickError::Store { source: StoreError::Unavailable { .. } | StoreError::Conflict(_), .. } => {
             tracing::warn!(run = %name, error = error_chain(error), "run not moved; trying again");
-            return Outcome::unanswered();
+            return Outcome::unanswered(refusal(error));
         }
         TickError::Store { source: StoreError::Fenced { current, .. }, .. } => {
             tracing::warn!(run = %name, error = error_chain(error), "another leader is at work");
@@ -152,4 +152,19 @@ async fn failed(operator: &Operator, epoch: Epoch, name: &RunName, error: &TickE
     }
     say(operator, epoch, name, status).await;
     Outcome::of(Next::AwaitChange)
+}
+
+/// What the API server says where it refuses, and not only now: no role allows it, a webhook or a policy denies it, or a webhook that
+/// has to be asked gives no answer.
+fn refusal(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    let mut source = Some(error);
+    while let Some(error) = source {
+        if let Some(kube::Error::Api(status)) = error.downcast_ref() {
+            let denied = matches!(status.code, 400 | 401 | 403 | 422);
+            let unasked = status.code == 500 && status.message.contains("failed calling webhook");
+            return (denied || unasked).then(|| status.message.clone());
+        }
+        source = error.source();
+    }
+    None
 }

@@ -11,7 +11,7 @@ use super::update::{View, operation_id};
 use crate::run_status::{condition_states, phase_of, set_paused};
 use crate::{Operator, events};
 use cupcake_crds::conditions::{self, Condition, ConditionStatus};
-use cupcake_crds::direct_update::UpgradePath;
+use cupcake_crds::direct_update::{NodeCommands, UpgradePath};
 use cupcake_crds::limits;
 use cupcake_crds::{DirectUpdate, DirectUpdateStatus};
 use cupcake_engine::cursor::RunPhase;
@@ -31,6 +31,7 @@ pub(super) struct Stand {
     stalled: bool,
     reason: Reason,
     pub(super) graph: Vec<String>,
+    pub(super) commands: Vec<NodeCommands>,
     pub(super) run: Option<String>,
     pub(super) plan: Option<String>,
     pub(super) path: Option<UpgradePath>,
@@ -47,6 +48,7 @@ impl Stand {
             stalled,
             reason,
             graph: Vec::new(),
+            commands: Vec::new(),
             run: None,
             plan: None,
             path: None,
@@ -95,6 +97,7 @@ pub(super) async fn write(operator: &Operator, view: &View, stand: Stand) -> Res
     status.message = Some(stand.reason.message.clone());
     status.observed_generation = update.metadata.generation;
     status.graph = stand.graph;
+    status.commands = stand.commands;
     if before.run.is_none() {
         // Once there is a run, this is as the run is.
         let paused = stand.reason.code == PAUSED;

@@ -13,12 +13,14 @@ use super::acknowledge::Stage;
 use super::preflight::Looked;
 use super::stand::{MESSAGE_CHARS_MAX, Stand, answer, replace_status, write};
 use super::window::State;
-use super::{acknowledge, deletion, inventories, mirror, records, run, timeout, window};
+use super::{acknowledge, deletion, dry_run, inventories, mirror, records, run, timeout, window};
+use crate::adapters::at_work::Held;
 use crate::adapters::cluster_ops::run_phase;
 use crate::adapters::kube_store::RunMeta;
 use crate::adapters::{is_already_exists, is_not_found, snapshot};
 use crate::leader::{Next, Outcome};
 use crate::run_status;
+use crate::silence::Refused;
 use crate::watches::Watches;
 use crate::{Operator, error_chain, events};
 use chrono::TimeDelta;
@@ -32,6 +34,7 @@ use cupcake_engine::cursor::RunPhase;
 use cupcake_engine::names::RunName;
 use cupcake_engine::store::StoreError;
 use cupcake_steps::ports::cluster::OpsError;
+use cupcake_workflows::render::RUN_REFUSED;
 use cupcake_workflows::{Code, Compilation, Compiled, Refusal, Request, compile, gates_of, plan_name};
 use kube::ResourceExt;
 use kube::api::{Api, ListParams};
@@ -54,11 +57,18 @@ pub struct View {
     pub(super) asked_for: BTreeMap<String, acknowledge::AskedFor>,
     /// Until when nobody could look at its runs, the last time that it was for long.
     unseen_until: Option<Timestamp>,
+    /// A run of it that the API server refuses to show or to record.
+    refused: Option<Refused>,
 }
 
 impl View {
     /// Of that update.
-    pub fn of(update: DirectUpdate, watches: &Watches, unseen_until: Option<Timestamp>) -> Self {
+    pub fn of(
+        update: DirectUpdate,
+        watches: &Watches,
+        unseen_until: Option<Timestamp>,
+        refused: Option<Refused>,
+    ) -> Self {
         let name = update.name_any();
         let runs = watches.runs.iter().map(|(_, run)| run).filter(|run| run.spec.direct_update.name == name);
         let runs = runs.cloned().collect();
@@ -66,7 +76,7 @@ impl View {
         let asked_for = acknowledge::asked_for(&update, watches);
         let has_run = update.status.as_ref().is_some_and(|status| status.run.is_some());
         let told = if has_run { BTreeMap::new() } else { inventories::told(watches) };
-        Self { update, runs, nodes, told, asked_for, unseen_until }
+        Self { update, runs, nodes, told, asked_for, unseen_until, refused }
     }
 }
 
@@ -130,14 +140,14 @@ async fn reconciled(operator: &Operator, view: &View) -> Result<Next, kube::Erro
         write(operator, view, Stand::pending(run::WAITING_FOR_CLUSTER, message)).await?;
         return Ok(again(operator));
     }
-    // While machines answer, only they are looked at: the rest is read anew when all have.
+    // While machines answer, only they are looked at: the rest is read anew when all have. A dry run asks none.
     let generation = view.update.metadata.generation;
     let still = operator.awaited.still(&operation_id(&view.update), generation, &view.told, operator.clock.now());
     if !still.is_empty() {
         return ask(operator, view, &still).await;
     }
-    let snapshot = match snapshot::gather_all(&operator.client, operator.clock.now()).await {
-        Ok(snapshot) => snapshot,
+    let (snapshot, at_work) = match snapshot::gather_to_start(&operator.client, operator.clock.now()).await {
+        Ok(gathered) => gathered,
         Err(OpsError::NeedsOperator(reason)) => {
             let message = format!("the cluster cannot be read: {}", reason.message);
             write(operator, view, Stand::stalled(&reason.code, message)).await?;
@@ -150,6 +160,17 @@ async fn reconciled(operator: &Operator, view: &View) -> Result<Next, kube::Erro
             return Ok(Next::Failed);
         }
     };
+    // Nobody may plan on what a machine is about to change. A dry run only looks.
+    if !view.update.spec.dry_run
+        && let Some(held) = operator.at_work.held(&at_work, &snapshot, operator.clock.now())
+    {
+        let stand = match held {
+            Held::Waits(reason) => Stand::pending(&reason.code, reason.message),
+            Held::Stalls(reason) => Stand::stalled(&reason.code, reason.message),
+        };
+        write(operator, view, stand).await?;
+        return Ok(again(operator));
+    }
     let Some(request) = Request::of(&view.update) else {
         return Ok(Next::AwaitChange);
     };
@@ -166,14 +187,16 @@ async fn reconciled(operator: &Operator, view: &View) -> Result<Next, kube::Erro
         Err(refusal) => {
             // Nothing but answers of machines is lacking: they are asked as those of a plan are.
             let late = inventories::late(&snapshot.nodes, &unknown(&refusal), operator.clock.now());
-            if !late.is_empty() {
+            if !late.is_empty() && !view.update.spec.dry_run {
                 operator.awaited.set(&operation_id(&view.update), generation, late.clone(), operator.clock.now());
                 return ask(operator, view, &late).await;
             }
             let message = refusal.message(MESSAGE_CHARS_MAX);
             let stand = Stand::stalled(&refusal.code().to_string(), message);
             write(operator, view, stand.checked(looked)).await?;
-            inventories::ask_in_the_way(operator, &snapshot, &refusal, &view.told).await;
+            if !view.update.spec.dry_run {
+                inventories::ask_in_the_way(operator, &snapshot, &refusal, &view.told).await;
+            }
             Ok(again(operator))
         }
         Ok(Compilation::NothingToDo(nothing)) => {
@@ -195,9 +218,7 @@ async fn planned(
 ) -> Result<Next, kube::Error> {
     let (update, now) = (&view.update, operator.clock.now());
     if update.spec.dry_run {
-        let mut stand = Stand::done("DryRun", "dry run: this is what would happen; nothing was changed".to_owned());
-        stand.graph = compiled.summary.lines();
-        write(operator, view, stand.checked(looked)).await?;
+        write(operator, view, dry_run::stand(&update.name_any(), compiled).checked(looked)).await?;
         return Ok(Next::AwaitChange);
     }
     if let Some((reason, opens)) = window::state(update, now).closed() {
@@ -412,6 +433,10 @@ async fn follow(operator: &Operator, view: &View, name: &str) -> Result<Next, ku
     }
     if let Some(reason) = timed.over() {
         reason.code.clone_into(&mut code);
+    }
+    if let (Some(refused), Some(message)) = (&view.refused, &mut after.message) {
+        *message = refused.message(message);
+        RUN_REFUSED.clone_into(&mut code);
     }
     timed.show(&mut after, now);
     if let (Some(Phase::Succeeded), Some(message), Some(left_out)) =

@@ -41,6 +41,11 @@ impl DiskStore {
         self.lock().content.get(path).cloned()
     }
 
+    /// All files, for comparing.
+    pub fn files(&self) -> BTreeMap<String, Vec<u8>> {
+        self.lock().content.clone()
+    }
+
     /// Makes every further write fail as on a full disk, or lets them through again.
     pub fn fill(&self, full: bool) {
         self.lock().full = full;

@@ -11,7 +11,8 @@ use cupcake_crds::values::{KubeVersion, MinorVersion, NodeRole, PackageVersion};
 use cupcake_engine::names::Reason;
 use cupcake_steps::host::params::ORDER_KINDS;
 use cupcake_steps::ports::host::{
-    ContainerdState, HostError, HostOps, KubeadmUpgrade, KubeletState, Package, PackageState, SnapshotInfo, StaticPods,
+    ContainerdState, HostError, HostOps, KubeProxy, KubeadmUpgrade, KubeletState, Package, PackageState, SnapshotInfo,
+    StaticPods,
 };
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -124,8 +125,13 @@ impl HostOps for SimHost {
         self.machine().await.pull(*version).await
     }
 
-    async fn kubeadm_upgrade(&self, how: KubeadmUpgrade, version: &KubeVersion) -> Result<(), HostError> {
-        self.machine().await.kubeadm(how, *version).await
+    async fn kubeadm_upgrade(
+        &self,
+        how: KubeadmUpgrade,
+        version: &KubeVersion,
+        kube_proxy: KubeProxy,
+    ) -> Result<(), HostError> {
+        self.machine().await.kubeadm(how, *version, kube_proxy).await
     }
 
     async fn has_configuration_archive(&self, name: &str) -> Result<bool, HostError> {

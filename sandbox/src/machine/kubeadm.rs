@@ -10,7 +10,7 @@ use super::timing::Act;
 use chrono::TimeDelta;
 use cupcake_crds::values::{KubeVersion, NodeRole};
 use cupcake_engine::names::Reason;
-use cupcake_steps::ports::host::{HostError, KubeadmUpgrade, Package};
+use cupcake_steps::ports::host::{HostError, KubeProxy, KubeadmUpgrade, Package};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -18,11 +18,23 @@ use std::sync::Arc;
 pub const KUBEADM_CONFIG: &str = "/api/v1/namespaces/kube-system/configmaps/kubeadm-config";
 /// kube-proxy's DaemonSet.
 pub const KUBE_PROXY: &str = "/apis/apps/v1/namespaces/kube-system/daemonsets/kube-proxy";
+/// Where DaemonSets of kube-system are created.
+pub const DAEMON_SETS: &str = "/apis/apps/v1/namespaces/kube-system/daemonsets";
 /// CoreDNS's Deployment.
 pub const COREDNS: &str = "/apis/apps/v1/namespaces/kube-system/deployments/coredns";
 
+/// Where kubeadm keeps kube-proxy's own configuration.
+const KUBE_PROXY_CONFIG: &str = "/api/v1/namespaces/kube-system/configmaps/kube-proxy";
+
+/// The first version whose kubeadm goes by what its configuration disables, and from 1.32.0 on no more by an addon's ConfigMap
+/// (kubernetes/kubeadm#3137).
+const DISABLED_FROM: KubeVersion = KubeVersion::new(1, 32, 1);
+
 /// How changes of the kubelet's configuration begin; all others are of manifests.
 const OF_KUBELET: &str = "kubelet";
+
+/// How the line of `ClusterConfiguration` begins that says the version.
+const VERSION_KEY: &str = "kubernetesVersion: ";
 
 /// The kubeadm minor from which it accepts kubelets three minors older than the control plane; one before that.
 const THREE_MINORS_FROM: u32 = 29;
@@ -38,10 +50,46 @@ pub fn cluster_configuration(version: KubeVersion) -> String {
     )
 }
 
+/// The same configuration at another version, as kubeadm uploads it: what people wrote into it stays.
+fn at_version(configuration: &str, version: KubeVersion) -> String {
+    let line = |line: &str| match line.strip_prefix(VERSION_KEY) {
+        Some(_) => format!("{VERSION_KEY}{}\n", version.with_v()),
+        None => format!("{line}\n"),
+    };
+    configuration.lines().map(line).collect()
+}
+
+/// kube-proxy's DaemonSet as kubeadm deploys it.
+pub fn kube_proxy(images: &Images) -> Value {
+    let labels = json!({"k8s-app": "kube-proxy"});
+    json!({
+        "apiVersion": "apps/v1", "kind": "DaemonSet",
+        "metadata": {"name": "kube-proxy", "namespace": "kube-system", "labels": labels},
+        "spec": {
+            "selector": {"matchLabels": labels},
+            "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1}},
+            "template": {
+                "metadata": {"labels": labels},
+                "spec": {
+                    "hostNetwork": true, "priorityClassName": "system-node-critical",
+                    "containers": [{"name": "kube-proxy", "image": images.kube_proxy()}],
+                    "tolerations": [{"operator": "Exists"}],
+                },
+            },
+        },
+    })
+}
+
+/// What its configuration in the cluster says of kube-proxy.
+fn disables_kube_proxy(config_map: &Value) -> bool {
+    let text = config_map["data"]["ClusterConfiguration"].as_str().unwrap_or_default();
+    text.contains("\nproxy:\n  disabled: true\n")
+}
+
 /// The `kubernetesVersion` in kubeadm's ConfigMap.
 pub fn configured_version(config_map: &Value) -> Option<KubeVersion> {
     let text = config_map["data"]["ClusterConfiguration"].as_str()?;
-    let version = text.lines().find_map(|line| line.strip_prefix("kubernetesVersion: "))?;
+    let version = text.lines().find_map(|line| line.strip_prefix(VERSION_KEY))?;
     version.trim().parse().ok()
 }
 
@@ -54,8 +102,13 @@ fn permanent(code: &str, message: impl Into<String>) -> HostError {
 }
 
 impl SimMachine {
-    /// `kubeadm upgrade apply VERSION --yes`, or `kubeadm upgrade node`.
-    pub(super) async fn kubeadm(self: &Arc<Self>, how: KubeadmUpgrade, version: KubeVersion) -> Result<(), HostError> {
+    /// `kubeadm upgrade apply VERSION --yes`, or `kubeadm upgrade node`; with the phase for kube-proxy or without.
+    pub(super) async fn kubeadm(
+        self: &Arc<Self>,
+        how: KubeadmUpgrade,
+        version: KubeVersion,
+        kube_proxy: KubeProxy,
+    ) -> Result<(), HostError> {
         let word = match how {
             KubeadmUpgrade::Apply => "apply",
             KubeadmUpgrade::Node => "node",
@@ -63,7 +116,7 @@ impl SimMachine {
         let effect = self.site.ledger.begin(self.effect(EffectKind::Kubeadm, format!("{word} {version}")));
         let result = match (how, self.role) {
             (KubeadmUpgrade::Apply | KubeadmUpgrade::Node, NodeRole::ControlPlane) => {
-                self.upgrade_control_plane(how, version).await
+                self.upgrade_control_plane(how, version, kube_proxy).await
             }
             (KubeadmUpgrade::Apply, NodeRole::Worker) => Err(permanent(
                 "NotAControlPlane",
@@ -89,14 +142,22 @@ impl SimMachine {
         self: &Arc<Self>,
         how: KubeadmUpgrade,
         version: KubeVersion,
+        kube_proxy: KubeProxy,
     ) -> Result<(), HostError> {
         self.own_kubeadm_fits(version)?;
+        if kube_proxy == KubeProxy::LeaveOut && version.minor() < KubeProxy::LEFT_OUT_FROM {
+            return Err(permanent("KubeadmFailed", "error: unknown flag: --skip-phases"));
+        }
         match how {
             KubeadmUpgrade::Apply => self.may_apply(version)?,
             KubeadmUpgrade::Node => self.follows(version)?,
         }
         self.pull(version).await?;
         self.take(Act::KubeadmPreflight).await;
+        let slower_by = self.state().kubeadm_slower_by;
+        if slower_by > TimeDelta::zero() {
+            self.pass(slower_by).await;
+        }
         self.make_copies();
         self.state().hand_made.retain(|change| change.starts_with(OF_KUBELET));
         for pod in STATIC_PODS {
@@ -104,7 +165,9 @@ impl SimMachine {
         }
         if how == KubeadmUpgrade::Apply {
             self.take(Act::KubeadmUpload).await;
-            let data = json!({"data": {"ClusterConfiguration": cluster_configuration(version)}});
+            let config = self.config()?;
+            let configuration = config["data"]["ClusterConfiguration"].as_str().unwrap_or_default();
+            let data = json!({"data": {"ClusterConfiguration": at_version(configuration, version)}});
             self.asks(|kube| kube.merge(KUBEADM_CONFIG, &data))?;
         }
         self.write_kubelet_config(version);
@@ -112,7 +175,7 @@ impl SimMachine {
         // instances [..] have not been upgraded".
         if self.site.control_plane.oldest() >= Some(version) {
             self.take(Act::KubeadmAddons).await;
-            self.upgrade_addons(version)?;
+            self.upgrade_addons(version, kube_proxy)?;
         }
         Ok(())
     }
@@ -274,10 +337,20 @@ impl SimMachine {
             .map_err(|refused| transient("ApiRefused", format!("kubeadm: {refused}")))
     }
 
-    fn upgrade_addons(&self, version: KubeVersion) -> Result<(), HostError> {
+    /// Source of what is left out and what is deployed again: kubernetes/kubernetes#89593 (up to 1.31), kubernetes/kubeadm#3137.
+    fn upgrade_addons(&self, version: KubeVersion, kube_proxy: KubeProxy) -> Result<(), HostError> {
         let images = Images::of(version);
+        let disabled = version >= DISABLED_FROM && disables_kube_proxy(&self.config()?);
         for (path, image) in [(COREDNS, images.coredns()), (KUBE_PROXY, images.kube_proxy())] {
+            let of_proxy = path == KUBE_PROXY;
+            if of_proxy && (disabled || kube_proxy == KubeProxy::LeaveOut) {
+                continue;
+            }
             let Some(addon) = self.asks(|kube| kube.get(path))? else {
+                let by_config_map = version.minor() < DISABLED_FROM.minor();
+                if of_proxy && (!by_config_map || self.asks(|kube| kube.get(KUBE_PROXY_CONFIG))?.is_some()) {
+                    self.asks(|kube| kube.create(DAEMON_SETS, &self::kube_proxy(&images)))?;
+                }
                 continue;
             };
             let mut containers = addon["spec"]["template"]["spec"]["containers"].clone();

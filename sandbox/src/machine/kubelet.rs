@@ -46,6 +46,7 @@ impl SimMachine {
             runs_installed: (kubelet.active || kubelet.starts_again) && installed == Some(kubelet.version),
             since: kubelet.active.then(|| now - (now - kubelet.since) * haste),
             restarts: kubelet.restarts,
+            booted: state.booted,
         }
     }
 

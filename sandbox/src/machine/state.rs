@@ -98,6 +98,8 @@ pub(super) struct Kubelet {
 pub(super) struct State {
     pub(super) timing: Timing,
     pub(super) boots: u64,
+    /// When it was started last, if that was after the beginning of the world.
+    pub(super) booted: Option<Timestamp>,
     pub(super) packages: BTreeMap<Package, PackageState>,
     /// Whether the package manager's lock is held.
     pub(super) package_lock: bool,
@@ -123,6 +125,8 @@ pub(super) struct State {
     pub(super) archives: BTreeSet<String>,
     /// Names of kubeadm's copies in /etc/kubernetes/tmp.
     pub(super) copies: BTreeSet<String>,
+    /// How much longer its disk lets kubeadm take.
+    pub(super) kubeadm_slower_by: TimeDelta,
 }
 
 impl std::fmt::Debug for SimMachine {
@@ -148,6 +152,7 @@ impl SimMachine {
         let state = State {
             timing: Timing::new(site.seed, name),
             boots: 1,
+            booted: None,
             packages: packages.into_iter().map(|name| (name, package.clone())).collect(),
             package_lock: false,
             source: version.minor_version(),
@@ -174,6 +179,7 @@ impl SimMachine {
             snapshots: BTreeMap::new(),
             hand_made: Vec::new(),
             archives: BTreeSet::new(),
+            kubeadm_slower_by: TimeDelta::zero(),
             copies: match role {
                 NodeRole::ControlPlane => BTreeSet::from([COPY_OF_BEFORE.to_owned()]),
                 NodeRole::Worker => BTreeSet::new(),
@@ -204,6 +210,15 @@ impl SimMachine {
         &self.disk
     }
 
+    /// All that an upgrade could change on it, as text, for comparing.
+    pub fn contents(&self) -> String {
+        let state = self.state();
+        let packages = (&state.packages, state.source, state.index, &state.containerd);
+        let kubeadm = (&state.manifests, state.kubelet_config, &state.copies, &state.archives, &state.snapshots);
+        let running = (&state.running, &state.images, state.kubelet.version, state.kubelet.generation, state.boots);
+        format!("{packages:?} {kubeadm:?} {running:?} {:?}", self.disk.files())
+    }
+
     /// Version of the kubelet that runs, or ran last.
     pub fn kubelet_version(&self) -> KubeVersion {
         self.state().kubelet.version
@@ -222,6 +237,16 @@ impl SimMachine {
     /// Somebody gives kubeadm the same as patches, so that it keeps the changes.
     pub fn give_patches(&self) {
         self.state().hand_made.clear();
+    }
+
+    /// From now on kubeadm takes that much longer: a slow disk, a slow registry.
+    pub fn slow_kubeadm(&self, by: TimeDelta) {
+        self.state().kubeadm_slower_by = by;
+    }
+
+    /// Another program takes the package manager's lock, or gives it back.
+    pub fn hold_package_lock(&self, held: bool) {
+        self.state().package_lock = held;
     }
 
     /// Whether a kubelet runs.

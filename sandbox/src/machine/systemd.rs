@@ -165,6 +165,7 @@ impl SimMachine {
         let boot = self.draw(Act::Boot);
         let machine = Arc::clone(self);
         self.site.after(boot, move || {
+            machine.state().booted = Some(machine.site.now());
             machine.state().containerd.boots();
             machine.start_kubelet(generation);
             if machine.role == NodeRole::ControlPlane {

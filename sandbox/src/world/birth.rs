@@ -2,7 +2,7 @@
 
 use super::config::WorldConfig;
 use crate::machine::kube::{Kube, Refused};
-use crate::machine::kubeadm::cluster_configuration;
+use crate::machine::kubeadm::{DAEMON_SETS, cluster_configuration, kube_proxy};
 use crate::machine::releases::{Images, STATIC_PODS};
 use crate::machine::{SimMachine, Site};
 use cupcake_crds::values::NodeRole;
@@ -76,24 +76,7 @@ fn configuration(config: &WorldConfig, admin: &Kube) -> Result<(), Refused> {
 }
 
 fn addons(images: &Images, admin: &Kube) -> Result<(), Refused> {
-    let proxy_labels = json!({"k8s-app": "kube-proxy"});
-    let proxy = json!({
-        "apiVersion": "apps/v1", "kind": "DaemonSet",
-        "metadata": {"name": "kube-proxy", "namespace": "kube-system", "labels": proxy_labels},
-        "spec": {
-            "selector": {"matchLabels": proxy_labels},
-            "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1}},
-            "template": {
-                "metadata": {"labels": proxy_labels},
-                "spec": {
-                    "hostNetwork": true, "priorityClassName": "system-node-critical",
-                    "containers": [{"name": "kube-proxy", "image": images.kube_proxy()}],
-                    "tolerations": [{"operator": "Exists"}],
-                },
-            },
-        },
-    });
-    admin.create("/apis/apps/v1/namespaces/kube-system/daemonsets", &proxy)?;
+    admin.create(DAEMON_SETS, &kube_proxy(images))?;
     let dns_labels = json!({"k8s-app": "kube-dns"});
     let dns = json!({
         "apiVersion": "apps/v1", "kind": "Deployment",

@@ -3,8 +3,9 @@
 use super::*;
 use crate::machine::SimHost;
 use crate::machine::fault::{Component, Life};
+use crate::machine::kubeadm::KUBE_PROXY;
 use cupcake_steps::ports::host::HostOps as _;
-use cupcake_steps::ports::host::{KubeadmUpgrade, Package};
+use cupcake_steps::ports::host::{KubeProxy, KubeadmUpgrade, Package};
 
 const FROM: KubeVersion = KubeVersion::new(1, 33, 4);
 const TO: KubeVersion = KubeVersion::new(1, 34, 4);
@@ -48,7 +49,7 @@ async fn upgrade_control_plane(world: &World, name: &str, how: KubeadmUpgrade) {
     host.switch_repository(TO.minor_version()).await.unwrap();
     host.install(&[Package::Kubeadm], &TO).await.unwrap();
     host.pull_images(&TO).await.unwrap();
-    host.kubeadm_upgrade(how, &TO).await.unwrap();
+    host.kubeadm_upgrade(how, &TO, KubeProxy::Upgrade).await.unwrap();
 }
 
 #[test]
@@ -79,18 +80,34 @@ fn the_last_control_plane_node_upgrades_the_addons() {
 }
 
 #[test]
+fn a_kube_proxy_that_somebody_took_away_comes_back_with_kubeadm_unless_that_is_told_to_leave_it_out() {
+    for (kube_proxy, comes_back) in [(KubeProxy::Upgrade, true), (KubeProxy::LeaveOut, false)] {
+        in_quiet_world(config(1, 1), async |world| {
+            let host = host(world, "cp-1");
+            let person = world.site.kube("person");
+            let uid = person.get(KUBE_PROXY).unwrap().unwrap()["metadata"]["uid"].as_str().unwrap().to_owned();
+            person.delete(KUBE_PROXY, &uid).unwrap();
+            host.switch_repository(TO.minor_version()).await.unwrap();
+            host.install(&[Package::Kubeadm], &TO).await.unwrap();
+            host.kubeadm_upgrade(KubeadmUpgrade::Apply, &TO, kube_proxy).await.unwrap();
+            assert_eq!(person.get(KUBE_PROXY).unwrap().is_some(), comes_back, "{kube_proxy:?}");
+        });
+    }
+}
+
+#[test]
 fn kubeadm_refuses_what_the_real_one_refuses() {
     in_quiet_world(config(1, 1), async |world| {
         let (first, worker) = (host(world, "cp-1"), host(world, "w-1"));
-        let refused = first.kubeadm_upgrade(KubeadmUpgrade::Apply, &TO).await.unwrap_err();
+        let refused = first.kubeadm_upgrade(KubeadmUpgrade::Apply, &TO, KubeProxy::Upgrade).await.unwrap_err();
         assert!(refused.to_string().starts_with("KubeadmSkew"), "{refused}");
         let refused = worker.install(&[Package::Kubeadm], &TO).await.unwrap_err();
         assert!(refused.to_string().starts_with("VersionNotOffered"), "{refused}");
         worker.switch_repository(TO.minor_version()).await.unwrap();
         worker.install(&[Package::Kubeadm], &TO).await.unwrap();
-        let refused = worker.kubeadm_upgrade(KubeadmUpgrade::Node, &TO).await.unwrap_err();
+        let refused = worker.kubeadm_upgrade(KubeadmUpgrade::Node, &TO, KubeProxy::Upgrade).await.unwrap_err();
         assert!(refused.to_string().starts_with("KubeadmConfigOlder"), "{refused}");
-        let refused = worker.kubeadm_upgrade(KubeadmUpgrade::Apply, &TO).await.unwrap_err();
+        let refused = worker.kubeadm_upgrade(KubeadmUpgrade::Apply, &TO, KubeProxy::Upgrade).await.unwrap_err();
         assert!(refused.to_string().starts_with("NotAControlPlane"), "{refused}");
     });
 }
@@ -157,7 +174,7 @@ fn a_single_control_plane_is_away_while_its_etcd_restarts() {
             }
         };
         tokio::select! {
-            done = first.kubeadm_upgrade(KubeadmUpgrade::Apply, &TO) => done.unwrap(),
+            done = first.kubeadm_upgrade(KubeadmUpgrade::Apply, &TO, KubeProxy::Upgrade) => done.unwrap(),
             () = watch => {}
         }
         assert!((10..60).contains(&away), "{away} s");

@@ -44,7 +44,8 @@ impl Step<Cluster> for Addons {
             return wait("KubeadmConfigBehind", message);
         }
         let addons = look!(cluster.addons());
-        for addon in &addons {
+        let left_out = |addon: &&AddonView| addon.name == "kube-proxy" && !params.kube_proxy.is_upgrade();
+        for addon in addons.iter().filter(|addon| !left_out(addon)) {
             // CoreDNS has versions of its own; kube-proxy follows Kubernetes.
             let behind =
                 addon.name == "kube-proxy" && !addon.image.ends_with(&format!(":{}", params.target_version.with_v()));

@@ -1,11 +1,16 @@
 //! `host-order/v1`: host work for one node, ordered through its NodeTask.
 
 use super::{again, look, params, read, task_subject};
+use crate::host::params::{
+    ETCD_SNAPSHOT, EtcdSnapshot, KUBEADM_UPGRADE, SNAPSHOT_STEP, SNAPSHOT_TAKEN, SUCCESS_OF, SUCCESS_OF_MAX, host_step,
+    success_of,
+};
+use crate::mailbox::run_name;
 use crate::ports::cluster::{Cluster, OpsError};
 use async_trait::async_trait;
 use cupcake_crds::NodeTask;
 use cupcake_crds::node_task::{ErrorClass, Order, TaskState};
-use cupcake_crds::values::OrderKey;
+use cupcake_crds::values::{HostStep, OrderKey};
 use cupcake_engine::clock::Timestamp;
 use cupcake_engine::names::Reason;
 use cupcake_engine::step::{OnCancel, Probe, Step, StepContext, StepError, StepOutcome, Wait};
@@ -37,7 +42,7 @@ impl Step<Cluster> for HostOrder {
         {
             return Ok(Probe::Unsatisfied);
         }
-        if ctx.is_cancelling() && !task.answer().is_some_and(TaskState::is_final) {
+        if ctx.is_given_up() && !task.answer().is_some_and(TaskState::is_final) {
             // Nobody waits for it any more: its `host-release/v1` asks the machine to stop.
             return Ok(Probe::Unsatisfied);
         }
@@ -115,12 +120,13 @@ pub(super) async fn place<T>(
         let reason = Reason::new("NodeBusy", message);
         return Ok(StepOutcome::Wait(Wait::shown(again(ctx, AGAIN_SECONDS), reason).on(task_subject(name))));
     }
+    let before = orders_before(ctx, params, &task);
     let order = Order {
         deadline_seconds: params.work_seconds_max,
         epoch: ctx.epoch().0,
-        finish: params.finish.clone(),
+        finish: going_on(&params.finish, &before),
         key: own_key(ctx),
-        prepare: params.prepare.clone(),
+        prepare: going_on(&prepare_of(ctx, params), &before),
         proceed: proceed == Proceed::AtOnce,
         stop: false,
         target_version: params.target_version,
@@ -130,6 +136,52 @@ pub(super) async fn place<T>(
         Ok(()) => wait(AGAIN_SECONDS, Reason::new("Ordered", format!("ordered on {name}"))),
         Err(error) => error.into_outcome(ctx.now()),
     }
+}
+
+/// The orders of the attempts before, the newest first, where this one goes on by itself: what they recorded on the machine counts.
+/// A person who asks for the node again may have changed what kubeadm reads.
+fn orders_before(ctx: &StepContext<'_, Cluster>, params: &params::HostOrder, task: &NodeTask) -> Vec<String> {
+    let Some(order) = task.spec.order.as_ref().filter(|_| !ctx.is_first_attempt()) else {
+        return Vec::new();
+    };
+    if order.key.run_uid != ctx.run_uid() || order.target_version != params.target_version {
+        return Vec::new();
+    }
+    let of_before = order.prepare.iter().chain(&order.finish).filter(|step| step.kind == KUBEADM_UPGRADE);
+    let newest = std::iter::once(run_name(&order.key).to_string());
+    newest.chain(of_before.flat_map(success_of)).take(SUCCESS_OF_MAX).collect()
+}
+
+/// The steps, with kubeadm's told whose success counts as its own.
+fn going_on(steps: &[HostStep], before: &[String]) -> Vec<HostStep> {
+    let mut steps = steps.to_vec();
+    if !before.is_empty() {
+        for step in steps.iter_mut().filter(|step| step.kind == KUBEADM_UPGRADE) {
+            step.params.insert(SUCCESS_OF.to_owned(), before.into());
+        }
+    }
+    steps
+}
+
+/// The first part of the order. It begins with a snapshot of etcd where the one that the work asks for is too old by now: the run was
+/// held between the two (ADR 0016). Nothing holds an order, so no time passes between that snapshot and the work.
+fn prepare_of(ctx: &StepContext<'_, Cluster>, params: &params::HostOrder) -> Vec<HostStep> {
+    let mut prepare = params.prepare.clone();
+    if let Some(wanted) = &params.snapshot {
+        let outputs: Option<params::HostOutputs> = ctx.output_of(&wanted.vertex);
+        if !is_fresh(wanted, outputs.as_ref(), ctx.now()) {
+            // Of another name in each attempt: a finished one of that name is never taken anew.
+            let snapshot = EtcdSnapshot { name: format!("{}-{}", wanted.name, ctx.attempt()) };
+            prepare.insert(0, host_step(SNAPSHOT_STEP, ETCD_SNAPSHOT, &snapshot));
+        }
+    }
+    prepare
+}
+
+/// Whether that snapshot is there, and as new as it is wanted. One from a clock that is ahead counts as new.
+fn is_fresh(wanted: &params::FreshSnapshot, outputs: Option<&params::HostOutputs>, now: Timestamp) -> bool {
+    let taken = outputs.and_then(|outputs| outputs.0.get(SNAPSHOT_TAKEN)?.parse::<Timestamp>().ok());
+    taken.is_some_and(|taken| (now - taken).num_seconds() <= i64::from(wanted.age_seconds_max))
 }
 
 /// What the node's answer to the present order means. `prepared_is_enough`: there is a second part, not yet wanted.
@@ -187,6 +239,33 @@ fn last_heard(started: Timestamp, answered: Option<Timestamp>) -> Timestamp {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_kubeadms_step_is_told_whose_success_counts_and_only_where_there_is_an_attempt_before() {
+        let step = |kind: &str| HostStep { name: kind.into(), kind: kind.into(), params: serde_json::Map::new() };
+        let steps = [step("install-packages/v1"), step(KUBEADM_UPGRADE)];
+        assert_eq!(going_on(&steps, &[]), steps);
+        let told = going_on(&steps, &["order-b".into(), "order-a".into()]);
+        assert_eq!(told[0], steps[0]);
+        assert_eq!(success_of(&told[1]), ["order-b", "order-a"]);
+    }
+
+    #[test]
+    fn a_snapshot_counts_up_to_its_age_and_one_that_nobody_tells_of_does_not() {
+        let vertex = cupcake_engine::names::VertexName::new("1.34.4/etcd-backup").unwrap();
+        let wanted = params::FreshSnapshot { vertex, age_seconds_max: 3_600, name: "du-1234-1.34.4".into() };
+        let taken = |at: &str| params::HostOutputs([(SNAPSHOT_TAKEN.to_owned(), at.to_owned())].into());
+        let now: Timestamp = "2027-01-09T21:00:00Z".parse().unwrap();
+        for (at, fresh) in [
+            ("2027-01-09T20:00:00Z", true),
+            ("2027-01-09T19:59:59Z", false),
+            ("2027-01-09T21:05:00Z", true),
+            ("yesterday", false),
+        ] {
+            assert_eq!(is_fresh(&wanted, Some(&taken(at)), now), fresh, "{at}");
+        }
+        assert!(!is_fresh(&wanted, None, now) && !is_fresh(&wanted, Some(&params::HostOutputs::default()), now));
+    }
 
     #[test]
     fn an_agent_that_has_just_answered_another_attempt_is_not_absent() {

@@ -54,7 +54,7 @@ impl Step<Cluster> for HostProceed {
         let proceeds = task.spec.order.as_ref().is_some_and(|order| order.proceed);
         // Once it proceeds the machine goes on to its end: a kubelet that is installed and not restarted helps nobody.
         let unclaimed = task.answer().is_none();
-        let given_up = ctx.is_cancelling() && unclaimed;
+        let given_up = ctx.is_given_up() && unclaimed;
         if (!proceeds || given_up) && !task.answer().is_some_and(TaskState::is_final) {
             return Ok(Probe::Unsatisfied);
         }

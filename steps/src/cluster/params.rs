@@ -1,6 +1,7 @@
 //! Parameters of the cluster steps: what compilers of plans write and the steps read. Fixed for ever per kind.
 
 use crate::ports::cluster::ChildSource;
+use crate::ports::host::KubeProxy;
 use cupcake_crds::values::{HostStep, KubeVersion, NodeRef, OnExpiry};
 use cupcake_engine::names::{RunName, VertexName};
 use schemars::JsonSchema;
@@ -60,6 +61,24 @@ pub struct HostOrder {
     pub finish: Vec<HostStep>,
     /// How long the machine may work on it, its waiting for proceed not counted.
     pub work_seconds_max: u32,
+    /// The snapshot of etcd without which this work is not to begin; none if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<FreshSnapshot>,
+}
+
+/// A snapshot of etcd that was taken before, and how long it is good for.
+///
+/// # Guarantees
+/// An order that is placed later than that, or knows of no such snapshot, takes one on its own machine before anything else.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FreshSnapshot {
+    /// The vertex of this run that took it.
+    pub vertex: VertexName,
+    /// How old it may be when the order is placed.
+    pub age_seconds_max: u32,
+    /// The name of one that the order takes itself; the number of the attempt follows.
+    pub name: String,
 }
 
 /// What `host-order/v1` and `host-proceed/v1` leave: what the host steps found out.
@@ -114,12 +133,15 @@ pub struct UncordonNode {
     pub node: NodeRef,
 }
 
-/// `addons/v1`: kubeadm's configuration says the version, kube-proxy runs it everywhere, CoreDNS is rolled out.
+/// `addons/v1`: kubeadm's configuration says the version, kube-proxy runs it everywhere unless it is left out, CoreDNS is rolled out.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Addons {
     /// The hop's version.
     pub target_version: KubeVersion,
+    /// What kubeadm does about kube-proxy: one that is left out is not waited for.
+    #[serde(default, skip_serializing_if = "KubeProxy::is_upgrade")]
+    pub kube_proxy: KubeProxy,
 }
 
 /// `child-run/v1`: the child run exists and Succeeded.

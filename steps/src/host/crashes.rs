@@ -4,11 +4,11 @@ use super::{kubeadm_copies, params, register};
 use crate::mailbox::{Answer, MailOrder, Mailbox, Verdict, run_name};
 use crate::ports::disk::Disk;
 use crate::ports::fake_host::{CONTAINERD_OF_BEFORE, COPY_OF_BEFORE, FakeHost, Interruption};
-use crate::ports::host::{HostError, KubeadmUpgrade as How, Machine, MachinePorts, Package};
+use crate::ports::host::{HostError, KubeProxy, KubeadmUpgrade as How, Machine, MachinePorts, Package};
 use crate::ports::memory_disk::{Crash, MemoryDisk};
 use chrono::{DateTime, TimeDelta};
 use cupcake_crds::node_task::{ErrorClass, Order, TaskError};
-use cupcake_crds::values::{KubeVersion, NodeRef, OrderKey};
+use cupcake_crds::values::{HostStep, KubeVersion, NodeRef, OrderKey};
 use cupcake_engine::clock::{Clock, SimClock, Timestamp};
 use cupcake_engine::cursor::{Cursor, RunPhase};
 use cupcake_engine::decide::{Limits, Observed};
@@ -63,13 +63,23 @@ fn cases() -> Vec<Case> {
         Case {
             machine: control_plane,
             kind: params::KUBEADM_UPGRADE,
-            params: value(&params::UpgradeByKubeadm { how: How::Apply, version: NEW }),
+            params: value(&params::UpgradeByKubeadm {
+                how: How::Apply,
+                version: NEW,
+                kube_proxy: KubeProxy::Upgrade,
+                success_of: Vec::new(),
+            }),
             effects: &["archive before-1.34.4-uid", "kubeadm upgrade apply 1.34.4", "remove kubeadm's copies"],
         },
         Case {
             machine: worker,
             kind: params::KUBEADM_UPGRADE,
-            params: value(&params::UpgradeByKubeadm { how: How::Node, version: NEW }),
+            params: value(&params::UpgradeByKubeadm {
+                how: How::Node,
+                version: NEW,
+                kube_proxy: KubeProxy::Upgrade,
+                success_of: Vec::new(),
+            }),
             effects: &["archive before-1.34.4-uid", "kubeadm upgrade node 1.34.4"],
         },
         Case {
@@ -142,6 +152,11 @@ impl Bench {
     }
 
     fn with(case: &Case, key: OrderKey, host: FakeHost, disk: MemoryDisk) -> Self {
+        Self::of_order(case, key, host, disk, Vec::new())
+    }
+
+    /// As [`Bench::with`]; the order itself holds those steps.
+    fn of_order(case: &Case, key: OrderKey, host: FakeHost, disk: MemoryDisk, prepare: Vec<HostStep>) -> Self {
         let mut plan = Plan::new("test");
         plan.vertex(VertexTemplate::new("prepare/it", StepKind::new(case.kind).unwrap(), case.params.clone(), &[]));
         let now = DateTime::from_timestamp(1_790_000_000, 0).unwrap();
@@ -152,7 +167,7 @@ impl Bench {
             epoch: 3,
             finish: Vec::new(),
             key: key.clone(),
-            prepare: Vec::new(),
+            prepare,
             proceed: true,
             stop: false,
             target_version: NEW,
@@ -321,6 +336,28 @@ async fn answer(bench: &Bench) {
         at: now,
     };
     Mailbox::on(&bench.disk).put_answer(&answer).await.unwrap();
+}
+
+#[test]
+fn a_snapshot_that_cannot_be_taken_holds_kubeadm_up_unless_kubeadm_has_begun_there_in_the_same_run() {
+    let (begun, snapshot) =
+        (apply_case(), cases().into_iter().find(|case| case.kind == params::ETCD_SNAPSHOT).unwrap());
+    let both = || {
+        [&snapshot, &begun].map(|case| params::host_step(case.kind.split('/').next().unwrap(), case.kind, &case.params))
+    };
+    for (uid, prepare, skipped) in
+        [("uid", both().to_vec(), true), ("another", both().to_vec(), false), ("uid", both()[..1].to_vec(), false)]
+    {
+        let first = Bench::of(&begun);
+        first.host.fail("kubeadm", HostError::NeedsOperator(Reason::new("StaticPodUnchanged", "etcd is away")));
+        assert_eq!(first.finish(), RunPhase::RequiresAttention);
+        block_on(answer(&first));
+        let key = OrderKey { run_uid: uid.into(), vertex: "w-1/prepare".into(), attempt: 2 };
+        let second = Bench::of_order(&snapshot, key, first.host.clone(), first.disk.clone(), prepare);
+        second.host.fail("snapshot", HostError::NeedsOperator(Reason::new("NoLocalEtcd", "etcd.yaml is away")));
+        let expected = if skipped { RunPhase::Succeeded } else { RunPhase::RequiresAttention };
+        assert_eq!(second.finish(), expected, "run {uid}");
+    }
 }
 
 #[test]

@@ -1,6 +1,10 @@
 //! `etcd-snapshot/v1`: a verified snapshot of the local etcd member lies on the machine under its name.
+//!
+//! In an order that goes on to kubeadm it is left out where it cannot be taken and kubeadm has begun on this machine in an earlier
+//! attempt of the run: what kubeadm left half done (a manifest of etcd that is away) may be what keeps the member down, and kubeadm's
+//! repetition is what mends it. That attempt had its snapshot.
 
-use super::{outcome_of, params};
+use super::{kubeadm_copies, outcome_of, params};
 use crate::ports::host::{Machine, SNAPSHOT_NAME_CHARS_MAX, SnapshotInfo};
 use async_trait::async_trait;
 use cupcake_engine::names::Reason;
@@ -30,7 +34,15 @@ impl Step<Machine> for EtcdSnapshot {
         ctx: &StepContext<'_, Machine>,
         params: &Self::Params,
     ) -> Result<StepOutcome<SnapshotInfo>, StepError> {
-        ctx.ports().host.take_etcd_snapshot(&params.name).await?;
+        if let Err(error) = ctx.ports().host.take_etcd_snapshot(&params.name).await {
+            let error = StepError::from(error);
+            if kubeadm_copies::is_to_be_repeated(ctx).await? {
+                let message =
+                    format!("kubeadm has begun here and is repeated without another snapshot: {}", error.reason());
+                return Ok(StepOutcome::Skipped(Reason::new("KubeadmHasBegun", message)));
+            }
+            return Err(error);
+        }
         outcome_of(ctx, self.probe(ctx, params).await?, "a verified snapshot lying on the machine")
     }
 }

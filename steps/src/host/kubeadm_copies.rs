@@ -11,8 +11,10 @@
 //!   machine verified    ours and what came are removed, then this file
 //! ```
 
+use super::params;
 use crate::mailbox::{Mailbox, run_name};
 use crate::ports::host::Machine;
+use cupcake_crds::node_task::Order;
 use cupcake_engine::names::Reason;
 use cupcake_engine::step::{StepContext, StepError};
 use serde::{Deserialize, Serialize};
@@ -69,6 +71,13 @@ pub(super) async fn are_left(ctx: &StepContext<'_, Machine>) -> Result<bool, Ste
     Ok(read(ctx, &run).await?.is_some())
 }
 
+/// Whether kubeadm has begun on this control plane in this run, has not come to its end, and the order under way runs it again.
+pub(super) async fn is_to_be_repeated(ctx: &StepContext<'_, Machine>) -> Result<bool, StepError> {
+    let mail = order_of(ctx).await?;
+    let runs_kubeadm = mail.is_some_and(|order| order.prepare.iter().any(|step| step.kind == params::KUBEADM_UPGRADE));
+    Ok(runs_kubeadm && are_left(ctx).await?)
+}
+
 /// Removes what this run made, and then the memory of it.
 pub(super) async fn remove(ctx: &StepContext<'_, Machine>) -> Result<(), StepError> {
     let run = run_of(ctx).await?;
@@ -88,10 +97,15 @@ async fn present(ctx: &StepContext<'_, Machine>) -> Result<BTreeSet<String>, Ste
 
 /// The run behind the order: attempts and hops of one run share it. An order that is in the mailbox no more stands for itself.
 pub(super) async fn run_of(ctx: &StepContext<'_, Machine>) -> Result<String, StepError> {
+    let own = order_of(ctx).await?;
+    Ok(own.map_or_else(|| ctx.run().to_string(), |order| order.key.run_uid))
+}
+
+/// The order under way, if it is still in the mailbox.
+async fn order_of(ctx: &StepContext<'_, Machine>) -> Result<Option<Order>, StepError> {
     let unreadable = |error| StepError::Transient(Reason::new("MailboxUnreadable", format!("{error}")));
     let mail = Mailbox::on(&*ctx.ports().disk).order().await.map_err(unreadable)?;
-    let own = mail.filter(|mail| run_name(&mail.order.key) == *ctx.run());
-    Ok(own.map_or_else(|| ctx.run().to_string(), |mail| mail.order.key.run_uid))
+    Ok(mail.map(|mail| mail.order).filter(|order| run_name(&order.key) == *ctx.run()))
 }
 
 /// The memory of that run; another one's is of no use any more, and one that is damaged names nothing that may be removed.

@@ -3,7 +3,9 @@
 //! The only proof that kubeadm came to its end is its own exit status: it writes kubelet configuration, tokens and addons
 //! after the last manifest, and on a worker there is no manifest at all. So a success is recorded on the disk, under the
 //! order's run and the step, before the step says Done: a recorded success is never repeated, an interrupted kubeadm is. A disk
-//! that does not take the record is waited for, since running kubeadm again would copy etcd's data onto it once more.
+//! that does not take the record is waited for, since running kubeadm again would copy etcd's data onto it once more. The next
+//! attempt of a node is another order: it takes over the record of the one before where its parameters name that, and what the
+//! manifests say still agrees.
 //! Before it, the machine's configuration is archived.
 //! On a control plane the manifests and the running static pods must agree besides; then the copies that kubeadm made are removed
 //! (see [`kubeadm_copies`]).
@@ -24,7 +26,7 @@ use cupcake_engine::clock::Timestamp;
 use cupcake_engine::names::{Reason, RunName, VertexName};
 use cupcake_engine::step::{Probe, Step, StepContext, StepError, StepOutcome, Wait};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The folder of recorded successes, on the runner's disk.
@@ -68,7 +70,9 @@ impl Step<Machine> for KubeadmUpgrade {
             return verified_and_tidy(ctx, params).await;
         }
         if !self.ended().contains(&attempt) {
-            upgrade(ctx, params).await?;
+            if !has_success_before(ctx, params).await? {
+                upgrade(ctx, params).await?;
+            }
             self.ended().insert(attempt.clone());
         }
         if let Err(error) = record(ctx, params).await {
@@ -122,7 +126,7 @@ async fn upgrade(ctx: &StepContext<'_, Machine>, params: &params::UpgradeByKubea
     if role == Role::ControlPlane {
         kubeadm_copies::remember(ctx).await?;
     }
-    let upgraded = ctx.ports().host.kubeadm_upgrade(params.how, &params.version).await;
+    let upgraded = ctx.ports().host.kubeadm_upgrade(params.how, &params.version, params.kube_proxy).await;
     if upgraded.is_err()
         && role == Role::ControlPlane
         && let Err(error) = kubeadm_copies::close(ctx).await
@@ -170,6 +174,9 @@ struct Record {
     how: How,
     version: KubeVersion,
     at: Timestamp,
+    /// Image tags in the manifests when kubeadm had ended. Absent where they could not be told: no later attempt takes it over then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    manifests: Option<BTreeMap<String, String>>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -217,14 +224,42 @@ fn running(ctx: &StepContext<'_, Machine>, pods: &StaticPods) -> Probe<()> {
     Probe::Satisfied(())
 }
 
+/// Whether an attempt before recorded kubeadm's success and nothing says otherwise: only something after it failed. On a control
+/// plane every manifest has to be as it was then: one that was put back since, etcd's too, is kubeadm's to mend.
+async fn has_success_before(
+    ctx: &StepContext<'_, Machine>,
+    params: &params::UpgradeByKubeadm,
+) -> Result<bool, StepError> {
+    for before in params.success_of.iter().filter_map(|name| RunName::new(name.clone()).ok()) {
+        let Some(record) = recorded_by(ctx, params, &before).await? else { continue };
+        let pods = ctx.ports().host.static_pods().await?;
+        return Ok(match role_of(&pods, params.how)? {
+            Role::Worker => true,
+            Role::ControlPlane => {
+                difference(&pods, &params.version).is_none() && record.manifests.as_ref() == Some(&pods.manifests)
+            }
+        });
+    }
+    Ok(false)
+}
+
 async fn is_recorded(ctx: &StepContext<'_, Machine>, params: &params::UpgradeByKubeadm) -> Result<bool, StepError> {
-    let path = record_path(ctx.run(), ctx.vertex().as_str());
+    Ok(recorded_by(ctx, params, ctx.run()).await?.is_some())
+}
+
+/// The success that the order of that name recorded of this very step.
+async fn recorded_by(
+    ctx: &StepContext<'_, Machine>,
+    params: &params::UpgradeByKubeadm,
+    run: &RunName,
+) -> Result<Option<Record>, StepError> {
+    let path = record_path(run, ctx.vertex().as_str());
     let unreadable = |error| StepError::Transient(Reason::new("RecordUnreadable", format!("{error}")));
     let Some(bytes) = ctx.ports().disk.read(&path, RECORD_BYTES_MAX).await.map_err(unreadable)? else {
-        return Ok(false);
+        return Ok(None);
     };
     match serde_json::from_slice::<Record>(&bytes) {
-        Ok(record) => Ok(record.how == params.how && record.version == params.version),
+        Ok(record) => Ok(Some(record).filter(|record| record.how == params.how && record.version == params.version)),
         Err(error) => {
             let message = format!("{path} is damaged ({error}): move it away to let kubeadm run again");
             Err(StepError::NeedsOperator(Reason::new("RecordDamaged", message)))
@@ -233,7 +268,8 @@ async fn is_recorded(ctx: &StepContext<'_, Machine>, params: &params::UpgradeByK
 }
 
 async fn record(ctx: &StepContext<'_, Machine>, params: &params::UpgradeByKubeadm) -> Result<(), DiskError> {
-    let record = Record { how: params.how, version: params.version, at: ctx.now() };
+    let manifests = ctx.ports().host.static_pods().await.ok().map(|pods| pods.manifests);
+    let record = Record { how: params.how, version: params.version, at: ctx.now(), manifests };
     let bytes = serde_json::to_vec(&record).expect("a record has string keys and plain values only");
     let path = record_path(ctx.run(), ctx.vertex().as_str());
     ctx.ports().disk.replace(&path, &bytes).await
@@ -242,7 +278,6 @@ async fn record(ctx: &StepContext<'_, Machine>, params: &params::UpgradeByKubead
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeMap;
 
     fn pods(manifests: &[&str], running: &[&str]) -> StaticPods {
         let tags = |names: &[&str]| names.iter().map(|name| ((*name).to_owned(), "v1.33.4".to_owned())).collect();

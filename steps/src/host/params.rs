@@ -1,6 +1,6 @@
 //! Parameters of the host steps: what compilers of plans write into orders and the runner reads. Fixed for ever per kind.
 
-use crate::ports::host::{KubeadmUpgrade, Package};
+use crate::ports::host::{KubeProxy, KubeadmUpgrade, Package};
 use cupcake_crds::values::{HostStep, KubeVersion, MinorVersion, PackageVersion};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -20,6 +20,11 @@ pub const ETCD_SNAPSHOT: &str = "etcd-snapshot/v1";
 pub const RESTART_KUBELET: &str = "restart-kubelet/v1";
 /// Kind of the step that brings containerd to a version of its package.
 pub const UPGRADE_CONTAINERD: &str = "upgrade-containerd/v1";
+
+/// The name under which an order holds the step that takes a snapshot of etcd, and the first word of what that leaves.
+pub const SNAPSHOT_STEP: &str = "etcd-snapshot";
+/// Where the answer to such an order says when the snapshot was finished.
+pub const SNAPSHOT_TAKEN: &str = "etcd-snapshot.takenAt";
 
 /// Kind of the step that waits between the two parts of an order. Only the runner plans it; in an order it is refused.
 pub const AWAIT_PROCEED: &str = "await-proceed/v1";
@@ -76,6 +81,14 @@ pub struct UpgradeByKubeadm {
     pub how: KubeadmUpgrade,
     /// To which version.
     pub version: KubeVersion,
+    /// The orders whose recorded success of this step counts as this one's, the newest first: attempts before, of which something
+    /// after kubeadm failed (see [`crate::mailbox::run_name`]). Left out: none but its own, as where a person asks for the node
+    /// again, who may have changed what kubeadm reads.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub success_of: Vec<String>,
+    /// What of kube-proxy; a runner of before this field refuses an order that has it.
+    #[serde(default, skip_serializing_if = "KubeProxy::is_upgrade")]
+    pub kube_proxy: KubeProxy,
 }
 
 /// [`ETCD_SNAPSHOT`]
@@ -106,6 +119,17 @@ pub struct UpgradeContainerd {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AwaitProceed {}
+
+/// The field of [`UpgradeByKubeadm`] that names the attempts before.
+pub const SUCCESS_OF: &str = "successOf";
+/// How many of them are named.
+pub const SUCCESS_OF_MAX: usize = 4;
+
+/// The names that a step's parameters carry in [`SUCCESS_OF`].
+pub fn success_of(step: &HostStep) -> Vec<String> {
+    let names = step.params.get(SUCCESS_OF).and_then(Value::as_array);
+    names.into_iter().flatten().filter_map(|name| Some(name.as_str()?.to_owned())).collect()
+}
 
 /// A host step of an order.
 pub fn host_step(name: &str, kind: &str, params: &impl Serialize) -> HostStep {

@@ -19,8 +19,9 @@ const RESTARTS_MIN: u32 = 3;
 /// How long one that did must run before it counts, in seconds: some live for longer than they are watched otherwise. systemd
 /// keeps its number of starts until somebody restarts the unit, so the number alone says nothing against one that runs.
 const CALM_SECONDS_MIN: i64 = 60;
-/// For how long one that crashes in a loop is waited for, in seconds: what it lacks may come by itself. Well below the time
-/// that a machine has for its second part unless somebody chose a short one (300 s), so that it says why before time is up.
+/// For how long one that crashes in a loop is waited for, in seconds, from the beginning of the step or from a later boot of the
+/// machine: what it lacks may come by itself, as containerd does when a machine was off meanwhile. Well below the time that a machine
+/// has for its second part unless somebody chose a short one (300 s), so that it says why before time is up.
 const LOOP_SECONDS_MAX: i64 = 120;
 /// How soon one that is watched is looked at again, in seconds: it may be gone long before its time is over.
 const WATCH_AGAIN_SECONDS: i64 = 5;
@@ -92,7 +93,8 @@ fn watched(kubelet: &KubeletState, started: Timestamp, now: Timestamp) -> Result
                 kubelet.restarts
             ),
         );
-        let patient = now - started < TimeDelta::seconds(LOOP_SECONDS_MAX);
+        let began = kubelet.booted.map_or(started, |booted| booted.max(started));
+        let patient = now - began < TimeDelta::seconds(LOOP_SECONDS_MAX);
         if young && !patient {
             return Err(StepError::NeedsOperator(reason));
         }
@@ -119,7 +121,7 @@ mod tests {
 
     fn kubelet(active: bool, since: Option<i64>, restarts: u32) -> KubeletState {
         let installed = Some(KubeVersion::new(1, 34, 4));
-        KubeletState { installed, active, runs_installed: true, since: since.map(at), restarts }
+        KubeletState { installed, active, runs_installed: true, since: since.map(at), restarts, booted: None }
     }
 
     fn until(probe: Result<Probe<()>, StepError>) -> (i64, bool, String) {
@@ -167,6 +169,18 @@ mod tests {
         }
         let (at, reason) = told.expect("somebody is told in the end");
         assert!(at == 220 && reason.contains("KubeletCrashes") && reason.contains("journalctl"), "{at}: {reason}");
+    }
+
+    #[test]
+    fn a_machine_that_was_off_since_the_step_began_has_its_time_from_its_boot_on() {
+        let look = |booted: Option<i64>, now| {
+            let kubelet = KubeletState { booted: booted.map(at), ..kubelet(false, None, 3) };
+            watched(&kubelet, at(100), at(now))
+        };
+        assert!(look(None, 700).is_err(), "the step began ten minutes ago");
+        assert!(until(look(Some(670), 700)).1, "containerd may be late after a boot");
+        assert!(look(Some(670), 790).is_err(), "and that it still crashes two minutes after it is told");
+        assert!(look(Some(10), 700).is_err(), "a boot of before the step gives nothing");
     }
 
     #[test]

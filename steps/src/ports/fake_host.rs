@@ -1,7 +1,8 @@
 //! A machine in memory that can crash at each of its effects: the fake of [`HostOps`].
 
 use super::host::{
-    ContainerdState, HostError, HostOps, KubeadmUpgrade, KubeletState, Package, PackageState, SnapshotInfo, StaticPods,
+    ContainerdState, HostError, HostOps, KubeProxy, KubeadmUpgrade, KubeletState, Package, PackageState, SnapshotInfo,
+    StaticPods,
 };
 use async_trait::async_trait;
 use chrono::DateTime;
@@ -174,6 +175,11 @@ impl FakeHost {
     /// Lets the next effect whose name begins so fail.
     pub fn fail(&self, effect: &str, error: HostError) {
         self.inner().failures.push_back((effect.to_owned(), error));
+    }
+
+    /// Somebody puts an older manifest back.
+    pub fn put_back(&self, component: &str, tag: &str) {
+        self.inner().pods.manifests.insert(component.to_owned(), tag.to_owned());
     }
 
     /// Takes a manifest away, as kubeadm does for a moment while it exchanges it: a copy of it is kept.
@@ -361,12 +367,21 @@ impl HostOps for FakeHost {
         .await
     }
 
-    async fn kubeadm_upgrade(&self, how: KubeadmUpgrade, version: &KubeVersion) -> Result<(), HostError> {
+    async fn kubeadm_upgrade(
+        &self,
+        how: KubeadmUpgrade,
+        version: &KubeVersion,
+        kube_proxy: KubeProxy,
+    ) -> Result<(), HostError> {
         let how = match how {
             KubeadmUpgrade::Apply => "apply",
             KubeadmUpgrade::Node => "node",
         };
-        self.effect(format!("kubeadm upgrade {how} {version}"), |inner| {
+        let but = match kube_proxy {
+            KubeProxy::Upgrade => "",
+            KubeProxy::LeaveOut => " without kube-proxy",
+        };
+        self.effect(format!("kubeadm upgrade {how} {version}{but}"), |inner| {
             if !inner.pods.manifests.is_empty() && !inner.blind {
                 inner.lost.clear();
                 inner.set_pods(*version);
@@ -421,7 +436,7 @@ impl HostOps for FakeHost {
         let inner = self.inner();
         let installed = inner.installed(Package::Kubelet);
         let runs_installed = installed == Some(inner.kubelet);
-        Ok(KubeletState { installed, active: true, runs_installed, since: None, restarts: 0 })
+        Ok(KubeletState { installed, active: true, runs_installed, since: None, restarts: 0, booted: None })
     }
 
     async fn restart_kubelet(&self) -> Result<(), HostError> {

@@ -106,6 +106,32 @@ pub enum KubeadmUpgrade {
     Node,
 }
 
+/// What kubeadm does about kube-proxy.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum KubeProxy {
+    /// It upgrades it; where there is none, kubeadm from 1.32 on deploys it (kubernetes/kubeadm#3137).
+    #[default]
+    Upgrade,
+    /// It is told to leave it out: `--skip-phases=addon/kube-proxy`, which `kubeadm upgrade apply` and `node` know from 1.32 on
+    /// (kubernetes/kubernetes#126032 and #127242).
+    LeaveOut,
+}
+
+impl KubeProxy {
+    /// The first minor of Kubernetes 1 whose kubeadm can be told to leave it out. Before, an addon without its ConfigMap is left out.
+    pub const LEFT_OUT_FROM: u32 = 32;
+
+    /// Whether it is what kubeadm does when nothing is said.
+    #[must_use]
+    pub fn is_upgrade(&self) -> bool {
+        match self {
+            Self::Upgrade => true,
+            Self::LeaveOut => false,
+        }
+    }
+}
+
 /// The static pods that kubeadm manages, with the image tag in their manifest and the one that runs.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StaticPods {
@@ -131,6 +157,9 @@ pub struct KubeletState {
     /// runner sees none.
     #[serde(default)]
     pub restarts: u32,
+    /// When the machine was started; `None` if it cannot be told, or an older runner is asked.
+    #[serde(default)]
+    pub booted: Option<Timestamp>,
 }
 
 /// containerd as it is installed and runs.
@@ -218,7 +247,12 @@ pub trait HostOps: Send + Sync {
     async fn pull_images(&self, version: &KubeVersion) -> Result<(), HostError>;
     /// Runs kubeadm's upgrade to its end, after putting back manifests that an interrupted one took away or left empty. What
     /// kubeadm wrote is durable when this returns.
-    async fn kubeadm_upgrade(&self, how: KubeadmUpgrade, version: &KubeVersion) -> Result<(), HostError>;
+    async fn kubeadm_upgrade(
+        &self,
+        how: KubeadmUpgrade,
+        version: &KubeVersion,
+        kube_proxy: KubeProxy,
+    ) -> Result<(), HostError>;
     /// Whether there is a finished archive of that name.
     async fn has_configuration_archive(&self, name: &str) -> Result<bool, HostError>;
     /// Archives /etc/kubernetes (without kubeadm's copies) and the kubelet's configuration under that name, for root only.

@@ -7,7 +7,8 @@ use cupcake_crds::values::{KubeVersion, MinorVersion, PackageVersion};
 use cupcake_engine::names::Reason;
 use cupcake_sandbox::machine::ledger::EffectKind;
 use cupcake_steps::ports::host::{
-    ContainerdState, HostError, HostOps, KubeadmUpgrade, KubeletState, Package, PackageState, SnapshotInfo, StaticPods,
+    ContainerdState, HostError, HostOps, KubeProxy, KubeadmUpgrade, KubeletState, Package, PackageState, SnapshotInfo,
+    StaticPods,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -38,7 +39,7 @@ pub enum Call {
     /// [`HostOps::pull_images`]
     PullImages(KubeVersion),
     /// [`HostOps::kubeadm_upgrade`]
-    KubeadmUpgrade(KubeadmUpgrade, KubeVersion),
+    KubeadmUpgrade(KubeadmUpgrade, KubeVersion, KubeProxy),
     /// [`HostOps::has_configuration_archive`]
     HasConfigurationArchive(String),
     /// [`HostOps::archive_configuration`]
@@ -127,8 +128,13 @@ impl HostOps for RemoteHost {
     async fn pull_images(&self, version: &KubeVersion) -> Result<(), HostError> {
         self.call(&Call::PullImages(*version)).await
     }
-    async fn kubeadm_upgrade(&self, how: KubeadmUpgrade, version: &KubeVersion) -> Result<(), HostError> {
-        self.call(&Call::KubeadmUpgrade(how, *version)).await
+    async fn kubeadm_upgrade(
+        &self,
+        how: KubeadmUpgrade,
+        version: &KubeVersion,
+        kube_proxy: KubeProxy,
+    ) -> Result<(), HostError> {
+        self.call(&Call::KubeadmUpgrade(how, *version, kube_proxy)).await
     }
     async fn has_configuration_archive(&self, name: &str) -> Result<bool, HostError> {
         self.call(&Call::HasConfigurationArchive(name.to_owned())).await
@@ -188,7 +194,7 @@ pub async fn answer(host: &dyn HostOps, call: Call) -> Result<Value, HostError> 
         Call::Install(packages, version) => json(host.install(&packages, &version).await?),
         Call::ImagesMissing(version) => json(host.images_missing(&version).await?),
         Call::PullImages(version) => json(host.pull_images(&version).await?),
-        Call::KubeadmUpgrade(how, version) => json(host.kubeadm_upgrade(how, &version).await?),
+        Call::KubeadmUpgrade(how, version, kube_proxy) => json(host.kubeadm_upgrade(how, &version, kube_proxy).await?),
         Call::HasConfigurationArchive(name) => json(host.has_configuration_archive(&name).await?),
         Call::ArchiveConfiguration(name) => json(host.archive_configuration(&name).await?),
         Call::KubeadmCopies => json(host.kubeadm_copies().await?),

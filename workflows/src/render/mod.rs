@@ -8,6 +8,7 @@
 //! `describe.go`, `printUnstructuredContent`). No line holds a line break.
 
 mod dot;
+mod left;
 mod lines;
 mod message;
 mod nodes;
@@ -23,10 +24,11 @@ mod story;
 mod timeline_story;
 
 pub use dot::dot;
+pub use left::{Left, Workers};
 pub use message::{Names, current_step, message};
 pub use nodes::{node_progress, node_summary};
 pub use timeline::{Runs, TIMELINE_LINES_MAX, timeline};
-pub use why::{HeldBy, Hold, RunNow, Standing, Wait, Why, Working, why};
+pub use why::{HeldBy, Hold, RUN_REFUSED, RunNow, Standing, Wait, Why, Working, why};
 pub use words::duration;
 
 use cupcake_crds::limits::GRAPH_LINES_MAX;

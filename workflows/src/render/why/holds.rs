@@ -10,6 +10,9 @@ use cupcake_engine::clock::Timestamp;
 /// The code of an update that waits for another one.
 const WAITING_FOR_CLUSTER: &str = "WaitingForCluster";
 
+/// The code of an update whose run the API server refuses to show or to record.
+pub const RUN_REFUSED: &str = "RunRefused";
+
 /// The beginning of what such an update says, before the name of the other.
 pub(super) const WAITS_FOR: &str = "waits for DirectUpdate ";
 
@@ -61,6 +64,9 @@ pub(super) fn holds(update: &DirectUpdate, runs: &[RunNow<'_>], waits: &[Wait], 
         let code = WAITING_FOR_CLUSTER.to_owned();
         holds.push(Hold { by: HeldBy::AnotherUpdate, code, reason, since: None, until: None });
     }
+    let refused =
+        is(conditions::RECONCILING, ConditionStatus::True).filter(|condition| condition.reason == RUN_REFUSED);
+    holds.extend(refused.map(|condition| hold(HeldBy::Operator, condition)));
     let closed = update.spec.maintenance_window.is_some() && !is_open(update, now) && !cancelled;
     if closed && phase == Phase::InProgress {
         let reason = "outside spec.maintenanceWindow: no node is begun, those under way come to their end".to_owned();

@@ -19,6 +19,7 @@ use cupcake_crds::{DirectUpdate, UpgradeRun};
 use cupcake_engine::clock::Timestamp;
 use cupcake_engine::cursor::VertexState;
 use cupcake_engine::dag::Vertex;
+pub use holds::RUN_REFUSED;
 use serde::Serialize;
 
 /// A run as it is now; without a view where this release cannot read its plan.

@@ -1,5 +1,6 @@
 //! The exact next command.
 
+use super::holds::RUN_REFUSED;
 use super::holds::WAITS_FOR;
 use super::{HeldBy, Hold, RunNow, Standing, Wait};
 use cupcake_crds::DirectUpdate;
@@ -33,6 +34,10 @@ pub(super) fn next(update: &DirectUpdate, runs: &[RunNow<'_>], holds: &[Hold], w
         HeldBy::Operator if hold.code == "AgentAbsent" => {
             let selector = "--selector app.kubernetes.io/component=agent";
             Some(format!("kubectl get pods --all-namespaces {selector} --output wide"))
+        }
+        HeldBy::Operator if hold.code == RUN_REFUSED => {
+            let what = "update upgraderuns.cupcake.ricardomolendijk.com --subresource status";
+            Some(format!("kubectl auth can-i {what} --as system:serviceaccount:NAMESPACE:NAME"))
         }
         HeldBy::Window | HeldBy::Operator => None,
     });
