@@ -25,6 +25,7 @@ mod left_out;
 mod metrics;
 mod mutations;
 mod not_begun;
+mod pains;
 mod progress;
 mod real;
 mod sandbox;

@@ -1,0 +1,145 @@
+//! Pains 14, 16 to 18, 24 and 25: what machines and the cluster around them tell, and what the checklist makes of it before anything
+//! moves.
+//!
+//! The cluster is a simulated one. What its machines cannot have (a full disk, a webhook) is written into what was gathered of it, as
+//! agents and API tell it of a real one.
+
+use super::control_plane::gathered;
+use super::story::{Story, to};
+use crate::cluster::{UPDATE, in_cluster, in_world};
+use cupcake_crds::node_task::NodeInventory;
+use cupcake_crds::values::{
+    AdmissionHook, AdmissionPolicy, ClusterSnapshot, ComponentSetting, EtcdDoubt, EtcdDoubtKind, KubeVersion, Phase,
+};
+use cupcake_engine::clock::Timestamp;
+use cupcake_sandbox::world::WorldConfig;
+use serde_json::json;
+
+const GIB: u64 = 1024 * 1024 * 1024;
+
+pub(super) fn stories() -> Vec<Story> {
+    let start = Timestamp::from_timestamp(1_790_000_000, 0).unwrap();
+    let config = WorldConfig { workers: 2, ..WorldConfig::new(KubeVersion::new(1, 33, 4), start) };
+    let seen = in_world(config, async |cluster| gathered(cluster).await);
+    vec![etcd(&seen), disk(&seen), kubelet(&seen), by_hand(), hooks(&seen), packages(&seen)]
+}
+
+/// The same cluster, as the machine of that node tells it after a change.
+fn where_machine(seen: &ClusterSnapshot, node: &str, change: impl FnOnce(&mut NodeInventory)) -> ClusterSnapshot {
+    let mut seen = seen.clone();
+    change(seen.nodes.get_mut(node).unwrap().inventory.as_mut().unwrap());
+    seen
+}
+
+fn etcd(seen: &ClusterSnapshot) -> Story {
+    let title = "etcd 3.5 to 3.6: learners, members that should be gone";
+    let mut story = Story::new(14, "etcd-3-6", title);
+    story.happens("A control-plane node, cp-4, was removed last year. cp-2's database still has its member; etcd 3.5 does not go by that, etcd 3.6 of Kubernetes 1.34 would.");
+    let doubt = EtcdDoubt {
+        kind: EtcdDoubtKind::MembersDiffer,
+        message: "its database still has member 8e9e05c52164694d (cp-4), which was removed and would come back".into(),
+    };
+    let zombie = where_machine(seen, "cp-2", |inventory| inventory.etcd_store_doubts = Some(vec![doubt]));
+    story.preflight(&zombie, &to("1.34.4"), &["EtcdStore"]);
+    story.happens("A member of etcd has no vote yet.");
+    let mut learner = seen.clone();
+    learner.surroundings.etcd_members = ["cp-1", "cp-2", "cp-3"]
+        .map(|name| serde_json::from_value(json!({"name": name, "learner": name == "cp-3"})).unwrap())
+        .to_vec();
+    story.preflight(&learner, &to("1.34.4"), &["EtcdMembers"]);
+    story
+}
+
+fn disk(seen: &ClusterSnapshot) -> Story {
+    let mut story = Story::new(16, "backups-fill-the-disk", "Backups fill the disk");
+    story.happens("/var/lib of cp-2 has 3 of 40 GiB left, and its etcd 2 GiB of data: a snapshot and kubeadm's copy of it would fill the disk.");
+    let full = where_machine(seen, "cp-2", |inventory| {
+        inventory.disk_free_bytes = Some(3 * GIB);
+        inventory.disk_size_bytes = Some(40 * GIB);
+        inventory.etcd_data_bytes = Some(2 * GIB);
+    });
+    story.preflight(&full, &to("1.34.4"), &["DiskSpace"]);
+    story
+}
+
+fn kubelet(seen: &ClusterSnapshot) -> Story {
+    let title = "The kubelet does not start: a removed flag, control groups version 1, an old containerd";
+    let mut story = Story::new(17, "kubelet-does-not-start", title);
+    let mut seen = seen.clone();
+    seen.surroundings.settings = vec![ComponentSetting {
+        argument: "--feature-gates=MemoryManager=true".into(),
+        component: "kube-scheduler".into(),
+        from: "ConfigMap kube-system/kubeadm-config".into(),
+    }];
+    let seen = where_machine(&seen, "w-2", |inventory| inventory.cgroup_version = Some(1));
+    story.happens("w-2 was booted with control groups version 1, and kubeadm's configuration names a feature gate that 1.36 does not know.");
+    story.preflight(&seen, &to("1.36.3"), &["CgroupV1", "RemovedSettings"]);
+    story.happens("What no checklist can know: the kubelet of w-1 crashes in a loop once it was restarted, and its Node is Ready in between.");
+    in_cluster(3, false, async |cluster| {
+        cluster.world.machine("w-1").unwrap().let_kubelet_crash();
+        cluster.apply(UPDATE, json!({"concurrency": 1})).await;
+        let (phase, message) = cluster.at_rest(UPDATE).await;
+        assert_eq!(phase, Phase::RequiresAttention, "{message}");
+        story.status(cluster);
+        story.nodes(cluster);
+    });
+    story
+}
+
+fn by_hand() -> Story {
+    let title = "Customised manifests and kubelet settings are lost";
+    let mut story = Story::new(18, "changes-by-hand", title);
+    in_cluster(1, false, async |cluster| {
+        let machine = cluster.world.machine("cp-1").unwrap();
+        machine.change_by_hand("kube-apiserver.yaml loses --audit-log-path=/var/log/audit.log");
+        story.happens("Somebody has added a flag to a manifest of cp-1, which kubeadm does not know of.");
+        cluster.pass(60).await;
+        cluster.apply(UPDATE, json!({})).await;
+        cluster.eventually("it is told", async || cluster.phase(UPDATE).1.contains("--audit-log-path")).await;
+        cluster.pass(40).await;
+        story.status(cluster);
+        story.why(cluster);
+        story.happens("kubeadm is given the same as a patch in /etc/kubernetes/patches: the update begins by itself.");
+        machine.give_patches();
+        let (phase, message) = {
+            cluster.eventually("it begins", async || cluster.phase(UPDATE).0 == Phase::InProgress).await;
+            cluster.at_rest(UPDATE).await
+        };
+        assert_eq!(phase, Phase::Succeeded, "{message}");
+        story.status(cluster);
+    });
+    story
+}
+
+fn hooks(seen: &ClusterSnapshot) -> Story {
+    let title = "Webhooks that refuse when they fail lock a new API server or a drain";
+    let mut story = Story::new(24, "fail-closed-webhooks", title);
+    let mut seen = seen.clone();
+    seen.surroundings.admission_hooks = vec![AdmissionHook {
+        name: "ValidatingWebhookConfiguration kyverno webhook validate.kyverno.svc-fail".into(),
+        sees: vec!["nodes".into(), "pods".into()],
+        nodes: Some(["w-1".to_owned()].into()),
+    }];
+    seen.surroundings.admission_policies =
+        vec![AdmissionPolicy { name: "ValidatingAdmissionPolicy owners-only".into(), sees: vec!["nodes".into()] }];
+    story.happens("A webhook refuses when it fails, and all pods that answer it are on w-1; a policy denies what it does not like of nodes.");
+    story.preflight(&seen, &to("1.34.4"), &["FailClosedHook", "AdmissionPolicy"]);
+    story
+}
+
+fn packages(seen: &ClusterSnapshot) -> Story {
+    let title = "Packages: a repository that is gone, a lock of dpkg, dnf, zypper or rpm, lost holds";
+    let mut story = Story::new(25, "packages", title);
+    story.happens("The mirror of w-2 is behind; unattended-upgrades is at work on cp-1, where the key of the authority is elsewhere.");
+    let seen = where_machine(seen, "w-2", |inventory| {
+        let offered = json!({"minor": "1.34", "versions": ["1.34.3"]});
+        inventory.next_minor = Some(serde_json::from_value(offered).unwrap());
+    });
+    let seen = where_machine(&seen, "cp-1", |inventory| {
+        inventory.unattended_upgrades = Some(true);
+        inventory.external_cas = vec!["ca".into()];
+        inventory.certificates_expire = Some("2026-12-24T08:00:00Z".parse().unwrap());
+    });
+    story.preflight(&seen, &to("1.34.4"), &["PackagesNotOffered", "ExternalCa", "UnattendedUpgrades"]);
+    story
+}
