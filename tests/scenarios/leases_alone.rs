@@ -1,6 +1,6 @@
 //! An API server that answers for Leases and for nothing else, or refuses to record runs: the leader leads on, and cannot move anything.
 
-use crate::cluster::{UPDATE, in_cluster};
+use crate::cluster::{Cluster, UPDATE, in_cluster};
 use crate::stalls::answer;
 use cupcake_crds::conditions;
 use cupcake_crds::values::Phase;
@@ -62,11 +62,20 @@ fn a_drain_that_nobody_could_attempt_for_hours_is_given_that_time_back() {
 }
 
 /// Refuses what the operator writes of runs: somebody took a line out of its role, a policy denies it, or a webhook is away.
-struct Refusing {
+pub(crate) struct Refusing {
     before: Arc<dyn Faults>,
     clock: Arc<dyn Clock>,
     until: Timestamp,
     with: Failure,
+}
+
+impl Refusing {
+    /// From now on, until then.
+    pub(crate) fn begin(cluster: &Cluster, until: Timestamp, with: Failure) {
+        let server = cluster.world.server();
+        let (before, clock) = (server.faults().unwrap(), cluster.world.clock());
+        server.inject(Arc::new(Self { before, clock, until, with }));
+    }
 }
 
 impl Faults for Refusing {
@@ -107,10 +116,8 @@ fn a_run_whose_record_is_refused_is_told_by_its_update_until_it_may_be_recorded_
         in_cluster(2, true, async |cluster| {
             cluster.apply(UPDATE, json!({})).await;
             cluster.eventually("it has begun", async || cluster.phase(UPDATE).0 == Phase::InProgress).await;
-            let server = cluster.world.server();
             let until = cluster.world.now() + chrono::TimeDelta::hours(1);
-            let (before, clock) = (server.faults().unwrap(), cluster.world.clock());
-            server.inject(Arc::new(Refusing { before, clock, until, with }));
+            Refusing::begin(cluster, until, with);
             let reason = || {
                 let status = cluster.update(UPDATE).unwrap().status.unwrap();
                 conditions::get(&status.conditions, conditions::RECONCILING).unwrap().reason.clone()

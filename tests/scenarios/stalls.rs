@@ -5,6 +5,7 @@
 #![expect(clippy::disallowed_methods, reason = "a golden text is written anew where somebody asks for it")]
 
 use crate::cluster::{Cluster, UPDATE, in_cluster};
+use crate::leases_alone::Refusing;
 use chrono::TimeDelta;
 use cupcake_crds::values::Phase;
 use cupcake_crds::{GROUP, UpgradePlan, UpgradeRun};
@@ -12,6 +13,7 @@ use cupcake_engine::codec;
 use cupcake_engine::cursor::Cursor;
 use cupcake_engine::dag::Dag;
 use cupcake_engine::plan::Plan;
+use cupcake_sandbox::api::Failure;
 use cupcake_workflows::render::{RunNow, View, why};
 use kube::ResourceExt;
 use serde_json::{Value, json};
@@ -220,6 +222,34 @@ fn disk_full() -> String {
     })
 }
 
+fn node_busy() -> String {
+    in_cluster(1, false, async |cluster| {
+        let machine = cluster.world.machine("cp-1").unwrap();
+        machine.slow_kubeadm(TimeDelta::minutes(25));
+        cluster.apply("first", json!({"nodeTimeout": "10m"})).await;
+        let begun = async || cluster.world.effects().iter().any(|effect| effect.name.kind == EffectKind::Kubeadm);
+        cluster.eventually("kubeadm has begun", begun).await;
+        cluster.patch("first", json!({"spec": {"control": {"cancel": {"requestId": "cancel-1"}}}})).await;
+        cluster.eventually("the update is over", async || cluster.phase("first").0 == Phase::Cancelled).await;
+        machine.slow_kubeadm(TimeDelta::zero());
+        cluster.apply("second", json!({})).await;
+        until_told(cluster, "second", "still at work for an update that is over").await;
+        seen(cluster, "second", async || {}).await
+    })
+}
+
+fn run_refused() -> String {
+    in_cluster(2, true, async |cluster| {
+        cluster.apply(UPDATE, json!({})).await;
+        cluster.eventually("it has begun", async || cluster.phase(UPDATE).0 == Phase::InProgress).await;
+        let until = cluster.world.now() + TimeDelta::minutes(20);
+        let message = "upgraderuns.cupcake.ricardomolendijk.com \"to-1-34\" is forbidden: User \"operator\" cannot update resource";
+        Refusing::begin(cluster, until, Failure::new(http::StatusCode::FORBIDDEN, "Forbidden", message));
+        until_told(cluster, UPDATE, "is forbidden").await;
+        seen(cluster, UPDATE, async || {}).await
+    })
+}
+
 #[test]
 fn whatever_an_update_waits_for_it_says_so_everywhere_and_names_the_next_command() {
     let stalls = [
@@ -231,6 +261,8 @@ fn whatever_an_update_waits_for_it_says_so_everywhere_and_names_the_next_command
         stall("A node is not Ready", node_not_ready),
         stall("Canaries are watched", soak),
         stall("Another update owns the cluster", another_update),
+        stall("A machine is still at work for an update that is over", node_busy),
+        stall("The API server refuses to record the run", run_refused),
         stall("The API server is away", api_away),
         stall("A disk is full, and the machine tries again", disk_full),
     ];
