@@ -58,7 +58,7 @@ pub(crate) enum Command {
     Snapshot(SnapshotArgs),
     /// Show how far an upgrade is
     #[command(
-        after_help = "Examples:\n  kubectl cupcake status\n  kubectl cupcake status my-update --timeline\n  kubectl cupcake status my-update -o json"
+        after_help = "Examples:\n  kubectl cupcake status\n  kubectl cupcake status my-update --timeline\n  kubectl cupcake status my-update -o wide\n  kubectl cupcake status my-update -o json"
     )]
     Status(StatusArgs),
     /// Follow an upgrade to its end: a live tree on a terminal, a line an event elsewhere
@@ -89,6 +89,14 @@ pub(crate) enum Command {
     /// End an upgrade for good: what is under way comes to a safe point, then nodes are given back
     #[command(after_help = "Examples:\n  kubectl cupcake cancel my-update --reason \"not tonight\"")]
     Cancel(AskArgs),
+    /// Print the file that lets kubectl complete this command's words
+    #[command(
+        after_help = "Example, in a folder of your PATH:\n  kubectl cupcake completion > ~/bin/kubectl_complete-cupcake\n  chmod +x ~/bin/kubectl_complete-cupcake"
+    )]
+    Completion,
+    /// What the last of the words typed so far may be, as kubectl asks for it
+    #[command(name = "__complete", hide = true)]
+    Complete(CompleteArgs),
 }
 
 /// How to print.
@@ -96,6 +104,26 @@ pub(crate) enum Command {
 pub(crate) enum Format {
     /// JSON, for programs.
     Json,
+    /// The same as YAML.
+    Yaml,
+}
+
+/// How to print what people look at for longer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum WideFormat {
+    /// JSON, for programs.
+    Json,
+    /// The same as YAML.
+    Yaml,
+    /// The tree, and a line for each node that the status names.
+    Wide,
+}
+
+#[derive(Debug, Clone, ClapArgs)]
+pub(crate) struct CompleteArgs {
+    /// The words after `kubectl cupcake`, the last of them as far as it is typed.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) words: Vec<String>,
 }
 
 #[derive(Debug, Clone, ClapArgs)]
@@ -120,7 +148,7 @@ pub(crate) struct PlanArgs {
     #[cfg(feature = "sandbox")]
     #[command(flatten)]
     pub(crate) cluster: ClusterArgs,
-    /// Print the plan as JSON.
+    /// Print the plan for programs.
     #[arg(short, long, value_name = "FORMAT")]
     pub(crate) output: Option<Format>,
 }
@@ -139,14 +167,14 @@ pub(crate) struct PreflightArgs {
     /// Facts about minors of Kubernetes, over those that are known (docs/facts.md), in YAML or JSON.
     #[arg(long, value_name = "FILE")]
     pub(crate) facts: Option<PathBuf>,
-    /// Print the checklist as JSON.
+    /// Print the checklist for programs.
     #[arg(short, long, value_name = "FORMAT")]
     pub(crate) output: Option<Format>,
 }
 
 #[derive(Debug, Clone, ClapArgs)]
 pub(crate) struct SnapshotArgs {
-    /// Print JSON instead of YAML.
+    /// How to print it: YAML unless told.
     #[arg(short, long, value_name = "FORMAT")]
     pub(crate) output: Option<Format>,
 }
@@ -161,16 +189,16 @@ pub(crate) struct StatusArgs {
     /// Draw with ASCII characters only.
     #[arg(long)]
     pub(crate) ascii: bool,
-    /// Print the DirectUpdate and its UpgradeRuns as a JSON List.
-    #[arg(short, long, value_name = "FORMAT")]
-    pub(crate) output: Option<Format>,
+    /// Print the DirectUpdate and its UpgradeRuns as a List for programs, or the tree with its nodes.
+    #[arg(short, long, value_name = "FORMAT", conflicts_with = "timeline")]
+    pub(crate) output: Option<WideFormat>,
 }
 
 #[derive(Debug, Clone, ClapArgs)]
 pub(crate) struct WhyArgs {
     /// A DirectUpdate or an UpgradeRun; the newest upgrade that is not over if none is named.
     pub(crate) update: Option<String>,
-    /// Print the answer as JSON.
+    /// Print the answer for programs.
     #[arg(short, long, value_name = "FORMAT")]
     pub(crate) output: Option<Format>,
 }
@@ -231,7 +259,7 @@ pub(crate) struct WatchArgs {
     /// Draw with ASCII characters only.
     #[arg(long)]
     pub(crate) ascii: bool,
-    /// Print each changed UpgradeRun as JSON, one a line.
+    /// Print each changed UpgradeRun for programs: as JSON one a line, as YAML a document each.
     #[arg(short, long, value_name = "FORMAT")]
     pub(crate) output: Option<Format>,
 }

@@ -138,8 +138,9 @@ pub(crate) fn read(file: &Path) -> Result<ClusterSnapshot, Failure> {
 pub(crate) fn write(connection: &Connection, args: &SnapshotArgs) -> Result<Exit, Failure> {
     let cluster = file_of(plan::live(connection)?);
     match args.output {
-        Some(Format::Json) => out::json(&cluster),
-        None => {
+        Some(Format::Json) => out::document(Format::Json, &cluster),
+        // Field by field as its type has them, which reads better than the order of the alphabet.
+        Some(Format::Yaml) | None => {
             let text = serde_saphyr::to_string(&cluster).map_err(|error| {
                 Failure::from_error("write the cluster down", &error, "kubectl cupcake snapshot -o json")
             })?;

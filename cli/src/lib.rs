@@ -11,10 +11,12 @@
 mod approve;
 mod args;
 mod cluster_file;
+mod completion;
 mod connect;
 mod control;
 mod exit;
 mod forest;
+mod nodes;
 mod out;
 mod plan;
 mod preflight;
@@ -59,6 +61,8 @@ pub fn run(args: Args) -> ExitCode {
         Command::Pause(args) => on_runtime(control::pause(&connection, &args)),
         Command::Resume(args) => on_runtime(control::resume(&connection, &args)),
         Command::Cancel(args) => on_runtime(control::cancel(&connection, &args)),
+        Command::Completion => Ok(completion::script()),
+        Command::Complete(args) => Ok(completion::answer(&args.words)),
         #[cfg(feature = "sandbox")]
         Command::Sandbox(args) => sandbox::run(&args),
         #[cfg(feature = "sandbox")]

@@ -1,5 +1,6 @@
 //! Writing: data on stdout, the rest on stderr; a reader that went away is no error.
 
+use crate::args::Format;
 use serde::Serialize;
 use std::fmt::Display;
 use std::io::{IsTerminal as _, Write as _};
@@ -17,8 +18,27 @@ pub fn raw(text: &str) {
 }
 
 /// A value as indented JSON.
-pub fn json(value: &impl Serialize) {
+fn json(value: &impl Serialize) {
     line(serde_json::to_string_pretty(value).unwrap_or_default());
+}
+
+/// A value as indented JSON or as YAML.
+pub fn document(format: Format, value: &impl Serialize) {
+    match format {
+        Format::Json => json(value),
+        Format::Yaml => line(yaml(value).trim_end()),
+    }
+}
+
+/// A value as YAML, by way of its JSON: numbers, times and fields that are left out look alike in both.
+fn yaml(value: &impl Serialize) -> String {
+    let value = serde_json::to_value(value).unwrap_or_default();
+    serde_saphyr::to_string(&value).unwrap_or_default()
+}
+
+/// A value as YAML that another one may follow.
+pub fn yaml_document(value: &impl Serialize) {
+    line(format!("---\n{}", yaml(value).trim_end()));
 }
 
 /// A value as JSON on one line.

@@ -51,26 +51,26 @@ pub(crate) fn with_facts(mut snapshot: ClusterSnapshot, file: Option<&Path>) -> 
 }
 
 fn of(template: Template, snapshot: &ClusterSnapshot, args: &PlanArgs) -> Result<Exit, Failure> {
-    let as_json = args.output == Some(Format::Json);
-    if let Some(about) = template.about(connect::now()).filter(|_| !as_json) {
+    if let Some(about) = template.about(connect::now()).filter(|_| args.output.is_none()) {
         out::line(about);
     }
     let name = template.name();
     match template.update(snapshot)? {
         Ok(update) => Ok(tell(&update, snapshot, args)),
         Err(message) => {
-            nothing_to_do(as_json, &name, &message, &[]);
+            nothing_to_do(args.output, &name, &message, &[]);
             Ok(Exit::Done)
         }
     }
 }
 
-fn nothing_to_do(as_json: bool, name: &str, message: &str, warnings: &[Finding]) {
-    if as_json {
-        out::json(&json!({
+fn nothing_to_do(output: Option<Format>, name: &str, message: &str, warnings: &[Finding]) {
+    if let Some(format) = output {
+        let told = json!({
             "result": "NothingToDo", "directUpdate": name, "message": message, "hops": [],
             "warnings": warnings, "refusals": [],
-        }));
+        });
+        out::document(format, &told);
     } else {
         out::line(message);
         warn(warnings);
@@ -106,10 +106,9 @@ fn tell(update: &DirectUpdate, snapshot: &ClusterSnapshot, args: &PlanArgs) -> E
     let uid = update.uid().unwrap_or_else(|| UID_TO_COME.to_owned());
     let request = Request { name: &name, uid: &uid, spec: &update.spec };
     let compiled = request.root_run().map_err(Refusal::one).and_then(|run| compile(&request, &run, snapshot));
-    let as_json = args.output == Some(Format::Json);
     match compiled {
         Ok(Compilation::Plan(compiled)) => {
-            if as_json {
+            if let Some(format) = args.output {
                 let mut told = json!({
                     "result": "Changes", "directUpdate": name, "hops": hops(&compiled.summary), "summary": compiled.summary,
                     "warnings": compiled.report.warnings, "refusals": [],
@@ -118,7 +117,7 @@ fn tell(update: &DirectUpdate, snapshot: &ClusterSnapshot, args: &PlanArgs) -> E
                 if args.commands {
                     told["commands"] = json!(compiled.commands);
                 }
-                out::json(&told);
+                out::document(format, &told);
             } else {
                 compiled.summary.lines().into_iter().for_each(out::line);
                 if args.commands {
@@ -130,15 +129,16 @@ fn tell(update: &DirectUpdate, snapshot: &ClusterSnapshot, args: &PlanArgs) -> E
             Exit::Changes
         }
         Ok(Compilation::NothingToDo(nothing)) => {
-            nothing_to_do(as_json, &name, &nothing.message, &nothing.report.warnings);
+            nothing_to_do(args.output, &name, &nothing.message, &nothing.report.warnings);
             Exit::Done
         }
         Err(refusal) => {
-            if as_json {
-                out::json(&json!({
+            if let Some(format) = args.output {
+                let told = json!({
                     "result": "Refused", "directUpdate": name, "hops": [], "refusals": refusal.findings,
                     "warnings": refusal.warnings,
-                }));
+                });
+                out::document(format, &told);
             } else {
                 for finding in &refusal.findings {
                     out::line(format!("refused: {finding}"));

@@ -1,6 +1,6 @@
 //! `kubectl cupcake preflight`: the checklist of an update alone. Read-only, and as often as one likes.
 
-use crate::args::{Connection, Format, PreflightArgs};
+use crate::args::{Connection, PreflightArgs};
 use crate::exit::{Exit, Failure};
 use crate::template::{self, Template};
 use crate::{cluster_file, out, plan};
@@ -29,7 +29,7 @@ pub(crate) fn run(connection: &Connection, args: &PreflightArgs) -> Result<Exit,
         Ok(update) => update,
         Err(message) => {
             match args.output {
-                Some(Format::Json) => out::json(&json!({"message": message, "checks": []})),
+                Some(format) => out::document(format, &json!({"message": message, "checks": []})),
                 None => out::line(message),
             }
             return Ok(Exit::Done);
@@ -40,9 +40,9 @@ pub(crate) fn run(connection: &Connection, args: &PreflightArgs) -> Result<Exit,
     let compiled = request.root_run().map_err(Refusal::one).and_then(|run| compile(&request, &run, &snapshot));
     let checks = checklist(&compiled);
     let failed = checks.iter().filter(|check| check.verdict == Verdict::Failed).count();
-    if args.output == Some(Format::Json) {
+    if let Some(format) = args.output {
         let verdict = checks.iter().map(|check| check.verdict).max();
-        out::json(&json!({"targetVersion": update.spec.target_version, "verdict": verdict, "checks": checks}));
+        out::document(format, &json!({"targetVersion": update.spec.target_version, "verdict": verdict, "checks": checks}));
     } else {
         checks.iter().flat_map(lines).for_each(out::line);
         out::line(match failed {

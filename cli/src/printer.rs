@@ -1,5 +1,6 @@
 //! Shows a forest as it changes: a live tree, a line an event, or JSON.
 
+use crate::args::Format;
 use crate::forest::{Detail, Forest, Graphs};
 use crate::out;
 use crate::terminal::Block;
@@ -16,8 +17,8 @@ pub enum Printer {
     Live(Block, Glyphs),
     /// New events as lines.
     Plain(EventLog),
-    /// Each changed run as one line of JSON.
-    Json(BTreeMap<String, Option<String>>),
+    /// Each changed run, as one line of JSON or one document of YAML.
+    Documents(Format, BTreeMap<String, Option<String>>),
     /// Not at all.
     Silent,
 }
@@ -37,11 +38,14 @@ impl Printer {
                     out::line(line);
                 }
             }
-            Self::Json(seen) => {
+            Self::Documents(format, seen) => {
                 for run in &forest.runs {
                     let version = run.resource_version();
                     if seen.insert(run.name_any(), version.clone()) != Some(version) {
-                        out::json_line(run);
+                        match format {
+                            Format::Json => out::json_line(run),
+                            Format::Yaml => out::yaml_document(run),
+                        }
                     }
                 }
             }

@@ -1,10 +1,10 @@
 //! `kubectl cupcake status`: one upgrade as it is now.
 
-use crate::args::{Connection, Format, StatusArgs};
+use crate::args::{Connection, Format, StatusArgs, WideFormat};
 use crate::connect::{client, now, request_failed};
 use crate::exit::{Exit, Failure};
 use crate::forest::{Detail, Forest, Graphs, add_graph};
-use crate::{out, terminal};
+use crate::{nodes, out, terminal};
 use cupcake_crds::{DirectUpdate, UpgradePlan, UpgradeRun};
 use cupcake_workflows::render::Glyphs;
 use kube::api::{Api, ListParams};
@@ -18,8 +18,9 @@ pub async fn run(connection: &Connection, args: &StatusArgs) -> Result<Exit, Fai
     let client = client(connection).await?;
     let forest = read(&client, args.run.as_deref()).await?;
     match args.output {
-        Some(Format::Json) => out::json(&list(&forest)),
-        None => {
+        Some(WideFormat::Json) => out::document(Format::Json, &list(&forest)),
+        Some(WideFormat::Yaml) => out::document(Format::Yaml, &list(&forest)),
+        output @ (Some(WideFormat::Wide) | None) => {
             let graphs = graphs(&client, &forest).await?;
             let glyphs = if args.ascii { Glyphs::Ascii } else { Glyphs::Unicode };
             let lines = if args.timeline {
@@ -27,7 +28,8 @@ pub async fn run(connection: &Connection, args: &StatusArgs) -> Result<Exit, Fai
             } else {
                 forest.lines(&graphs, now(), Detail::Full, glyphs)
             };
-            for line in lines {
+            let nodes = output.map(|_| nodes::lines(forest.update.as_ref(), now())).unwrap_or_default();
+            for line in lines.into_iter().chain(nodes) {
                 out::line(line);
             }
         }

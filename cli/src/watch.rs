@@ -1,6 +1,6 @@
 //! `kubectl cupcake watch`: one upgrade until its end.
 
-use crate::args::{Connection, Format, WatchArgs};
+use crate::args::{Connection, WatchArgs};
 use crate::connect::{client, now};
 use crate::exit::{Exit, Failure};
 use crate::forest::{Forest, Graphs};
@@ -32,7 +32,7 @@ pub async fn run(connection: &Connection, args: &WatchArgs) -> Result<Exit, Fail
     let update_name = first.update.as_ref().map(kube::ResourceExt::name_any);
     let glyphs = if args.ascii { Glyphs::Ascii } else { Glyphs::Unicode };
     let mut printer = match args.output {
-        Some(Format::Json) => Printer::Json(BTreeMap::new()),
+        Some(format) => Printer::Documents(format, BTreeMap::new()),
         None => Printer::for_people(glyphs),
     };
     let mut graphs = Graphs::new();

@@ -1,6 +1,6 @@
 //! `kubectl cupcake why`: what an update waits for, and the next command to type.
 
-use crate::args::{Connection, Format, WhyArgs};
+use crate::args::{Connection, WhyArgs};
 use crate::connect::{client, now};
 use crate::exit::{Exit, Failure};
 use crate::out;
@@ -17,7 +17,7 @@ pub(crate) async fn run(connection: &Connection, args: &WhyArgs) -> Result<Exit,
         Failure::new(format!("the DirectUpdate of UpgradeRun {run} is gone"), format!("kubectl cupcake status {run}"))
     })?;
     match args.output {
-        Some(Format::Json) => out::json(&why),
+        Some(format) => out::document(format, &why),
         None => why.lines(now).into_iter().for_each(out::line),
     }
     Ok(Exit::Done)

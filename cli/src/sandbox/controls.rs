@@ -2,7 +2,6 @@
 
 use super::simulate::{SimulateArgs, elapsed, lock, threads};
 use super::{failed, wall};
-use crate::args::Format;
 use crate::exit::{Exit, Failure};
 use crate::out;
 use cupcake_sandbox::simulate::Settings;
@@ -68,8 +67,8 @@ pub(super) fn run(args: &SimulateArgs, settings: &Settings) -> Result<Exit, Fail
         wrong: rows.iter().filter(|row| !row.is_right()).count(),
         rows,
     };
-    if args.output() == Some(Format::Json) {
-        out::json(&report);
+    if let Some(format) = args.output() {
+        out::document(format, &report);
     } else {
         lines(&moments, &report).into_iter().for_each(out::line);
     }

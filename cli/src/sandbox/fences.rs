@@ -2,7 +2,6 @@
 
 use super::simulate::{SimulateArgs, elapsed, lock, threads};
 use super::{failed, wall};
-use crate::args::Format;
 use crate::exit::{Exit, Failure};
 use crate::out;
 use cupcake_sandbox::simulate::fences::{self, Need};
@@ -109,8 +108,8 @@ pub(super) fn run(args: &SimulateArgs, settings: &Settings, writes: Writes) -> R
         fences: found.into_values().map(row).collect(),
         missing,
     };
-    if args.output() == Some(Format::Json) {
-        out::json(&report);
+    if let Some(format) = args.output() {
+        out::document(format, &report);
     } else {
         lines(&report).into_iter().for_each(out::line);
     }

@@ -9,7 +9,6 @@ pub(crate) mod simulate;
 mod sweep;
 mod workers;
 
-use crate::args::Format;
 use crate::connect;
 use crate::exit::{Exit, Failure};
 use crate::forest::{Forest, Graphs, add_graph};
@@ -52,8 +51,8 @@ pub(crate) fn run(args: &SandboxArgs) -> Result<Exit, Failure> {
     if args.kill_sweep {
         return sweep::run(args);
     }
-    let as_json = args.output == Some(Format::Json);
-    let watched = !as_json && out::is_watched();
+    let as_document = args.output.is_some();
+    let watched = !as_document && out::is_watched();
     let speed = match args.speed {
         Some(times) => Speed::Times(times),
         None if watched => Speed::Times(SPEED_WATCHED),
@@ -63,7 +62,7 @@ pub(crate) fn run(args: &SandboxArgs) -> Result<Exit, Failure> {
     let config = config(args, speed);
     let upgrade = upgrade(args, target(args));
     let glyphs = if args.ascii { Glyphs::Ascii } else { Glyphs::Unicode };
-    let mut printer = if as_json { Printer::Silent } else { Printer::for_people(glyphs) };
+    let mut printer = if as_document { Printer::Silent } else { Printer::for_people(glyphs) };
     let outcome = world::runtime(speed).map_err(|error| failed(&error))?.block_on(async {
         let world = World::new(config)?;
         world.start();
@@ -74,8 +73,8 @@ pub(crate) fn run(args: &SandboxArgs) -> Result<Exit, Failure> {
         Ok(outcome)
     });
     let report = Report::new(outcome.map_err(|error: WorldError| failed(&error))?, begun.elapsed());
-    if as_json {
-        out::json(&report);
+    if let Some(format) = args.output {
+        out::document(format, &report);
     } else {
         report.lines().into_iter().for_each(out::line);
     }
@@ -104,7 +103,7 @@ async fn show(world: &World, printer: &mut Printer, graphs: &mut Graphs) -> std:
     loop {
         match printer {
             Printer::Live(..) => tokio::time::sleep(REDRAW).await,
-            Printer::Plain(_) | Printer::Json(_) => world.progress().await,
+            Printer::Plain(_) | Printer::Documents(..) => world.progress().await,
             Printer::Silent => std::future::pending().await,
         }
         draw(world, printer, graphs);

@@ -290,8 +290,8 @@ pub(crate) fn run(args: &SimulateArgs) -> Result<Exit, Failure> {
     report.finish(elapsed(begun));
     // Workers end in any order.
     report.violations.sort_by(|one, other| (one.seed, &one.command).cmp(&(other.seed, &other.command)));
-    if args.output == Some(Format::Json) {
-        out::json(&report);
+    if let Some(format) = args.output {
+        out::document(format, &report);
     } else {
         report.lines().into_iter().for_each(out::line);
     }

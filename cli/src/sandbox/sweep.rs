@@ -2,7 +2,6 @@
 
 use super::args::SandboxArgs;
 use super::{config, failed, target, upgrade, wall};
-use crate::args::Format;
 use crate::exit::{Exit, Failure};
 use crate::out;
 use cupcake_sandbox::machine::fault::{Component, Fault, Wrong};
@@ -112,8 +111,8 @@ pub(super) fn run(args: &SandboxArgs) -> Result<Exit, Failure> {
     for row in &mut rows {
         row.failures.sort();
     }
-    if args.output == Some(Format::Json) {
-        out::json(&rows);
+    if let Some(format) = args.output {
+        out::document(format, &rows);
     } else {
         table(&rows, args).into_iter().for_each(out::line);
         let runs: u64 = rows.iter().map(|row| row.runs).sum();
