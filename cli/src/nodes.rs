@@ -7,7 +7,8 @@ use cupcake_workflows::render::duration;
 
 /// The table of the nodes that the status names, with how many it does not name; nothing where it names none.
 pub(crate) fn lines(update: Option<&DirectUpdate>, now: Timestamp) -> Vec<String> {
-    let Some(status) = update.and_then(|update| update.status.as_ref()).filter(|status| !status.nodes.is_empty()) else {
+    let Some(status) = update.and_then(|update| update.status.as_ref()).filter(|status| !status.nodes.is_empty())
+    else {
         return Vec::new();
     };
     let head = ["NODE", "PHASE", "STEP", "TOOK", "MESSAGE"].map(str::to_owned);

@@ -42,7 +42,10 @@ pub(crate) fn run(connection: &Connection, args: &PreflightArgs) -> Result<Exit,
     let failed = checks.iter().filter(|check| check.verdict == Verdict::Failed).count();
     if let Some(format) = args.output {
         let verdict = checks.iter().map(|check| check.verdict).max();
-        out::document(format, &json!({"targetVersion": update.spec.target_version, "verdict": verdict, "checks": checks}));
+        out::document(
+            format,
+            &json!({"targetVersion": update.spec.target_version, "verdict": verdict, "checks": checks}),
+        );
     } else {
         checks.iter().flat_map(lines).for_each(out::line);
         out::line(match failed {

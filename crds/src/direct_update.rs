@@ -1,6 +1,7 @@
 //! DirectUpdate: upgrade this cluster to that version, now.
 
 use crate::{
+    OPT_OUT_LABEL,
     conditions::Condition,
     control::{Acknowledgement, Control, VertexRequest},
     limits::{self, cut, cut_some, keep_last},
@@ -40,6 +41,7 @@ use std::collections::BTreeMap;
     validation = rules::FROZEN_DRAIN,
     validation = rules::FROZEN_DRY_RUN,
     validation = rules::FROZEN_MAX_FAILURES,
+    validation = rules::FROZEN_NODE_ORDER,
     validation = rules::FROZEN_NODE_SELECTOR,
     validation = rules::FROZEN_NODE_TIMEOUT,
     validation = rules::FROZEN_OPERATION_TIMEOUT,
@@ -146,6 +148,10 @@ pub struct DirectUpdateSpec {
     #[schemars(range(min = 1, max = 15000))]
     pub max_failures: Option<u32>,
 
+    /// In which order workers move: by the values of a label of theirs; by name if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_order: Option<NodeOrder>,
+
     /// Only nodes with all of these labels are upgraded; all nodes if left out. Example: {"pool": "blue"}
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "crate::values::labels_schema")]
@@ -176,6 +182,19 @@ pub struct DirectUpdateSpec {
     /// Control-plane nodes always go first, one by one. Example: rolling
     #[serde(default)]
     pub strategy: Strategy,
+}
+
+/// In which order workers move.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeOrder {
+    /// The label whose values make groups of workers: one group comes to its end before the next is begun (with strategy parallel all are begun at once), and no batch has workers of two. Canaries go before all. Example: topology.kubernetes.io/zone
+    #[schemars(length(min = 1, max = 317))]
+    pub by_label: String,
+    /// Values in the order in which their groups move. Other values follow in the order of the alphabet, workers without the label last. Example: [zone-b, zone-a]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = limits::NODE_GROUPS_MAX), inner(length(max = 63)), extend("x-kubernetes-list-type" = "set"))]
+    pub values: Vec<String>,
 }
 
 /// A check that stands in the way of one node, and that somebody answers for.
@@ -526,10 +545,16 @@ impl DirectUpdateSpec {
         skip.into_iter().any(|request| request.vertex == node)
     }
 
-    /// Whether a worker with these labels is to move: selected, and not left out. Ask [`DirectUpdate::spec_now`] once a run exists.
+    /// Whether a worker with these labels is to move: selected, not opted out, and not left out. Ask [`DirectUpdate::spec_now`] once a run exists.
     pub fn moves(&self, node: &str, labels: &BTreeMap<String, String>) -> bool {
-        self.node_selector.iter().all(|(key, value)| labels.get(key) == Some(value)) && !self.skips(node)
+        let selected = self.node_selector.iter().all(|(key, value)| labels.get(key) == Some(value));
+        selected && !opted_out(labels) && !self.skips(node)
     }
+}
+
+/// Whether a worker with these labels takes part in no update.
+pub fn opted_out(labels: &BTreeMap<String, String>) -> bool {
+    labels.get(OPT_OUT_LABEL).is_some_and(|value| value == "true")
 }
 
 impl DirectUpdateStatus {

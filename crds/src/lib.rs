@@ -54,6 +54,8 @@ pub const PAUSED_ANNOTATION: &str = "cupcake.ricardomolendijk.com/paused";
 pub const CORDONED_BY_ANNOTATION: &str = "cupcake.ricardomolendijk.com/cordoned-by";
 /// On children of a run: the UID of the root UpgradeRun (names may be too long for a label).
 pub const RUN_LABEL: &str = "cupcake.ricardomolendijk.com/run";
+/// Label with which a worker takes part in no update: with the value `true` it stays as it is, whatever a selector says.
+pub const OPT_OUT_LABEL: &str = "cupcake.ricardomolendijk.com/opt-out";
 /// On objects that belong to one node: its name.
 pub const NODE_LABEL: &str = "cupcake.ricardomolendijk.com/node";
 /// On a DirectUpdate that a schedule created: the UID of that ScheduledUpdate or UpdateSchedule.

@@ -20,6 +20,8 @@ pub const CHILDREN_MAX: usize = 64;
 pub const CURSOR_CHARS_MAX: usize = 65_536;
 /// Characters of a step's name.
 pub const STEP_CHARS_MAX: usize = 320;
+/// Groups of workers that `spec.nodeOrder` makes, and values that it names: each is a batch of its own at least.
+pub const NODE_GROUPS_MAX: usize = 64;
 /// Characters of a reason.
 pub const REASON_CHARS_MAX: usize = 128;
 /// Groups of nodes whose commands a dry run tells: a hop has four and its workers', and those of six hops fit.

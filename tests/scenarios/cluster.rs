@@ -125,6 +125,11 @@ impl Cluster {
         cordoned.map(|node| node.name_any()).collect()
     }
 
+    /// The versions of some nodes' kubelets.
+    pub(crate) fn kubelets(&self, names: &[&str]) -> Vec<String> {
+        names.iter().map(|name| self.kubelet(name)).collect()
+    }
+
     /// The version of a node's kubelet.
     pub(crate) fn kubelet(&self, name: &str) -> String {
         let nodes = self.all::<Node>("", "nodes");

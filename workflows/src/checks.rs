@@ -9,10 +9,11 @@ use crate::schedule::Window;
 use crate::skew::{self, Skew};
 use crate::wave::Workers;
 use chrono::TimeDelta;
+use cupcake_crds::direct_update::opted_out;
 use cupcake_crds::values::{
     ClusterSnapshot, Component, Concurrency, Cordon, EtcdTopology, KubeVersion, NodeRole, NodeSnapshot, Stage, Strategy,
 };
-use cupcake_crds::{DirectUpdateSpec, limits};
+use cupcake_crds::{DirectUpdateSpec, OPT_OUT_LABEL, limits};
 use cupcake_engine::clock::Timestamp;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -393,6 +394,16 @@ pub(crate) fn selection(
     findings: &mut Findings,
 ) {
     canaries(spec, snapshot, findings);
+    let opted_out: Vec<&str> = snapshot
+        .with_role(NodeRole::Worker)
+        .filter(|node| opted_out(&node.labels))
+        .map(|node| node.node.name.as_str())
+        .collect();
+    if !opted_out.is_empty() {
+        let remedy = format!("where one is to move: kubectl label node {} {OPT_OUT_LABEL}-", opted_out[0]);
+        let message = "their label keeps them out of every update: they stay as they are";
+        findings.warn(Finding::new(Code::OptedOut, "nodes", named(&opted_out), message, remedy));
+    }
     let selected = workers.moving.len() + workers.at_target.len() + workers.newer.len();
     if spec.node_selector.is_empty() || selected > 0 {
         return;
@@ -463,7 +474,7 @@ fn canaries(spec: &DirectUpdateSpec, snapshot: &ClusterSnapshot, findings: &mut 
         (control_plane, "control-plane nodes always go first and cannot be canaries", "name workers"),
         (
             left_out,
-            "spec.nodeSelector or spec.control.skip leaves them out",
+            "spec.nodeSelector, spec.control.skip or their label leaves them out",
             "name selected workers, or change the selector",
         ),
     ] {

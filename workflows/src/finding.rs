@@ -39,6 +39,8 @@ codes! {
     UnreadableNode,
     /// The selector matches no worker.
     NothingSelected,
+    /// Workers whose label keeps them out of every update.
+    OptedOut,
     /// A canary node that is none.
     UnknownCanary,
     /// A set of components that cannot move together.

@@ -106,6 +106,7 @@ fn check_of(finding: &Finding) -> &'static str {
         | Code::NoEffect
         | Code::ChecksLeftOut
         | Code::NothingSelected
+        | Code::OptedOut
         | Code::UnknownCanary => "Spec",
         Code::InvalidVersion
         | Code::InvalidPath

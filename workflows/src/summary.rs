@@ -112,7 +112,7 @@ impl Summary {
         }
         if self.workers_left_out > 0 {
             lines.push(format!(
-                "     left out by spec.nodeSelector or spec.control.skip: {}",
+                "     left out by spec.nodeSelector, spec.control.skip or their label: {}",
                 count(self.workers_left_out, "worker")
             ));
         }

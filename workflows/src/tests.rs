@@ -2,12 +2,12 @@
 
 use crate::testing::{NAME, UID, after_control_plane, cluster, compiled, last, node, plan_of, run, spec, v, wave_of};
 use crate::timing::NodeTime;
-use crate::{Code, Compilation, Compiled, Finding, Refusal, Request, compile_wave, wave_run};
-use cupcake_crds::DirectUpdateSpec;
+use crate::{Code, Compilation, Compiled, CompiledWave, Finding, Refusal, Request, compile_wave, wave_run};
 use cupcake_crds::node_task::NodeInventory;
 use cupcake_crds::values::{
     ClusterSnapshot, Cordon, DisruptionBudget, EtcdTopology, NodeRole, PodSnapshot, UnreadableNode,
 };
+use cupcake_crds::{DirectUpdateSpec, OPT_OUT_LABEL};
 use cupcake_engine::plan::Plan;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
@@ -322,6 +322,38 @@ fn what_has_arrived_is_left_out_of_the_plan() {
         Compilation::NothingToDo(nothing) => assert_eq!(nothing.message, "every selected node is at 1.34.4"),
         Compilation::Plan(plan) => panic!("{}", words(&plan)),
     }
+}
+
+#[test]
+fn workers_move_group_by_group_of_a_label_and_those_that_opted_out_never() {
+    let mut snapshot = cluster(1, 9, "1.33.4");
+    let zones = ["zone-a", "zone-b", "zone-c"];
+    for (index, node) in snapshot.nodes.values_mut().filter(|node| node.role == NodeRole::Worker).enumerate() {
+        match index {
+            7 => {}
+            8 => drop(node.labels.insert(OPT_OUT_LABEL.to_owned(), "true".to_owned())),
+            _ => drop(node.labels.insert("zone".to_owned(), zones[index % 3].to_owned())),
+        }
+    }
+    let fields = json!({"batchSize": 2, "nodeOrder": {"byLabel": "zone", "values": ["zone-b"]}});
+    let nodes = |wave: &CompiledWave| wave.batches.iter().map(|batch| batch.nodes.join(" ")).collect::<Vec<_>>();
+    let wave = wave_of(&spec(&fields), &snapshot);
+    // zone-b, as asked for; then by the alphabet; then whoever has no zone.
+    assert_eq!(nodes(&wave), ["w-2 w-5", "w-1 w-4", "w-7", "w-3 w-6", "w-8"]);
+    let waits = wave.plan.expand().unwrap().vertices().iter().filter(|vertex| !vertex.after.is_empty()).count();
+    assert_eq!(waits, 4, "one group after the other");
+    let told = plan_of(&spec(&fields), &snapshot).report.warnings;
+    let told = told.iter().find(|finding| finding.code == Code::OptedOut).unwrap().to_string();
+    assert!(told.contains("w-9") && told.contains("kubectl label node w-9"), "{told}");
+    let other = json!({"batchSize": 2, "nodeOrder": {"byLabel": "rack"}});
+    assert_eq!(nodes(&wave_of(&spec(&other), &snapshot)), ["w-1 w-2", "w-3 w-4", "w-5 w-6", "w-7 w-8"]);
+    let refusal = refused(&json!({"nodeOrder": {"byLabel": "host"}}), |snapshot| {
+        *snapshot = cluster(1, 65, "1.33.4");
+        for node in snapshot.nodes.values_mut() {
+            node.labels.insert("host".to_owned(), node.node.name.clone());
+        }
+    });
+    only(&refusal, Code::OutOfRange, "spec.nodeOrder.byLabel", &["65 values", "topology.kubernetes.io/zone"]);
 }
 
 #[test]

@@ -9,6 +9,8 @@ use crate::templates::{self, Emptied, Templates, Visit};
 use crate::timing::{NodeTime, child_seconds};
 use crate::{checks, skew};
 use cupcake_crds::DirectUpdateSpec;
+use cupcake_crds::direct_update::NodeOrder;
+use cupcake_crds::limits::NODE_GROUPS_MAX;
 use cupcake_crds::values::{
     ApprovalPoint, ClusterSnapshot, KubeVersion, NodeRole, NodeSnapshot, PackageVersion, Strategy,
 };
@@ -123,8 +125,8 @@ pub struct WaveOf {
 ///
 /// # Guarantees
 /// Every worker that `spec.nodeSelector` matches and whose kubelet is older than `hop` says is in exactly one batch;
-/// no other node is. Batches are by name, canary nodes first under strategy canary, each after the one before unless the
-/// strategy is parallel; between canaries and the others stands a gate, and one that people open also where no canary is left.
+/// no other node is. Batches are by `spec.nodeOrder`, then by name, canary nodes first under strategy canary, each after the one before
+/// unless the strategy is parallel; between canaries and the others stands a gate, and one that people open also where no canary is left.
 /// Equal inputs give equal plans. Each plan fits [`crate::PLAN_BYTES_MAX`].
 ///
 /// Where no worker is left to move the result is [`NothingToDo`], whose empty plan lets the wave's run succeed at once.
@@ -201,6 +203,10 @@ pub(crate) fn plans(
             "set a larger spec.batchSize",
         ));
     }
+    if let Some(finding) = too_many_groups(spec, workers) {
+        findings.refuse(finding);
+        return Err(refused(findings));
+    }
     let templates = Templates::new(spec, target, time).with_containerd(hop.containerd.clone());
     let mut batches = Vec::new();
     for (index, group) in groups(spec, workers, size as usize).into_iter().enumerate() {
@@ -244,8 +250,43 @@ fn groups<'s>(spec: &DirectUpdateSpec, workers: &Workers<'s>, size: usize) -> Ve
         nodes.chunks(size.max(1)).map(|nodes| BatchGroup { nodes: nodes.to_vec(), canary }).collect::<Vec<_>>()
     };
     let mut groups = cut(&canaries, true);
-    groups.extend(cut(&rest, false));
+    for group in in_order(spec.node_order.as_ref(), rest) {
+        groups.extend(cut(&group, false));
+    }
     groups
+}
+
+/// The workers in the groups in which they move, those that no order is given for in one.
+fn in_order<'s>(order: Option<&NodeOrder>, mut workers: Vec<&'s NodeSnapshot>) -> Vec<Vec<&'s NodeSnapshot>> {
+    let Some(order) = order else { return vec![workers] };
+    let place = |node: &&'s NodeSnapshot| {
+        let value = node.labels.get(&order.by_label);
+        let named = value.and_then(|value| order.values.iter().position(|named| named == value));
+        // Without the label last; what is not named after all that is, by value.
+        (value.is_none(), named.unwrap_or(usize::MAX), value)
+    };
+    // Stable: within a group they stay by name.
+    workers.sort_by_key(place);
+    workers.chunk_by(|one, other| place(one) == place(other)).map(<[_]>::to_vec).collect()
+}
+
+/// Too many groups to move one after another: a label that tells each node apart makes batches of one.
+fn too_many_groups(spec: &DirectUpdateSpec, workers: &Workers<'_>) -> Option<Finding> {
+    let order = spec.node_order.as_ref()?;
+    let values: BTreeSet<_> = workers.moving.iter().map(|node| node.labels.get(&order.by_label)).collect();
+    (values.len() > NODE_GROUPS_MAX).then(|| {
+        Finding::new(
+            Code::OutOfRange,
+            "spec.nodeOrder.byLabel",
+            &order.by_label,
+            format!(
+                "{} workers have {} values of it, and {NODE_GROUPS_MAX} groups are the most",
+                workers.moving.len(),
+                values.len()
+            ),
+            "name a label that many nodes share, such as topology.kubernetes.io/zone",
+        )
+    })
 }
 
 fn one_batch(

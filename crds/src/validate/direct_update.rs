@@ -84,6 +84,7 @@ pub(crate) const FROZEN_COMPONENT_VERSIONS: CelRule = frozen!("spec.componentVer
 pub(crate) const FROZEN_DRAIN: CelRule = frozen!("spec.drain");
 pub(crate) const FROZEN_DRY_RUN: CelRule = frozen!("spec.dryRun");
 pub(crate) const FROZEN_MAX_FAILURES: CelRule = frozen!("spec.maxFailures");
+pub(crate) const FROZEN_NODE_ORDER: CelRule = frozen!("spec.nodeOrder");
 pub(crate) const FROZEN_NODE_SELECTOR: CelRule = frozen!("spec.nodeSelector");
 pub(crate) const FROZEN_NODE_TIMEOUT: CelRule = frozen!("spec.nodeTimeout");
 pub(crate) const FROZEN_OPERATION_TIMEOUT: CelRule = frozen!("spec.operationTimeout");
@@ -210,6 +211,7 @@ fn frozen(checks: &mut Checks, new: &DirectUpdate, old: &DirectUpdate) {
     same(FROZEN_DRAIN, new.drain == old.drain, "spec.drain", json(&new.drain));
     same(FROZEN_DRY_RUN, new.dry_run == old.dry_run, "spec.dryRun", json(&new.dry_run));
     same(FROZEN_MAX_FAILURES, new.max_failures == old.max_failures, "spec.maxFailures", json(&new.max_failures));
+    same(FROZEN_NODE_ORDER, new.node_order == old.node_order, "spec.nodeOrder", json(&new.node_order));
     same(FROZEN_NODE_SELECTOR, new.node_selector == old.node_selector, "spec.nodeSelector", json(&new.node_selector));
     same(FROZEN_NODE_TIMEOUT, new.node_timeout == old.node_timeout, "spec.nodeTimeout", json(&new.node_timeout));
     same(FROZEN_PATH, new.path == old.path, "spec.path", json(&new.path));

@@ -14,6 +14,7 @@ pub mod verify_cluster;
 
 use crate::ports::cluster::{Cluster, NodeView, OpsError};
 use chrono::TimeDelta;
+use cupcake_crds::direct_update::opted_out;
 use cupcake_crds::values::NodeRole;
 use cupcake_engine::clock::Timestamp;
 use cupcake_engine::registry::{RegistryError, StepRegistry};
@@ -74,9 +75,10 @@ async fn still_leads(ctx: &StepContext<'_, Cluster>) -> Result<(), OpsError> {
 }
 
 /// Whether a node is one that moves: of the control plane, or a worker that has all the labels of the selector (an empty one
-/// selects all) and is not left out.
+/// selects all), has not opted out and is not left out.
 fn moves(node: &NodeView, selector: &BTreeMap<String, String>, left_out: &BTreeSet<String>) -> bool {
-    let selected = || selector.iter().all(|(key, value)| node.labels.get(key) == Some(value));
+    let selected =
+        || selector.iter().all(|(key, value)| node.labels.get(key) == Some(value)) && !opted_out(&node.labels);
     node.role == NodeRole::ControlPlane || (selected() && !left_out.contains(&node.node.name))
 }
 
