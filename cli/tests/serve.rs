@@ -107,6 +107,24 @@ impl Cluster {
         }
     }
 
+    /// What `snapshot` writes down gives the plan of the cluster itself.
+    fn plans_alike_from_its_file(&self) {
+        let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("served-cluster.yaml");
+        let update = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/directupdate-basic.yaml");
+        let plan = |cluster: &str| -> serde_json::Value {
+            let output =
+                self.command(&format!("cupcake plan -o json -f {}{cluster}", update.display())).output().unwrap();
+            assert_eq!(output.status.code(), Some(2), "{}", String::from_utf8_lossy(&output.stderr));
+            serde_json::from_slice(&output.stdout).unwrap()
+        };
+        std::fs::write(&file, self.says("cupcake snapshot")).unwrap();
+        let (live, from_file) = (plan(""), plan(&format!(" --snapshot {}", file.display())));
+        for part in ["hops", "digest", "plan"] {
+            assert!(!live[part].is_null(), "{part}");
+            assert_eq!(live[part], from_file[part], "{part}");
+        }
+    }
+
     /// Applies every file of examples/, the one that the test follows first: one update owns the cluster at a time.
     fn apply_examples(&self) {
         let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
@@ -127,6 +145,7 @@ fn an_administrator_does_with_kubectl_what_the_guide_says() {
     assert_eq!(nodes.matches("v1.26.9").count(), 4, "{nodes}");
     cluster.until("get nodetasks", "1.26.9");
 
+    cluster.plans_alike_from_its_file();
     let mut watch = cluster.command("get directupdates -w").stdout(Stdio::piped()).spawn().unwrap();
     cluster.apply_examples();
     let updates = cluster.says("get du");

@@ -24,6 +24,7 @@ mod leases_alone;
 mod left_out;
 mod metrics;
 mod mutations;
+mod neighbours;
 mod node_order;
 mod not_begun;
 mod pains;

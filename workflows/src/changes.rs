@@ -105,7 +105,7 @@ fn nodes(
             Code::RemovedKubeletFlags,
             &field,
             facts.removed_kubelet_flags.join(", "),
-            "the kubelet no longer starts with them; they are taken out of kubeadm-flags.env, where kubeadm wrote them",
+            "the kubelet no longer starts with them; those that kubeadm wrote are taken out of kubeadm-flags.env (flags that facts of one's own add are not)",
             "look for them in /etc/default/kubelet and in drop-ins of kubelet.service",
         ));
     }

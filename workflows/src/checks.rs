@@ -200,7 +200,12 @@ fn older_server(server: KubeVersion, findings: &mut Findings) {
 }
 
 /// Target and cluster against each other.
-pub(crate) fn versions(snapshot: &ClusterSnapshot, target: KubeVersion, findings: &mut Findings) {
+pub(crate) fn versions(
+    spec: &DirectUpdateSpec,
+    snapshot: &ClusterSnapshot,
+    target: KubeVersion,
+    findings: &mut Findings,
+) {
     let field = "spec.targetVersion";
     let server = snapshot.server;
     match skew::hop(server, target) {
@@ -242,9 +247,18 @@ pub(crate) fn versions(snapshot: &ClusterSnapshot, target: KubeVersion, findings
     }
     let of_minor = snapshot.known_versions.iter().any(|known| known.minor_version() == target.minor_version());
     if of_minor && !snapshot.known_versions.contains(&target) {
-        let message = "no node's repository offers it, as far as the last inventories know";
-        let remedy = "check that the version exists and the mirrors carry it";
-        findings.warn(Finding::new(Code::UnknownRelease, field, target, message, remedy));
+        let minor = target.minor_version();
+        let newest = snapshot.known_versions.iter().filter(|known| known.minor_version() == minor).max();
+        let newest = newest.map(|newest| format!("; the newest known one is {newest}")).unwrap_or_default();
+        let message = format!(
+            "no release that is known: neither ConfigMap cupcake-versions nor a machine's repository has it{newest}"
+        );
+        let remedy = format!(
+            "where it is out: refresh the machines' repositories, add it to ConfigMap cupcake-versions, or set spec.path: [{target}] (or a longer one that ends with it)"
+        );
+        let finding = Finding::new(Code::UnknownRelease, field, target, message, remedy);
+        // Who names the whole way answers for its versions; what machines cannot get is still refused by node.
+        if spec.path.is_empty() { findings.refuse(finding) } else { findings.warn(finding) }
     } else if !of_minor && facts::newest(&snapshot.facts, target.minor_version()).is_none_or(|newest| target > newest) {
         let message = "newer than what this release of CUPCAKE knows: what it changes is not told here";
         let remedy = "check that it exists, and read its release notes";

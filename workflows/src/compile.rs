@@ -101,7 +101,7 @@ pub fn compile(
         each_machine(spec, snapshot, &snapshot.nodes.values().filter(selected).collect::<Vec<_>>(), &mut findings);
         return Err(Refusal { findings: findings.refused, warnings: findings.warnings });
     };
-    checks::versions(snapshot, target, &mut findings);
+    checks::versions(spec, snapshot, target, &mut findings);
     let (mut steps, way) = match hops::steps(spec, snapshot, target) {
         Ok(steps) => (steps, Way::Known),
         Err(finding) => {

@@ -63,6 +63,23 @@ mod tests {
 
     const OLD: &str = "KUBELET_KUBEADM_ARGS=\"--container-runtime=remote --container-runtime-endpoint=unix:///run/containerd/containerd.sock --pod-infra-container-image=registry.k8s.io/pause:3.9\"\n";
 
+    /// What the plan tells of and what is done are one list: it stands in two places, since a machine has no plan at hand.
+    #[test]
+    fn every_flag_that_the_facts_of_a_minor_take_away_is_taken_out() {
+        let facts = include_str!("../../../workflows/data/facts.json");
+        let facts: serde_json::Value = serde_json::from_str(facts).unwrap();
+        let mut told = Vec::new();
+        for (minor, facts) in facts["minors"].as_object().unwrap() {
+            let minor: u32 = minor.strip_prefix("1.").unwrap().parse().unwrap();
+            let flags = facts["removedKubeletFlags"].as_array().into_iter().flatten();
+            told.extend(flags.map(|flag| (minor, flag.as_str().unwrap())));
+        }
+        told.sort_unstable();
+        let mut done = REMOVED.to_vec();
+        done.sort_unstable();
+        assert_eq!(told, done);
+    }
+
     #[test]
     fn a_flag_goes_with_the_minor_that_no_longer_knows_it_and_nothing_else_does() {
         let folder = TestFolder::new("kubelet-flags");
