@@ -78,7 +78,7 @@ pub fn relay(task: &NodeTask, mail: Result<&Mail, &MailboxError>, now: Timestamp
         claims = of_order(task, order, mail, now, &mut new, &mut relay);
     }
     if let (Some(request), Ok(mail)) = (&task.spec.inventory_request, mail) {
-        of_inventory(request, mail, now, &mut new, &mut relay);
+        of_inventory(request, task.spec.order.as_ref(), mail, now, &mut new, &mut relay);
     }
     if new != old {
         new.updated_at = Some(whole_seconds(now));
@@ -198,15 +198,41 @@ fn is_news(status: &NodeTaskStatus, answer: &Answer, now: Timestamp) -> bool {
     answer.step_since.is_some() && long_ago(answer.step_since) && long_ago(status.updated_at) && !shown
 }
 
-fn of_inventory(request: &str, mail: &Mail, now: Timestamp, new: &mut NodeTaskStatus, relay: &mut Relay) {
+fn of_inventory(
+    request: &str,
+    order: Option<&Order>,
+    mail: &Mail,
+    now: Timestamp,
+    new: &mut NodeTaskStatus,
+    relay: &mut Relay,
+) {
     let is_of = |inventory: &Option<NodeInventory>| {
         inventory.as_ref().and_then(|inventory| inventory.request.as_deref()) == Some(request)
     };
     if is_of(&new.inventory) {
         return;
     }
+    if let Some(open) = open_unknown(order, mail) {
+        // An order that the API knows no more (its NodeTask or its Node was deleted) is under way here: whoever asks is about to plan
+        // on what this machine is, and would do so beside it. It is asked to stop, and the question is answered when it is over.
+        let mut stopped = open.clone();
+        stopped.order.stop = true;
+        let put = Action::PutOrder(Box::new(stopped));
+        if matches!(&put, Action::PutOrder(mail) if **mail != *open) && !relay.actions.contains(&put) {
+            relay.actions.push(put);
+        }
+        if !relay.actions.contains(&Action::StartRunner) {
+            relay.actions.push(Action::StartRunner);
+        }
+        new.message = Some(format!("still at work on {}, which nobody knows any more; asked to stop", open.order.key));
+        relay.wake(now + TimeDelta::seconds(PENDING_AGAIN_SECONDS));
+        return;
+    }
     if is_of(&mail.inventory) {
         new.inventory.clone_from(&mail.inventory);
+        if new.key.is_none() {
+            new.message = None;
+        }
         return;
     }
     if mail.inventory_request.as_deref() != Some(request) {
@@ -230,12 +256,22 @@ fn wanted(task: &NodeTask, order: &Order, lying: Option<&MailOrder>) -> MailOrde
     wanted
 }
 
+/// An order that lies in the mailbox without its final answer, and is not the one that the API shows.
+fn open_unknown<'m>(order: Option<&Order>, mail: &'m Mail) -> Option<&'m MailOrder> {
+    match order {
+        Some(order) => open_beside(mail, order),
+        None => mail.order.as_ref().filter(|lying| !is_answered(mail, lying)),
+    }
+}
+
+fn is_answered(mail: &Mail, lying: &MailOrder) -> bool {
+    mail.answer.as_ref().is_some_and(|answer| answer.key == lying.order.key && answer.verdict.state().is_final())
+}
+
 /// Another order that lies in the mailbox without its final answer.
 fn open_beside<'m>(mail: &'m Mail, order: &Order) -> Option<&'m MailOrder> {
     let lying = mail.order.as_ref().filter(|lying| lying.order.key != order.key)?;
-    let answered =
-        mail.answer.as_ref().is_some_and(|answer| answer.key == lying.order.key && answer.verdict.state().is_final());
-    (!answered).then_some(lying)
+    (!is_answered(mail, lying)).then_some(lying)
 }
 
 /// Why an order is not taken, if it is not.

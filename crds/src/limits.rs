@@ -38,6 +38,8 @@ pub const NODES_MAX: usize = 64;
 pub const ACKNOWLEDGED_CHECKS_MAX: usize = 64;
 /// Requests of one sort that an update carries at once.
 pub const REQUESTS_MAX: usize = 32;
+// A run remembers every request that its update may carry: what it forgot while it still stands would be taken up anew, without end.
+const _: () = assert!(2 * REQUESTS_MAX + LEFT_OUT_MAX <= cupcake_engine::cursor::REQUESTS_MAX);
 /// The longest time that spec.operationTimeout comes to, in seconds: a year.
 pub const OPERATION_SECONDS_MAX: u32 = 31_536_000;
 /// Workers that an update may go on without because their drains did not end.

@@ -11,8 +11,9 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// Requests of people that a cursor remembers: more than a DirectUpdate may carry, so that none is forgotten that still stands.
-const REQUESTS_MAX: usize = 64;
+/// Requests of people that a cursor remembers: more than a DirectUpdate may carry, so that none is forgotten that still stands. One
+/// that is forgotten and still stands would be taken up anew, and push out the next one.
+pub const REQUESTS_MAX: usize = 128;
 
 /// Where a run stands as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]

@@ -1,7 +1,7 @@
 //! What a step is: one idempotent move, which looks before it acts.
 
 use crate::clock::Timestamp;
-use crate::cursor::Cursor;
+use crate::cursor::{Cursor, VertexState};
 use crate::names::{Epoch, Reason, RunName, StepKind, VertexName};
 use async_trait::async_trait;
 use schemars::JsonSchema;
@@ -164,6 +164,18 @@ impl<D: Domain> StepContext<'_, D> {
     /// The output of a vertex that succeeded before this one; `None` if it left none or one of another shape.
     pub fn output_of<T: DeserializeOwned>(&self, vertex: &VertexName) -> Option<T> {
         T::deserialize(self.cursor.output(vertex)?).ok()
+    }
+    /// When that vertex succeeded, by the clock of who recorded it.
+    pub fn succeeded_at(&self, vertex: &VertexName) -> Option<Timestamp> {
+        match self.cursor.state(vertex)? {
+            VertexState::Succeeded { ended, .. } => Some(ended),
+            VertexState::Pending { .. }
+            | VertexState::Started { .. }
+            | VertexState::Waiting { .. }
+            | VertexState::BackingOff { .. }
+            | VertexState::Skipped { .. }
+            | VertexState::Failed { .. } => None,
+        }
     }
     /// Whether the run is being cancelled, or the vertex's lane left out: what was asked for and not begun is to be given up. Never
     /// for a guarded vertex, which always finishes.

@@ -307,7 +307,12 @@ impl<D: Domain> Engine<D> {
                     Ok(())
                 } else if stored.version == run.version {
                     // Nobody was faster: the store reads and does not write. Called a lost race, it would be tried again at once, for ever.
-                    Err(error)
+                    Err(match error {
+                        lost @ StoreError::Conflict(_) => {
+                            StoreError::Unavailable { run: run.name.clone(), source: Box::new(lost) }
+                        }
+                        away => away,
+                    })
                 } else {
                     Err(StoreError::Conflict(run.name.clone()))
                 }

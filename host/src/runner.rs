@@ -518,12 +518,13 @@ impl Runner {
     async fn forget_all_but(&self, kept: &BTreeSet<String>) -> Result<(), RunnerError> {
         for old in self.store.list().await? {
             if !kept.contains(old.as_str()) {
-                self.store.remove(&old).await?;
+                // Records first: without its journal nobody would find them again.
                 for record in self.disk().list(RECORDS).await? {
                     if record.strip_prefix(old.as_str()).is_some_and(|rest| rest.starts_with('.')) {
                         self.disk().remove(&format!("{RECORDS}/{record}")).await?;
                     }
                 }
+                self.store.remove(&old).await?;
             }
         }
         Ok(())

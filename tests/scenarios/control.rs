@@ -294,6 +294,36 @@ fn an_order_of_an_update_that_is_over_is_given_up_by_deleting_its_nodetask() {
 }
 
 #[test]
+fn no_update_begins_beside_a_machine_whose_nodetask_was_deleted_while_it_was_at_work() {
+    in_cluster(1, false, async |cluster| {
+        cluster.world.machine("cp-1").unwrap().slow_kubeadm(TimeDelta::minutes(25));
+        cluster.apply(UPDATE, json!({"nodeTimeout": "10m"})).await;
+        let begun = async || cluster.world.effects().iter().any(|effect| effect.name.kind == EffectKind::Kubeadm);
+        cluster.eventually("kubeadm has begun", begun).await;
+        let since = cluster.world.now();
+        cluster.cancel().await;
+        cluster.eventually("the update is over", async || cluster.phase(UPDATE).0 == Phase::Cancelled).await;
+        cluster.world.machine("cp-1").unwrap().slow_kubeadm(TimeDelta::zero());
+        let tasks: Api<NodeTask> = Api::all(cluster.client.clone());
+        cluster.ask(async || tasks.delete("cp-1", &DeleteParams::default()).await.map(drop)).await;
+        cluster.apply("again", json!({})).await;
+        let says = "nobody knows any more; asked to stop";
+        let told = || cluster.task("cp-1").status.and_then(|status| status.message).unwrap_or_default();
+        cluster.eventually("the machine says what it is at", async || told().contains(says)).await;
+        let has_run = || cluster.update("again").unwrap().status.unwrap_or_default().run.is_some();
+        while !has_run() {
+            assert!((cluster.world.now() - since).num_hours() < 2, "it never begins: {}", cluster.phase("again").1);
+            cluster.pass(30).await;
+        }
+        let minutes = (cluster.world.now() - since).num_minutes();
+        assert!(minutes >= 25, "it began {minutes} minutes after kubeadm, which takes 25");
+        let (phase, message) = cluster.at_rest("again").await;
+        assert_eq!(phase, Phase::Succeeded, "{message}");
+        cluster.is_left_alone("after both").await;
+    });
+}
+
+#[test]
 fn a_pause_is_a_condition_and_tells_the_command_that_ends_it() {
     in_cluster(1, false, async |cluster| {
         let paused = || {

@@ -64,14 +64,15 @@ impl Seen {
     pub fn held(&self, at_work: &[AtWork], snapshot: &ClusterSnapshot, now: Timestamp) -> Option<Held> {
         let until = self.until(at_work, now);
         let is_control_plane = |machine: &&(&AtWork, Timestamp)| {
-            snapshot.nodes.get(&machine.0.node).is_some_and(|node| node.role == NodeRole::ControlPlane)
+            // One whose Node cannot be understood may be of it.
+            snapshot.nodes.get(&machine.0.node).is_none_or(|node| node.role == NodeRole::ControlPlane)
         };
         let (late, working): (Vec<_>, Vec<_>) = at_work.iter().zip(until).partition(|(_, until)| *until <= now);
         let lost: Vec<&AtWork> = late.iter().filter(is_control_plane).map(|(machine, _)| *machine).collect();
         if let Some(first) = lost.first() {
             let message = format!(
                 "machines of the control plane have never answered an order of an update that is over, and would go on with it: {}; \
-                 bring each back, or give its order up: kubectl delete nodetask {}",
+                 bring each back; of one that will never boot again: kubectl delete nodetask {}",
                 told(&lost),
                 first.node
             );

@@ -259,6 +259,13 @@ pub fn cursor_of(run: &UpgradeRun, dag: &Dag) -> Result<Cursor, codec::DecodeErr
     Ok(Cursor::new(digest.clone(), dag, created))
 }
 
+/// Whether a webhook or a policy denied a request, in their own words.
+///
+/// Source: k8s.io/apiserver v0.34, pkg/admission/plugin/webhook/errors/statuserror.go and plugin/policy/validating/dispatcher.go.
+pub(crate) fn is_denied(message: &str) -> bool {
+    message.contains(" denied the request") || message.contains(" denied request: ")
+}
+
 #[async_trait]
 impl RunStore for KubeStore {
     async fn create(&self, run: &NewRun) -> Result<(), StoreError> {
@@ -363,6 +370,11 @@ impl RunStore for KubeStore {
                 Ok(version)
             }
             Err(error) if is_not_found(&error) => Err(StoreError::NotFound(name.clone())),
+            // A webhook denies with any status, and a ValidatingAdmissionPolicy by its default reason with 422: the run is none the worse
+            // for it.
+            Err(kube::Error::Api(status)) if is_denied(&status.message) => {
+                Err(unavailable(name, kube::Error::Api(status)))
+            }
             Err(kube::Error::Api(status)) if status.code == 409 => Err(StoreError::Conflict(name.clone())),
             Err(kube::Error::Api(status)) if status.code == 413 => {
                 Err(StoreError::TooLarge { run: name.clone(), bytes, bytes_max: RUN_BYTES_MAX })
@@ -373,10 +385,6 @@ impl RunStore for KubeStore {
                     && ["status.epoch", "status.commit"].iter().any(|at| status.message.contains(at)) =>
             {
                 Err(StoreError::Conflict(name.clone()))
-            }
-            // A ValidatingAdmissionPolicy's word, by its default reason: the run is none the worse for it.
-            Err(kube::Error::Api(status)) if status.code == 422 && status.message.contains("denied request") => {
-                Err(unavailable(name, kube::Error::Api(status)))
             }
             Err(kube::Error::Api(status)) if status.code == 422 => Err(corrupt(name, kube::Error::Api(status))),
             Err(error) => Err(unavailable(name, error)),

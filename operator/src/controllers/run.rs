@@ -2,6 +2,7 @@
 //!
 //! RBAC: list on upgraderuns; patch on upgraderuns/status; and what `adapters::kube_store` needs.
 
+use crate::adapters::kube_store::is_denied;
 use crate::leader::{Next, Outcome};
 use crate::{Operator, error_chain};
 use chrono::TimeDelta;
@@ -160,7 +161,7 @@ fn refusal(error: &(dyn std::error::Error + 'static)) -> Option<String> {
     let mut source = Some(error);
     while let Some(error) = source {
         if let Some(kube::Error::Api(status)) = error.downcast_ref() {
-            let denied = matches!(status.code, 400 | 401 | 403 | 422);
+            let denied = matches!(status.code, 400 | 401 | 403 | 422) || is_denied(&status.message);
             let unasked = status.code == 500 && status.message.contains("failed calling webhook");
             return (denied || unasked).then(|| status.message.clone());
         }

@@ -169,7 +169,7 @@ fn prepare_of(ctx: &StepContext<'_, Cluster>, params: &params::HostOrder) -> Vec
     let mut prepare = params.prepare.clone();
     if let Some(wanted) = &params.snapshot {
         let outputs: Option<params::HostOutputs> = ctx.output_of(&wanted.vertex);
-        if !is_fresh(wanted, outputs.as_ref(), ctx.now()) {
+        if !is_fresh(wanted, outputs.as_ref(), ctx.succeeded_at(&wanted.vertex), ctx.now()) {
             // Of another name in each attempt: a finished one of that name is never taken anew.
             let snapshot = EtcdSnapshot { name: format!("{}-{}", wanted.name, ctx.attempt()) };
             prepare.insert(0, host_step(SNAPSHOT_STEP, ETCD_SNAPSHOT, &snapshot));
@@ -178,9 +178,16 @@ fn prepare_of(ctx: &StepContext<'_, Cluster>, params: &params::HostOrder) -> Vec
     prepare
 }
 
-/// Whether that snapshot is there, and as new as it is wanted. One from a clock that is ahead counts as new.
-fn is_fresh(wanted: &params::FreshSnapshot, outputs: Option<&params::HostOutputs>, now: Timestamp) -> bool {
+/// Whether that snapshot is there, and as new as it is wanted. The machine says when it took it, by a clock that may be ahead: it is no
+/// newer than its record, whose time is an operator's.
+fn is_fresh(
+    wanted: &params::FreshSnapshot,
+    outputs: Option<&params::HostOutputs>,
+    recorded: Option<Timestamp>,
+    now: Timestamp,
+) -> bool {
     let taken = outputs.and_then(|outputs| outputs.0.get(SNAPSHOT_TAKEN)?.parse::<Timestamp>().ok());
+    let taken = taken.zip(recorded).map(|(taken, recorded)| taken.min(recorded));
     taken.is_some_and(|taken| (now - taken).num_seconds() <= i64::from(wanted.age_seconds_max))
 }
 
@@ -256,15 +263,20 @@ mod tests {
         let wanted = params::FreshSnapshot { vertex, age_seconds_max: 3_600, name: "du-1234-1.34.4".into() };
         let taken = |at: &str| params::HostOutputs([(SNAPSHOT_TAKEN.to_owned(), at.to_owned())].into());
         let now: Timestamp = "2027-01-09T21:00:00Z".parse().unwrap();
-        for (at, fresh) in [
-            ("2027-01-09T20:00:00Z", true),
-            ("2027-01-09T19:59:59Z", false),
-            ("2027-01-09T21:05:00Z", true),
-            ("yesterday", false),
+        let (late, early) = (Some(now), Some(now - chrono::TimeDelta::hours(7)));
+        for (at, recorded, fresh) in [
+            ("2027-01-09T20:00:00Z", late, true),
+            ("2027-01-09T19:59:59Z", late, false),
+            ("2027-01-09T21:05:00Z", late, true),
+            ("yesterday", late, false),
+            // The machine's clock is eight hours ahead: it was taken when it was recorded, before a window of seven hours.
+            ("2027-01-09T22:00:00Z", early, false),
+            ("2027-01-09T20:30:00Z", None, false),
         ] {
-            assert_eq!(is_fresh(&wanted, Some(&taken(at)), now), fresh, "{at}");
+            assert_eq!(is_fresh(&wanted, Some(&taken(at)), recorded, now), fresh, "{at}");
         }
-        assert!(!is_fresh(&wanted, None, now) && !is_fresh(&wanted, Some(&params::HostOutputs::default()), now));
+        assert!(!is_fresh(&wanted, None, late, now));
+        assert!(!is_fresh(&wanted, Some(&params::HostOutputs::default()), late, now));
     }
 
     #[test]

@@ -345,18 +345,25 @@ fn a_snapshot_that_cannot_be_taken_holds_kubeadm_up_unless_kubeadm_has_begun_the
     let both = || {
         [&snapshot, &begun].map(|case| params::host_step(case.kind.split('/').next().unwrap(), case.kind, &case.params))
     };
-    for (uid, prepare, skipped) in
-        [("uid", both().to_vec(), true), ("another", both().to_vec(), false), ("uid", both()[..1].to_vec(), false)]
-    {
+    for (uid, prepare, why, skipped) in [
+        ("uid", both().to_vec(), "NoLocalEtcd", true),
+        ("uid", both().to_vec(), "EtcdAway", true),
+        // Nothing that kubeadm's repetition mends.
+        ("uid", both().to_vec(), "EtcdCorrupt", false),
+        ("uid", both().to_vec(), "EtcdWithoutLeader", false),
+        ("uid", both().to_vec(), "DiskFull", false),
+        ("another", both().to_vec(), "NoLocalEtcd", false),
+        ("uid", both()[..1].to_vec(), "NoLocalEtcd", false),
+    ] {
         let first = Bench::of(&begun);
         first.host.fail("kubeadm", HostError::NeedsOperator(Reason::new("StaticPodUnchanged", "etcd is away")));
         assert_eq!(first.finish(), RunPhase::RequiresAttention);
         block_on(answer(&first));
         let key = OrderKey { run_uid: uid.into(), vertex: "w-1/prepare".into(), attempt: 2 };
         let second = Bench::of_order(&snapshot, key, first.host.clone(), first.disk.clone(), prepare);
-        second.host.fail("snapshot", HostError::NeedsOperator(Reason::new("NoLocalEtcd", "etcd.yaml is away")));
+        second.host.fail("snapshot", HostError::NeedsOperator(Reason::new(why, "etcd is not well")));
         let expected = if skipped { RunPhase::Succeeded } else { RunPhase::RequiresAttention };
-        assert_eq!(second.finish(), expected, "run {uid}");
+        assert_eq!(second.finish(), expected, "run {uid}, {why}");
     }
 }
 

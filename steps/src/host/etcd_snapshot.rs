@@ -1,14 +1,18 @@
 //! `etcd-snapshot/v1`: a verified snapshot of the local etcd member lies on the machine under its name.
 //!
-//! In an order that goes on to kubeadm it is left out where it cannot be taken and kubeadm has begun on this machine in an earlier
+//! In an order that goes on to kubeadm it is left out where the member is down and kubeadm has begun on this machine in an earlier
 //! attempt of the run: what kubeadm left half done (a manifest of etcd that is away) may be what keeps the member down, and kubeadm's
-//! repetition is what mends it. That attempt had its snapshot.
+//! repetition is what mends it. That attempt had its snapshot. A member that answers and is not well (corrupt, without a leader, a
+//! full disk) is nothing that kubeadm mends: without its snapshot nothing moves.
 
 use super::{kubeadm_copies, outcome_of, params};
 use crate::ports::host::{Machine, SNAPSHOT_NAME_CHARS_MAX, SnapshotInfo};
 use async_trait::async_trait;
 use cupcake_engine::names::Reason;
 use cupcake_engine::step::{Probe, Step, StepContext, StepError, StepOutcome};
+
+/// What a member says that is down: why no snapshot could be taken that kubeadm's repetition may mend.
+const DOWN: [&str; 3] = ["EtcdAway", "EtcdSlow", "NoLocalEtcd"];
 
 /// Takes the snapshot.
 pub struct EtcdSnapshot;
@@ -36,7 +40,7 @@ impl Step<Machine> for EtcdSnapshot {
     ) -> Result<StepOutcome<SnapshotInfo>, StepError> {
         if let Err(error) = ctx.ports().host.take_etcd_snapshot(&params.name).await {
             let error = StepError::from(error);
-            if kubeadm_copies::is_to_be_repeated(ctx).await? {
+            if DOWN.contains(&error.reason().code.as_str()) && kubeadm_copies::is_to_be_repeated(ctx).await? {
                 let message =
                     format!("kubeadm has begun here and is repeated without another snapshot: {}", error.reason());
                 return Ok(StepOutcome::Skipped(Reason::new("KubeadmHasBegun", message)));
