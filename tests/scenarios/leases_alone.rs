@@ -108,6 +108,12 @@ fn a_run_whose_record_is_refused_is_told_by_its_update_until_it_may_be_recorded_
             refused(422, "Invalid", "ValidatingAdmissionPolicy 'p' with binding 'b' denied request: not at night"),
             "not at night",
         ),
+        // A webhook denies with whatever status it likes.
+        (
+            refused(409, "Conflict", "admission webhook \"w.example\" denied the request: not in a freeze"),
+            "not in a freeze",
+        ),
+        (refused(422, "Invalid", "admission webhook \"w.example\" denied the request: no ticket"), "no ticket"),
         (
             refused(500, "InternalError", "failed calling webhook \"w.example\": no endpoints available"),
             "no endpoints available",
