@@ -55,6 +55,7 @@ fn programs_that_change_nodes_too_are_told_and_machines_of_cluster_api_are_refus
         cluster.eventually("it is refused by name", async || cluster.phase(UPDATE).1.contains(told)).await;
         assert_eq!(cluster.phase(UPDATE).0, Phase::Pending);
         annotate(Value::Null, Value::Null).await;
+        cluster.eventually("it begins", async || cluster.phase(UPDATE).0 == Phase::InProgress).await;
         let (phase, message) = cluster.at_rest(UPDATE).await;
         assert_eq!(phase, Phase::Succeeded, "{message}");
         let checks = cluster.update(UPDATE).unwrap().status.unwrap().preflight_results.unwrap().checks;

@@ -14,6 +14,7 @@ use cupcake_engine::cursor::Cursor;
 use cupcake_engine::dag::Dag;
 use cupcake_engine::plan::Plan;
 use cupcake_sandbox::api::Failure;
+use cupcake_sandbox::machine::ledger::EffectKind;
 use cupcake_workflows::render::{RunNow, View, why};
 use kube::ResourceExt;
 use serde_json::{Value, json};

@@ -339,14 +339,14 @@ fn workers_move_group_by_group_of_a_label_and_those_that_opted_out_never() {
     let nodes = |wave: &CompiledWave| wave.batches.iter().map(|batch| batch.nodes.join(" ")).collect::<Vec<_>>();
     let wave = wave_of(&spec(&fields), &snapshot);
     // zone-b, as asked for; then by the alphabet; then whoever has no zone.
-    assert_eq!(nodes(&wave), ["w-2 w-5", "w-1 w-4", "w-7", "w-3 w-6", "w-8"]);
+    assert_eq!(nodes(&wave), ["w-02 w-05", "w-01 w-04", "w-07", "w-03 w-06", "w-08"]);
     let waits = wave.plan.expand().unwrap().vertices().iter().filter(|vertex| !vertex.after.is_empty()).count();
     assert_eq!(waits, 4, "one group after the other");
     let told = plan_of(&spec(&fields), &snapshot).report.warnings;
     let told = told.iter().find(|finding| finding.code == Code::OptedOut).unwrap().to_string();
-    assert!(told.contains("w-9") && told.contains("kubectl label node w-9"), "{told}");
+    assert!(told.contains("w-09") && told.contains("kubectl label node w-09"), "{told}");
     let other = json!({"batchSize": 2, "nodeOrder": {"byLabel": "rack"}});
-    assert_eq!(nodes(&wave_of(&spec(&other), &snapshot)), ["w-1 w-2", "w-3 w-4", "w-5 w-6", "w-7 w-8"]);
+    assert_eq!(nodes(&wave_of(&spec(&other), &snapshot)), ["w-01 w-02", "w-03 w-04", "w-05 w-06", "w-07 w-08"]);
     let refusal = refused(&json!({"nodeOrder": {"byLabel": "host"}}), |snapshot| {
         *snapshot = cluster(1, 65, "1.33.4");
         for node in snapshot.nodes.values_mut() {
