@@ -68,7 +68,7 @@ impl HostOps for SimHost {
             |minor| machine.site.repositories.versions(minor).rev().take(VERSIONS_MAX).map(|one| one.to_string());
         let next = index.next();
         let next_minor = OfferedMinor { minor: next.to_string(), unread: None, versions: listed(next).collect() };
-        Ok(NodeInventory {
+        let mut inventory = NodeInventory {
             architecture: Some("amd64".to_owned()),
             available_versions: listed(index).collect(),
             certificates_expire: control_plane.then(|| now + TimeDelta::days(CERTIFICATE_DAYS)),
@@ -98,7 +98,12 @@ impl HostOps for SimHost {
             taken_at: Some(now),
             unattended_upgrades: None,
             without_package: Vec::new(),
-        })
+        };
+        let tells = machine.state().tells.clone();
+        if let Some(tells) = tells {
+            (tells.0)(&mut inventory);
+        }
+        Ok(inventory)
     }
 
     async fn repository(&self) -> Result<Option<MinorVersion>, HostError> {

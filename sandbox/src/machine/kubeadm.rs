@@ -128,6 +128,24 @@ impl SimMachine {
         result
     }
 
+    /// kubeadm's test Job, which nothing was changed before.
+    async fn health_check_job(&self) -> Result<(), HostError> {
+        let fails = {
+            let mut state = self.state();
+            let fails = state.job_fails > 0;
+            state.job_fails = state.job_fails.saturating_sub(1);
+            fails
+        };
+        if !fails {
+            return Ok(());
+        }
+        self.pass(TimeDelta::seconds(15)).await;
+        Err(transient(
+            "HealthCheckJobFailed",
+            "kubeadm: [preflight] Some fatal errors occurred: [ERROR CreateJob]: Job \"upgrade-health-check\" in the namespace \"kube-system\" did not complete in 15s: no condition of type Complete",
+        ))
+    }
+
     async fn upgrade_worker(&self, version: KubeVersion) -> Result<(), HostError> {
         let whole = self.draw(Act::KubeadmWorker);
         self.pass(whole / 2).await;
@@ -154,6 +172,7 @@ impl SimMachine {
         }
         self.pull(version).await?;
         self.take(Act::KubeadmPreflight).await;
+        self.health_check_job().await?;
         let slower_by = self.state().kubeadm_slower_by;
         if slower_by > TimeDelta::zero() {
             self.pass(slower_by).await;
@@ -204,6 +223,11 @@ impl SimMachine {
         };
         let whole = self.draw(act);
         let same = self.state().manifests.get(pod) == Some(&wanted);
+        if !same && pod == "etcd" && self.etcd_stays() {
+            // It is the first of the static pods: there is nothing else to go back to.
+            self.pass(TimeDelta::minutes(5)).await;
+            return Err(transient("StaticPodUnchanged", self.unchanged(pod)));
+        }
         if !same {
             self.pass(whole / 5).await;
             self.write_manifest(pod, version);
@@ -216,10 +240,19 @@ impl SimMachine {
         if self.state().running.get(pod) == Some(&wanted) {
             return Ok(());
         }
-        Err(transient(
-            "StaticPodUnchanged",
-            format!("kubeadm: static pod hash for component {pod} on node {} did not change after 5m0s", self.name),
-        ))
+        Err(transient("StaticPodUnchanged", self.unchanged(pod)))
+    }
+
+    fn unchanged(&self, pod: &str) -> String {
+        format!("kubeadm: static pod hash for component {pod} on node {} did not change after 5m0s", self.name)
+    }
+
+    /// Whether the kubelet leaves the old etcd this time.
+    fn etcd_stays(&self) -> bool {
+        let mut state = self.state();
+        let stays = state.etcd_stays > 0;
+        state.etcd_stays = state.etcd_stays.saturating_sub(1);
+        stays
     }
 
     /// kubeadm's own minor must be the target's, and it must not be older than the target.

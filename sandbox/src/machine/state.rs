@@ -10,6 +10,7 @@ use super::releases::{Images, Repositories, STATIC_PODS, package_version};
 use super::systemd::Unit;
 use super::timing::{Act, Timing, derive};
 use chrono::TimeDelta;
+use cupcake_crds::node_task::NodeInventory;
 use cupcake_crds::values::{KubeVersion, MinorVersion, NodeRole};
 use cupcake_engine::clock::{Clock, Timestamp};
 use cupcake_steps::ports::host::{Package, PackageState, SnapshotInfo};
@@ -127,6 +128,22 @@ pub(super) struct State {
     pub(super) copies: BTreeSet<String>,
     /// How much longer its disk lets kubeadm take.
     pub(super) kubeadm_slower_by: TimeDelta,
+    /// How often kubeadm will wait for a new etcd in vain, and go back.
+    pub(super) etcd_stays: u32,
+    /// How often kubeadm's test Job will not end in time.
+    pub(super) job_fails: u32,
+    /// What its agent tells otherwise than a machine like others would.
+    pub(super) tells: Option<Tells>,
+}
+
+/// Changes what a machine tells of itself.
+#[derive(Clone)]
+pub(super) struct Tells(pub(super) Arc<dyn Fn(&mut NodeInventory) + Send + Sync>);
+
+impl std::fmt::Debug for Tells {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Tells")
+    }
 }
 
 impl std::fmt::Debug for SimMachine {
@@ -180,6 +197,9 @@ impl SimMachine {
             hand_made: Vec::new(),
             archives: BTreeSet::new(),
             kubeadm_slower_by: TimeDelta::zero(),
+            etcd_stays: 0,
+            job_fails: 0,
+            tells: None,
             copies: match role {
                 NodeRole::ControlPlane => BTreeSet::from([COPY_OF_BEFORE.to_owned()]),
                 NodeRole::Worker => BTreeSet::new(),
@@ -242,6 +262,23 @@ impl SimMachine {
     /// From now on kubeadm takes that much longer: a slow disk, a slow registry.
     pub fn slow_kubeadm(&self, by: TimeDelta) {
         self.state().kubeadm_slower_by = by;
+    }
+
+    /// So often from now on the kubelet does not start a new etcd within kubeadm's five minutes, and kubeadm puts the old manifest back:
+    /// the manifest has the hash of before, or the machine is too slow. Source: kubernetes/kubernetes
+    /// cmd/kubeadm/app/phases/upgrade/staticpods.go (v1.34), `rollbackOldManifests`.
+    pub fn let_etcd_stay(&self, times: u32) {
+        self.state().etcd_stays = times;
+    }
+
+    /// So often from now on kubeadm's test Job does not end within its 15 seconds, before kubeadm changes anything.
+    pub fn let_job_fail(&self, times: u32) {
+        self.state().job_fails = times;
+    }
+
+    /// From now on the machine tells that of itself: a disk that is nearly full, control groups version 1, a mirror that is behind.
+    pub fn tell(&self, change: impl Fn(&mut NodeInventory) + Send + Sync + 'static) {
+        self.state().tells = Some(Tells(Arc::new(change)));
     }
 
     /// Another program takes the package manager's lock, or gives it back.

@@ -1,4 +1,4 @@
-//! Pains 12, 15 and 19 to 22: kubeadm, etcd, and the order in which a control plane moves.
+//! Pains 12, 15 and 19 to 23: kubeadm, etcd, and the order in which a control plane moves.
 
 use super::story::{Story, to};
 use crate::cluster::{Cluster, UPDATE, in_cluster, in_cluster_at, in_world};
@@ -11,7 +11,7 @@ use kube::api::{Api, Patch, PatchParams};
 use serde_json::{Value, json};
 
 pub(super) fn stories() -> Vec<Story> {
-    vec![left_manifest(), snapshot(), two_waves(), skew(), addons(), pace()]
+    vec![left_manifest(), snapshot(), two_waves(), skew(), addons(), pace(), job()]
 }
 
 fn three(from: KubeVersion, workers: u32) -> WorldConfig {
@@ -34,6 +34,44 @@ fn left_manifest() -> Story {
         story.preflight(&seen, &to("1.28.1"), &["AvoidedRelease"]);
         story.happens("On the way to another minor they are gone around.");
         story.plan(&seen, &to("1.29.15"));
+    });
+    in_cluster(0, false, async |cluster| {
+        story.happens("On another cluster the disk of cp-1 is so slow that its kubelet does not start the new etcd in time. kubeadm puts the old one back; it is tried again, once.");
+        let machine = cluster.world.machine("cp-1").unwrap();
+        machine.let_etcd_stay(u32::MAX);
+        cluster.apply(UPDATE, json!({})).await;
+        let (phase, message) = cluster.at_rest(UPDATE).await;
+        assert_eq!(phase, Phase::RequiresAttention, "{message}");
+        story.status(cluster);
+        story.why(cluster);
+        story.nodes(cluster);
+        story.happens("The disk is replaced; $ kubectl cupcake retry to-1-34 cp-1. The update goes on from there.");
+        machine.let_etcd_stay(0);
+        let retry = json!([{"requestId": "retry-1", "vertex": "cp-1"}]);
+        cluster.patch(UPDATE, json!({"spec": {"control": {"retry": retry}}})).await;
+        cluster.eventually("it goes on", async || cluster.phase(UPDATE).0 == Phase::InProgress).await;
+        let (phase, message) = cluster.at_rest(UPDATE).await;
+        assert_eq!(phase, Phase::Succeeded, "{message}");
+        story.status(cluster);
+    });
+    story
+}
+
+fn job() -> Story {
+    let mut story = Story::new(23, "preflight-job", "kubeadm's own preflight Job flakes");
+    in_cluster(0, false, async |cluster| {
+        story.happens("kubeadm's test Job does not end in time on cp-1: the node on which its pod landed has to pull an image first. Nothing was changed yet, no node was drained.");
+        cluster.world.machine("cp-1").unwrap().let_job_fail(1);
+        cluster.apply(UPDATE, json!({})).await;
+        cluster.eventually("it is told", async || cluster.phase(UPDATE).1.contains("HealthCheckJobFailed")).await;
+        cluster.pass(20).await;
+        story.status(cluster);
+        story.why(cluster);
+        story.nodes(cluster);
+        story.happens("It is tried again by itself.");
+        let (phase, message) = cluster.at_rest(UPDATE).await;
+        assert_eq!(phase, Phase::Succeeded, "{message}");
+        story.status(cluster);
     });
     story
 }

@@ -1,8 +1,8 @@
 //! Pains 14, 16 to 18, 24 and 25: what machines and the cluster around them tell, and what the checklist makes of it before anything
 //! moves.
 //!
-//! The cluster is a simulated one. What its machines cannot have (a full disk, a webhook) is written into what was gathered of it, as
-//! agents and API tell it of a real one.
+//! The cluster is a simulated one, whose machines tell what theirs is (a full disk, a mirror that is behind). What simulated machines and
+//! clusters cannot have (a database of etcd, a webhook) is written into what was gathered of it, as agents and API tell it of a real one.
 
 use super::control_plane::gathered;
 use super::story::{Story, to};
@@ -21,7 +21,7 @@ pub(super) fn stories() -> Vec<Story> {
     let start = Timestamp::from_timestamp(1_790_000_000, 0).unwrap();
     let config = WorldConfig { workers: 2, ..WorldConfig::new(KubeVersion::new(1, 33, 4), start) };
     let seen = in_world(config, async |cluster| gathered(cluster).await);
-    vec![etcd(&seen), disk(&seen), kubelet(&seen), by_hand(), hooks(&seen), packages(&seen)]
+    vec![etcd(&seen), disk(), kubelet(&seen), by_hand(), hooks(&seen), packages()]
 }
 
 /// The same cluster, as the machine of that node tells it after a change.
@@ -50,15 +50,27 @@ fn etcd(seen: &ClusterSnapshot) -> Story {
     story
 }
 
-fn disk(seen: &ClusterSnapshot) -> Story {
+fn disk() -> Story {
     let mut story = Story::new(16, "backups-fill-the-disk", "Backups fill the disk");
-    story.happens("/var/lib of cp-2 has 3 of 40 GiB left, and its etcd 2 GiB of data: a snapshot and kubeadm's copy of it would fill the disk.");
-    let full = where_machine(seen, "cp-2", |inventory| {
-        inventory.disk_free_bytes = Some(3 * GIB);
-        inventory.disk_size_bytes = Some(40 * GIB);
-        inventory.etcd_data_bytes = Some(2 * GIB);
+    in_cluster(0, false, async |cluster| {
+        story.happens("/var/lib of cp-1 has 3 of 40 GiB left, and its etcd 2 GiB of data: a snapshot and kubeadm's copy of it would fill the disk.");
+        let machine = cluster.world.machine("cp-1").unwrap();
+        machine.tell(|inventory| {
+            inventory.disk_free_bytes = Some(3 * GIB);
+            inventory.disk_size_bytes = Some(40 * GIB);
+            inventory.etcd_data_bytes = Some(2 * GIB);
+        });
+        cluster.apply(UPDATE, json!({})).await;
+        cluster.eventually("it is told", async || cluster.phase(UPDATE).1.contains("GiB")).await;
+        story.preflight(&gathered(cluster).await, &to("1.34.4"), &["DiskSpace"]);
+        story.status(cluster);
+        story.happens("Somebody removes old snapshots; the machine is asked again by itself, and the update begins.");
+        machine.tell(|_| ());
+        cluster.eventually("it begins", async || cluster.phase(UPDATE).0 == Phase::InProgress).await;
+        let (phase, message) = cluster.at_rest(UPDATE).await;
+        assert_eq!(phase, Phase::Succeeded, "{message}");
+        story.status(cluster);
     });
-    story.preflight(&full, &to("1.34.4"), &["DiskSpace"]);
     story
 }
 
@@ -127,19 +139,38 @@ fn hooks(seen: &ClusterSnapshot) -> Story {
     story
 }
 
-fn packages(seen: &ClusterSnapshot) -> Story {
+fn packages() -> Story {
     let title = "Packages: a repository that is gone, a lock of dpkg, dnf, zypper or rpm, lost holds";
     let mut story = Story::new(25, "packages", title);
-    story.happens("The mirror of w-2 is behind; unattended-upgrades is at work on cp-1, where the key of the authority is elsewhere.");
-    let seen = where_machine(seen, "w-2", |inventory| {
-        let offered = json!({"minor": "1.34", "versions": ["1.34.3"]});
-        inventory.next_minor = Some(serde_json::from_value(offered).unwrap());
+    in_cluster(2, false, async |cluster| {
+        story.happens("The mirror of w-2 is behind; unattended-upgrades is at work on cp-1, where the key of the authority is elsewhere.");
+        let machine = |name: &str| cluster.world.machine(name).unwrap();
+        machine("w-2").tell(|inventory| {
+            let offered = json!({"minor": "1.34", "versions": ["1.34.3"]});
+            inventory.next_minor = Some(serde_json::from_value(offered).unwrap());
+        });
+        machine("cp-1").tell(|inventory| {
+            inventory.unattended_upgrades = Some(true);
+            inventory.external_cas = vec!["ca".into()];
+            inventory.certificates_expire = Some("2026-12-24T08:00:00Z".parse().unwrap());
+        });
+        cluster.apply(UPDATE, json!({})).await;
+        cluster.eventually("it is told", async || cluster.phase(UPDATE).1.contains("w-2")).await;
+        let codes = ["PackagesNotOffered", "ExternalCa", "UnattendedUpgrades"];
+        cluster.eventually("w-2 has told", async || cluster.phase(UPDATE).1.contains("1.34.3")).await;
+        story.preflight(&gathered(cluster).await, &to("1.34.4"), &codes);
+        story.happens("The mirror is mended. On w-1 somebody holds the lock of the package manager meanwhile.");
+        machine("w-1").hold_package_lock(true);
+        machine("w-2").tell(|_| ());
+        cluster.eventually("w-1 finds the lock", async || cluster.phase(UPDATE).1.contains("lock")).await;
+        cluster.pass(40).await;
+        story.status(cluster);
+        story.why(cluster);
+        story.happens("The lock is given back: the node goes on by itself.");
+        machine("w-1").hold_package_lock(false);
+        let (phase, message) = cluster.at_rest(UPDATE).await;
+        assert_eq!(phase, Phase::Succeeded, "{message}");
+        story.status(cluster);
     });
-    let seen = where_machine(&seen, "cp-1", |inventory| {
-        inventory.unattended_upgrades = Some(true);
-        inventory.external_cas = vec!["ca".into()];
-        inventory.certificates_expire = Some("2026-12-24T08:00:00Z".parse().unwrap());
-    });
-    story.preflight(&seen, &to("1.34.4"), &["PackagesNotOffered", "ExternalCa", "UnattendedUpgrades"]);
     story
 }
