@@ -92,6 +92,9 @@ fn hops(summary: &Summary) -> Value {
     let hop = |hop: &HopSummary| {
         let batches: Vec<&Vec<String>> = hop.batches.iter().map(|batch| &batch.nodes).collect();
         let mut told = json!({"version": hop.version, "controlPlane": hop.control_plane, "kubelets": hop.kubelets, "batches": batches});
+        if let Some(reason) = &hop.reason {
+            told["reason"] = json!(reason);
+        }
         if let Some(containerd) = &hop.containerd {
             told["containerd"] = json!(containerd);
         }

@@ -28,6 +28,7 @@ mod neighbours;
 mod node_order;
 mod not_begun;
 mod pains;
+mod patch_hop;
 mod progress;
 mod real;
 mod sandbox;

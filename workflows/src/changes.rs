@@ -18,6 +18,7 @@ pub(crate) fn changes(
     findings: &mut Findings,
 ) {
     avoided(snapshot, hops, findings);
+    patches_first(hops, findings);
     let mut before = snapshot.server.minor_version();
     for hop in hops {
         let minor = hop.step.version.minor_version();
@@ -68,6 +69,18 @@ fn avoided(snapshot: &ClusterSnapshot, hops: &[Hop<'_>], findings: &mut Findings
             avoid.why.as_str(),
             remedy,
         ));
+    }
+}
+
+/// Hops within a minor that a fact put before the next one.
+fn patches_first(hops: &[Hop<'_>], findings: &mut Findings) {
+    for (hop, reason) in hops.iter().filter_map(|hop| Some((hop, hop.step.reason.as_ref()?))) {
+        let version = hop.step.version;
+        let message = format!("the control plane goes there before the next minor: {reason}");
+        let remedy =
+            "where that does not hold for your cluster, take leaveFrom away in facts of your own (docs/facts.md)";
+        let field = format!("Kubernetes {}", version.minor_version());
+        findings.warn(Finding::new(Code::PatchFirst, field, version, message, remedy));
     }
 }
 

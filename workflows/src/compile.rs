@@ -246,6 +246,7 @@ impl<'s> Hop<'s> {
         let names = |nodes: &[&NodeSnapshot]| nodes.iter().map(|node| node.node.name.clone()).collect::<Vec<_>>();
         HopSummary {
             version: self.step.version,
+            reason: self.step.reason.clone(),
             backup_on: self.control_plane.backup_on().map(|node| node.node.name.clone()),
             control_plane: if self.control_plane.moves { names(&self.control_plane.nodes) } else { Vec::new() },
             addons: !self.step.is_for_late_kubelets(),

@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::OnceLock;
 
 /// One minor.
@@ -19,6 +20,8 @@ pub(crate) struct Facts {
     newest_patch: u32,
     /// Patches that an upgrade is better not led through.
     pub avoid: Option<Avoid>,
+    /// From which patch on a cluster may leave it for the next minor, where not every one will do.
+    pub leave_from: Option<LeaveFrom>,
     /// Kinds and API versions that its API server no longer serves.
     #[serde(default, deserialize_with = "or_nothing")]
     pub removed_apis: Vec<String>,
@@ -65,6 +68,26 @@ pub(crate) struct Avoid {
     pub why: String,
     /// What to do on a cluster that is at one of them.
     pub leaving: String,
+}
+
+/// The patch that a cluster of a minor has to be at, or past, before it goes on to the next minor.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct LeaveFrom {
+    /// The oldest patch that will do.
+    pub oldest_patch: u32,
+    /// What older ones lack.
+    why: String,
+    /// Where that stands.
+    source: Option<String>,
+}
+
+impl fmt::Display for LeaveFrom {
+    /// The reason, in one line, with its source where it has one.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.why)?;
+        self.source.as_ref().map_or(Ok(()), |source| write!(f, " ({source})"))
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -199,6 +222,12 @@ pub(crate) fn avoid(own: &OwnFacts, version: KubeVersion) -> Option<Avoid> {
     facts.avoid.clone().filter(|avoid| version.patch() <= avoid.newest_patch)
 }
 
+/// What asks for a newer patch before a cluster at that version goes on to the next minor, if anything does.
+pub(crate) fn leave_from(own: &OwnFacts, version: KubeVersion) -> Option<LeaveFrom> {
+    let facts = of(own, version.minor_version())?;
+    facts.leave_from.clone().filter(|leave| version.patch() < leave.oldest_patch)
+}
+
 /// The newest patch of a minor, if it is known.
 pub(crate) fn newest(own: &OwnFacts, minor: MinorVersion) -> Option<KubeVersion> {
     Some(KubeVersion::new(minor.major, minor.minor, of(own, minor)?.newest_patch))
@@ -213,6 +242,7 @@ mod tests {
         for minor in 24..=37 {
             let facts = of(&OwnFacts::new(), MinorVersion { major: 1, minor }).unwrap();
             let says = facts.avoid.is_some()
+                || facts.leave_from.is_some()
                 || !facts.removed_apis.is_empty()
                 || !facts.removed_kubelet_flags.is_empty()
                 || !facts.removed_feature_gates.is_empty()
@@ -255,6 +285,25 @@ mod tests {
     }
 
     #[test]
+    fn a_minor_is_left_from_the_patch_that_a_fact_names_which_people_may_move_or_take_away() {
+        let asks = |own: &OwnFacts, patch| {
+            let leave = leave_from(own, KubeVersion::new(1, 33, patch))?;
+            Some((leave.oldest_patch, leave.to_string()))
+        };
+        let known = OwnFacts::new();
+        let (oldest, why) = asks(&known, 5).unwrap();
+        assert!(oldest == 6 && why.contains("etcd") && why.contains("(https://etcd.io/blog/"), "{oldest}: {why}");
+        assert_eq!(asks(&known, 6), None);
+        let later = read(json!({"minors": {"1.33": {"leaveFrom": {"oldestPatch": 9}}}})).unwrap();
+        assert_eq!(asks(&later, 8), Some((9, why)), "what is not named stays");
+        let gone = read(json!({"minors": {"1.33": {"leaveFrom": null}}})).unwrap();
+        assert_eq!(asks(&gone, 0), None);
+        let mine = json!({"minors": {"1.34": {"leaveFrom": {"oldestPatch": 2, "why": "ours before it are broken"}}}});
+        let told = leave_from(&read(mine).unwrap(), KubeVersion::new(1, 34, 1)).map(|leave| leave.to_string());
+        assert_eq!(told.as_deref(), Some("ours before it are broken"), "a source may be left out");
+    }
+
+    #[test]
     fn facts_that_cannot_be_understood_are_refused_by_their_field() {
         let of = |minor: &str, fields: Value| read(json!({"minors": {minor: fields}})).unwrap_err();
         for (told, words) in [
@@ -264,6 +313,7 @@ mod tests {
             (of("1.35", json!({"newestPatches": 3})), ["minors.1.35.newestPatches: unknown field", "`newestPatch`"]),
             (of("1.35", json!({"newestPatch": "3"})), ["minors.1.35.newestPatch: invalid type", "docs/facts.md"]),
             (of("1.35", json!({"avoid": {"newestPatch": 2}})), ["minors.1.35.avoid: missing field", "why"]),
+            (of("1.35", json!({"leaveFrom": {"oldestPatch": 2}})), ["minors.1.35.leaveFrom: missing field", "why"]),
             (of("1.99", json!({"etcd": "4.0"})), ["minors.1.99.newestPatch", "is missing"]),
             (of("1.35", json!({"oldestContainerd": "banana"})), ["minors.1.35.oldestContainerd", "such as 2.0"]),
             (of("1.35", json!({"etcd": ">=3.6"})), ["minors.1.35.etcd", "such as 2.0"]),

@@ -69,6 +69,8 @@ codes! {
     UnknownRelease,
     /// A version that leaves something behind which stands in the way of the next upgrade.
     AvoidedRelease,
+    /// A minor that may be left for the next one from a newer patch only.
+    PatchFirst,
     /// The target is no finished release.
     PreRelease,
     /// Checks that are left out.

@@ -6,6 +6,7 @@
 //!              └ only workers that ───┘ all       workers: as late as the version-skew policy allows
 //!                would not fit hop 2
 //! ```
+//! A hop stays within its minor only where a fact asks for that patch before the next minor (`leaveFrom`, docs/facts.md); it says so.
 //! Sources: "Version Skew Policy" (kubernetes.io, read at 1.35): the control plane moves one minor at a time, kubelets may be
 //! behind; and kubeadm's own limit (see [`skew`](crate::skew)). A worker that cannot stay for the next hop moves as far as it can
 //! then, so no worker moves more often than it must.
@@ -27,6 +28,8 @@ pub(crate) struct Step<'s> {
     pub version: KubeVersion,
     /// What the hop after it needs: the oldest version that a worker may be left at; `None` for the last hop.
     pub oldest_kubelet: Option<KubeVersion>,
+    /// Why it stays within its minor, where a fact asks for that before the next one.
+    pub reason: Option<String>,
     /// The cluster before it.
     pub before: Cow<'s, ClusterSnapshot>,
 }
@@ -113,10 +116,20 @@ fn over<'s>(spec: &DirectUpdateSpec, snapshot: &'s ClusterSnapshot, versions: &[
             Some(last) => Cow::Owned(last.after(spec)),
             None => Cow::Borrowed(snapshot),
         };
-        let oldest_kubelet = versions.get(index + 1).map(|next| oldest_kubelet(*version, *next));
-        steps.push(Step { version: *version, oldest_kubelet, before });
+        let next = versions.get(index + 1);
+        let oldest_kubelet = next.map(|next| oldest_kubelet(*version, *next));
+        let reason = next.and_then(|next| patch_first(&before, *version, *next));
+        steps.push(Step { version: *version, oldest_kubelet, reason, before });
     }
     steps
+}
+
+/// Why a hop to `version` stays within its minor before the one to `next`, where a fact asks for that.
+fn patch_first(before: &ClusterSnapshot, version: KubeVersion, next: KubeVersion) -> Option<String> {
+    let within = skew::hop(before.server, version) == skew::Hop::Patch;
+    let leaves = next.minor_version() > version.minor_version();
+    let leave = facts::leave_from(&before.facts, before.server).filter(|_| within && leaves)?;
+    Some(leave.to_string())
 }
 
 /// From a node's first visit on, later hops see it with that version of containerd.
@@ -152,14 +165,17 @@ fn versions(
 ) -> Result<Vec<KubeVersion>, Finding> {
     let server = snapshot.server;
     if !spec.path.is_empty() {
-        return asked_for(spec, server, target);
+        return asked_for(spec, snapshot, target);
     }
     let mut versions = Vec::new();
-    if let Some(minors) = server.minors_to(target).filter(|minors| *minors > skew::HOP_MINORS_MAX) {
+    if let Some(minors) = server.minors_to(target).filter(|minors| *minors >= skew::HOP_MINORS_MAX) {
         let mut minor = server.minor_version();
+        if !is_left(snapshot) && facts::leave_from(&snapshot.facts, server).is_some() {
+            versions.push(through(snapshot, target, minor)?);
+        }
         for _ in 1..minors {
             minor = minor.next();
-            versions.push(newest(snapshot, minor).ok_or_else(|| unknown(server, target, minor))?);
+            versions.push(through(snapshot, target, minor)?);
         }
     }
     versions.push(target);
@@ -187,14 +203,47 @@ fn late_first(spec: &DirectUpdateSpec, snapshot: &ClusterSnapshot, mut versions:
     versions
 }
 
+/// Whether kubeadm has begun to move the cluster to a later minor: then it is too late for another patch of the present one.
+fn is_left(snapshot: &ClusterSnapshot) -> bool {
+    snapshot.kubeadm_config.is_some_and(|begun| begun.minor_version() > snapshot.server.minor_version())
+}
+
+/// The version of a minor that the way to a later one goes through: one that may be left for the next minor.
+fn through(snapshot: &ClusterSnapshot, target: KubeVersion, minor: MinorVersion) -> Result<KubeVersion, Finding> {
+    let newest = newest(snapshot, minor).ok_or_else(|| unknown(snapshot.server, target, minor))?;
+    let Some(leave) = facts::leave_from(&snapshot.facts, newest) else {
+        return Ok(newest);
+    };
+    let oldest = KubeVersion::new(minor.major, minor.minor, leave.oldest_patch);
+    newest_from(snapshot, oldest).ok_or_else(|| {
+        let server = snapshot.server;
+        let next = minor.next();
+        let message = format!(
+            "the way from {server} goes on to {next} from {oldest} or newer only, and {newest} is the newest release of {minor} that is known: {leave}"
+        );
+        let remedy = format!(
+            "name one in spec.path, such as [..., {oldest}, ..., {target}], or make it known as newestPatch of {minor} in ConfigMap kube-system/cupcake-versions; where the reason does not hold for your cluster, take leaveFrom away there (docs/facts.md)"
+        );
+        Finding::new(Code::PatchFirst, "spec.targetVersion", target, message, remedy)
+    })
+}
+
 /// The newest release of a minor that somebody offers, or else that is known to exist; not older than what kubeadm has begun.
 pub(crate) fn newest(snapshot: &ClusterSnapshot, minor: MinorVersion) -> Option<KubeVersion> {
-    let of_minor = |version: &KubeVersion| version.minor_version() == minor && version.stage() == Stage::Release;
+    newest_from(snapshot, KubeVersion::new(minor.major, minor.minor, 0))
+}
+
+/// As [`newest`], of the minor of `oldest` and not older than that.
+fn newest_from(snapshot: &ClusterSnapshot, oldest: KubeVersion) -> Option<KubeVersion> {
+    let minor = oldest.minor_version();
+    let fits = |version: &KubeVersion| {
+        version.minor_version() == minor && version.stage() == Stage::Release && *version >= oldest
+    };
     // One that leaves something behind only where nothing else is offered; it is told then.
-    let offered = snapshot.known_versions.iter().copied().filter(of_minor);
+    let offered = snapshot.known_versions.iter().copied().filter(fits);
     let offered = offered.max_by_key(|version| (facts::avoid(&snapshot.facts, *version).is_none(), *version));
-    let begun = snapshot.kubeadm_config.filter(of_minor);
-    offered.or_else(|| facts::newest(&snapshot.facts, minor)).max(begun)
+    let begun = snapshot.kubeadm_config.filter(fits);
+    offered.or_else(|| facts::newest(&snapshot.facts, minor).filter(fits)).max(begun)
 }
 
 fn unknown(server: KubeVersion, target: KubeVersion, minor: MinorVersion) -> Finding {
@@ -204,7 +253,12 @@ fn unknown(server: KubeVersion, target: KubeVersion, minor: MinorVersion) -> Fin
 }
 
 /// The way that people named, checked hop by hop.
-fn asked_for(spec: &DirectUpdateSpec, server: KubeVersion, target: KubeVersion) -> Result<Vec<KubeVersion>, Finding> {
+fn asked_for(
+    spec: &DirectUpdateSpec,
+    snapshot: &ClusterSnapshot,
+    target: KubeVersion,
+) -> Result<Vec<KubeVersion>, Finding> {
+    let server = snapshot.server;
     let refuse = |index: usize, value: &str, message: String, remedy: String| {
         Err(Finding::new(Code::InvalidPath, format!("spec.path[{index}]"), value, message, remedy))
     };
@@ -233,6 +287,17 @@ fn asked_for(spec: &DirectUpdateSpec, server: KubeVersion, target: KubeVersion) 
             let message = format!("no hop from {from}: the control plane moves up, one minor at a time");
             let remedy = format!("name a version of {} before it, or leave spec.path out", from.minor_version().next());
             return refuse(index, text, message, remedy);
+        }
+        let leaves = version.minor_version() > from.minor_version() && !(before.is_none() && is_left(snapshot));
+        if let Some(leave) = facts::leave_from(&snapshot.facts, from).filter(|_| leaves) {
+            let minor = from.minor_version();
+            let oldest = KubeVersion::new(minor.major, minor.minor, leave.oldest_patch);
+            let first = newest_from(snapshot, oldest).unwrap_or(oldest);
+            let message = format!("no hop from {from}: {minor} is left from {oldest} or newer only: {leave}");
+            let remedy = format!(
+                "name {first} before it; where the reason does not hold for your cluster, take leaveFrom of {minor} away in ConfigMap kube-system/cupcake-versions (docs/facts.md)"
+            );
+            return Err(Finding::new(Code::PatchFirst, format!("spec.path[{index}]"), text, message, remedy));
         }
         versions.push(version);
     }

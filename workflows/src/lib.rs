@@ -29,6 +29,8 @@ mod hop_properties;
 mod hops;
 mod machines;
 mod packages;
+#[cfg(test)]
+mod patch_hops;
 pub mod preflight;
 #[cfg(test)]
 mod properties;

@@ -115,6 +115,7 @@ fn check_of(finding: &Finding) -> &'static str {
         | Code::PreRelease
         | Code::UnknownRelease
         | Code::AvoidedRelease
+        | Code::PatchFirst
         | Code::ControlPlaneBehind => "Versions",
         Code::VersionSkew | Code::NextHopBlocked => "Skew",
         Code::NoControlPlane | Code::NoKubeadmConfig | Code::ExternalEtcd | Code::OlderServer => "ControlPlane",

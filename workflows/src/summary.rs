@@ -35,6 +35,9 @@ pub struct Summary {
 pub struct HopSummary {
     /// Where it goes.
     pub version: KubeVersion,
+    /// Why it stays within its minor, where a fact asks for that before the next one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     /// The node whose etcd member is saved before anything moves.
     pub backup_on: Option<String>,
     /// The control-plane nodes in the order in which kubeadm upgrades them, the first by `kubeadm upgrade apply`; none where
@@ -105,6 +108,7 @@ impl Summary {
             if self.hops.len() > 1 {
                 lines.push(format!("hop {}/{}, {}", index + 1, self.hops.len(), hop.version));
             }
+            lines.extend(hop.reason.iter().map(|reason| format!("     a patch first: {reason}")));
             lines.extend(hop.lines(self.concurrency));
         }
         if self.workers_at_target > 0 {

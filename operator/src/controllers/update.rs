@@ -337,7 +337,9 @@ async fn start(
     let steps: Vec<String> = compiled.summary.hops.iter().map(|hop| hop.version.to_string()).collect();
     let total_steps = u32::try_from(steps.len()).unwrap_or(u32::MAX);
     let first = steps.first().cloned().unwrap_or_else(|| target.clone());
-    let mut stand = Stand::pending("Planned", format!("Step 1/{total_steps}: Upgrading to {first}"));
+    let why = compiled.summary.hops.first().and_then(|hop| hop.reason.as_ref());
+    let why = why.map(|why| format!(", a patch first: {why}")).unwrap_or_default();
+    let mut stand = Stand::pending("Planned", format!("Step 1/{total_steps}: Upgrading to {first}{why}"));
     stand.plan = Some(plan_name(run, &compiled.digest));
     stand.run = Some(run.as_str().to_owned());
     stand.operation_timeout_seconds = Some(timeout::seconds_of(&update.spec, compiled.summary.estimate_seconds));
