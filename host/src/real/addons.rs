@@ -1,9 +1,11 @@
 //! Addons that kubeadm left behind although the whole control plane is at the version.
 //!
 //! kubeadm upgrades CoreDNS and kube-proxy with the last control-plane node (from 1.28), which it knows by the mirror pods of the API
-//! servers: one that shows its old image a moment too long, and kubeadm skips the addons and ends well. Their phase alone may be run
-//! again at any time: it looks at the mirror pods again and changes nothing that is as it should be.
-//! Source: kubernetes/kubernetes 1.33 and 1.34, cmd/kubeadm/app/cmd/phases/upgrade/addons.go; PR 116570.
+//! servers: one that shows its old image a moment too long, and kubeadm skips the addons and ends well. Their phase alone (from 1.32) may be
+//! run again at any time: it looks at the mirror pods again and changes nothing that is as it should be. Before 1.32 they come with the
+//! phase that writes the static pods: that is not run again here, but told.
+//! Source: kubernetes/kubernetes 1.33 and 1.34, cmd/kubeadm/app/cmd/phases/upgrade/addons.go, and 1.31, node/controlplane.go beside it; PRs
+//! 116570 and 127242.
 
 use super::RealHost;
 use super::failure;
@@ -101,12 +103,11 @@ mod tests {
             host_in(&folder).bring_addons(&KubeVersion::new(1, 34, 4)).await;
             assert_eq!(folder.calls().contains(&phase), runs, "{api_servers} {kube_proxy}");
         }
-        folder.write("pods", pods(&["v1.27.16"]).to_string());
-        host_in(&folder).bring_addons(&KubeVersion::new(1, 27, 16)).await;
-        assert_eq!(
-            folder.calls(),
-            Vec::<String>::new(),
-            "kubeadm 1.27 has no such phase, and brings them with the first node"
-        );
+        folder.write("proxy", proxy("v1.27.16").to_string());
+        for (version, has_phase) in [(KubeVersion::new(1, 31, 14), false), (KubeVersion::new(1, 32, 13), true)] {
+            folder.write("pods", pods(&[&version.with_v()]).to_string());
+            host_in(&folder).bring_addons(&version).await;
+            assert_eq!(folder.calls().contains(&phase), has_phase, "kubeadm {version}");
+        }
     }
 }

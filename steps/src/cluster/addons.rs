@@ -1,7 +1,8 @@
 //! `addons/v1`: kubeadm upgrades the addons with the last control-plane node; this step sees that it did. The machine runs their phase
 //! again where kubeadm left them behind; what still is, is told with what to run.
 //!
-//! Source: kubernetes.io, "Upgrading kubeadm clusters" (v1.34), and kubernetes/kubernetes PR 116570.
+//! Sources: kubernetes.io, "Upgrading kubeadm clusters" (v1.34); kubernetes/kubernetes PR 116570 (1.28: with the last control-plane node, by
+//! `upgrade apply` or, in its phase for the control plane, by `upgrade node`) and PR 127242 (1.32: by a phase of their own).
 
 use super::{again, look, params};
 use crate::ports::cluster::{AddonView, Cluster, OpsError};
@@ -13,14 +14,18 @@ use cupcake_engine::step::{OnCancel, Probe, Step, StepContext, StepError, StepOu
 /// How soon addons that are not yet rolled out are looked at again, in seconds.
 const AGAIN_SECONDS: i64 = 5;
 
-/// The first minor of Kubernetes 1 whose kubeadm has a phase for addons; before, `apply` brings them with the first node.
-pub const PHASE_FROM: u32 = 28;
+/// The first minor of Kubernetes 1 whose `kubeadm upgrade node` has a phase for addons.
+pub const PHASE_FROM: u32 = 32;
+/// The first minor whose `kubeadm upgrade node` brings them, once no other control-plane node is behind; before, `apply` does with the
+/// first node.
+const WITH_LAST_NODE_FROM: u32 = 28;
 
 fn behind_message(addon: &AddonView, version: KubeVersion) -> String {
-    let run = if version.minor() >= PHASE_FROM {
-        format!("kubeadm upgrade node phase addon {}", addon.name)
-    } else {
-        format!("kubeadm upgrade apply {} --yes", version.with_v())
+    let run = match version.minor() {
+        PHASE_FROM.. => format!("kubeadm upgrade node phase addon {}", addon.name),
+        // All of it once more: it leaves manifests alone that are as they should be.
+        WITH_LAST_NODE_FROM.. => "kubeadm upgrade node".to_owned(),
+        _ => format!("kubeadm upgrade apply {} --yes", version.with_v()),
     };
     format!("{} is at image {}; if it stays so, run on a control-plane node: {run}", addon.name, addon.image)
 }
@@ -73,9 +78,18 @@ mod tests {
     fn an_addon_that_stays_behind_is_told_with_what_to_run() {
         let image = "registry.k8s.io/kube-proxy:v1.33.13".to_owned();
         let addon = AddonView { name: "kube-proxy".to_owned(), image, rolled_out: true };
-        let phase = behind_message(&addon, KubeVersion::new(1, 34, 4));
-        assert!(phase.ends_with("run on a control-plane node: kubeadm upgrade node phase addon kube-proxy"), "{phase}");
-        let whole = behind_message(&addon, KubeVersion::new(1, 27, 16));
-        assert!(whole.ends_with("kubeadm upgrade apply v1.27.16 --yes"), "{whole}");
+        for (version, run) in [
+            (KubeVersion::new(1, 34, 4), "kubeadm upgrade node phase addon kube-proxy"),
+            (KubeVersion::new(1, 32, 0), "kubeadm upgrade node phase addon kube-proxy"),
+            (KubeVersion::new(1, 31, 14), "kubeadm upgrade node"),
+            (KubeVersion::new(1, 28, 15), "kubeadm upgrade node"),
+            (KubeVersion::new(1, 27, 16), "kubeadm upgrade apply v1.27.16 --yes"),
+        ] {
+            let told = behind_message(&addon, version);
+            assert!(
+                told.ends_with(&format!("; if it stays so, run on a control-plane node: {run}")),
+                "{version}: {told}"
+            );
+        }
     }
 }
