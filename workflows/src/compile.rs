@@ -16,7 +16,7 @@ use crate::summary::{BatchPreview, ContainerdSummary, HopSummary, Summary};
 use crate::templates::{self, Emptied, Templates, Visit};
 use crate::timing::{NodeTime, addons_seconds, child_seconds, estimate_seconds};
 use crate::wave::{self, WaveOf, Workers};
-use crate::{changes, checks, containerd, machines, packages, settings, surroundings};
+use crate::{addons, changes, checks, containerd, machines, packages, settings, surroundings};
 use cupcake_crds::DirectUpdateSpec;
 use cupcake_crds::values::{
     ApprovalPoint, ClusterSnapshot, KubeVersion, NodeRole, NodeSnapshot, PackageVersion, Strategy,
@@ -143,7 +143,7 @@ pub fn compile(
         let report = findings.end()?;
         return Ok(Compilation::NothingToDo(NothingToDo { message, plan: Plan::new(COMPILER), report }));
     }
-    let kube_proxy = surroundings::kube_proxy(snapshot);
+    let kube_proxy = addons::kube_proxy(snapshot);
     let mut plan = Plan::new(COMPILER);
     let mut after = Vec::new();
     let (mut summaries, mut commands) = (Vec::new(), Vec::new());

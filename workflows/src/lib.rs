@@ -14,6 +14,7 @@
 //!
 //! Nothing here is async, does I/O, reads a clock or depends on the order of a hash map.
 
+mod addons;
 mod admission;
 mod changes;
 mod checks;

@@ -1,13 +1,13 @@
 //! What lives around the nodes, against what an update does to it: etcd's members, pods that drains meet, hooks, other programs.
 
+use crate::addons::{absent_addons, kube_proxy, left_out_kube_proxy};
 use crate::admission::admission;
 use crate::checks::INVENTORY_SECONDS_MAX;
 use crate::compile::Hop;
 use crate::finding::{Code, Finding, Findings, named};
 use cupcake_crds::DirectUpdateSpec;
 use cupcake_crds::values::{
-    ClusterSnapshot, DisruptionBudget, EtcdMember, EtcdTopology, KubeVersion, NodeRole, NodeSnapshot, OnExpiry,
-    PodSnapshot,
+    ClusterSnapshot, DisruptionBudget, EtcdMember, EtcdTopology, NodeRole, NodeSnapshot, OnExpiry, PodSnapshot,
 };
 use cupcake_steps::ports::host::KubeProxy;
 use std::collections::{BTreeMap, BTreeSet};
@@ -57,62 +57,6 @@ pub(crate) fn surroundings(
             message,
             "give the right to read it, or look at it yourself",
         ));
-    }
-}
-
-/// What kubeadm is to do about kube-proxy: where there is none, or kubeadm's own configuration disables it, the network plugin or
-/// somebody else does its work.
-pub(crate) fn kube_proxy(snapshot: &ClusterSnapshot) -> KubeProxy {
-    let surroundings = &snapshot.surroundings;
-    if surroundings.without_kube_proxy || surroundings.kube_proxy_disabled {
-        KubeProxy::LeaveOut
-    } else {
-        KubeProxy::Upgrade
-    }
-}
-
-fn left_out_kube_proxy(snapshot: &ClusterSnapshot, findings: &mut Findings) {
-    let (message, remedy) = if snapshot.surroundings.without_kube_proxy {
-        (
-            "there is no kube-proxy: it is left out, and nobody upgrades here what does its work",
-            "see that your network plugin supports the target",
-        )
-    } else {
-        (
-            "kubeadm's ClusterConfiguration says proxy.disabled: it is left out, and nobody upgrades it here",
-            "upgrade it yourself: it may be three minors older than the API servers, and never newer",
-        )
-    };
-    findings.warn(Finding::new(Code::KubeProxyAbsent, "DaemonSet kube-system/kube-proxy", "", message, remedy));
-}
-
-/// An addon that is not there and that kubeadm would deploy on the way: beside what does its work now, that breaks the cluster's network.
-///
-/// Source: kubeadm's own code. Up to 1.31 an addon without its ConfigMap is left out (kubernetes/kubernetes#89593); from 1.32 on only one that
-/// the ClusterConfiguration disables, which 1.32.0 does not look at (kubernetes/kubeadm#3137, kubernetes/kubernetes#129429). kube-proxy it is
-/// told to leave out from 1.32 on ([`KubeProxy::LEFT_OUT_FROM`]).
-fn absent_addons(snapshot: &ClusterSnapshot, hops: &[Hop<'_>], findings: &mut Findings) {
-    let by_config_map = |version: KubeVersion| (version.major(), version.minor()) <= (1, 31);
-    for addon in &snapshot.surroundings.absent_addons {
-        let deploys = |version: KubeVersion| match version {
-            _ if by_config_map(version) => addon.config_map,
-            _ if addon.name == "kube-proxy" => false,
-            _ => !addon.disabled || version == KubeVersion::new(1, 32, 0),
-        };
-        let moving = hops.iter().filter(|hop| hop.control_plane.changes()).map(|hop| hop.step.version);
-        let Some(version) = moving.filter(|version| deploys(*version)).min() else { continue };
-        let name = addon.name.as_str();
-        let message = format!("it is not there, and kubeadm {version} would deploy it beside what does its work now");
-        let remedy = if by_config_map(version) {
-            format!(
-                "put it back, or take ConfigMap kube-system/{name} away if nothing else uses it: kubeadm up to 1.31 goes by that"
-            )
-        } else if by_config_map(snapshot.server) && (snapshot.server.major(), snapshot.server.minor()) < (1, 31) {
-            "put it back, or upgrade to 1.31 first, where dns.disabled can be set".to_owned()
-        } else {
-            "put it back, or set dns.disabled: true in ClusterConfiguration (kubectl -n kube-system edit configmap kubeadm-config) and go to 1.32.1 or newer".to_owned()
-        };
-        findings.refuse(Finding::new(Code::AddonReturns, name, version, message, remedy));
     }
 }
 
@@ -355,7 +299,7 @@ mod tests {
     use crate::testing::{cluster, compiled, spec};
     use crate::{Compilation, Compiled, Refusal};
     use cupcake_crds::node_task::NodeInventory;
-    use cupcake_crds::values::{AbsentAddon, AdmissionHook, AdmissionPolicy, DeprecatedRequest, Surroundings};
+    use cupcake_crds::values::{AdmissionHook, AdmissionPolicy, DeprecatedRequest, Surroundings};
     use serde_json::{Value, json};
 
     fn planned(fields: &Value, change: impl Fn(&mut ClusterSnapshot)) -> Result<Compilation<Compiled>, Refusal> {
@@ -541,6 +485,7 @@ mod tests {
     }
 
     #[test]
+<<<<<<< HEAD
     fn an_addon_that_kubeadm_would_bring_back_is_refused_with_the_way_to_keep_it_out() {
         let refused_of = |name: &str, from: &str, to: &str, config_map: bool, disabled: bool| {
             let absent = AbsentAddon { name: name.into(), config_map, disabled };
@@ -588,6 +533,8 @@ mod tests {
     }
 
     #[test]
+=======
+>>>>>>> 2eebdcd (Give what is decided of kubeadm's addons a file of its own)
     fn policies_neighbours_and_old_clients_are_told() {
         let request =
             |api: &str, removed_in: &str| DeprecatedRequest { api: api.into(), removed_in: removed_in.into() };
