@@ -63,6 +63,9 @@ struct ClusterFile {
     /// Whether kubeadm's configuration disables kube-proxy.
     #[serde(default, skip_serializing_if = "is_false")]
     kube_proxy_disabled: bool,
+    /// Whether there is a kube-proxy without its ConfigMap, by which kubeadm up to 1.31 goes.
+    #[serde(default, skip_serializing_if = "is_false")]
+    kube_proxy_without_config_map: bool,
     /// Addons of kubeadm that are not there.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     absent_addons: Vec<AbsentAddon>,
@@ -229,6 +232,7 @@ fn snapshot_of(cluster: ClusterFile) -> Result<ClusterSnapshot, String> {
             other_updaters: cluster.other_updaters,
             without_kube_proxy: cluster.without_kube_proxy,
             kube_proxy_disabled: cluster.kube_proxy_disabled,
+            kube_proxy_without_config_map: cluster.kube_proxy_without_config_map,
             absent_addons: cluster.absent_addons,
             settings: cluster.settings,
             unread: cluster.unread,
@@ -269,6 +273,7 @@ fn file_of(snapshot: ClusterSnapshot) -> ClusterFile {
         other_updaters: surroundings.other_updaters,
         without_kube_proxy: surroundings.without_kube_proxy,
         kube_proxy_disabled: surroundings.kube_proxy_disabled,
+        kube_proxy_without_config_map: surroundings.kube_proxy_without_config_map,
         absent_addons: surroundings.absent_addons,
         settings: surroundings.settings,
         unread: surroundings.unread,

@@ -143,7 +143,6 @@ pub fn compile(
         let report = findings.end()?;
         return Ok(Compilation::NothingToDo(NothingToDo { message, plan: Plan::new(COMPILER), report }));
     }
-    let kube_proxy = addons::kube_proxy(snapshot);
     let mut plan = Plan::new(COMPILER);
     let mut after = Vec::new();
     let (mut summaries, mut commands) = (Vec::new(), Vec::new());
@@ -160,6 +159,7 @@ pub fn compile(
             Compilation::NothingToDo(nothing) => (Vec::new(), nothing.report),
         };
         findings.warnings = report.warnings;
+        let kube_proxy = addons::kube_proxy(snapshot, hop.step.version);
         let templates = Templates::new(spec, hop.step.version, time)
             .with_further_hops(target, hop.step.oldest_kubelet)
             .with_containerd(containerd.clone())

@@ -1,6 +1,6 @@
 //! What lives around the nodes, against what an update does to it: etcd's members, pods that drains meet, hooks, other programs.
 
-use crate::addons::{absent_addons, kube_proxy, left_out_kube_proxy};
+use crate::addons::{absent_addons, left_out_kube_proxy};
 use crate::admission::admission;
 use crate::checks::INVENTORY_SECONDS_MAX;
 use crate::compile::Hop;
@@ -9,7 +9,6 @@ use cupcake_crds::DirectUpdateSpec;
 use cupcake_crds::values::{
     ClusterSnapshot, DisruptionBudget, EtcdMember, EtcdTopology, NodeRole, NodeSnapshot, OnExpiry, PodSnapshot,
 };
-use cupcake_steps::ports::host::KubeProxy;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// All of it.
@@ -21,10 +20,7 @@ pub(crate) fn surroundings(
 ) {
     if hops.iter().any(|hop| hop.control_plane.changes()) {
         etcd(snapshot, findings);
-        match kube_proxy(snapshot) {
-            KubeProxy::Upgrade => {}
-            KubeProxy::LeaveOut => left_out_kube_proxy(snapshot, findings),
-        }
+        left_out_kube_proxy(snapshot, hops, findings);
         absent_addons(snapshot, hops, findings);
         requests(snapshot, hops, findings);
     }

@@ -35,6 +35,10 @@ pub struct Surroundings {
     /// Whether kubeadm's ClusterConfiguration says `proxy.disabled`, be there a kube-proxy or not.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub kube_proxy_disabled: bool,
+    /// Whether there is a kube-proxy and no ConfigMap kube-system/kube-proxy, by which kubeadm up to 1.31 goes. Looked at where kubeadm's
+    /// configuration disables it only.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub kube_proxy_without_config_map: bool,
     /// Addons of kubeadm that are not there: `kube-proxy`, `coredns`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub absent_addons: Vec<AbsentAddon>,

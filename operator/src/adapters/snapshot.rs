@@ -4,7 +4,7 @@
 
 use super::at_work::AtWork;
 use super::ops_error;
-use super::surroundings::surroundings;
+use super::surroundings::{disabled_kube_proxy, surroundings};
 use super::views::{annotation, node_view};
 use cupcake_crds::NodeTask;
 use cupcake_crds::values::{
@@ -210,7 +210,9 @@ pub async fn gather_to_start(
     let Gathered { snapshot, configuration, at_work } = gather_with(client, taken_at).await?;
     let mut surroundings = surroundings(client, snapshot.server).await?;
     surroundings.settings = configuration.settings();
-    surroundings.kube_proxy_disabled = configuration.disables("kube-proxy");
+    if configuration.disables("kube-proxy") {
+        disabled_kube_proxy(client, snapshot.server, &mut surroundings).await;
+    }
     // Of Nodes that went away in between, or could not be understood.
     surroundings.pods.retain(|pod| snapshot.nodes.contains_key(&pod.node));
     Ok((ClusterSnapshot { surroundings, ..snapshot }, at_work))

@@ -11,6 +11,7 @@ use super::{ops_error, snapshot};
 use crate::error_chain;
 use cupcake_crds::values::{AbsentAddon, DeprecatedRequest, DisruptionBudget, KubeVersion, PodSnapshot, Surroundings};
 use cupcake_steps::ports::cluster::{OpsError, PodKind, PodView};
+use cupcake_steps::ports::host::KubeProxy;
 use futures::{AsyncBufReadExt, AsyncReadExt, StreamExt};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
@@ -60,7 +61,7 @@ pub async fn surroundings(client: &kube::Client, server: KubeVersion) -> Result<
     };
     for (addon, there) in [(KUBE_PROXY, deployed(&sets, KUBE_PROXY)), (COREDNS, deployed(&deployments, COREDNS))] {
         if !there {
-            let config_map = has_config_map(client, addon, &mut found.unread).await;
+            let config_map = has_config_map(client, addon, &mut found.unread).await == Some(true);
             // It was read a moment ago already; an answer that does not come now is no verdict, and is waited for.
             let disabled = snapshot::cluster_configuration(client).await?.disables(addon);
             found.absent_addons.push(AbsentAddon { name: addon.to_owned(), config_map, disabled });
@@ -78,14 +79,25 @@ pub async fn surroundings(client: &kube::Client, server: KubeVersion) -> Result<
     Ok(found)
 }
 
-/// Whether an addon's ConfigMap is there, by which kubeadm up to 1.31 tells whether it is to deploy the addon.
-async fn has_config_map(client: &kube::Client, addon: &str, unread: &mut Vec<String>) -> bool {
+/// Whether an addon's ConfigMap is there, by which kubeadm up to 1.31 tells whether it is to deploy the addon; nothing where that cannot be
+/// read.
+async fn has_config_map(client: &kube::Client, addon: &str, unread: &mut Vec<String>) -> Option<bool> {
     match Api::<ConfigMap>::namespaced(client.clone(), "kube-system").get_metadata_opt(addon).await {
-        Ok(found) => found.is_some(),
+        Ok(found) => Some(found.is_some()),
         Err(error) => {
             unread.push(format!("ConfigMap kube-system/{addon}: {}", error_chain(&error)));
-            false
+            None
         }
+    }
+}
+
+/// Takes note of a kube-proxy that kubeadm's configuration disables, and of its ConfigMap where the kubeadm of some hop goes by that.
+pub async fn disabled_kube_proxy(client: &kube::Client, server: KubeVersion, found: &mut Surroundings) {
+    found.kube_proxy_disabled = true;
+    if !found.without_kube_proxy && server.minor() < KubeProxy::LEFT_OUT_FROM {
+        let there = has_config_map(client, KUBE_PROXY, &mut found.unread).await;
+        // Where it cannot be read, it is as kubeadm makes it.
+        found.kube_proxy_without_config_map = there == Some(false);
     }
 }
 

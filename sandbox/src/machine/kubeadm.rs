@@ -373,14 +373,14 @@ impl SimMachine {
     /// Source of what is left out and what is deployed again: kubernetes/kubernetes#89593 (up to 1.31), kubernetes/kubeadm#3137.
     fn upgrade_addons(&self, version: KubeVersion, kube_proxy: KubeProxy) -> Result<(), HostError> {
         let images = Images::of(version);
-        let disabled = version >= DISABLED_FROM && disables_kube_proxy(&self.config()?);
+        let by_config_map = version.minor() < DISABLED_FROM.minor();
+        let disabled = disables_kube_proxy(&self.config()?) && self.leaves_disabled(version)?;
         for (path, image) in [(COREDNS, images.coredns()), (KUBE_PROXY, images.kube_proxy())] {
             let of_proxy = path == KUBE_PROXY;
             if of_proxy && (disabled || kube_proxy == KubeProxy::LeaveOut) {
                 continue;
             }
             let Some(addon) = self.asks(|kube| kube.get(path))? else {
-                let by_config_map = version.minor() < DISABLED_FROM.minor();
                 if of_proxy && (!by_config_map || self.asks(|kube| kube.get(KUBE_PROXY_CONFIG))?.is_some()) {
                     self.asks(|kube| kube.create(DAEMON_SETS, &self::kube_proxy(&images)))?;
                 }
@@ -395,6 +395,15 @@ impl SimMachine {
             self.asks(|kube| kube.merge(path, &patch))?;
         }
         Ok(())
+    }
+
+    /// Whether it leaves a disabled kube-proxy as it is: by the configuration or, as long as it goes by that, because there is no ConfigMap.
+    /// (Simulated clusters are born without that of any addon: that it is missing counts where somebody disabled it only.)
+    fn leaves_disabled(&self, version: KubeVersion) -> Result<bool, HostError> {
+        if version.minor() < DISABLED_FROM.minor() {
+            return Ok(self.asks(|kube| kube.get(KUBE_PROXY_CONFIG))?.is_none());
+        }
+        Ok(version >= DISABLED_FROM)
     }
 }
 
