@@ -376,7 +376,7 @@ fn the_way_is_the_newest_offered_patch_what_kubeadm_has_begun_or_what_people_nam
         snapshot.kubeadm_config = Some(v("1.33.9"));
     };
     assert_eq!(hops(&json!({}), &begun), "1.33.9 1.34.4");
-    assert_eq!(hops(&json!({"path": ["1.32.13", "1.33.0", "1.34.4"]}), &offered), "1.32.13 1.33.0 1.34.4");
+    assert_eq!(hops(&json!({"path": ["1.32.13", "1.33.6", "1.34.4"]}), &offered), "1.32.13 1.33.6 1.34.4");
 }
 
 #[test]
@@ -408,7 +408,7 @@ fn a_way_that_is_none_is_refused_by_the_hop_that_cannot_be() {
     assert!(refusal(&["1.33.0-rc.1", "1.34.4"], "1.34.4").contains("no finished release"));
     let mut begun = cluster(2, 1, "1.32.1");
     begun.kubeadm_config = Some(v("1.33.9"));
-    let below = compiled(&spec(&json!({"path": ["1.33.2", "1.34.4"]})), &begun).unwrap_err().to_string();
+    let below = compiled(&spec(&json!({"path": ["1.33.7", "1.34.4"]})), &begun).unwrap_err().to_string();
     assert!(
         below.contains("begun to move the cluster to 1.33.9, which is newer"),
         "API servers never go back: {below}"
