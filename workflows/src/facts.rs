@@ -242,7 +242,6 @@ mod tests {
         for minor in 24..=37 {
             let facts = of(&OwnFacts::new(), MinorVersion { major: 1, minor }).unwrap();
             let says = facts.avoid.is_some()
-                || facts.leave_from.is_some()
                 || !facts.removed_apis.is_empty()
                 || !facts.removed_kubelet_flags.is_empty()
                 || !facts.removed_feature_gates.is_empty()
@@ -290,12 +289,11 @@ mod tests {
             let leave = leave_from(own, KubeVersion::new(1, 33, patch))?;
             Some((leave.oldest_patch, leave.to_string()))
         };
-        let known = OwnFacts::new();
-        let (oldest, why) = asks(&known, 5).unwrap();
-        assert!(oldest == 6 && why.contains("etcd") && why.contains("(https://etcd.io/blog/"), "{oldest}: {why}");
+        assert_eq!(asks(&OwnFacts::new(), 0), None, "by itself no minor asks for one");
+        let fact = json!({"oldestPatch": 6, "why": "its etcd is too old", "source": "https://etcd.io/blog/"});
+        let known = read(json!({"minors": {"1.33": {"leaveFrom": fact}}})).unwrap();
+        assert_eq!(asks(&known, 5), Some((6, "its etcd is too old (https://etcd.io/blog/)".to_owned())));
         assert_eq!(asks(&known, 6), None);
-        let later = read(json!({"minors": {"1.33": {"leaveFrom": {"oldestPatch": 9}}}})).unwrap();
-        assert_eq!(asks(&later, 8), Some((9, why)), "what is not named stays");
         let gone = read(json!({"minors": {"1.33": {"leaveFrom": null}}})).unwrap();
         assert_eq!(asks(&gone, 0), None);
         let mine = json!({"minors": {"1.34": {"leaveFrom": {"oldestPatch": 2, "why": "ours before it are broken"}}}});

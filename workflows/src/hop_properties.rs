@@ -1,7 +1,7 @@
 //! Properties of updates over several minors, judged by a checker of its own that was written from the text of the policy.
 
 use crate::testing::{NAME, UID, cluster, compiled, node, plan_of, run, spec, v};
-use crate::{Code, Compilation, Compiled, Request, WaveOf, compile_wave, wave_run};
+use crate::{Code, Compilation, Compiled, Request, WaveOf, compile_wave, own_facts, wave_run};
 use cupcake_crds::values::{ClusterSnapshot, KubeVersion, NodeRole};
 use cupcake_steps::cluster::params;
 use cupcake_steps::ports::cluster::ChildSource;
@@ -49,8 +49,9 @@ impl State {
         })
     }
 
-    /// etcd.io, "Follow Up - Preventing Upgrade Failures from etcd v3.5 to v3.6": every member at 3.5.24 or newer before the first one
-    /// goes to 3.6. kubeadm brings 3.5.24 from 1.33.6 on, and 3.6 with 1.34.
+    /// What the fact of these clusters asks for, in words of its own: etcd.io, "Follow Up - Preventing Upgrade Failures from etcd v3.5 to
+    /// v3.6", has every member at 3.5.24 or newer before the first one goes to 3.6. kubeadm brings 3.5.24 from 1.33.6 on, and 3.6 with
+    /// 1.34.
     fn too_early_for(&self, to: KubeVersion) -> Option<String> {
         let begun = self.servers.values().any(|server| server.minor() >= to.minor());
         let old = self.servers.iter().find(|(_, server)| server.minor() == 33 && server.patch() < 6);
@@ -217,6 +218,8 @@ impl Shape {
 
     fn snapshot(&self) -> ClusterSnapshot {
         let mut snapshot = cluster(self.control_plane.len(), 0, &format!("1.{}.1", self.server));
+        let fact = json!({"minors": {"1.33": {"leaveFrom": {"oldestPatch": 6, "why": "its etcd is too old"}}}});
+        snapshot.facts = own_facts(fact).unwrap();
         if self.begun && self.control_plane.len() > 1 {
             snapshot.kubeadm_config = Some(Self::newest_patch(self.server + 1));
         }

@@ -22,7 +22,15 @@ fn way(from: &str, fields: &Value, change: impl Fn(&mut ClusterSnapshot)) -> Str
     hops.collect::<Vec<_>>().join(" ")
 }
 
-fn unchanged(_: &mut ClusterSnapshot) {}
+/// The fact of these tests, as somebody may have it: 1.33 is left from 1.33.6 on.
+fn fact() -> Value {
+    let why = "kubeadm before 1.33.6 brings an etcd older than 3.5.24";
+    json!({"oldestPatch": 6, "why": why, "source": "https://etcd.io/blog/2025/upgrade_from_3.5_to_3.6_issue_followup/"})
+}
+
+fn asked(snapshot: &mut ClusterSnapshot) {
+    facts(&json!({"leaveFrom": fact()}))(snapshot);
+}
 
 fn facts(of_33: &Value) -> impl Fn(&mut ClusterSnapshot) + use<> {
     let own = own_facts(json!({"minors": {"1.33": of_33}})).unwrap();
@@ -32,15 +40,18 @@ fn facts(of_33: &Value) -> impl Fn(&mut ClusterSnapshot) + use<> {
 #[test]
 fn a_patch_hop_is_there_only_where_a_fact_asks_for_it_and_through_the_newest_patch() {
     let to = |target: &str| json!({"targetVersion": target});
-    assert_eq!(way("1.33.5", &to("1.34.4"), unchanged), "1.33.13* 1.34.4");
-    assert_eq!(way("1.33.0", &to("1.35.4"), unchanged), "1.33.13* 1.34.4 1.35.4");
-    assert_eq!(way("1.33.6", &to("1.34.4"), unchanged), "1.34.4", "what the fact asks for is there");
-    assert_eq!(way("1.33.1", &to("1.33.4"), unchanged), "1.33.4", "the minor is not left");
-    assert_eq!(way("1.32.1", &to("1.33.2"), unchanged), "1.33.2", "of 1.32 nothing of the kind is known");
-    assert_eq!(way("1.32.1", &to("1.34.4"), unchanged), "1.33.13 1.34.4", "it is on the way in any case");
+    assert_eq!(way("1.33.5", &to("1.34.4"), asked), "1.33.13* 1.34.4");
+    assert_eq!(way("1.33.0", &to("1.35.4"), asked), "1.33.13* 1.34.4 1.35.4");
+    assert_eq!(way("1.33.6", &to("1.34.4"), asked), "1.34.4", "what the fact asks for is there");
+    assert_eq!(way("1.33.1", &to("1.33.4"), asked), "1.33.4", "the minor is not left");
+    assert_eq!(way("1.32.1", &to("1.33.2"), asked), "1.33.2", "of 1.32 nothing of the kind is known");
+    assert_eq!(way("1.32.1", &to("1.34.4"), asked), "1.33.13 1.34.4", "it is on the way in any case");
     let offered = |versions: &[&str]| {
         let versions = versions.iter().map(|version| v(version)).collect();
-        move |snapshot: &mut ClusterSnapshot| snapshot.known_versions.clone_from(&versions)
+        move |snapshot: &mut ClusterSnapshot| {
+            asked(snapshot);
+            snapshot.known_versions.clone_from(&versions);
+        }
     };
     assert_eq!(way("1.33.2", &to("1.34.4"), offered(&["1.33.8", "1.33.2"])), "1.33.8* 1.34.4", "the newest offered");
     assert_eq!(
@@ -53,7 +64,7 @@ fn a_patch_hop_is_there_only_where_a_fact_asks_for_it_and_through_the_newest_pat
 
 #[test]
 fn the_control_plane_alone_moves_in_a_patch_hop_and_its_plan_says_why() {
-    let plan = planned("1.33.2", &json!({}), unchanged).unwrap();
+    let plan = planned("1.33.2", &json!({}), asked).unwrap();
     let hop = &plan.summary.hops[0];
     assert_eq!((hop.version, hop.control_plane.len(), hop.kubelets.len(), hop.workers), (v("1.33.13"), 3, 3, 0));
     assert_eq!(plan.summary.hops[1].workers, 2, "once, and then to the target");
@@ -74,6 +85,7 @@ fn the_control_plane_alone_moves_in_a_patch_hop_and_its_plan_says_why() {
 #[test]
 fn a_worker_that_would_not_fit_the_next_minor_moves_in_the_patch_hop() {
     let plan = planned("1.33.2", &json!({}), |snapshot| {
+        asked(snapshot);
         snapshot.nodes.get_mut("w-02").unwrap().kubelet = v("1.30.9");
     });
     let hops: Vec<_> = plan.unwrap().summary.hops.into_iter().map(|hop| (hop.version, hop.workers)).collect();
@@ -83,19 +95,22 @@ fn a_worker_that_would_not_fit_the_next_minor_moves_in_the_patch_hop() {
 #[test]
 fn facts_of_ones_own_ask_for_another_patch_for_none_and_of_other_minors() {
     let to_34 = json!({});
-    assert_eq!(way("1.33.6", &to_34, facts(&json!({"leaveFrom": {"oldestPatch": 9}}))), "1.33.13* 1.34.4");
+    assert_eq!(
+        way("1.33.6", &to_34, facts(&json!({"leaveFrom": {"oldestPatch": 9, "why": "ours"}}))),
+        "1.33.13* 1.34.4"
+    );
     assert_eq!(way("1.33.2", &to_34, facts(&json!({"leaveFrom": null}))), "1.34.4");
     let of_34 = own_facts(json!({"minors": {"1.34": {"leaveFrom": {"oldestPatch": 3, "why": "ours are broken"}}}}));
     let of_34 = of_34.unwrap();
     let both = |snapshot: &mut ClusterSnapshot| snapshot.facts.clone_from(&of_34);
     let to_35 = json!({"targetVersion": "1.35.4"});
     assert_eq!(way("1.34.2", &to_35, both), "1.34.4* 1.35.4");
-    assert_eq!(way("1.33.2", &to_35, both), "1.33.13* 1.34.4 1.35.4", "those that come with the release stay");
+    assert_eq!(way("1.33.2", &to_35, both), "1.34.4 1.35.4", "of 1.33 nothing is asked for by itself");
 }
 
 #[test]
 fn where_no_patch_is_known_that_a_fact_asks_for_the_way_is_refused_with_versions_reason_and_way_out() {
-    let unknown = facts(&json!({"newestPatch": 4}));
+    let unknown = facts(&json!({"newestPatch": 4, "leaveFrom": fact()}));
     for from in ["1.33.2", "1.32.13"] {
         let refusal = planned(from, &json!({}), &unknown).unwrap_err();
         assert_eq!((refusal.code(), refusal.findings.len()), (Code::PatchFirst, 1), "{refusal}");
@@ -117,7 +132,7 @@ fn where_no_patch_is_known_that_a_fact_asks_for_the_way_is_refused_with_versions
 
 #[test]
 fn a_path_that_leaves_a_minor_too_early_is_refused_by_the_hop_that_does() {
-    let path = |from: &str, path: &[&str]| planned(from, &json!({"path": path}), unchanged).map(|_| ());
+    let path = |from: &str, path: &[&str]| planned(from, &json!({"path": path}), asked).map(|_| ());
     let refusal = path("1.33.2", &["1.33.5", "1.34.4"]).unwrap_err();
     assert_eq!((refusal.code(), refusal.findings[0].field.as_str()), (Code::PatchFirst, "spec.path[1]"));
     for part in ["no hop from 1.33.5", "1.33 is left from 1.33.6 or newer only", "name 1.33.13 before it", "leaveFrom"]
@@ -133,8 +148,12 @@ fn a_path_that_leaves_a_minor_too_early_is_refused_by_the_hop_that_does() {
 
 #[test]
 fn what_kubeadm_has_begun_is_gone_on_with() {
-    let begun =
-        |version: &'static str| move |snapshot: &mut ClusterSnapshot| snapshot.kubeadm_config = Some(v(version));
+    let begun = |version: &'static str| {
+        move |snapshot: &mut ClusterSnapshot| {
+            asked(snapshot);
+            snapshot.kubeadm_config = Some(v(version));
+        }
+    };
     assert_eq!(way("1.33.2", &json!({}), begun("1.34.4")), "1.34.4", "its first node is there: too late for a patch");
     assert_eq!(way("1.33.2", &json!({"path": ["1.34.4"]}), begun("1.34.4")), "1.34.4");
     assert_eq!(way("1.33.2", &json!({}), begun("1.33.4")), "1.33.13* 1.34.4", "a patch of before the fact");

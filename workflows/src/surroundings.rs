@@ -481,56 +481,6 @@ mod tests {
     }
 
     #[test]
-<<<<<<< HEAD
-    fn an_addon_that_kubeadm_would_bring_back_is_refused_with_the_way_to_keep_it_out() {
-        let refused_of = |name: &str, from: &str, to: &str, config_map: bool, disabled: bool| {
-            let absent = AbsentAddon { name: name.into(), config_map, disabled };
-            let (mut snapshot, target) = (cluster(3, 2, from), json!({"targetVersion": to}));
-            snapshot.surroundings.absent_addons = vec![absent];
-            let codes = |findings: &[Finding]| -> Vec<String> {
-                let of_addons = findings.iter().filter(|finding| finding.code == Code::AddonReturns);
-                of_addons.map(|finding| format!("{} {}", finding.value, finding.remedy)).collect()
-            };
-            match compiled(&spec(&target), &snapshot) {
-                Ok(_) => Vec::new(),
-                Err(refusal) => codes(&refusal.findings),
-            }
-        };
-        let refused = |from: &str, to: &str, config_map: bool, disabled: bool| {
-            refused_of("coredns", from, to, config_map, disabled)
-        };
-        assert_eq!(
-            refused("1.30.14", "1.31.14", false, false),
-            Vec::<String>::new(),
-            "up to 1.31 the ConfigMap counts"
-        );
-        let told = refused("1.30.14", "1.31.14", true, true);
-        assert!(told[0].starts_with("1.31.14 put it back, or take ConfigMap kube-system/coredns away"), "{told:?}");
-        assert_eq!(
-            refused("1.33.4", "1.34.4", true, true),
-            Vec::<String>::new(),
-            "from 1.32.1 on what is disabled counts"
-        );
-        let told = refused("1.33.4", "1.34.4", false, false);
-        assert!(told[0].contains("set dns.disabled: true in ClusterConfiguration"), "{told:?}");
-        let told = refused("1.30.14", "1.33.4", false, false);
-        assert!(told[0].starts_with("1.32.") && told[0].contains("upgrade to 1.31 first"), "{told:?}");
-        assert_eq!(refused("1.31.14", "1.32.0", false, true).len(), 1, "1.32.0 deploys it whatever is said");
-        // kube-proxy kubeadm can be told to leave out, from 1.32 on.
-        for (from, to, config_map, refusals) in [
-            ("1.33.4", "1.34.4", true, 0),
-            ("1.31.14", "1.32.0", false, 0),
-            ("1.30.14", "1.33.4", false, 0),
-            ("1.30.14", "1.33.4", true, 1),
-        ] {
-            let told = refused_of("kube-proxy", from, to, config_map, false);
-            assert_eq!(told.len(), refusals, "{from} to {to}: {told:?}");
-        }
-    }
-
-    #[test]
-=======
->>>>>>> 2eebdcd (Give what is decided of kubeadm's addons a file of its own)
     fn policies_neighbours_and_old_clients_are_told() {
         let request =
             |api: &str, removed_in: &str| DeprecatedRequest { api: api.into(), removed_in: removed_in.into() };

@@ -31,9 +31,6 @@ const RELEASES: [(u32, u32, &str, &str, &str); 13] = [
     (36, 3, "3.6.8-0", "v1.14.1", "3.10.1"),
 ];
 
-/// The patch of 1.33 from which its kubeadm brings the etcd of the table, another one before (kubernetes/kubernetes#135018).
-const ETCD_3_5_24_FROM_PATCH: u32 = 6;
-
 /// The versions of containerd's package that the repositories of every machine hold, oldest first.
 pub const CONTAINERDS: [&str; 5] = ["1.7.20-1", CONTAINERD_OF_BEFORE, "1.7.27-1", "2.1.4-1", "2.1.5~rc.1-1"];
 
@@ -54,8 +51,6 @@ impl Images {
     pub fn of(version: KubeVersion) -> Self {
         let nearest = RELEASES.iter().min_by_key(|release| release.0.abs_diff(version.minor()));
         let (_, _, etcd, coredns, pause) = nearest.copied().unwrap_or(RELEASES[RELEASES.len() - 1]);
-        let before_3_5_24 = version.minor() == 33 && version.patch() < ETCD_3_5_24_FROM_PATCH;
-        let etcd = if before_3_5_24 { "3.5.21-0" } else { etcd };
         Self { version, etcd, coredns, pause }
     }
 
