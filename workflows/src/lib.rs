@@ -17,6 +17,7 @@
 mod admission;
 mod changes;
 mod checks;
+mod clocks;
 mod commands;
 mod compile;
 mod containerd;
