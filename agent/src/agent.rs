@@ -4,7 +4,9 @@
 //! task is read, and the relay decides anew from what stands there.
 
 use crate::backoff::Backoff;
+use crate::clocks::Compared;
 use crate::patch::to_status;
+use crate::read::{Read, read};
 use crate::relay::{Action, Mail, Relay, relay};
 use crate::runner_unit::{RunnerUnit, see_that_it_runs};
 use chrono::TimeDelta;
@@ -61,7 +63,7 @@ pub enum AgentError {
 /// nodetasks: get, list, watch by its own name; nodetasks/status: patch.
 pub async fn run(config: AgentConfig, shutdown: CancellationToken) -> Result<(), AgentError> {
     let AgentConfig { node_name, client, disk, runner, clock, seed } = config;
-    let api: Api<NodeTask> = Api::all(client);
+    let api: Api<NodeTask> = Api::all(client.clone());
     let watch_config = watcher::Config::default().fields(&format!("metadata.name={node_name}"));
     let agent = Agent {
         watch: Mutex::new(watcher(api.clone(), watch_config).boxed()),
@@ -71,9 +73,11 @@ pub async fn run(config: AgentConfig, shutdown: CancellationToken) -> Result<(),
         backoff: Backoff::seeded(seed),
         write_from: None,
         must_read: false,
+        compared: None,
         task: None,
         seen: 0,
         node_name,
+        client,
         api,
         disk,
         runner,
@@ -87,6 +91,7 @@ pub async fn run(config: AgentConfig, shutdown: CancellationToken) -> Result<(),
 
 struct Agent {
     node_name: String,
+    client: Client,
     api: Api<NodeTask>,
     disk: SharedDisk,
     runner: Arc<dyn RunnerUnit>,
@@ -103,6 +108,8 @@ struct Agent {
     write_from: Option<Timestamp>,
     /// What stands in the API is not known: read before anything is decided.
     must_read: bool,
+    /// What the last read told of the clocks.
+    compared: Option<Compared>,
     /// The task as last seen.
     task: Option<NodeTask>,
     /// The mailbox's count of changes as last seen.
@@ -140,19 +147,23 @@ impl Agent {
                 return None;
             };
             let mail = self.mail().await;
-            let Relay { actions, wake_at } = relay(task, mail.as_ref(), now);
-            let mut wrote = false;
+            let Relay { actions, wake_at } = relay(task, mail.as_ref(), self.compared, now);
+            let mut asked = false;
             for action in actions {
                 match action {
                     Action::Claim(status) if may_write => {
-                        wrote = true;
+                        asked = true;
                         self.claim(*status).await;
                     }
                     Action::Report(status) if may_write => {
-                        wrote = true;
+                        asked = true;
                         self.write(&status).await;
                     }
-                    Action::Claim(_) | Action::Report(_) => {}
+                    Action::CompareClocks if may_write => {
+                        asked = true;
+                        self.read().await;
+                    }
+                    Action::Claim(_) | Action::Report(_) | Action::CompareClocks => {}
                     Action::PutOrder(order) => {
                         tracing::info!(order = %order.order.key, proceed = order.order.proceed, stop = order.order.stop, "passes on");
                         self.tell("order", Mailbox::on(&*self.disk).put_order(&order).await);
@@ -163,7 +174,7 @@ impl Agent {
                     Action::StartRunner => self.start_runner().await,
                 }
             }
-            if !wrote {
+            if !asked {
                 return wake_at.into_iter().chain(self.write_from.filter(|from| *from > now)).min();
             }
         }
@@ -204,7 +215,7 @@ impl Agent {
             return;
         };
         let mail = self.mail().await;
-        for action in relay(task, mail.as_ref(), self.clock.now()).actions {
+        for action in relay(task, mail.as_ref(), self.compared, self.clock.now()).actions {
             if let Action::Claim(status) = action
                 && status.key == meant
             {
@@ -229,9 +240,11 @@ impl Agent {
     }
 
     async fn read(&mut self) {
-        let (api, name) = (self.api.clone(), self.node_name.clone());
-        if let Outcome::Done(task) = self.request("read", api.get_opt(&name)).await {
+        let (client, clock, name) = (self.client.clone(), Arc::clone(&self.clock), self.node_name.clone());
+        let request = async move { read(&client, &*clock, &name).await };
+        if let Outcome::Done(Read { task, compared }) = self.request("read", request).await {
             self.must_read = false;
+            self.compared = Some(compared);
             // An answer to a read is the newest there is, whatever the watch said before.
             self.task = task;
         }

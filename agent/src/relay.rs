@@ -4,10 +4,11 @@
 //!   unclaimed order   asked to stop: Stopped · unfit: Refused · mailbox busy: ask that order to stop · else: Claimed
 //!   claimed order     mailbox behind: put it there · no final answer: see that the runner runs
 //!   answer            final, Prepared: report · a step at work for long: report, once a minute at most
-//!   inventory asked   not known to the runner: pass it on · answered: report
+//!   inventory asked   not known to the runner: pass it on · answered: compare the clocks, report
 //! ```
 //! Writes are few by design: claim, Prepared, final answer, inventory.
 
+use crate::clocks::Compared;
 use chrono::TimeDelta;
 use cupcake_crds::node_task::{ErrorClass, NodeInventory, Order, TaskError, TaskState};
 use cupcake_crds::values::NodeRef;
@@ -45,6 +46,8 @@ pub enum Action {
     PutOrder(Box<MailOrder>),
     /// Ask the runner for an inventory of that name.
     RequestInventory(String),
+    /// Read the task once more: what the answer's date tells of the clocks is what an inventory still lacks.
+    CompareClocks,
     /// See that the runner runs.
     StartRunner,
 }
@@ -52,7 +55,7 @@ pub enum Action {
 /// What is to be done, in order, and when to look again even if nothing changes.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Relay {
-    /// What to do now. After a claim or a report the rest is decided anew.
+    /// What to do now. After a claim, a report or a comparison the rest is decided anew.
     pub actions: Vec<Action>,
     /// When to look again.
     pub wake_at: Option<Timestamp>,
@@ -68,8 +71,9 @@ impl Relay {
 ///
 /// # Guarantees
 /// An order is put into the mailbox only after it is claimed, and claimed only if nothing else is open there. An answer is
-/// reported only under the token it was given for. A final answer that is reported is never touched again.
-pub fn relay(task: &NodeTask, mail: Result<&Mail, &MailboxError>, now: Timestamp) -> Relay {
+/// reported only under the token it was given for. A final answer that is reported is never touched again. An inventory is
+/// reported with what a comparison of the clocks came to that was made for it, or just before.
+pub fn relay(task: &NodeTask, mail: Result<&Mail, &MailboxError>, compared: Option<Compared>, now: Timestamp) -> Relay {
     let mut relay = Relay::default();
     let old = task.status.clone().unwrap_or_default();
     let mut new = old.clone();
@@ -78,9 +82,10 @@ pub fn relay(task: &NodeTask, mail: Result<&Mail, &MailboxError>, now: Timestamp
         claims = of_order(task, order, mail, now, &mut new, &mut relay);
     }
     if let (Some(request), Ok(mail)) = (&task.spec.inventory_request, mail) {
-        of_inventory(request, task.spec.order.as_ref(), mail, now, &mut new, &mut relay);
+        of_inventory(request, task.spec.order.as_ref(), (mail, compared), now, &mut new, &mut relay);
     }
-    if new != old {
+    // One write for all: what else there is to write waits for the comparison.
+    if new != old && !relay.actions.contains(&Action::CompareClocks) {
         new.updated_at = Some(whole_seconds(now));
         new.bound();
         let status = Box::new(new);
@@ -201,7 +206,7 @@ fn is_news(status: &NodeTaskStatus, answer: &Answer, now: Timestamp) -> bool {
 fn of_inventory(
     request: &str,
     order: Option<&Order>,
-    mail: &Mail,
+    (mail, compared): (&Mail, Option<Compared>),
     now: Timestamp,
     new: &mut NodeTaskStatus,
     relay: &mut Relay,
@@ -228,10 +233,15 @@ fn of_inventory(
         relay.wake(now + TimeDelta::seconds(PENDING_AGAIN_SECONDS));
         return;
     }
-    if is_of(&mail.inventory) {
-        new.inventory.clone_from(&mail.inventory);
-        if new.key.is_none() {
-            new.message = None;
+    if let Some(taken) = mail.inventory.as_ref().filter(|_| is_of(&mail.inventory)) {
+        match compared.filter(|compared| compared.stands(now)) {
+            Some(compared) => {
+                new.inventory = Some(NodeInventory { clock: compared.clock, ..taken.clone() });
+                if new.key.is_none() {
+                    new.message = None;
+                }
+            }
+            None => relay.actions.push(Action::CompareClocks),
         }
         return;
     }

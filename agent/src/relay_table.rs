@@ -1,6 +1,7 @@
 //! The relay as a table: what stands in the task and in the mailbox, and what the agent does about it.
 
-use crate::relay::{Action, Mail, PENDING_AGAIN_SECONDS, relay};
+use crate::clocks::Compared;
+use crate::relay::{Action, Mail, PENDING_AGAIN_SECONDS, Relay, relay};
 use chrono::{DateTime, TimeDelta};
 use cupcake_crds::node_task::{ErrorClass, NodeInventory, NodeTaskSpec, Order, TaskError, TaskState};
 use cupcake_crds::values::{HostStep, KubeVersion, NodeRef, OrderKey};
@@ -104,6 +105,7 @@ fn told(actions: &[Action]) -> Vec<String> {
             format!("put: {} epoch {}{flags}", order.key.attempt, order.epoch)
         }
         Action::RequestInventory(request) => format!("request: {request}"),
+        Action::CompareClocks => "compare clocks".to_owned(),
         Action::StartRunner => "start".to_owned(),
     };
     actions.iter().map(line).collect()
@@ -113,12 +115,30 @@ struct Row {
     name: &'static str,
     task: NodeTask,
     mail: Result<Mail, MailboxError>,
+    compared: Option<Compared>,
     does: &'static [&'static str],
     looks_again: bool,
 }
 
+impl Row {
+    fn relay(&self) -> Relay {
+        self.relay_of(&self.task)
+    }
+
+    fn relay_of(&self, task: &NodeTask) -> Relay {
+        relay(task, self.mail.as_ref(), self.compared, now())
+    }
+}
+
 fn row(name: &'static str, task: NodeTask, mail: Mail, does: &'static [&'static str], looks_again: bool) -> Row {
-    Row { name, task, mail: Ok(mail), does, looks_again }
+    Row { name, task, mail: Ok(mail), compared: None, does, looks_again }
+}
+
+/// What an answer told of the clocks that came so many seconds ago: this machine's is ten minutes ahead.
+fn compared(seconds: i64) -> Compared {
+    let (received, date) = (now() - TimeDelta::seconds(seconds), now() - TimeDelta::seconds(seconds + 600));
+    let date = date.format("%a, %d %b %Y %H:%M:%S GMT").to_string();
+    Compared::of(received, received, Some(&date))
 }
 
 fn with(order_of: impl FnOnce(&mut Order)) -> Order {
@@ -174,11 +194,11 @@ fn orders() -> Vec<Row> {
             mail(Some(order(1)), None), &["put: 1 epoch 4", "start"], true),
         row("the mailbox is ahead of a stale view", task(Some(order(1)), claimed()),
             mail(Some(with(|order| { order.proceed = true; order.epoch = 4; })), None), &["start"], true),
-        Row { name: "mailbox damaged, unclaimed", task: task(Some(order(1)), None), mail: Err(malformed()),
-            does: &["report: Refused MailboxUnreadable"], looks_again: false },
-        Row { name: "mailbox damaged, claimed", task: task(Some(order(1)), claimed()), mail: Err(malformed()),
-            does: &["report: Claimed"], looks_again: false },
-        Row { name: "disk away", task: task(Some(order(1)), claimed()), mail: Err(away()), does: &[], looks_again: true },
+        Row { mail: Err(malformed()), ..row("mailbox damaged, unclaimed", task(Some(order(1)), None), Mail::default(),
+            &["report: Refused MailboxUnreadable"], false) },
+        Row { mail: Err(malformed()), ..row("mailbox damaged, claimed", task(Some(order(1)), claimed()), Mail::default(),
+            &["report: Claimed"], false) },
+        Row { mail: Err(away()), ..row("disk away", task(Some(order(1)), claimed()), Mail::default(), &[], true) },
     ]
 }
 
@@ -236,7 +256,11 @@ fn inventories() -> Vec<Row> {
     vec![
         row("asked", asked(None), Mail::default(), &["request: created", "start"], true),
         row("passed on", asked(None), passed_on, &["start"], true),
-        row("taken", asked(None), taken.clone(), &["report: none inventory created"], false),
+        row("taken, and the clocks not compared yet", asked(None), taken.clone(), &["compare clocks"], false),
+        Row { compared: Some(compared(61)), ..row("taken, and the clocks compared long ago", asked(None), taken.clone(),
+            &["compare clocks"], false) },
+        Row { compared: Some(compared(0)), ..row("taken", asked(None), taken.clone(),
+            &["report: none inventory created"], false) },
         row("told", asked(Some(told)), taken.clone(), &[], false),
         row("an inventory of another request is none", asked(None),
             Mail { inventory: Some(inventory("older")), ..Mail::default() }, &["request: created", "start"], true),
@@ -246,17 +270,20 @@ fn inventories() -> Vec<Row> {
             Mail { order: Some(mail_of(with(|order| order.stop = true))), ..taken.clone() }, &["start", "report: none"], true),
         row("it has stopped", asked(None),
             Mail { order: Some(mail_of(order(1))), answer: Some(answer(1, Verdict::Stopped)), ..taken.clone() },
-            &["report: none inventory created"], false),
-        row("one write for an answer and an inventory", both,
+            &["compare clocks"], false),
+        row("an answer waits for the comparison that an inventory lacks", both.clone(),
+            Mail { order: Some(mail_of(order(1))), answer: Some(answer(1, Verdict::Done)), ..taken.clone() },
+            &["compare clocks"], false),
+        Row { compared: Some(compared(0)), ..row("one write for an answer and an inventory", both,
             Mail { order: Some(mail_of(order(1))), answer: Some(answer(1, Verdict::Done)), ..taken },
-            &["report: Done inventory created"], false),
+            &["report: Done inventory created"], false) },
     ]
 }
 
 #[test]
 fn the_agent_does_what_the_table_says() {
     for row in orders().into_iter().chain(answers()).chain(inventories()) {
-        let relay = relay(&row.task, row.mail.as_ref(), now());
+        let relay = row.relay();
         assert_eq!(told(&relay.actions), row.does, "{}", row.name);
         let again = row.looks_again.then(|| now() + TimeDelta::seconds(PENDING_AGAIN_SECONDS));
         assert_eq!(relay.wake_at, again, "{}", row.name);
@@ -266,11 +293,11 @@ fn the_agent_does_what_the_table_says() {
 #[test]
 fn what_is_written_is_enough_and_the_next_look_writes_nothing_more() {
     for row in orders().into_iter().chain(answers()).chain(inventories()) {
-        let mut task = row.task;
+        let mut task = row.task.clone();
         let writes = |task: &NodeTask| {
-            relay(task, row.mail.as_ref(), now()).actions.into_iter().find_map(|action| match action {
+            row.relay_of(task).actions.into_iter().find_map(|action| match action {
                 Action::Claim(status) | Action::Report(status) => Some(*status),
-                Action::PutOrder(_) | Action::RequestInventory(_) | Action::StartRunner => None,
+                Action::PutOrder(_) | Action::RequestInventory(_) | Action::CompareClocks | Action::StartRunner => None,
             })
         };
         if let Some(status) = writes(&task) {
@@ -284,7 +311,7 @@ fn what_is_written_is_enough_and_the_next_look_writes_nothing_more() {
 fn no_write_breaks_a_rule_of_the_task() {
     use cupcake_crds::validate::Validate;
     for row in orders().into_iter().chain(answers()).chain(inventories()) {
-        for action in relay(&row.task, row.mail.as_ref(), now()).actions {
+        for action in row.relay().actions {
             if let Action::Claim(status) | Action::Report(status) = action {
                 let mut after = row.task.clone();
                 after.status = Some(*status);
@@ -305,9 +332,25 @@ fn a_claim_leaves_nothing_of_the_answer_before_and_keeps_the_inventory() {
         inventory: Some(inventory.clone()),
         ..status(1, TaskState::Failed)
     };
-    let relay = relay(&task(Some(order(2)), Some(before)), Ok(&Mail::default()), now());
+    let relay = relay(&task(Some(order(2)), Some(before)), Ok(&Mail::default()), None, now());
     let [Action::Claim(claimed)] = relay.actions.as_slice() else { panic!("{relay:?}") };
     let expected =
         NodeTaskStatus { inventory: Some(inventory), updated_at: Some(now()), ..status(2, TaskState::Claimed) };
     assert_eq!(**claimed, expected);
+}
+
+#[test]
+fn an_inventory_is_told_with_the_clocks_as_they_were_compared_last_and_without_them_where_the_answer_did_not_say() {
+    let mut task = task(None, None);
+    task.spec.inventory_request = Some("created".into());
+    let taken = NodeInventory { request: Some("created".into()), ..NodeInventory::default() };
+    let mail = Mail { inventory: Some(taken), ..Mail::default() };
+    let told = |compared| {
+        let relay = relay(&task, Ok(&mail), Some(compared), now());
+        let [Action::Report(status)] = relay.actions.as_slice() else { panic!("{relay:?}") };
+        status.inventory.clone().unwrap().clock
+    };
+    let clock = told(compared(0)).unwrap();
+    assert_eq!((clock.ahead_milliseconds, clock.uncertainty_milliseconds), (599_500, 501));
+    assert_eq!(told(Compared::of(now(), now(), None)), None);
 }

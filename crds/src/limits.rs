@@ -66,6 +66,10 @@ pub const VERSIONS_MAX: usize = 32;
 pub const CONTAINERDS_MAX: usize = 16;
 /// Characters of a folder that an inventory names.
 pub const FOLDER_CHARS_MAX: usize = 256;
+/// Milliseconds by which an inventory says that a clock is off, at the most: a hundred years.
+pub const CLOCK_AHEAD_MILLISECONDS_MAX: i64 = 3_155_760_000_000;
+/// Milliseconds of an inventory's doubt about that, at the most: what is known less well is not told.
+pub const CLOCK_UNCERTAINTY_MILLISECONDS_MAX: u64 = 60_000;
 /// Outputs of an order.
 pub const OUTPUTS_MAX: usize = 16;
 /// Characters of an output's value.

@@ -273,6 +273,10 @@ pub struct NodeInventory {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 2))]
     pub cgroup_version: Option<u32>,
+    /// The machine's clock against that of the API server that answered its agent when it told this; left out by agents of releases
+    /// that did not look, and where the answer did not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock: Option<ClockDifference>,
     /// Version of containerd. Example: 1.7.24
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
@@ -373,6 +377,19 @@ pub struct NodeInventory {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 2), inner(length(max = 16)), extend("x-kubernetes-list-type" = "atomic"))]
     pub without_package: Vec<String>,
+}
+
+/// How far a machine's clock is from that of an API server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ClockDifference {
+    /// By how many milliseconds the machine's clock is ahead of the API server's; behind it, if negative. Example: 120
+    #[schemars(range(min = -limits::CLOCK_AHEAD_MILLISECONDS_MAX, max = limits::CLOCK_AHEAD_MILLISECONDS_MAX))]
+    pub ahead_milliseconds: i64,
+    /// How far off that may be, either way: half of the time that the answer took, and half a second, since it tells whole seconds. Example: 512
+    #[serde(default)]
+    #[schemars(range(min = 0, max = limits::CLOCK_UNCERTAINTY_MILLISECONDS_MAX))]
+    pub uncertainty_milliseconds: u64,
 }
 
 /// containerd as a package.

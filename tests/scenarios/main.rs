@@ -3,6 +3,7 @@
 
 mod api_server;
 mod authorizer;
+mod clocks;
 mod cluster;
 mod conformance;
 mod containerd;

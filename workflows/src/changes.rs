@@ -185,12 +185,8 @@ pub(crate) fn refuse(
     remedy: impl Fn(&str) -> String,
     findings: &mut Findings,
 ) {
-    let acknowledged = |node: &&NodeSnapshot| {
-        let name = node.node.name.as_str();
-        spec.acknowledge.iter().any(|entry| entry.check == check.to_string() && entry.node == name)
-    };
     let (known, open): (Vec<&NodeSnapshot>, Vec<&NodeSnapshot>) =
-        nodes.iter().copied().filter(is_so).partition(acknowledged);
+        nodes.iter().copied().filter(is_so).partition(|node| is_acknowledged(spec, check, node));
     let finding = |nodes: &[&NodeSnapshot], remedy: String| {
         let names: Vec<String> = nodes.iter().map(|node| node.node.name.clone()).collect();
         Finding::new(check, field, named(&names), message, remedy).by_inventories_of(names)
@@ -201,6 +197,11 @@ pub(crate) fn refuse(
     if !known.is_empty() {
         findings.warn(finding(&known, "acknowledged in spec.acknowledge".to_owned()));
     }
+}
+
+/// Whether somebody answers for that check on that node.
+pub(crate) fn is_acknowledged(spec: &DirectUpdateSpec, check: Code, node: &NodeSnapshot) -> bool {
+    spec.acknowledge.iter().any(|entry| entry.check == check.to_string() && entry.node == node.node.name)
 }
 
 /// `1.6` of `v1.6.20~ds1`, as numbers.

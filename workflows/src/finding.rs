@@ -131,6 +131,8 @@ codes! {
     CertificatesExpire,
     /// A certificate authority whose key is elsewhere, so that kubeadm renews nothing that it signed.
     ExternalCa,
+    /// Machines whose clock is not that of the API servers.
+    ClockSkew,
     /// Machines that install packages by themselves.
     UnattendedUpgrades,
     /// Changes by hand that kubeadm's next upgrade would undo.

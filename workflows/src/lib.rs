@@ -18,6 +18,7 @@ mod addons;
 mod admission;
 mod changes;
 mod checks;
+mod clocks;
 mod commands;
 mod compile;
 mod containerd;

@@ -1,6 +1,7 @@
 //! What the machines were last seen to be, against what every update asks of them.
 
 use crate::changes::refuse;
+use crate::clocks::clocks;
 use crate::finding::{Code, Finding, Findings, named};
 use cupcake_crds::DirectUpdateSpec;
 use cupcake_crds::node_task::{DiskUse, NodeInventory};
@@ -23,7 +24,7 @@ const WORKER_MARGIN_BYTES: u64 = 200_000_000;
 /// How many days before their end certificates are spoken of.
 const CERTIFICATE_DAYS_MIN: i64 = 14;
 
-/// Disk, certificates, swap and package manager of every node that changes.
+/// Disk, certificates, clock, swap and package manager of every node that changes.
 pub(crate) fn machines(
     spec: &DirectUpdateSpec,
     snapshot: &ClusterSnapshot,
@@ -69,6 +70,7 @@ pub(crate) fn machines(
     }
 
     external_cas(changing, findings);
+    clocks(spec, snapshot, changing, findings);
     hand_made(spec, snapshot, changing, findings);
 
     let swapping = |node: &&NodeSnapshot| inventory(node).swap == Some(true);

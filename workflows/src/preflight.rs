@@ -40,7 +40,7 @@ const CHECKS: [(&str, &str); 17] = [
     ("Nodes", "Ready, readable, not cordoned by others"),
     ("Agents", "an agent answered on each node"),
     ("Etcd", "its members, and the minor that kubeadm brings"),
-    ("Machines", "disk, certificates, package manager"),
+    ("Machines", "disk, certificates, clock, package manager"),
     (
         "Packages",
         "kubeadm and kubelet from packages, and the exact version in each machine's repositories, as far as they tell",
@@ -56,8 +56,9 @@ const CHECKS: [(&str, &str); 17] = [
 ];
 
 /// The findings about one node that somebody may answer for.
-pub const ACKNOWLEDGED: [Code; 10] = [
+pub const ACKNOWLEDGED: [Code; 11] = [
     Code::CgroupV1,
+    Code::ClockSkew,
     Code::ContainerdTooOld,
     Code::DiskSpace,
     Code::DisruptionBudget,
@@ -145,6 +146,7 @@ fn check_of(finding: &Finding) -> &'static str {
         Code::DiskSpace
         | Code::CertificatesExpired
         | Code::CertificatesExpire
+        | Code::ClockSkew
         | Code::ExternalCa
         | Code::PackageManager => "Machines",
         Code::NotInstalledByPackage | Code::PackagesNotOffered => "Packages",

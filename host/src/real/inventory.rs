@@ -79,6 +79,8 @@ impl RealHost {
                 NodeRole::Worker => None,
             },
             cgroup_version: self.files.cgroup_version(),
+            // What an API server's clock says is the agent's to ask.
+            clock: None,
             containerd: containerd.as_deref().and_then(containerd_version),
             containerd_package,
             disk_free_bytes: space.map(|space| space.free_bytes),

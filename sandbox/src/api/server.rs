@@ -94,6 +94,8 @@ pub(super) struct Inner {
     pub(super) options: Options,
     state: Mutex<State>,
     version: RwLock<String>,
+    /// Guards the last second that was written as a date, and how: many answers are of the same one.
+    dated: Mutex<Option<(i64, http::HeaderValue)>>,
     hooks: RwLock<Hooks>,
     /// Whether watches keep what they have to tell to themselves.
     pub(super) watches_held: AtomicBool,
@@ -124,6 +126,20 @@ impl Inner {
 
     pub(super) fn version(&self) -> String {
         self.version.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The `Date` of an answer that was made then, as Go's net/http writes it: in whole seconds, the rest cut off.
+    fn date(&self, at: Timestamp) -> http::HeaderValue {
+        let mut dated = self.dated.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((second, date)) = &*dated
+            && *second == at.timestamp()
+        {
+            return date.clone();
+        }
+        let text = at.format("%a, %d %b %Y %H:%M:%S GMT").to_string();
+        let date = http::HeaderValue::try_from(text).expect("letters, digits and colons make a header");
+        *dated = Some((at.timestamp(), date.clone()));
+        date
     }
 
     fn hooks(&self) -> std::sync::RwLockReadGuard<'_, Hooks> {
@@ -175,12 +191,13 @@ impl Answer {
         self
     }
 
-    fn into_response(self) -> Response<Body> {
+    fn into_response(self, date: http::HeaderValue) -> Response<Body> {
         let mut response = Response::new(self.body);
         *response.status_mut() =
             http::StatusCode::from_u16(self.status).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
         let headers = response.headers_mut();
         headers.insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static(self.content_type));
+        headers.insert(http::header::DATE, date);
         if self.retry_after_seconds > 0 {
             headers.insert(http::header::RETRY_AFTER, self.retry_after_seconds.into());
         }
@@ -215,6 +232,7 @@ impl Server {
         let server = Self {
             inner: Arc::new(Inner {
                 version: RwLock::new(options.version.clone()),
+                dated: Mutex::default(),
                 clock,
                 options,
                 state: Mutex::new(state),
@@ -233,7 +251,7 @@ impl Server {
         let info = RequestInfo::parse(client, request);
         let (answer, at) = self.answer(&info);
         self.observed(&info, &answer, at, |_faults, _record| ());
-        answer.into_response()
+        answer.into_response(self.inner.date(at))
     }
 
     fn answer(&self, info: &RequestInfo) -> (Answer, Timestamp) {
@@ -296,7 +314,7 @@ impl Server {
                     let answer = Answer::failure(&failure);
                     let at = self.inner.clock.now();
                     self.observed(&info, &answer, at, |_faults, _record| ());
-                    return Ok(answer.into_response());
+                    return Ok(answer.into_response(self.inner.date(at)));
                 }
                 Fault::Delay(length) => self.pass(length).await,
                 Fault::Refuse => return Err(Disconnected),
@@ -307,14 +325,15 @@ impl Server {
         let fault = self.observed(&info, &answer, at, |faults, record| {
             faults.map_or(ReplyFault::None, |faults| faults.after(record))
         });
+        let date = self.inner.date(at);
         match fault {
-            ReplyFault::None => Ok(answer.into_response()),
+            ReplyFault::None => Ok(answer.into_response(date)),
             ReplyFault::Drop => Err(Disconnected),
             ReplyFault::Hang => std::future::pending().await,
-            ReplyFault::Reject(failure) => Ok(Answer::failure(&failure).into_response()),
+            ReplyFault::Reject(failure) => Ok(Answer::failure(&failure).into_response(date)),
             ReplyFault::Delay(length) => {
                 self.pass(length).await;
-                Ok(answer.into_response())
+                Ok(answer.into_response(date))
             }
         }
     }

@@ -73,6 +73,7 @@ impl HostOps for SimHost {
             available_versions: listed(index).collect(),
             certificates_expire: control_plane.then(|| now + TimeDelta::days(CERTIFICATE_DAYS)),
             cgroup_version: Some(2),
+            clock: None,
             containerd: Some(containerd.binary()),
             containerd_package: Some(containerd.package()),
             disk_free_bytes: Some(38_000_000_000),

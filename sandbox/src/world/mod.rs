@@ -423,6 +423,11 @@ impl World {
         self.machines.values().flat_map(of).collect()
     }
 
+    /// Sets the clock that agent and runner of a machine see: that far ahead of the right time, behind it if negative, right if zero.
+    pub fn set_clock(&self, machine: &str, ahead: TimeDelta) {
+        self.components.skews.set(machine, ahead);
+    }
+
     /// All machines, by name.
     pub fn machines(&self) -> impl Iterator<Item = &Arc<SimMachine>> {
         self.machines.values()

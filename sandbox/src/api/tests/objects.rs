@@ -306,3 +306,27 @@ async fn a_lost_reply_leaves_the_write_in_place() {
     assert!(nodes.get_opt("w1").await.unwrap().is_some());
     nodes.get("refused").await.unwrap_err();
 }
+
+#[tokio::test(start_paused = true)]
+async fn every_answer_carries_the_second_in_which_it_was_made_whether_it_is_late_or_a_refusal() {
+    struct Late;
+    impl Faults for Late {
+        fn before(&self, _request: &RequestInfo) -> Fault {
+            Fault::Delay(std::time::Duration::from_millis(1_700))
+        }
+        fn after(&self, _record: &RequestRecord<'_>) -> ReplyFault {
+            ReplyFault::Delay(std::time::Duration::from_secs(20))
+        }
+    }
+    let server = server();
+    let date = async |path: &str| {
+        let request = http::Request::get(path).body(bytes::Bytes::new()).unwrap();
+        let answer = server.serve("tester", request).await.unwrap();
+        answer.headers()["date"].to_str().unwrap().to_owned()
+    };
+    assert_eq!(date("/version").await, "Sat, 21 Nov 2026 12:00:00 GMT");
+    assert_eq!(date("/api/v1/nodes/absent").await, "Sat, 21 Nov 2026 12:00:00 GMT");
+    server.inject(Arc::new(Late));
+    assert_eq!(date("/version").await, "Sat, 21 Nov 2026 12:00:01 GMT", "not the second in which it arrives");
+    assert_eq!(date("/version").await, "Sat, 21 Nov 2026 12:00:23 GMT");
+}
