@@ -300,9 +300,9 @@ impl ClusterOps for KubeClusterOps {
             }
         };
         let plan_digest = match source {
-            ChildSource::Wave { target_version, oldest_kubelet, containerd } => {
-                let (target, oldest_kubelet) = (*target_version, *oldest_kubelet);
-                let hop = WaveOf { target, oldest_kubelet, containerd: containerd.clone() };
+            ChildSource::Wave { target_version, oldest_kubelet, containerd, kube_proxy } => {
+                let (target, oldest_kubelet, kube_proxy) = (*target_version, *oldest_kubelet, *kube_proxy);
+                let hop = WaveOf { target, oldest_kubelet, containerd: containerd.clone(), kube_proxy };
                 let plan = self.open_wave(&parent_run, child, &hop).await?;
                 self.store
                     .create_plan(child, &plan, plan_owner(&parent_run))

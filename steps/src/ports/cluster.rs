@@ -5,6 +5,7 @@
 //! is a reason to act. Only `ClusterOps::nodes` and `ClusterOps::tasks` may lag behind. Whatever changes an object carries
 //! the version that was read, so that acting on an old read is refused ([`OpsError::Changed`]) instead of done.
 
+use crate::ports::host::KubeProxy;
 use async_trait::async_trait;
 use chrono::TimeDelta;
 use cupcake_crds::NodeTask;
@@ -246,6 +247,9 @@ pub enum ChildSource {
         /// The version of containerd that they get, if it moves, too.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         containerd: Option<PackageVersion>,
+        /// What of kube-proxy: where it is left out, its image is not pulled.
+        #[serde(default, skip_serializing_if = "KubeProxy::is_upgrade")]
+        kube_proxy: KubeProxy,
     },
     /// Compiled and stored when the wave was opened.
     Plan {
