@@ -59,6 +59,7 @@ pub fn cluster(control_planes: usize, workers: usize, control_plane_at: KubeVers
         taken_at: start(),
         server: control_plane_at,
         kubeadm_config: Some(control_plane_at),
+        image_repository: None,
         etcd: EtcdTopology::Stacked,
         nodes: control_plane.chain(workers).map(|node| (node.node.name.clone(), node)).collect(),
         unreadable: Vec::new(),
@@ -87,12 +88,7 @@ pub fn compiled(spec: &DirectUpdateSpec, snapshot: &ClusterSnapshot) -> Compiled
 /// The wave of an update of that cluster.
 pub fn compiled_wave(spec: &DirectUpdateSpec, snapshot: &ClusterSnapshot) -> CompiledWave {
     let wave = wave_run(&root(), TARGET).expect("the name is short");
-    match compile_wave(
-        &Request { name: NAME, uid: UID, spec },
-        &wave,
-        &WaveOf { target: TARGET, oldest_kubelet: None, containerd: None },
-        snapshot,
-    ) {
+    match compile_wave(&Request { name: NAME, uid: UID, spec }, &wave, &WaveOf::last(TARGET), snapshot) {
         Ok(Compilation::Plan(wave)) => wave,
         Ok(Compilation::NothingToDo(_)) | Err(Refusal { .. }) => unreachable!("the workers are behind, and sound"),
     }

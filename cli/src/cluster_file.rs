@@ -26,6 +26,9 @@ struct ClusterFile {
     /// What kubeadm last moved the cluster to; `server` if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     kubeadm_config: Option<KubeVersion>,
+    /// Where kubeadm takes images from, if it is told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    image_repository: Option<String>,
     /// `stacked` or `external`.
     #[serde(default = "stacked")]
     etcd: EtcdTopology,
@@ -217,6 +220,7 @@ fn snapshot_of(cluster: ClusterFile) -> Result<ClusterSnapshot, String> {
         taken_at: connect::now(),
         server: cluster.server,
         kubeadm_config: Some(cluster.kubeadm_config.unwrap_or(cluster.server)),
+        image_repository: cluster.image_repository,
         etcd: cluster.etcd,
         nodes,
         unreadable: cluster.unreadable,
@@ -259,6 +263,7 @@ fn file_of(snapshot: ClusterSnapshot) -> ClusterFile {
     ClusterFile {
         server: snapshot.server,
         kubeadm_config: snapshot.kubeadm_config,
+        image_repository: snapshot.image_repository,
         etcd: snapshot.etcd,
         known_versions: snapshot.known_versions,
         facts: snapshot.facts,

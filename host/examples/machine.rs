@@ -4,7 +4,7 @@
 use anyhow::{Context, bail};
 use cupcake_crds::values::{KubeVersion, PackageVersion};
 use cupcake_host::real::{RealHost, Settings, probe_machine};
-use cupcake_steps::ports::host::{HostOps, KubeProxy, KubeadmUpgrade, Package};
+use cupcake_steps::ports::host::{HostOps, Images, KubeProxy, KubeadmUpgrade, Package};
 use cupcake_steps::ports::real_clock::RealClock;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -35,8 +35,8 @@ async fn main() -> anyhow::Result<()> {
             let packages = names.iter().map(|name| package(name)).collect::<anyhow::Result<Vec<_>>>()?;
             json!(host.install(&packages, &version(to)?).await?)
         }
-        ["missing", of] => json!(host.images_missing(&version(of)?).await?),
-        ["pull", of] => json!(host.pull_images(&version(of)?).await?),
+        ["missing", of] => json!(host.images_missing(&Images::ControlPlane { version: version(of)? }).await?),
+        ["pull", of] => json!(host.pull_images(&Images::ControlPlane { version: version(of)? }).await?),
         ["apply", to] => json!(host.kubeadm_upgrade(KubeadmUpgrade::Apply, &version(to)?, KubeProxy::Upgrade).await?),
         ["node", to] => json!(host.kubeadm_upgrade(KubeadmUpgrade::Node, &version(to)?, KubeProxy::Upgrade).await?),
         ["heal"] => json!(host.heal().await?),

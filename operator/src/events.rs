@@ -2,7 +2,7 @@
 //!
 //! RBAC: create on events (events.k8s.io).
 
-use crate::controllers::records::node_of;
+use crate::controllers::records::{joined_by, node_of};
 use crate::controllers::timeout;
 use crate::{Operator, error_chain};
 use cupcake_crds::conditions::{self, ConditionStatus};
@@ -35,7 +35,10 @@ const HOLDS: [&str; 4] = ["Paused", OUTSIDE_WINDOW, timeout::CODE, WAITING_FOR_A
 /// What an event says: its type, its reason and its note; `None` for what is no news.
 fn words(event: &RunEvent) -> Option<(&'static str, String, String)> {
     match event {
-        RunEvent::Succeeded { vertex, .. } => Some(("Normal", "StepSucceeded".into(), format!("{vertex} succeeded"))),
+        RunEvent::Succeeded { vertex, output, .. } => Some(match joined_by(output) {
+            Some(joined) => ("Warning", "NodesJoined".into(), format!("{vertex} succeeded {joined}")),
+            None => ("Normal", "StepSucceeded".into(), format!("{vertex} succeeded")),
+        }),
         RunEvent::Waiting { vertex, reason, .. } => {
             Some(("Warning", reason.code.clone(), format!("{vertex} waits: {}", reason.message)))
         }

@@ -18,6 +18,7 @@ mod failover;
 mod fences;
 mod fields;
 mod gates;
+mod joined;
 mod kills;
 mod kubelets;
 mod lease;

@@ -8,7 +8,7 @@
 use crate::stored::stored;
 use chrono::TimeDelta;
 use cupcake_crds::node_task::{Order, TaskState};
-use cupcake_crds::values::{KubeVersion, NodeRef};
+use cupcake_crds::values::{KubeVersion, NodeRef, NodeRole};
 use cupcake_crds::{CORDONED_BY_ANNOTATION, GROUP, VERSION};
 use cupcake_engine::clock::Timestamp;
 use cupcake_engine::codec::CURSOR_FORMAT;
@@ -25,7 +25,7 @@ use cupcake_sandbox::machine::transcript::Transcript;
 use cupcake_sandbox::world::{self, Speed, World, WorldConfig};
 use cupcake_steps::mailbox::{MailOrder, Mailbox};
 use cupcake_steps::ports::disk::{Disk, SharedDisk};
-use cupcake_steps::ports::host::{HostOps, KubeProxy, KubeadmUpgrade, MachinePorts, Package};
+use cupcake_steps::ports::host::{HostOps, Images, KubeProxy, KubeadmUpgrade, MachinePorts, Package};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -102,7 +102,10 @@ impl Cluster {
         let host = self.host(node);
         host.switch_repository(TO.minor_version()).await.unwrap();
         host.install(&[Package::Kubeadm], &TO).await.unwrap();
-        host.pull_images(&TO).await.unwrap();
+        // Workers of that release pulled nothing beforehand.
+        if self.world.machine(node).unwrap().role() == NodeRole::ControlPlane {
+            host.pull_images(&Images::ControlPlane { version: TO }).await.unwrap();
+        }
         host.kubeadm_upgrade(how, &TO, KubeProxy::Upgrade).await.unwrap();
     }
 

@@ -12,10 +12,11 @@ use cupcake_crds::values::{HostStep, KubeVersion, OnExpiry};
 use cupcake_engine::plan::{Part, VertexTemplate};
 use cupcake_steps::cluster::params::{DrainNode, HostOrder};
 use cupcake_steps::host::params::{
-    ETCD_SNAPSHOT, EtcdSnapshot, INSTALL_PACKAGES, InstallPackages, KUBEADM_UPGRADE, PULL_IMAGES, PullImages,
-    RESTART_KUBELET, SWITCH_REPOSITORY, SwitchRepository, UPGRADE_CONTAINERD, UpgradeByKubeadm, UpgradeContainerd,
+    ETCD_SNAPSHOT, EtcdSnapshot, INSTALL_PACKAGES, InstallPackages, KUBEADM_UPGRADE, PULL_IMAGES, PULL_WORKER_IMAGES,
+    PullImages, PullWorkerImages, RESTART_KUBELET, SWITCH_REPOSITORY, SwitchRepository, UPGRADE_CONTAINERD,
+    UpgradeByKubeadm, UpgradeContainerd,
 };
-use cupcake_steps::ports::host::KubeadmUpgrade;
+use cupcake_steps::ports::host::{KubeProxy, KubeadmUpgrade};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -117,6 +118,10 @@ fn words(step: &HostStep) -> String {
             }),
             PULL_IMAGES => read::<PullImages>(&params)
                 .map(|step| format!("pull what is missing of the images of {}", step.version)),
+            PULL_WORKER_IMAGES => read::<PullWorkerImages>(&params).map(|step| match step.kube_proxy {
+                KubeProxy::Upgrade => format!("pull what is missing of kube-proxy and pause of {}", step.version),
+                KubeProxy::LeaveOut => format!("pull what is missing of pause of {}", step.version),
+            }),
             KUBEADM_UPGRADE => read::<UpgradeByKubeadm>(&params).map(|step| match step.how {
                 KubeadmUpgrade::Apply => format!("kubeadm upgrade apply {} --yes", step.version.with_v()),
                 KubeadmUpgrade::Node => "kubeadm upgrade node".to_owned(),
@@ -157,7 +162,7 @@ mod tests {
         assert_eq!(told[2].commands[3], "kubeadm-upgrade-node: kubeadm upgrade node");
         let kubelet = ["drain", "install-kubelet", "restart-kubelet", "kubelet", "uncordon"];
         assert_eq!(steps(&told[3]), kubelet);
-        let first = ["switch-repository", "install-kubeadm", "kubeadm-upgrade-node"];
+        let first = ["switch-repository", "install-kubeadm", "pull-images", "kubeadm-upgrade-node"];
         assert_eq!(steps(&told[4]), [&first[..], &kubelet].concat());
         assert!(told[4].lines()[0].ends_with("w-119, w-120:"), "all of them are named");
     }

@@ -152,6 +152,7 @@ pub fn compile(
             target: hop.step.version,
             oldest_kubelet: hop.step.oldest_kubelet,
             containerd: containerd.clone(),
+            kube_proxy,
         };
         let trial = wave::plans(request, &wave, &of, &hop.workers, std::mem::take(&mut findings))?;
         let (batches, report) = match trial {

@@ -383,7 +383,7 @@ mod tests {
         let wave = wave_run(&run(), "1.34.4".parse().unwrap()).unwrap();
         let request = crate::Request { name: crate::testing::NAME, uid: crate::testing::UID, spec: &update };
         let containerd = Some("1.7.27-1".parse().unwrap());
-        let hop = WaveOf { target: "1.34.4".parse().unwrap(), oldest_kubelet: None, containerd };
+        let hop = WaveOf { containerd, ..WaveOf::last("1.34.4".parse().unwrap()) };
         let Compilation::Plan(wave) = compile_wave(&request, &wave, &hop, &later).unwrap() else { panic!("nothing") };
         let names: Vec<_> = ordered(&wave.batches[0].plan).into_iter().map(|(name, _)| name).collect();
         assert_eq!(names, ["w-01/prepare", "w-01/kubelet", "w-03/prepare", "w-03/kubelet"]);

@@ -110,11 +110,11 @@ fn carried_out(
             }
             ["workers"] => {
                 let params: params::ChildRun = serde_json::from_value(vertex.params.clone()).unwrap();
-                let ChildSource::Wave { target_version, oldest_kubelet, containerd } = params.source else {
+                let ChildSource::Wave { target_version, oldest_kubelet, containerd, kube_proxy } = params.source else {
                     return Err(TestCaseError::fail("the workers are no wave"));
                 };
                 let wave = wave_run(&run(), version).unwrap();
-                let hop = WaveOf { target: target_version, oldest_kubelet, containerd };
+                let hop = WaveOf { target: target_version, oldest_kubelet, containerd, kube_proxy };
                 let request = Request { name: NAME, uid: UID, spec: update };
                 match compile_wave(&request, &wave, &hop, &state.snapshot(before)).unwrap() {
                     Compilation::NothingToDo(_) => {

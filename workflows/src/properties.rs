@@ -103,6 +103,7 @@ fn params_are_readable(dag: &Dag) -> Checked {
                 host::SWITCH_REPOSITORY => is::<host::SwitchRepository>(&params)?,
                 host::INSTALL_PACKAGES => is::<host::InstallPackages>(&params)?,
                 host::PULL_IMAGES => is::<host::PullImages>(&params)?,
+                host::PULL_WORKER_IMAGES => is::<host::PullWorkerImages>(&params)?,
                 host::KUBEADM_UPGRADE => is::<host::UpgradeByKubeadm>(&params)?,
                 host::ETCD_SNAPSHOT => is::<host::EtcdSnapshot>(&params)?,
                 host::UPGRADE_CONTAINERD => is::<host::UpgradeContainerd>(&params)?,

@@ -26,9 +26,9 @@ use cupcake_steps::cluster::params::{
     Addons, ChildRun, DrainNode, FreshSnapshot, Gate, HostOrder, Preflight, UncordonNode, VerifyCluster,
 };
 use cupcake_steps::host::params::{
-    ETCD_SNAPSHOT, EtcdSnapshot, INSTALL_PACKAGES, InstallPackages, KUBEADM_UPGRADE, PULL_IMAGES, PullImages,
-    RESTART_KUBELET, RestartKubelet, SNAPSHOT_STEP, SWITCH_REPOSITORY, SwitchRepository, UPGRADE_CONTAINERD,
-    UpgradeByKubeadm, UpgradeContainerd, host_step,
+    ETCD_SNAPSHOT, EtcdSnapshot, INSTALL_PACKAGES, InstallPackages, KUBEADM_UPGRADE, PULL_IMAGES, PULL_WORKER_IMAGES,
+    PullImages, PullWorkerImages, RESTART_KUBELET, RestartKubelet, SNAPSHOT_STEP, SWITCH_REPOSITORY, SwitchRepository,
+    UPGRADE_CONTAINERD, UpgradeByKubeadm, UpgradeContainerd, host_step,
 };
 use cupcake_steps::ports::cluster::ChildSource;
 use cupcake_steps::ports::host::{KubeProxy, KubeadmUpgrade, Package};
@@ -91,6 +91,8 @@ pub(crate) struct Templates<'a> {
     /// The version of containerd that visited nodes get, if it moves, too.
     containerd: Option<PackageVersion>,
     kube_proxy: KubeProxy,
+    /// Where workers take images from, if not from kubeadm's own repository.
+    image_repository: Option<&'a str>,
 }
 
 /// Who is visited: decides what the node does before its drain, and how long it is watched afterwards.
@@ -135,7 +137,8 @@ impl<'a> Templates<'a> {
         let (components, node_selector) = (&spec.components, &spec.node_selector);
         let on_expiry = spec.drain.as_ref().map_or(OnExpiry::Hold, |drain| drain.on_expiry);
         let pod_seconds = pod_seconds(spec);
-        let (further, several, containerd, kube_proxy) = (None, false, None, KubeProxy::Upgrade);
+        let (further, several, containerd, kube_proxy, image_repository) =
+            (None, false, None, KubeProxy::Upgrade, None);
         Self {
             target,
             time,
@@ -147,6 +150,7 @@ impl<'a> Templates<'a> {
             pod_seconds,
             containerd,
             kube_proxy,
+            image_repository,
         }
     }
 
@@ -168,6 +172,11 @@ impl<'a> Templates<'a> {
     /// Those of a cluster in which kubeadm does that about kube-proxy.
     pub fn with_kube_proxy(self, kube_proxy: KubeProxy) -> Self {
         Self { kube_proxy, ..self }
+    }
+
+    /// Those of a cluster whose images come from there.
+    pub fn with_image_repository(self, image_repository: Option<&'a str>) -> Self {
+        Self { image_repository, ..self }
     }
 
     /// What kubeadm of this hop can be told about it.
@@ -285,6 +294,7 @@ impl<'a> Templates<'a> {
             target_version: self.target,
             oldest_kubelet: self.oldest_kubelet(),
             containerd: self.containerd.clone(),
+            kube_proxy: self.kube_proxy,
         };
         let params = ChildRun { run: wave.clone(), source };
         vertex(self.name("workers"), CHILD_RUN, &params, after).deadline_seconds(deadline_seconds)
@@ -309,6 +319,7 @@ impl<'a> Templates<'a> {
                 let prepare = vec![
                     self.switch_repository(),
                     self.install_kubeadm(),
+                    self.pull_worker_images(),
                     host_step("kubeadm-upgrade-node", KUBEADM_UPGRADE, &node),
                 ];
                 (self.order(prepare, containerd), WORKER_SOAK_SECONDS)
@@ -393,6 +404,16 @@ impl<'a> Templates<'a> {
     fn install_kubeadm(&self) -> HostStep {
         let params = InstallPackages { packages: vec![Package::Kubeadm], version: self.target };
         host_step("install-kubeadm", INSTALL_PACKAGES, &params)
+    }
+
+    /// Only the kubeadm of the version can name its images, so it comes after that is installed.
+    fn pull_worker_images(&self) -> HostStep {
+        let params = PullWorkerImages {
+            version: self.target,
+            repository: self.image_repository.map(str::to_owned),
+            kube_proxy: self.kube_proxy,
+        };
+        host_step("pull-images", PULL_WORKER_IMAGES, &params)
     }
 }
 

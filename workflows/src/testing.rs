@@ -64,6 +64,7 @@ pub(crate) fn cluster(control_planes: usize, workers: usize, version: &str) -> C
         taken_at: start(),
         server: version,
         kubeadm_config: Some(version),
+        image_repository: None,
         etcd: EtcdTopology::Stacked,
         nodes: control_plane.chain(workers).map(|node| (node.node.name.clone(), node)).collect(),
         unreadable: Vec::new(),
@@ -97,7 +98,7 @@ pub(crate) fn after_control_plane(snapshot: &ClusterSnapshot, target: KubeVersio
 
 /// The wave of the last hop.
 pub(crate) fn last(target: KubeVersion) -> WaveOf {
-    WaveOf { target, oldest_kubelet: None, containerd: None }
+    WaveOf::last(target)
 }
 
 pub(crate) fn wave_of(spec: &DirectUpdateSpec, snapshot: &ClusterSnapshot) -> CompiledWave {

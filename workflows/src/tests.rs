@@ -2,13 +2,14 @@
 
 use crate::testing::{NAME, UID, after_control_plane, cluster, compiled, last, node, plan_of, run, spec, v, wave_of};
 use crate::timing::NodeTime;
-use crate::{Code, Compilation, Compiled, CompiledWave, Finding, Refusal, Request, compile_wave, wave_run};
+use crate::{Code, Compilation, Compiled, CompiledWave, Finding, Refusal, Request, WaveOf, compile_wave, wave_run};
 use cupcake_crds::node_task::NodeInventory;
 use cupcake_crds::values::{
     ClusterSnapshot, Cordon, DisruptionBudget, EtcdTopology, NodeRole, PodSnapshot, UnreadableNode,
 };
 use cupcake_crds::{DirectUpdateSpec, OPT_OUT_LABEL};
 use cupcake_engine::plan::Plan;
+use cupcake_steps::ports::host::KubeProxy;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 
@@ -410,6 +411,31 @@ fn a_wave_is_compiled_from_what_is_there_when_it_opens() {
         panic!("something to do");
     };
     assert!(nothing.plan.expand().unwrap().is_empty());
+}
+
+#[test]
+fn a_worker_pulls_what_it_runs_before_it_is_emptied_from_where_the_cluster_takes_images() {
+    let prepare = |snapshot: &ClusterSnapshot, kube_proxy| -> Vec<Value> {
+        let (spec, target) = (spec(&json!({})), v("1.34.4"));
+        let wave = wave_run(&run(), target).unwrap();
+        let request = Request { name: NAME, uid: UID, spec: &spec };
+        let hop = WaveOf { kube_proxy, ..WaveOf::last(target) };
+        let wave = match compile_wave(&request, &wave, &hop, &after_control_plane(snapshot, target)).unwrap() {
+            Compilation::Plan(wave) => wave,
+            Compilation::NothingToDo(nothing) => panic!("{}", nothing.message),
+        };
+        let dag = wave.batches[0].plan.expand().unwrap();
+        let order = dag.vertices().iter().find(|vertex| vertex.name.as_str() == "w-01/prepare").unwrap();
+        order.params["prepare"].as_array().unwrap().clone()
+    };
+    let ours = prepare(&cluster(1, 1, "1.33.4"), KubeProxy::Upgrade);
+    let kinds: Vec<&str> = ours.iter().filter_map(|step| step["kind"].as_str()).collect();
+    assert_eq!(kinds, ["switch-repository/v1", "install-packages/v1", "pull-worker-images/v1", "kubeadm-upgrade/v1"]);
+    assert_eq!(ours[2]["params"], json!({"version": "1.34.4"}), "from kubeadm's own repository");
+    let mirrored = ClusterSnapshot { image_repository: Some("mirror:5000/k8s".into()), ..cluster(1, 1, "1.33.4") };
+    let mirrored = prepare(&mirrored, KubeProxy::LeaveOut);
+    let told = json!({"version": "1.34.4", "repository": "mirror:5000/k8s", "kubeProxy": "leave-out"});
+    assert_eq!(mirrored[2]["params"], told);
 }
 
 #[test]

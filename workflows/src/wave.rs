@@ -16,6 +16,7 @@ use cupcake_crds::values::{
 };
 use cupcake_engine::names::{RunName, VertexName};
 use cupcake_engine::plan::{Item, Plan};
+use cupcake_steps::ports::host::KubeProxy;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The plan of a wave and those of its batches.
@@ -66,6 +67,8 @@ pub(crate) struct Workers<'s> {
     pub newer: Vec<&'s NodeSnapshot>,
     /// Those not selected.
     pub left_out: Vec<&'s NodeSnapshot>,
+    /// Where their images come from, if not from kubeadm's own repository.
+    pub image_repository: Option<&'s str>,
 }
 
 impl<'s> Workers<'s> {
@@ -82,6 +85,7 @@ impl<'s> Workers<'s> {
             at_target: Vec::new(),
             newer: Vec::new(),
             left_out: Vec::new(),
+            image_repository: snapshot.image_repository.as_deref(),
         };
         for node in snapshot.with_role(NodeRole::Worker) {
             if !spec.moves(&node.node.name, &node.labels) {
@@ -119,6 +123,15 @@ pub struct WaveOf {
     pub oldest_kubelet: Option<KubeVersion>,
     /// The version of containerd that they get, if it moves, too: as the root run's plan decided.
     pub containerd: Option<PackageVersion>,
+    /// What of kube-proxy: where it is left out, its image is not pulled. As the root run's plan decided.
+    pub kube_proxy: KubeProxy,
+}
+
+impl WaveOf {
+    /// That of the last hop, of an update that moves nothing but Kubernetes.
+    pub fn last(target: KubeVersion) -> Self {
+        Self { target, oldest_kubelet: None, containerd: None, kube_proxy: KubeProxy::Upgrade }
+    }
 }
 
 /// Compiles the wave of a hop and all its batches, from a snapshot taken when the wave opens.
@@ -207,7 +220,10 @@ pub(crate) fn plans(
         findings.refuse(finding);
         return Err(refused(findings));
     }
-    let templates = Templates::new(spec, target, time).with_containerd(hop.containerd.clone());
+    let templates = Templates::new(spec, target, time)
+        .with_containerd(hop.containerd.clone())
+        .with_kube_proxy(hop.kube_proxy)
+        .with_image_repository(workers.image_repository);
     let mut batches = Vec::new();
     for (index, group) in groups(spec, workers, size as usize).into_iter().enumerate() {
         let number = u32::try_from(index + 1).unwrap_or(u32::MAX);

@@ -45,8 +45,8 @@ use cupcake_crds::node_task::NodeInventory;
 use cupcake_crds::values::{KubeVersion, MinorVersion, PackageVersion};
 use cupcake_engine::clock::Clock;
 use cupcake_steps::ports::host::{
-    ContainerdState, HostError, HostOps, KubeProxy, KubeadmUpgrade, KubeletState, Package, PackageState, SnapshotInfo,
-    StaticPods,
+    ContainerdState, HostError, HostOps, Images, KubeProxy, KubeadmUpgrade, KubeletState, Package, PackageState,
+    SnapshotInfo, StaticPods,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -143,12 +143,12 @@ impl HostOps for RealHost {
         self.install_exact(packages, version).await
     }
 
-    async fn images_missing(&self, version: &KubeVersion) -> Result<Vec<String>, HostError> {
-        self.missing_images(version).await
+    async fn images_missing(&self, images: &Images) -> Result<Vec<String>, HostError> {
+        self.missing_images(images).await
     }
 
-    async fn pull_images(&self, version: &KubeVersion) -> Result<(), HostError> {
-        self.pull_missing(version).await
+    async fn pull_images(&self, images: &Images) -> Result<(), HostError> {
+        self.pull_missing(images).await
     }
 
     async fn kubeadm_upgrade(

@@ -3,8 +3,7 @@
 use super::RealHost;
 use super::failure::{self, Class, Meaning, permanent, transient};
 use super::program::Program;
-use cupcake_crds::values::KubeVersion;
-use cupcake_steps::ports::host::{HostError, StaticPods};
+use cupcake_steps::ports::host::{HostError, Images, KubeProxy, StaticPods};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::collections::{BTreeMap, BTreeSet};
@@ -120,11 +119,27 @@ fn repository_of(reference: &str) -> Option<&str> {
     reference.rsplit_once('/').map(|(repository, _)| repository)
 }
 
+/// `kube-proxy` of `registry.k8s.io/kube-proxy:v1.34.4`.
+fn name_of(reference: &str) -> &str {
+    let (_, last) = reference.rsplit_once('/').unwrap_or(("", reference));
+    last.split_once(':').map_or(last, |(name, _)| name)
+}
+
+/// Those of the references that kubeadm lists which such a machine needs.
+fn needed<'l>(listed: &'l str, images: &Images) -> impl Iterator<Item = &'l str> {
+    let names: Option<&[&str]> = match images {
+        Images::ControlPlane { .. } => None,
+        Images::Worker { kube_proxy: KubeProxy::Upgrade, .. } => Some(&["kube-proxy", "pause"]),
+        Images::Worker { kube_proxy: KubeProxy::LeaveOut, .. } => Some(&["pause"]),
+    };
+    let references = listed.lines().map(str::trim).filter(|line| line.contains('/') && !line.contains(' '));
+    references.filter(move |reference| names.is_none_or(|names| names.contains(&name_of(reference))))
+}
+
 /// References that are asked for and that no image carries.
-fn missing(asked: &str, images: &ImageList) -> Vec<String> {
+fn missing<'l>(asked: impl Iterator<Item = &'l str>, images: &ImageList) -> Vec<String> {
     let present: BTreeSet<&str> =
         images.images.iter().flat_map(|image| image.repo_tags.iter().flatten()).map(String::as_str).collect();
-    let asked = asked.lines().map(str::trim).filter(|line| line.contains('/') && !line.contains(' '));
     asked.filter(|reference| !present.contains(reference)).map(ToOwned::to_owned).collect()
 }
 
@@ -217,7 +232,8 @@ impl RealHost {
         read("images", &finished.stdout)
     }
 
-    pub(super) async fn missing_images(&self, version: &KubeVersion) -> Result<Vec<String>, HostError> {
+    pub(super) async fn missing_images(&self, images: &Images) -> Result<Vec<String>, HostError> {
+        let version = images.version();
         // kubeadm knows the add-ons' images of its own minor only.
         let kubeadm = self.kubeadm_version().await?;
         if kubeadm.minor_version() != version.minor_version() {
@@ -227,14 +243,18 @@ impl RealHost {
             ));
         }
         let version = version.with_v();
-        let repository = self.image_repository();
+        let repository = match images {
+            Images::ControlPlane { .. } => self.image_repository(),
+            // No manifest lies on a worker that would tell.
+            Images::Worker { repository, .. } => repository.clone(),
+        };
         let mut arguments = vec!["config", "images", "list", "--kubernetes-version", &version];
         if let Some(repository) = &repository {
             arguments.extend(["--image-repository", repository]);
         }
         let asked = Program::asking("kubeadm", arguments).run().await;
         let asked = asked.map_err(|error| failure::program(&error, &[], "KubeadmFailed"))?;
-        Ok(missing(&asked.stdout, &self.images().await?))
+        Ok(missing(needed(&asked.stdout, images), &self.images().await?))
     }
 
     /// The repository that the control plane's images come from, if it is not the default.
@@ -243,10 +263,10 @@ impl RealHost {
         repository_of(&manifest.image).filter(|repository| *repository != DEFAULT_REPOSITORY).map(ToOwned::to_owned)
     }
 
-    pub(super) async fn pull_missing(&self, version: &KubeVersion) -> Result<(), HostError> {
+    pub(super) async fn pull_missing(&self, images: &Images) -> Result<(), HostError> {
         // One by one and only what is missing: `kubeadm config images pull` asks the registry for every image, which an
         // air-gapped node cannot do even if it has them all.
-        for reference in self.missing_images(version).await? {
+        for reference in self.missing_images(images).await? {
             let pull = Program::doing("crictl", PULL_LIMIT, self.crictl(&["pull", &reference]));
             pull.run().await.map_err(|error| failure::program(&error, &PULL, "PullFailed"))?;
         }
@@ -299,6 +319,7 @@ mod tests {
     use super::*;
     use crate::real::test_folder::TestFolder;
     use crate::real::tests::host_in;
+    use cupcake_crds::values::KubeVersion;
 
     const IMAGES: &str = include_str!("fixtures/crictl-images.json");
     const CONTAINERS: &str = include_str!("fixtures/crictl-ps.json");
@@ -314,11 +335,28 @@ registry.k8s.io/etcd:3.6.5-0
         read("images", IMAGES).expect("a real answer")
     }
 
+    const VERSION: KubeVersion = KubeVersion::new(1, 34, 4);
+
     #[test]
     fn images_are_missing_that_no_tag_names() {
-        assert!(missing(ASKED, &images()).is_empty());
+        let all = Images::ControlPlane { version: VERSION };
+        assert!(missing(needed(ASKED, &all), &images()).is_empty());
         let more = format!("{ASKED}registry.k8s.io/kube-scheduler:v1.35.0\n");
-        assert_eq!(missing(&more, &images()), ["registry.k8s.io/kube-scheduler:v1.35.0"]);
+        assert_eq!(missing(needed(&more, &all), &images()), ["registry.k8s.io/kube-scheduler:v1.35.0"]);
+    }
+
+    #[test]
+    fn a_worker_needs_pause_and_a_kube_proxy_that_is_not_left_out() {
+        let of = |kube_proxy| {
+            let worker = Images::Worker { version: VERSION, repository: None, kube_proxy };
+            needed(ASKED, &worker).collect::<Vec<_>>()
+        };
+        let (proxy, pause) = ("registry.k8s.io/kube-proxy:v1.34.4", "registry.k8s.io/pause:3.10.1");
+        assert_eq!(of(KubeProxy::Upgrade), [proxy, pause]);
+        assert_eq!(of(KubeProxy::LeaveOut), [pause]);
+        let mirror = ASKED.replace("registry.k8s.io", "mirror:5000/k8s");
+        let worker = Images::Worker { version: VERSION, repository: None, kube_proxy: KubeProxy::LeaveOut };
+        assert_eq!(needed(&mirror, &worker).collect::<Vec<_>>(), ["mirror:5000/k8s/pause:3.10.1"]);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use cupcake_crds::values::{KubeVersion, NodeRole, Phase};
 use cupcake_crds::{DirectUpdate, DirectUpdateSpec, NodeTask, UpgradeRun};
 use cupcake_engine::clock::Clock;
 use cupcake_engine::cursor::RunPhase;
-use cupcake_engine::dag::Vertex;
+use cupcake_engine::dag::{Dag, Vertex};
 use cupcake_engine::decide::failed_lanes;
 use cupcake_engine::names::{Epoch, Reason, RunName, VertexName};
 use cupcake_engine::step::Step;
@@ -101,6 +101,15 @@ impl KubeClusterOps {
         Ok(lost)
     }
 
+    /// The graph of a run; `None` if that is gone.
+    async fn graph(&self, run: &RunName) -> Result<Option<Arc<Dag>>, OpsError> {
+        match self.store.load(run).await {
+            Ok(stored) => Ok(Some(stored.dag)),
+            Err(StoreError::NotFound(_)) => Ok(None),
+            Err(error) => Err(store_error(&error)),
+        }
+    }
+
     /// Whether a gate comes right after that vertex of the run.
     async fn is_awaited_by_a_gate(&self, run: &RunName, vertex: &VertexName) -> Result<bool, OpsError> {
         let dag = self.store.load(run).await.map_err(|error| store_error(&error))?.dag;
@@ -151,6 +160,17 @@ impl KubeClusterOps {
         }
         Ok(wave.plan)
     }
+}
+
+/// The runs below a plan, each with where its own plan comes from.
+fn children_of(dag: &Dag) -> Vec<params::ChildRun> {
+    let children = dag.vertices().iter().filter(|vertex| vertex.kind.as_str() == <ChildRun as Step<Cluster>>::KIND);
+    children.filter_map(|vertex| serde_json::from_value(vertex.params.clone()).ok()).collect()
+}
+
+/// UIDs of the nodes that vertices of a plan are about.
+fn node_uids(dag: &Dag) -> impl Iterator<Item = String> {
+    dag.vertices().iter().filter_map(|vertex| Some(vertex.params.pointer("/node/uid")?.as_str()?.to_owned()))
 }
 
 /// Plans of the runs below `parent` go with it.
@@ -300,9 +320,9 @@ impl ClusterOps for KubeClusterOps {
             }
         };
         let plan_digest = match source {
-            ChildSource::Wave { target_version, oldest_kubelet, containerd } => {
-                let (target, oldest_kubelet) = (*target_version, *oldest_kubelet);
-                let hop = WaveOf { target, oldest_kubelet, containerd: containerd.clone() };
+            ChildSource::Wave { target_version, oldest_kubelet, containerd, kube_proxy } => {
+                let (target, oldest_kubelet, kube_proxy) = (*target_version, *oldest_kubelet, *kube_proxy);
+                let hop = WaveOf { target, oldest_kubelet, containerd: containerd.clone(), kube_proxy };
                 let plan = self.open_wave(&parent_run, child, &hop).await?;
                 self.store
                     .create_plan(child, &plan, plan_owner(&parent_run))
@@ -359,14 +379,25 @@ impl ClusterOps for KubeClusterOps {
         Ok(control.skip.into_iter().map(|request| request.vertex).collect())
     }
 
+    async fn planned(&self, run: &RunName, hop: KubeVersion) -> Result<BTreeSet<String>, OpsError> {
+        let root = self.store.load(run).await.map_err(|error| store_error(&error))?.dag;
+        let mut uids: BTreeSet<String> = node_uids(&root).collect();
+        let goes_there = |child: &params::ChildRun| match &child.source {
+            ChildSource::Wave { target_version, .. } => *target_version == hop,
+            ChildSource::Plan { .. } => false,
+        };
+        for wave in children_of(&root).into_iter().filter(goes_there) {
+            let Some(wave) = self.graph(&wave.run).await? else { continue };
+            for batch in children_of(&wave) {
+                uids.extend(self.graph(&batch.run).await?.iter().flat_map(|batch| node_uids(batch)));
+            }
+        }
+        Ok(uids)
+    }
+
     async fn lost(&self, run: &RunName) -> Result<BTreeMap<String, RunName>, OpsError> {
         let stored = self.store.load(run).await.map_err(|error| store_error(&error))?;
-        let children =
-            stored.dag.vertices().iter().filter(|vertex| vertex.kind.as_str() == <ChildRun as Step<Cluster>>::KIND);
-        let waves: Vec<RunName> = children
-            .filter_map(|vertex| serde_json::from_value::<params::ChildRun>(vertex.params.clone()).ok())
-            .map(|params| params.run)
-            .collect();
+        let waves = children_of(&stored.dag).into_iter().map(|child| child.run);
         let mut lost = BTreeMap::new();
         for wave in waves {
             if let Some(uid) = self.run(&wave).await?.and_then(|wave| wave.metadata.uid) {

@@ -21,12 +21,17 @@ use kube::core::DeserializeGuard;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 
+/// Where kubeadm takes images from unless told otherwise (since v1.25, kubernetes/kubernetes#109938).
+const DEFAULT_REPOSITORY: &str = "registry.k8s.io";
+
 /// What we read of kubeadm's ClusterConfiguration. Source: kubernetes.io, "kubeadm Configuration (v1beta4)".
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ClusterConfiguration {
     /// The version that the control plane was last set to.
     pub kubernetes_version: String,
+    #[serde(default)]
+    image_repository: Option<String>,
     #[serde(default)]
     etcd: Etcd,
     #[serde(default)]
@@ -50,6 +55,11 @@ impl ClusterConfiguration {
             _ => &None,
         };
         said.as_ref().is_some_and(|addon| addon.disabled)
+    }
+
+    /// Where it has images come from; nothing where that is kubeadm's own repository.
+    pub fn image_repository(&self) -> Option<String> {
+        self.image_repository.clone().filter(|repository| !repository.is_empty() && repository != DEFAULT_REPOSITORY)
     }
 
     /// The flags that it gives the components of the control plane.
@@ -248,6 +258,7 @@ async fn gather_with(client: &kube::Client, taken_at: Timestamp) -> Result<Gathe
         taken_at,
         server,
         kubeadm_config: Some(parse_version("kubeadm-config", &configuration.kubernetes_version)?),
+        image_repository: configuration.image_repository(),
         etcd: if configuration.etcd.external.is_some() { EtcdTopology::External } else { EtcdTopology::Stacked },
         nodes: BTreeMap::new(),
         unreadable: Vec::new(),
@@ -316,6 +327,19 @@ mod tests {
         let list = "kubernetesVersion: v1.33.1\ncontrollerManager:\n  extraArgs:\n  - {name: feature-gates, value: A=true}\nscheduler:\n";
         assert_eq!(settings(list), ["kube-controller-manager --feature-gates=A=true"]);
         assert_eq!(settings("kubernetesVersion: v1.33.1\n"), [""; 0]);
+    }
+
+    #[test]
+    fn a_repository_of_images_is_told_where_it_is_not_kubeadms_own() {
+        let told = |line: &str| {
+            let text = format!("kubernetesVersion: v1.33.1\n{line}\n");
+            serde_saphyr::from_str::<ClusterConfiguration>(&text).unwrap().image_repository()
+        };
+        assert_eq!(told("imageRepository: mirror:5000/k8s").as_deref(), Some("mirror:5000/k8s"));
+        assert_eq!(
+            (told("imageRepository: registry.k8s.io"), told("imageRepository: \"\""), told("")),
+            (None, None, None)
+        );
     }
 
     #[test]

@@ -13,9 +13,12 @@ use cupcake_crds::values::Phase;
 use cupcake_engine::clock::Timestamp;
 use cupcake_engine::cursor::{Cursor, VertexState};
 use cupcake_engine::dag::{Dag, Vertex};
+use cupcake_steps::cluster::params::Verified;
 use cupcake_steps::host::params::SNAPSHOT_TAKEN;
 use cupcake_workflows::render::{self, Glyphs};
 use kube::ResourceExt;
+use serde::Deserialize;
+use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// Name and field of the output of a snapshot of etcd that tell its size.
@@ -129,6 +132,20 @@ pub fn last_backup(dag: &Dag, cursor: &Cursor) -> Option<Backup> {
 pub fn backup_info(records: &[Record<'_>]) -> Option<BackupInfo> {
     let last = records.iter().filter_map(|record| last_backup(&record.recorded.dag, &record.recorded.cursor)).max()?;
     Some(BackupInfo { etcd_snapshot: last.place, timestamp: Some(last.taken) })
+}
+
+/// Workers that came after those of the last hop were planned and stayed as they are, for the end of what is told; `None` if there are none.
+pub fn joined(records: &[Record<'_>]) -> Option<String> {
+    let of = |Record { recorded: Recorded { dag, cursor }, .. }: &Record<'_>| {
+        dag.vertices().iter().filter_map(|vertex| joined_by(cursor.output(&vertex.name)?)).next_back()
+    };
+    records.iter().find_map(of)
+}
+
+/// The same of what one vertex left.
+pub fn joined_by(output: &Value) -> Option<String> {
+    let joined = Verified::deserialize(output).ok()?.joined?;
+    Some(format!("without {joined}, new since the workers were planned: apply another DirectUpdate for what is new"))
 }
 
 /// Whether a step that looks whether a hop can begin has found nothing that stands in the way.

@@ -441,10 +441,9 @@ async fn follow(operator: &Operator, view: &View, name: &str) -> Result<Next, ku
         RUN_REFUSED.clone_into(&mut code);
     }
     timed.show(&mut after, now);
-    if let (Some(Phase::Succeeded), Some(message), Some(left_out)) =
-        (after.phase, &mut after.message, acknowledge::left_out(&view.asked_for))
-    {
-        message.push_str(&left_out);
+    if let (Some(Phase::Succeeded), Some(message)) = (after.phase, &mut after.message) {
+        message.extend(acknowledge::left_out(&view.asked_for));
+        message.extend(records::joined(&records).map(|joined| format!("; {joined}")));
     }
     mirror::conclude(&mut after, &code, timeout::phase(&timed, phase_of(root)), now);
     after.bound();

@@ -11,8 +11,8 @@ use cupcake_crds::values::{KubeVersion, MinorVersion, NodeRole, PackageVersion};
 use cupcake_engine::names::Reason;
 use cupcake_steps::host::params::ORDER_KINDS;
 use cupcake_steps::ports::host::{
-    ContainerdState, HostError, HostOps, KubeProxy, KubeadmUpgrade, KubeletState, Package, PackageState, SnapshotInfo,
-    StaticPods,
+    ContainerdState, HostError, HostOps, Images, KubeProxy, KubeadmUpgrade, KubeletState, Package, PackageState,
+    SnapshotInfo, StaticPods,
 };
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -123,12 +123,12 @@ impl HostOps for SimHost {
         self.machine().await.install_packages(packages, *version).await
     }
 
-    async fn images_missing(&self, version: &KubeVersion) -> Result<Vec<String>, HostError> {
-        Ok(self.machine().await.missing_images(*version))
+    async fn images_missing(&self, images: &Images) -> Result<Vec<String>, HostError> {
+        Ok(self.machine().await.missing_images(images))
     }
 
-    async fn pull_images(&self, version: &KubeVersion) -> Result<(), HostError> {
-        self.machine().await.pull(*version).await
+    async fn pull_images(&self, images: &Images) -> Result<(), HostError> {
+        self.machine().await.pull(images).await
     }
 
     async fn kubeadm_upgrade(

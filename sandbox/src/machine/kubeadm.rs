@@ -10,7 +10,7 @@ use super::timing::Act;
 use chrono::TimeDelta;
 use cupcake_crds::values::{KubeVersion, NodeRole};
 use cupcake_engine::names::Reason;
-use cupcake_steps::ports::host::{HostError, KubeProxy, KubeadmUpgrade, Package};
+use cupcake_steps::ports::host::{self, HostError, KubeProxy, KubeadmUpgrade, Package};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -170,7 +170,7 @@ impl SimMachine {
             KubeadmUpgrade::Apply => self.may_apply(version)?,
             KubeadmUpgrade::Node => self.follows(version)?,
         }
-        self.pull(version).await?;
+        self.pull(&host::Images::ControlPlane { version }).await?;
         self.take(Act::KubeadmPreflight).await;
         self.health_check_job().await?;
         let slower_by = self.state().kubeadm_slower_by;

@@ -1,12 +1,13 @@
 //! The package manager and the container runtime's images.
 
 use super::ledger::{EffectKind, Ending};
-use super::releases::package_version;
+use super::releases::{self, package_version};
 use super::state::SimMachine;
 use super::timing::Act;
 use cupcake_crds::values::{KubeVersion, MinorVersion};
 use cupcake_engine::names::Reason;
-use cupcake_steps::ports::host::{HostError, Package, PackageState};
+use cupcake_steps::ports::host::{HostError, Images, KubeProxy, Package, PackageState};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Holds the package manager's lock; a crash of its holder frees it, as the kernel does.
@@ -15,6 +16,16 @@ pub(super) struct PackageLock<'a>(&'a SimMachine);
 impl Drop for PackageLock<'_> {
     fn drop(&mut self) {
         self.0.state().package_lock = false;
+    }
+}
+
+/// The references of those images. Every cluster of the sandbox has kubeadm's own repository.
+fn references(images: &Images) -> BTreeSet<String> {
+    let of = releases::Images::of(*images.version());
+    match images {
+        Images::ControlPlane { .. } => of.all(),
+        Images::Worker { kube_proxy: KubeProxy::Upgrade, .. } => of.of_worker(),
+        Images::Worker { kube_proxy: KubeProxy::LeaveOut, .. } => BTreeSet::from([of.pause()]),
     }
 }
 
@@ -123,13 +134,13 @@ impl SimMachine {
         Ok(())
     }
 
-    pub(super) fn missing_images(&self, version: KubeVersion) -> Vec<String> {
+    pub(super) fn missing_images(&self, images: &Images) -> Vec<String> {
         let state = self.state();
-        self.images_of(version).into_iter().filter(|image| !state.images.contains(image)).collect()
+        references(images).into_iter().filter(|image| !state.images.contains(image)).collect()
     }
 
-    pub(super) async fn pull(&self, version: KubeVersion) -> Result<(), HostError> {
-        for image in self.missing_images(version) {
+    pub(super) async fn pull(&self, images: &Images) -> Result<(), HostError> {
+        for image in self.missing_images(images) {
             self.take(Act::PullImage).await;
             self.state().images.insert(image);
         }

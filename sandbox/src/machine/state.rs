@@ -328,14 +328,6 @@ impl SimMachine {
     pub(super) fn effect(&self, kind: EffectKind, what: String) -> EffectName {
         EffectName { node: self.name.clone(), kind, what }
     }
-
-    /// The images that this machine needs for a version.
-    pub(super) fn images_of(&self, version: KubeVersion) -> BTreeSet<String> {
-        match self.role {
-            NodeRole::ControlPlane => Images::of(version).all(),
-            NodeRole::Worker => Images::of(version).of_worker(),
-        }
-    }
 }
 
 impl State {

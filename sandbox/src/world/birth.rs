@@ -5,7 +5,7 @@ use crate::machine::kube::{Kube, Refused};
 use crate::machine::kubeadm::{DAEMON_SETS, cluster_configuration, kube_proxy};
 use crate::machine::releases::{Images, STATIC_PODS};
 use crate::machine::{SimMachine, Site};
-use cupcake_crds::values::NodeRole;
+use cupcake_crds::values::{KubeVersion, NodeRole};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -42,11 +42,8 @@ pub fn populate(
     machines: &BTreeMap<String, Arc<SimMachine>>,
 ) -> Result<(), Refused> {
     let admin = site.kube("kubeadm/init");
-    for (name, machine) in machines {
-        admin.create("/api/v1/nodes", &machine.node_object())?;
-        let status = machine.node_status(config.from, site.now());
-        site.kube(&format!("kubelet/{name}")).merge(&format!("/api/v1/nodes/{name}/status"), &status)?;
-        machine.begin_reporting();
+    for machine in machines.values() {
+        register(machine, config.from, site, &admin)?;
         match machine.role() {
             NodeRole::ControlPlane => {
                 for pod in STATIC_PODS {
@@ -59,6 +56,23 @@ pub fn populate(
     configuration(config, &admin)?;
     addons(&Images::of(config.from), &admin)?;
     workload(config, &admin)
+}
+
+/// The Node of a machine, Ready at that version, whose kubelet reports from now on.
+///
+/// # Errors
+/// When the API refuses it: it is away, or there is a Node of that name.
+pub(super) fn register(
+    machine: &Arc<SimMachine>,
+    version: KubeVersion,
+    site: &Arc<Site>,
+    by: &Kube,
+) -> Result<(), Refused> {
+    by.create("/api/v1/nodes", &machine.node_object())?;
+    let (name, status) = (machine.name(), machine.node_status(version, site.now()));
+    site.kube(&format!("kubelet/{name}")).merge(&format!("/api/v1/nodes/{name}/status"), &status)?;
+    machine.begin_reporting();
+    Ok(())
 }
 
 fn configuration(config: &WorldConfig, admin: &Kube) -> Result<(), Refused> {

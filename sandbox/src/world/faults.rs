@@ -171,7 +171,7 @@ fn edit(site: &Site, server: &Server) {
 }
 
 /// A person deletes a Node; the garbage collector of pods and the kubelet do what they do then.
-fn delete_node(site: &Site, server: &Server, name: &str) {
+pub(super) fn delete_node(site: &Site, server: &Server, name: &str) {
     let Some(node) = server.get("", "nodes", "", name) else { return };
     let _gone = site.kube("user").delete_now(&format!("/api/v1/nodes/{name}"), node.uid());
     for pod in server.list("", "pods").iter().filter(|pod| pod.value()["spec"]["nodeName"] == name) {

@@ -20,6 +20,7 @@ mod faults;
 mod fences;
 mod forgetful;
 mod invariants;
+mod joins;
 mod losses;
 mod outcome;
 mod pods;
@@ -84,6 +85,8 @@ pub struct World {
     server: Server,
     site: Arc<Site>,
     machines: BTreeMap<String, Arc<SimMachine>>,
+    /// Guards the machines that joined later.
+    joined: Mutex<Vec<Arc<SimMachine>>>,
     faults: FaultPlan,
     transcript: Transcript,
     ear: Arc<Ear>,
@@ -189,7 +192,8 @@ impl World {
         }));
         let hands = Hands::new(&components, &machines, spawner(&tasks, &ear));
         faults.on_world(move |wrong, place| hands.carry_out(wrong, place));
-        Ok(Self { config, server, site, machines, faults, transcript, ear, components, tasks })
+        let joined = Mutex::default();
+        Ok(Self { config, server, site, machines, joined, faults, transcript, ear, components, tasks })
     }
 
     /// Where the operator counts, through all its lives; before [`World::start`], and in a world of one replica.
@@ -455,7 +459,7 @@ impl Drop for World {
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
         self.server.let_go();
         self.site.agenda.clear();
-        for machine in self.machines.values() {
+        for machine in self.machines.values().chain(&*self.joined.lock().unwrap_or_else(PoisonError::into_inner)) {
             machine.remove_program();
         }
         self.ear.workloads.write().unwrap_or_else(PoisonError::into_inner).take();

@@ -5,7 +5,7 @@ use crate::machine::SimHost;
 use crate::machine::fault::{Component, Life};
 use crate::machine::kubeadm::KUBE_PROXY;
 use cupcake_steps::ports::host::HostOps as _;
-use cupcake_steps::ports::host::{KubeProxy, KubeadmUpgrade, Package};
+use cupcake_steps::ports::host::{Images, KubeProxy, KubeadmUpgrade, Package};
 
 const FROM: KubeVersion = KubeVersion::new(1, 33, 4);
 const TO: KubeVersion = KubeVersion::new(1, 34, 4);
@@ -48,7 +48,7 @@ async fn upgrade_control_plane(world: &World, name: &str, how: KubeadmUpgrade) {
     let host = host(world, name);
     host.switch_repository(TO.minor_version()).await.unwrap();
     host.install(&[Package::Kubeadm], &TO).await.unwrap();
-    host.pull_images(&TO).await.unwrap();
+    host.pull_images(&Images::ControlPlane { version: TO }).await.unwrap();
     host.kubeadm_upgrade(how, &TO, KubeProxy::Upgrade).await.unwrap();
 }
 

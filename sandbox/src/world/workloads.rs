@@ -14,7 +14,7 @@ use crate::machine::{SimMachine, Site};
 use chrono::TimeDelta;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 /// Letters and digits that Kubernetes makes names of (`apimachinery/pkg/util/rand`).
 const NAME_LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
@@ -35,7 +35,8 @@ enum Work {
 pub(super) struct Workloads {
     site: Arc<Site>,
     server: Server,
-    machines: BTreeMap<String, Arc<SimMachine>>,
+    /// Guards which machines there are: some join later.
+    machines: RwLock<BTreeMap<String, Arc<SimMachine>>>,
     controller: Kube,
     scheduler: Kube,
     /// Guards the draws and what is entered already.
@@ -65,10 +66,26 @@ impl Workloads {
             scheduler: site.kube("kube-scheduler"),
             site,
             server,
-            machines,
+            machines: RwLock::new(machines),
             state: Mutex::new(state),
             pods: Mutex::default(),
         })
+    }
+
+    /// A machine joins the cluster: each DaemonSet has a pod for its node.
+    pub(super) fn joins(self: &Arc<Self>, machine: &Arc<SimMachine>) {
+        let mut machines = self.machines.write().unwrap_or_else(PoisonError::into_inner);
+        machines.insert(machine.name().to_owned(), Arc::clone(machine));
+        drop(machines);
+        for set in self.server.list("apps", "daemonsets") {
+            self.daemon_set_written(set.namespace(), set.name());
+        }
+    }
+
+    /// Whether the kubelet of a node is there to do something; that of a node without a machine always is.
+    fn kubelet_is_up(&self, node: &str) -> bool {
+        let machines = self.machines.read().unwrap_or_else(PoisonError::into_inner);
+        self.site.control_plane.is_available() && machines.get(node).is_none_or(|machine| machine.kubelet_is_active())
     }
 
     fn pods(&self) -> MutexGuard<'_, Pods> {
@@ -149,9 +166,7 @@ impl Workloads {
         };
         let node = node_of(pod.value()).to_owned();
         let path = pod_path(namespace, name);
-        let up = self.site.control_plane.is_available()
-            && self.machines.get(&node).is_none_or(|machine| machine.kubelet_is_active());
-        if !up || self.kubelet(&node).delete_now(&path, uid).is_err() {
+        if !self.kubelet_is_up(&node) || self.kubelet(&node).delete_now(&path, uid).is_err() {
             let (this, key) = (Arc::clone(self), (namespace.to_owned(), name.to_owned(), uid.to_owned()));
             self.site.after(AGAIN, move || this.pod_ended(&key.0, &key.1, &key.2));
             return;
@@ -409,9 +424,7 @@ impl Workloads {
             return;
         };
         let node = node_of(pod.value()).to_owned();
-        let up = self.site.control_plane.is_available()
-            && self.machines.get(&node).is_none_or(|machine| machine.kubelet_is_active());
-        if !up {
+        if !self.kubelet_is_up(&node) {
             let (this, key) = (Arc::clone(self), (namespace.to_owned(), name.to_owned()));
             self.site.after(AGAIN, move || this.pod_starts(&key.0, &key.1));
             return;

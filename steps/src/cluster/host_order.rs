@@ -2,8 +2,8 @@
 
 use super::{again, look, params, read, task_subject};
 use crate::host::params::{
-    ETCD_SNAPSHOT, EtcdSnapshot, KUBEADM_UPGRADE, SNAPSHOT_STEP, SNAPSHOT_TAKEN, SUCCESS_OF, SUCCESS_OF_MAX, host_step,
-    success_of,
+    ETCD_SNAPSHOT, EtcdSnapshot, KUBEADM_UPGRADE, PULL_WORKER_IMAGES, SNAPSHOT_STEP, SNAPSHOT_TAKEN, SUCCESS_OF,
+    SUCCESS_OF_MAX, host_step, success_of,
 };
 use crate::mailbox::run_name;
 use crate::ports::cluster::{Cluster, OpsError};
@@ -126,7 +126,7 @@ pub(super) async fn place<T>(
         epoch: ctx.epoch().0,
         finish: going_on(&params.finish, &before),
         key: own_key(ctx),
-        prepare: going_on(&prepare_of(ctx, params), &before),
+        prepare: known_to(&task, going_on(&prepare_of(ctx, params), &before)),
         proceed: proceed == Proceed::AtOnce,
         stop: false,
         target_version: params.target_version,
@@ -160,6 +160,15 @@ fn going_on(steps: &[HostStep], before: &[String]) -> Vec<HostStep> {
             step.params.insert(SUCCESS_OF.to_owned(), before.into());
         }
     }
+    steps
+}
+
+/// The steps without those that the node can do without and its runner is not known to have: agents and runners of a release before
+/// take a while to be replaced, and refuse an order whole that holds a step which they do not know.
+fn known_to(task: &NodeTask, mut steps: Vec<HostStep>) -> Vec<HostStep> {
+    let inventory = task.status.as_ref().and_then(|status| status.inventory.as_ref());
+    let knows = |kind: &str| inventory.is_some_and(|found| found.runner_kinds.iter().any(|known| known == kind));
+    steps.retain(|step| step.kind != PULL_WORKER_IMAGES || knows(&step.kind));
     steps
 }
 
@@ -255,6 +264,26 @@ mod tests {
         let told = going_on(&steps, &["order-b".into(), "order-a".into()]);
         assert_eq!(told[0], steps[0]);
         assert_eq!(success_of(&told[1]), ["order-b", "order-a"]);
+    }
+
+    #[test]
+    fn a_runner_that_does_not_know_how_to_pull_a_workers_images_is_not_asked_to_and_gets_all_the_rest() {
+        let step = |kind: &str| HostStep { name: kind.into(), kind: kind.into(), params: serde_json::Map::new() };
+        let steps = [step("install-packages/v1"), step(PULL_WORKER_IMAGES), step(KUBEADM_UPGRADE)];
+        let ordered = |status: serde_json::Value| -> Vec<String> {
+            let spec = serde_json::json!({"epoch": 1, "nodeName": "w-1", "nodeUid": "u"});
+            let task = serde_json::json!({
+                "apiVersion": "cupcake.ricardomolendijk.com/v1", "kind": "NodeTask", "metadata": {"name": "w-1"},
+                "spec": spec, "status": status,
+            });
+            let task: NodeTask = serde_json::from_value(task).unwrap();
+            known_to(&task, steps.to_vec()).into_iter().map(|step| step.kind).collect()
+        };
+        let without = ["install-packages/v1", KUBEADM_UPGRADE];
+        let kinds = |kinds: &[&str]| serde_json::json!({"inventory": {"runnerKinds": kinds}});
+        assert_eq!(ordered(serde_json::json!({})), without, "nothing is known of its runner");
+        assert_eq!(ordered(kinds(&without)), without, "one of a release before");
+        assert_eq!(ordered(kinds(&[KUBEADM_UPGRADE, PULL_WORKER_IMAGES])), steps.map(|step| step.kind));
     }
 
     #[test]

@@ -84,8 +84,12 @@ fn moves(node: &NodeView, selector: &BTreeMap<String, String>, left_out: &BTreeS
 
 /// `a, b, c and 4 more`: what messages tell of a list of nodes.
 pub fn named(all: &[&str]) -> String {
-    let shown = all.iter().take(NAMES_MAX).copied().collect::<Vec<_>>().join(", ");
-    match all.len().saturating_sub(NAMES_MAX) {
+    named_up_to(all, NAMES_MAX)
+}
+
+fn named_up_to(all: &[&str], names_max: usize) -> String {
+    let shown = all.iter().take(names_max).copied().collect::<Vec<_>>().join(", ");
+    match all.len().saturating_sub(names_max) {
         0 => shown,
         more => format!("{shown} and {more} more"),
     }

@@ -154,6 +154,16 @@ pub struct ChildRun {
     pub source: ChildSource,
 }
 
+/// What `verify-cluster/v1` leaves.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Verified {
+    /// Workers that are not at the version and that no plan of the hop holds, since they came after it was made: the first ones, each with
+    /// its version, and how many more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub joined: Option<String>,
+}
+
 /// `verify-cluster/v1`: every node that was to move is Ready at the version, the API server answers with it, nothing is left cordoned by the run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

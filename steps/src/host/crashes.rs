@@ -61,6 +61,12 @@ fn cases() -> Vec<Case> {
             effects: &["pull images 1.34.4"],
         },
         Case {
+            machine: worker,
+            kind: params::PULL_WORKER_IMAGES,
+            params: value(&params::PullWorkerImages { version: NEW, repository: None, kube_proxy: KubeProxy::Upgrade }),
+            effects: &["pull worker images 1.34.4"],
+        },
+        Case {
             machine: control_plane,
             kind: params::KUBEADM_UPGRADE,
             params: value(&params::UpgradeByKubeadm {

@@ -7,6 +7,7 @@ pub mod kubeadm_copies;
 pub mod kubeadm_upgrade;
 pub mod params;
 pub mod pull_images;
+pub mod pull_worker_images;
 pub mod restart_kubelet;
 pub mod switch_repository;
 pub mod upgrade_containerd;
@@ -44,6 +45,7 @@ pub fn register(registry: &mut impl Register) -> Result<(), RegistryError> {
     registry.step(install_packages::InstallPackages)?;
     registry.step(kubeadm_upgrade::KubeadmUpgrade::default())?;
     registry.step(pull_images::PullImages)?;
+    registry.step(pull_worker_images::PullWorkerImages)?;
     registry.step(restart_kubelet::RestartKubelet)?;
     registry.step(switch_repository::SwitchRepository)?;
     registry.step(upgrade_containerd::UpgradeContainerd)

@@ -12,6 +12,8 @@ pub const SWITCH_REPOSITORY: &str = "switch-repository/v1";
 pub const INSTALL_PACKAGES: &str = "install-packages/v1";
 /// Kind of the step that makes the images of a version present.
 pub const PULL_IMAGES: &str = "pull-images/v1";
+/// Kind of the step that makes the images of a version present that a worker runs.
+pub const PULL_WORKER_IMAGES: &str = "pull-worker-images/v1";
 /// Kind of the step that runs kubeadm's upgrade.
 pub const KUBEADM_UPGRADE: &str = "kubeadm-upgrade/v1";
 /// Kind of the step that takes an etcd snapshot.
@@ -30,11 +32,12 @@ pub const SNAPSHOT_TAKEN: &str = "etcd-snapshot.takenAt";
 pub const AWAIT_PROCEED: &str = "await-proceed/v1";
 
 /// Every kind that may stand in an order of this release, sorted.
-pub const ORDER_KINDS: [&str; 7] = [
+pub const ORDER_KINDS: [&str; 8] = [
     ETCD_SNAPSHOT,
     INSTALL_PACKAGES,
     KUBEADM_UPGRADE,
     PULL_IMAGES,
+    PULL_WORKER_IMAGES,
     RESTART_KUBELET,
     SWITCH_REPOSITORY,
     UPGRADE_CONTAINERD,
@@ -71,6 +74,21 @@ pub struct InstallPackages {
 pub struct PullImages {
     /// Of which version.
     pub version: KubeVersion,
+}
+
+/// [`PULL_WORKER_IMAGES`]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PullWorkerImages {
+    /// Of which version.
+    pub version: KubeVersion,
+    /// From where, as kubeadm's configuration of the cluster says: a worker has no manifest that would tell. kubeadm's own repository
+    /// if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repository: Option<String>,
+    /// What of kube-proxy: where it is left out, its image is not pulled.
+    #[serde(default, skip_serializing_if = "KubeProxy::is_upgrade")]
+    pub kube_proxy: KubeProxy,
 }
 
 /// [`KUBEADM_UPGRADE`]

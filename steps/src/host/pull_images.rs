@@ -3,7 +3,7 @@
 //! Done before kubeadm so that its five minutes for a static pod to come back are not spent on pulling.
 
 use super::{outcome_of, params};
-use crate::ports::host::Machine;
+use crate::ports::host::{Images, Machine};
 use async_trait::async_trait;
 use cupcake_engine::step::{Probe, Step, StepContext, StepError, StepOutcome};
 
@@ -17,12 +17,26 @@ impl Step<Machine> for PullImages {
     type Output = ();
 
     async fn probe(&self, ctx: &StepContext<'_, Machine>, params: &Self::Params) -> Result<Probe<()>, StepError> {
-        let missing = ctx.ports().host.images_missing(&params.version).await?;
-        Ok(if missing.is_empty() { Probe::Satisfied(()) } else { Probe::Unsatisfied })
+        present(ctx, &images_of(params)).await
     }
 
     async fn apply(&self, ctx: &StepContext<'_, Machine>, params: &Self::Params) -> Result<StepOutcome<()>, StepError> {
-        ctx.ports().host.pull_images(&params.version).await?;
-        outcome_of(ctx, self.probe(ctx, params).await?, "every image being present")
+        pull(ctx, &images_of(params)).await
     }
+}
+
+fn images_of(params: &params::PullImages) -> Images {
+    Images::ControlPlane { version: params.version }
+}
+
+/// Whether the runtime has all of them.
+pub(super) async fn present(ctx: &StepContext<'_, Machine>, images: &Images) -> Result<Probe<()>, StepError> {
+    let missing = ctx.ports().host.images_missing(images).await?;
+    Ok(if missing.is_empty() { Probe::Satisfied(()) } else { Probe::Unsatisfied })
+}
+
+/// Pulls those that it lacks.
+pub(super) async fn pull(ctx: &StepContext<'_, Machine>, images: &Images) -> Result<StepOutcome<()>, StepError> {
+    ctx.ports().host.pull_images(images).await?;
+    outcome_of(ctx, present(ctx, images).await?, "every image being present")
 }

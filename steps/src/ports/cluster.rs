@@ -5,6 +5,7 @@
 //! is a reason to act. Only `ClusterOps::nodes` and `ClusterOps::tasks` may lag behind. Whatever changes an object carries
 //! the version that was read, so that acting on an old read is refused ([`OpsError::Changed`]) instead of done.
 
+use crate::ports::host::KubeProxy;
 use async_trait::async_trait;
 use chrono::TimeDelta;
 use cupcake_crds::NodeTask;
@@ -246,6 +247,9 @@ pub enum ChildSource {
         /// The version of containerd that they get, if it moves, too.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         containerd: Option<PackageVersion>,
+        /// What of kube-proxy: where it is left out, its image is not pulled.
+        #[serde(default, skip_serializing_if = "KubeProxy::is_upgrade")]
+        kube_proxy: KubeProxy,
     },
     /// Compiled and stored when the wave was opened.
     Plan {
@@ -280,6 +284,9 @@ pub trait ClusterOps: Send + Sync {
     async fn left_out(&self, run: &RunName) -> Result<BTreeSet<String>, OpsError>;
     /// Workers that batches of this run's update lost and went on without, as `spec.maxFailures` allows; with the run of each.
     async fn lost(&self, run: &RunName) -> Result<BTreeMap<String, RunName>, OpsError>;
+    /// UIDs of the nodes that plans of this run's update move to that version: those of its own plan, and those of all batches of the wave
+    /// that goes there. A batch whose run is gone holds nobody.
+    async fn planned(&self, run: &RunName, hop: KubeVersion) -> Result<BTreeSet<String>, OpsError>;
     /// Records that the update of this run goes on without that worker, and why, unless a newer epoch leads the run; repeating it
     /// changes nothing. What is left of the worker's lane is then skipped, and what was begun there undone.
     async fn leave_out(&self, run: &RunName, uid: &str, epoch: Epoch, left_out: LeftOut) -> Result<(), OpsError>;

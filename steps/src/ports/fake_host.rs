@@ -1,8 +1,8 @@
 //! A machine in memory that can crash at each of its effects: the fake of [`HostOps`].
 
 use super::host::{
-    ContainerdState, HostError, HostOps, KubeProxy, KubeadmUpgrade, KubeletState, Package, PackageState, SnapshotInfo,
-    StaticPods,
+    ContainerdState, HostError, HostOps, Images, KubeProxy, KubeadmUpgrade, KubeletState, Package, PackageState,
+    SnapshotInfo, StaticPods,
 };
 use async_trait::async_trait;
 use chrono::DateTime;
@@ -354,15 +354,19 @@ impl HostOps for FakeHost {
         .await
     }
 
-    async fn images_missing(&self, version: &KubeVersion) -> Result<Vec<String>, HostError> {
+    async fn images_missing(&self, images: &Images) -> Result<Vec<String>, HostError> {
         self.alive().await;
-        let present = self.inner().images.contains(version);
-        Ok(if present { Vec::new() } else { vec![format!("registry.k8s.io/kube-apiserver:{}", version.with_v())] })
+        let present = self.inner().images.contains(images.version());
+        Ok(if present { Vec::new() } else { vec![format!("registry.k8s.io/pause of {}", images.version())] })
     }
 
-    async fn pull_images(&self, version: &KubeVersion) -> Result<(), HostError> {
-        self.effect(format!("pull images {version}"), |inner| {
-            inner.images.insert(*version);
+    async fn pull_images(&self, images: &Images) -> Result<(), HostError> {
+        let which = match images {
+            Images::ControlPlane { .. } => "images",
+            Images::Worker { .. } => "worker images",
+        };
+        self.effect(format!("pull {which} {}", images.version()), |inner| {
+            inner.images.insert(*images.version());
         })
         .await
     }

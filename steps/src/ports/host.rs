@@ -132,6 +132,35 @@ impl KubeProxy {
     }
 }
 
+/// Which images of a version a machine needs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", rename_all_fields = "camelCase")]
+pub enum Images {
+    /// All that kubeadm names, from where the static pods of the machine come.
+    ControlPlane {
+        /// Of which version.
+        version: KubeVersion,
+    },
+    /// pause, and kube-proxy unless it is left out.
+    Worker {
+        /// Of which version.
+        version: KubeVersion,
+        /// From where; from kubeadm's own repository if absent.
+        repository: Option<String>,
+        /// What of kube-proxy.
+        kube_proxy: KubeProxy,
+    },
+}
+
+impl Images {
+    /// Of which version they are.
+    pub fn version(&self) -> &KubeVersion {
+        match self {
+            Self::ControlPlane { version } | Self::Worker { version, .. } => version,
+        }
+    }
+}
+
 /// The static pods that kubeadm manages, with the image tag in their manifest and the one that runs.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StaticPods {
@@ -241,10 +270,10 @@ pub trait HostOps: Send + Sync {
     /// Installs exactly that Kubernetes version of the packages and holds them, whatever happens in between. Before a kubelet, flags
     /// that kubeadm once wrote and that the newer kubelet does not know are taken out of its environment file.
     async fn install(&self, packages: &[Package], version: &KubeVersion) -> Result<(), HostError>;
-    /// References of the images that version needs and that the runtime does not have.
-    async fn images_missing(&self, version: &KubeVersion) -> Result<Vec<String>, HostError>;
-    /// Pulls those images.
-    async fn pull_images(&self, version: &KubeVersion) -> Result<(), HostError>;
+    /// References of those images that the runtime does not have.
+    async fn images_missing(&self, images: &Images) -> Result<Vec<String>, HostError>;
+    /// Pulls them.
+    async fn pull_images(&self, images: &Images) -> Result<(), HostError>;
     /// Runs kubeadm's upgrade to its end, after putting back manifests that an interrupted one took away or left empty. What
     /// kubeadm wrote is durable when this returns.
     async fn kubeadm_upgrade(

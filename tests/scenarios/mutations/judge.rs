@@ -195,7 +195,7 @@ fn plans(update: &DirectUpdate, clusters: &[ClusterSnapshot; 2]) -> Reading {
                 let _ = write!(reading.follows, "{} {:?} ", compiled.digest, compiled.limits);
                 let after = after_control_plane(cluster, target);
                 let wave = wave_run(&run, target).unwrap();
-                let of = WaveOf { target, oldest_kubelet: None, containerd: None };
+                let of = WaveOf::last(target);
                 if let Ok(Compilation::Plan(wave)) = compile_wave(&request, &wave, &of, &after) {
                     let _ = write!(reading.follows, "{} {:?} ", wave.digest, wave.limits);
                     for batch in wave.batches {

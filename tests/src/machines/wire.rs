@@ -7,8 +7,8 @@ use cupcake_crds::values::{KubeVersion, MinorVersion, PackageVersion};
 use cupcake_engine::names::Reason;
 use cupcake_sandbox::machine::ledger::EffectKind;
 use cupcake_steps::ports::host::{
-    ContainerdState, HostError, HostOps, KubeProxy, KubeadmUpgrade, KubeletState, Package, PackageState, SnapshotInfo,
-    StaticPods,
+    ContainerdState, HostError, HostOps, Images, KubeProxy, KubeadmUpgrade, KubeletState, Package, PackageState,
+    SnapshotInfo, StaticPods,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -35,9 +35,9 @@ pub enum Call {
     /// [`HostOps::install`]
     Install(Vec<Package>, KubeVersion),
     /// [`HostOps::images_missing`]
-    ImagesMissing(KubeVersion),
+    ImagesMissing(Images),
     /// [`HostOps::pull_images`]
-    PullImages(KubeVersion),
+    PullImages(Images),
     /// [`HostOps::kubeadm_upgrade`]
     KubeadmUpgrade(KubeadmUpgrade, KubeVersion, KubeProxy),
     /// [`HostOps::has_configuration_archive`]
@@ -122,11 +122,11 @@ impl HostOps for RemoteHost {
     async fn install(&self, packages: &[Package], version: &KubeVersion) -> Result<(), HostError> {
         self.call(&Call::Install(packages.to_vec(), *version)).await
     }
-    async fn images_missing(&self, version: &KubeVersion) -> Result<Vec<String>, HostError> {
-        self.call(&Call::ImagesMissing(*version)).await
+    async fn images_missing(&self, images: &Images) -> Result<Vec<String>, HostError> {
+        self.call(&Call::ImagesMissing(images.clone())).await
     }
-    async fn pull_images(&self, version: &KubeVersion) -> Result<(), HostError> {
-        self.call(&Call::PullImages(*version)).await
+    async fn pull_images(&self, images: &Images) -> Result<(), HostError> {
+        self.call(&Call::PullImages(images.clone())).await
     }
     async fn kubeadm_upgrade(
         &self,
@@ -192,8 +192,8 @@ pub async fn answer(host: &dyn HostOps, call: Call) -> Result<Value, HostError> 
         Call::SwitchRepository(version) => json(host.switch_repository(version.minor_version()).await?),
         Call::Package(package) => json(host.package(package).await?),
         Call::Install(packages, version) => json(host.install(&packages, &version).await?),
-        Call::ImagesMissing(version) => json(host.images_missing(&version).await?),
-        Call::PullImages(version) => json(host.pull_images(&version).await?),
+        Call::ImagesMissing(images) => json(host.images_missing(&images).await?),
+        Call::PullImages(images) => json(host.pull_images(&images).await?),
         Call::KubeadmUpgrade(how, version, kube_proxy) => json(host.kubeadm_upgrade(how, &version, kube_proxy).await?),
         Call::HasConfigurationArchive(name) => json(host.has_configuration_archive(&name).await?),
         Call::ArchiveConfiguration(name) => json(host.archive_configuration(&name).await?),

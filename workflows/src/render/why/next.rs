@@ -26,6 +26,8 @@ pub(super) fn next(update: &DirectUpdate, runs: &[RunNow<'_>], holds: &[Hold], w
             gate_of(runs, waits).map(|gate| format!("kubectl cupcake approve {name} {gate} --comment TEXT"))
         }
         HeldBy::Failure if hold.code == "NodesFailed" => Some(format!("kubectl cupcake skip {name} NODE")),
+        // Only a new plan holds a control-plane node that came meanwhile.
+        HeldBy::Failure if hold.code == "ControlPlaneJoined" => Some(format!("kubectl cupcake cancel {name}")),
         HeldBy::Failure => waits.iter().rfind(|wait| wait.standing == Standing::Failed).map(|wait| {
             let what = wait.node.as_deref().unwrap_or(&wait.vertex);
             format!("kubectl cupcake retry {name} {what}")

@@ -147,6 +147,12 @@ fn whatever_holds_the_whole_is_told_first_with_the_command_that_ends_it() {
             HeldBy::TimeOut,
             "kubectl cupcake resume to-1-34",
         ),
+        (
+            json!({}),
+            status("RequiresAttention", &[condition("Stalled", "True", "ControlPlaneJoined", "cp-2 (1.33.4) is new")]),
+            HeldBy::Failure,
+            "kubectl cupcake cancel to-1-34",
+        ),
     ] {
         let (why, lines) = asked(&update(&spec, &status), &idle);
         assert_eq!(why.holds.iter().map(|hold| hold.by).collect::<Vec<_>>(), [by], "{lines:?}");
