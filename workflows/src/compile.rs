@@ -148,6 +148,7 @@ pub fn compile(
     let (mut summaries, mut commands) = (Vec::new(), Vec::new());
     for hop in &hops {
         let wave = wave_run(run, hop.step.version).map_err(Refusal::one)?;
+        let kube_proxy = addons::kube_proxy(snapshot, hop.step.version);
         let of = WaveOf {
             target: hop.step.version,
             oldest_kubelet: hop.step.oldest_kubelet,
@@ -160,7 +161,6 @@ pub fn compile(
             Compilation::NothingToDo(nothing) => (Vec::new(), nothing.report),
         };
         findings.warnings = report.warnings;
-        let kube_proxy = addons::kube_proxy(snapshot, hop.step.version);
         let templates = Templates::new(spec, hop.step.version, time)
             .with_further_hops(target, hop.step.oldest_kubelet)
             .with_containerd(containerd.clone())
