@@ -91,6 +91,12 @@ impl SimMachine {
         generation
     }
 
+    /// Somebody starts the kubelet again that was stopped.
+    pub(crate) fn start_again(self: &Arc<Self>) {
+        let generation = self.state().kubelet.generation;
+        self.start_kubelet(generation);
+    }
+
     /// The process starts from the binary that is installed, unless something else happened since `generation`.
     pub(super) fn start_kubelet(self: &Arc<Self>, generation: u64) {
         let now = self.site.now();

@@ -5,11 +5,17 @@
 //! where that was agreed to. When the drain's time is up the plan says what follows: the update rests (the vertex's deadline does
 //! that), a worker is left out, or the pods that were to go are deleted, those too only where that was agreed to.
 //!
-//! Source: kubernetes.io, "Safely Drain a Node" (v1.34), and "API-initiated Eviction" (v1.34).
+//! From a node whose kubelet is not heard of nothing is evicted: nobody sees its pods end, so none of them is known to be gone, and
+//! their budgets are spent on others while they may still run.
+//!
+//! Source: kubernetes.io, "Safely Drain a Node" (v1.34), "API-initiated Eviction" (v1.34), and "Nodes", node controller (v1.34): a
+//! Node is Ready=Unknown where its kubelet was not heard of for 40 s (50 s from 1.32 on).
+
+mod told;
 
 use super::{again, look, node_subject, params, read, still_leads};
 use crate::ports::cluster::{
-    API_SERVER_BUSY, Cluster, Consent, CordonOwner, Eviction, NodeView, OpsError, PodKind, PodView,
+    API_SERVER_BUSY, Cluster, Consent, CordonOwner, Eviction, NodeView, OpsError, PodKind, PodView, Readiness,
 };
 use async_trait::async_trait;
 use chrono::TimeDelta;
@@ -23,12 +29,6 @@ use cupcake_engine::step::{OnCancel, Probe, Step, StepContext, StepError, StepOu
 const LEAVING_AGAIN_SECONDS: i64 = 2;
 /// How soon a refused eviction is asked for again, in seconds.
 const BLOCKED_AGAIN_SECONDS: i64 = 5;
-/// How long after its grace period a pod that is still there is told, in seconds.
-const STUCK_SECONDS: i64 = 60;
-/// Pods that are named for each thing that keeps them.
-const PODS_TOLD_MAX: usize = 3;
-/// Things that keep pods which are told.
-const SORTS_TOLD_MAX: usize = 2;
 /// How long a pod gets to end that is deleted because the drain's time is up, in seconds.
 pub const FORCED_SECONDS_MAX: u32 = 60;
 /// Pods that were created this many seconds after the cordon still count as there before it: the cordon carries this replica's
@@ -82,7 +82,7 @@ impl Step<Cluster> for DrainNode {
         } else {
             Consent { empty_dir: true, unmanaged: true }
         };
-        let wait = Drain { ctx, params, left: &left, consent }.round().await?;
+        let wait = Drain { ctx, params, node: &node, left: &left, consent }.round().await?;
         if policy(ctx, params) == OnExpiry::SkipNode && node.role == NodeRole::Worker {
             let why = wait.reason.message;
             let left_out = LeftOut { at: ctx.now(), node: name.to_owned(), reason: why.clone() };
@@ -111,6 +111,7 @@ fn expiry(ctx: &StepContext<'_, Cluster>, params: &params::DrainNode) -> Timesta
 struct Drain<'a> {
     ctx: &'a StepContext<'a, Cluster>,
     params: &'a params::DrainNode,
+    node: &'a NodeView,
     left: &'a [PodView],
     consent: Consent,
 }
@@ -118,15 +119,19 @@ struct Drain<'a> {
 impl Drain<'_> {
     /// Asks for each pod once; gives what there is to wait for.
     async fn round(&self) -> Result<Wait, StepError> {
-        let Self { ctx, params, left, consent } = self;
+        let Self { ctx, params, node, left, consent } = self;
         let name = params.node.name.as_str();
+        if node.readiness == Readiness::Unknown {
+            let reason = told::unheard(node, left, self.until());
+            return Ok(Wait::shown(again(ctx, BLOCKED_AGAIN_SECONDS), reason).on(node_subject(name)));
+        }
         let forced = policy(ctx, params) == OnExpiry::ForceAfter;
         let mut first = true;
         let (mut deleted, mut blocked): (Vec<&str>, Vec<(String, Reason)>) = (Vec::new(), Vec::new());
         for pod in left.iter().filter(|pod| !pod.terminating || forced && self.ends_too_late(pod)) {
-            let mut told = |reason| blocked.push((format!("{}/{}", pod.namespace, pod.name), reason));
-            if let Some(reason) = not_agreed(pod, *consent) {
-                told(reason);
+            let mut stays = |reason| blocked.push((told::name_of(pod), reason));
+            if let Some(reason) = told::not_agreed(pod, *consent) {
+                stays(reason);
                 continue;
             }
             // Each request takes its time, and whoever was stopped during one no longer leads: what is on its way may land, no more.
@@ -154,23 +159,22 @@ impl Drain<'_> {
                 Ok(Eviction::Accepted | Eviction::Gone) => {}
                 // One pod that cannot be asked about keeps the others from nothing: it is asked for again.
                 Ok(Eviction::Blocked(reason)) | Err(OpsError::Changed(reason) | OpsError::Transient(reason)) => {
-                    told(reason);
+                    stays(reason);
                 }
                 Err(error @ OpsError::NeedsOperator(_)) => return Err(error.into()),
             }
         }
         if !deleted.is_empty() {
-            let pods = first_of(&deleted);
+            let pods = told::first_of(&deleted);
             let message = format!("{name}: not gone within {} s, deleted: {pods}", params.timeout_seconds);
             return Ok(Wait::shown(again(ctx, LEAVING_AGAIN_SECONDS), Reason::new("DrainForced", message)));
         }
-        let until = if params.on_expiry == OnExpiry::Hold { ctx.deadline() } else { expiry(ctx, params) };
-        let until = Some(until).filter(|until| *until > ctx.now());
+        let until = self.until();
         if !blocked.is_empty() {
-            let reason = Reason::new("DrainBlocked", blocked_message(name, &blocked, until));
+            let reason = Reason::new("DrainBlocked", told::blocked(name, &blocked, until));
             return Ok(Wait::shown(again(ctx, BLOCKED_AGAIN_SECONDS), reason));
         }
-        if let Some(stuck) = left.iter().find_map(|pod| stuck(pod, ctx.now())) {
+        if let Some(stuck) = left.iter().find_map(|pod| told::stuck(pod, ctx.now())) {
             let until = until.map(|until| format!("; trying until {} UTC", until.format("%H:%M:%S")));
             let message = format!("{name}: {stuck}{}", until.unwrap_or_default());
             return Ok(Wait::shown(again(ctx, BLOCKED_AGAIN_SECONDS), Reason::new("PodStuck", message)));
@@ -178,6 +182,13 @@ impl Drain<'_> {
         let message = format!("{} pods are leaving {name}", left.len());
         let reason = Reason::new("PodsLeaving", message);
         Ok(Wait::quiet(again(ctx, LEAVING_AGAIN_SECONDS), reason).on(node_subject(name)))
+    }
+
+    /// Until when it goes on as it does, as people see it; `None` once that is past.
+    fn until(&self) -> Option<Timestamp> {
+        let hold = self.params.on_expiry == OnExpiry::Hold;
+        let until = if hold { self.ctx.deadline() } else { expiry(self.ctx, self.params) };
+        Some(until).filter(|until| *until > self.ctx.now())
     }
 
     /// Deletes a pod past what keeps it, while this leader leads: each is looked at by itself, since nothing else holds a late
@@ -202,60 +213,6 @@ impl Drain<'_> {
         let forced = self.ctx.now() + TimeDelta::seconds(i64::from(FORCED_SECONDS_MAX));
         pod.ends.is_some_and(|ends| ends > forced)
     }
-}
-
-/// Why a pod is not evicted that nobody agreed to lose.
-fn not_agreed(pod: &PodView, consent: Consent) -> Option<Reason> {
-    let what = match (pod.unmanaged && !consent.unmanaged, pod.empty_dir && !consent.empty_dir) {
-        (true, _) => "nothing would make it anew (spec.drain.deleteUnmanagedPods is not set)",
-        (false, true) => "the data of its emptyDir would be lost (spec.drain.deleteEmptyDirData is not set)",
-        (false, false) => return None,
-    };
-    Some(Reason::new("NeedsConsent", format!("{what}: delete it yourself, or leave the node out")))
-}
-
-/// A pod that should have ended by now, and what holds it.
-fn stuck(pod: &PodView, now: Timestamp) -> Option<String> {
-    let ends = pod.ends.filter(|ends| now >= *ends + TimeDelta::seconds(STUCK_SECONDS))?;
-    let held = match pod.finalizers.as_slice() {
-        [] => "its kubelet has not ended it".to_owned(),
-        finalizers => format!("held by its finalizers {}", finalizers.join(", ")),
-    };
-    Some(format!("pod {}/{} should have ended at {} UTC: {held}", pod.namespace, pod.name, ends.format("%H:%M:%S")))
-}
-
-/// `a, b, c and 2 more`
-fn first_of(pods: &[&str]) -> String {
-    let more = match pods.len().saturating_sub(PODS_TOLD_MAX) {
-        0 => String::new(),
-        more => format!(" and {more} more"),
-    };
-    let named: Vec<&str> = pods.iter().take(PODS_TOLD_MAX).copied().collect();
-    format!("{}{more}", named.join(", "))
-}
-
-/// Which pods stay, by what keeps them: the first of each sort by name, the others counted; and until when they are asked for.
-fn blocked_message(node: &str, blocked: &[(String, Reason)], until: Option<Timestamp>) -> String {
-    let mut sorts: Vec<(&str, Vec<&str>)> = Vec::new();
-    for (pod, reason) in blocked {
-        match sorts.iter_mut().find(|(message, _)| *message == reason.message) {
-            Some((_, pods)) => pods.push(pod),
-            None => sorts.push((&reason.message, vec![pod])),
-        }
-    }
-    let told = sorts.iter().take(SORTS_TOLD_MAX);
-    let told: Vec<String> = told.map(|(message, pods)| format!("{}: {message}", first_of(pods))).collect();
-    let others = match sorts.len().saturating_sub(SORTS_TOLD_MAX) {
-        0 => String::new(),
-        1 => "; and another reason".to_owned(),
-        more => format!("; and {more} other reasons"),
-    };
-    let until = until.map(|until| format!(", trying until {} UTC", until.format("%H:%M:%S"))).unwrap_or_default();
-    let pods = match blocked.len() {
-        1 => "1 pod".to_owned(),
-        more => format!("{more} pods"),
-    };
-    format!("{node}: {pods} may not be evicted{until}: {}{others}", told.join("; "))
 }
 
 async fn node_of_plan(
@@ -290,66 +247,24 @@ fn must_go(pods: Vec<PodView>, cordoned: Timestamp) -> Vec<PodView> {
 mod tests {
     use super::*;
 
-    fn at(seconds: i64) -> Timestamp {
+    pub(super) fn at(seconds: i64) -> Timestamp {
         Timestamp::from_timestamp(1_790_000_000 + seconds, 0).unwrap()
     }
 
-    fn pod() -> PodView {
+    pub(super) fn pod() -> PodView {
         PodView {
             namespace: "default".into(),
             name: "shop-0".into(),
             uid: "uid".into(),
             kind: PodKind::Evictable,
             created: None,
-            terminating: true,
+            terminating: false,
             grace_seconds: 30,
-            ends: Some(at(30)),
+            ends: None,
             finalizers: Vec::new(),
             ready_since: None,
             empty_dir: false,
             unmanaged: false,
         }
-    }
-
-    #[test]
-    fn pods_that_stay_are_told_by_what_keeps_them() {
-        let budget = "The disruption budget shop needs 9 healthy pods and has 9 currently";
-        let blocked = |pods: &[(&str, &str)]| -> String {
-            let pods: Vec<(String, Reason)> = pods
-                .iter()
-                .map(|(pod, message)| ((*pod).to_owned(), Reason::new("Test", (*message).to_owned())))
-                .collect();
-            blocked_message("w-1", &pods, Some(at(0)))
-        };
-        assert_eq!(
-            blocked(&[("shop-0", budget)]),
-            format!("w-1: 1 pod may not be evicted, trying until 14:13:20 UTC: shop-0: {budget}")
-        );
-        let many = [("a", budget), ("b", "a webhook"), ("c", budget), ("d", budget), ("e", budget), ("f", "third")];
-        assert_eq!(
-            blocked(&many),
-            format!(
-                "w-1: 6 pods may not be evicted, trying until 14:13:20 UTC: a, c, d and 1 more: {budget}; b: a webhook; and another reason"
-            )
-        );
-    }
-
-    #[test]
-    fn a_pod_that_does_not_end_is_told_with_what_holds_it() {
-        assert_eq!((stuck(&pod(), at(89)), stuck(&PodView { ends: None, ..pod() }, at(900))), (None, None));
-        let told = stuck(&pod(), at(90)).unwrap();
-        assert_eq!(told, "pod default/shop-0 should have ended at 14:13:50 UTC: its kubelet has not ended it");
-        let held = PodView { finalizers: vec!["example.com/backup".into()], ..pod() };
-        assert!(stuck(&held, at(90)).unwrap().ends_with("held by its finalizers example.com/backup"));
-    }
-
-    #[test]
-    fn a_pod_that_loses_something_goes_only_where_that_was_agreed_to() {
-        let consent = |empty_dir, unmanaged| Consent { empty_dir, unmanaged };
-        let (local, bare) = (PodView { empty_dir: true, ..pod() }, PodView { unmanaged: true, ..pod() });
-        let goes = |pod: &PodView, consent| not_agreed(pod, consent).is_none();
-        assert!(goes(&pod(), consent(false, false)));
-        assert_eq!([goes(&local, consent(false, true)), goes(&local, consent(true, false))], [false, true]);
-        assert_eq!([goes(&bare, consent(true, false)), goes(&bare, consent(false, true))], [false, true]);
     }
 }

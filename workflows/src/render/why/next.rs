@@ -71,7 +71,7 @@ fn look_at(wait: &Wait) -> Option<String> {
             let selector = "--selector app.kubernetes.io/component=agent";
             format!("kubectl get pods --all-namespaces {selector} --field-selector spec.nodeName={node}")
         }),
-        "NodeNotReady" | "CanaryNotReady" => Some(match node {
+        "NodeNotReady" | "NodeUnreachable" | "CanaryNotReady" => Some(match node {
             Some(node) => format!("kubectl describe node {node}"),
             None => "kubectl get nodes".to_owned(),
         }),
