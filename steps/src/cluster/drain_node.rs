@@ -1,7 +1,7 @@
 //! `drain-node/v1`: cordon, then evict what has to go.
 //!
 //! What must go is fixed at the cordon: evictable pods created until then (`DaemonSet` pods, static pods and CUPCAKE's own
-//! operator stay). Evictions go through the Eviction API, so disruption budgets hold. A pod that loses something by it goes only
+//! operator stay). What comes later, because it tolerates the cordon or names the node, is told and stays: evicted, it would come again. Evictions go through the Eviction API, so disruption budgets hold. A pod that loses something by it goes only
 //! where that was agreed to. When the drain's time is up the plan says what follows: the update rests (the vertex's deadline does
 //! that), a worker is left out, or the pods that were to go are deleted, those too only where that was agreed to.
 //!
@@ -42,21 +42,29 @@ pub struct DrainNode;
 impl Step<Cluster> for DrainNode {
     const KIND: &'static str = "drain-node/v1";
     type Params = params::DrainNode;
-    type Output = ();
+    type Output = params::Drained;
     const ON_CANCEL: OnCancel = OnCancel::Leave;
 
-    async fn probe(&self, ctx: &StepContext<'_, Cluster>, params: &Self::Params) -> Result<Probe<()>, StepError> {
+    async fn probe(
+        &self,
+        ctx: &StepContext<'_, Cluster>,
+        params: &Self::Params,
+    ) -> Result<Probe<Self::Output>, StepError> {
         let Some(node) = look!(node_of_plan(ctx, params)) else {
             return Ok(Probe::Unsatisfied);
         };
         let Some(cordoned) = cordoned_at(ctx, &node) else {
             return Ok(Probe::Unsatisfied);
         };
-        let left = must_go(look!(ctx.ports().nodes.pods(&params.node.name)), cordoned);
-        Ok(if left.is_empty() { Probe::Satisfied(()) } else { Probe::Unsatisfied })
+        let pods = Pods::of(look!(ctx.ports().nodes.pods(&params.node.name)), cordoned);
+        Ok(if pods.left.is_empty() { Probe::Satisfied(pods.drained()) } else { Probe::Unsatisfied })
     }
 
-    async fn apply(&self, ctx: &StepContext<'_, Cluster>, params: &Self::Params) -> Result<StepOutcome<()>, StepError> {
+    async fn apply(
+        &self,
+        ctx: &StepContext<'_, Cluster>,
+        params: &Self::Params,
+    ) -> Result<StepOutcome<Self::Output>, StepError> {
         let name = params.node.name.as_str();
         let Some(node) = read!(ctx, node_of_plan(ctx, params)) else {
             return Ok(StepOutcome::Skipped(Reason::new("NodeGone", format!("node {name} of this plan is gone"))));
@@ -70,9 +78,10 @@ impl Step<Cluster> for DrainNode {
                 Err(error) => return error.into_outcome(ctx.now()),
             }
         };
-        let left = must_go(read!(ctx, ctx.ports().nodes.pods(name)), cordoned);
+        let pods = Pods::of(read!(ctx, ctx.ports().nodes.pods(name)), cordoned);
+        let left = &pods.left;
         if left.is_empty() {
-            return Ok(StepOutcome::Done(()));
+            return Ok(StepOutcome::Done(pods.drained()));
         }
         // These pods were there while this leader led: whatever lands late evicts none of their successors.
         read!(ctx, still_leads(ctx));
@@ -82,7 +91,7 @@ impl Step<Cluster> for DrainNode {
         } else {
             Consent { empty_dir: true, unmanaged: true }
         };
-        let wait = Drain { ctx, params, node: &node, left: &left, consent }.round().await?;
+        let mut wait = Drain { ctx, params, node: &node, left, consent }.round().await?;
         if policy(ctx, params) == OnExpiry::SkipNode && node.role == NodeRole::Worker {
             let why = wait.reason.message;
             let left_out = LeftOut { at: ctx.now(), node: name.to_owned(), reason: why.clone() };
@@ -92,6 +101,9 @@ impl Step<Cluster> for DrainNode {
             let reason = Reason::new("DrainExpired", message);
             // Nothing more to do here: what the run is asked for ends this step and skips what follows.
             return Ok(StepOutcome::Wait(Wait::shown(again(ctx, LEAVING_AGAIN_SECONDS), reason)));
+        }
+        if let Some(told) = pods.drained().told() {
+            wait.reason.message = format!("{}; {told}", wait.reason.message);
         }
         Ok(StepOutcome::Wait(wait))
     }
@@ -233,14 +245,29 @@ fn cordoned_at(ctx: &StepContext<'_, Cluster>, node: &NodeView) -> Option<Timest
     }
 }
 
-fn must_go(pods: Vec<PodView>, cordoned: Timestamp) -> Vec<PodView> {
-    let until = cordoned + TimeDelta::seconds(CORDON_RACE_SECONDS);
-    pods.into_iter()
-        .filter(|pod| match pod.kind {
-            PodKind::Evictable => pod.created.is_none_or(|created| created <= until),
+/// The pods of a node by what a drain does about them.
+struct Pods {
+    /// Those that have to go.
+    left: Vec<PodView>,
+    /// Those that came after the cordon.
+    came_since: Vec<PodView>,
+}
+
+impl Pods {
+    fn of(pods: Vec<PodView>, cordoned: Timestamp) -> Self {
+        let until = cordoned + TimeDelta::seconds(CORDON_RACE_SECONDS);
+        let evictable = pods.into_iter().filter(|pod| match pod.kind {
+            PodKind::Evictable => true,
             PodKind::Daemon | PodKind::Mirror | PodKind::Operator | PodKind::Finished => false,
-        })
-        .collect()
+        });
+        let (left, came_since) = evictable.partition(|pod| pod.created.is_none_or(|created| created <= until));
+        Self { left, came_since }
+    }
+
+    /// What is to be told once nothing is left that has to go.
+    fn drained(&self) -> params::Drained {
+        params::Drained { came_since: told::counted(&self.came_since) }
+    }
 }
 
 #[cfg(test)]
@@ -266,5 +293,16 @@ mod tests {
             empty_dir: false,
             unmanaged: false,
         }
+    }
+
+    #[test]
+    fn what_comes_two_minutes_after_the_cordon_is_told_and_stays() {
+        let came = |name: &str, seconds| PodView { name: name.into(), created: Some(at(seconds)), ..pod() };
+        let daemon = PodView { kind: PodKind::Daemon, ..came("proxy", 500) };
+        let pods = Pods::of(vec![came("first", -600), came("race", 120), came("late", 121), daemon], at(0));
+        let left: Vec<&str> = pods.left.iter().map(|pod| pod.name.as_str()).collect();
+        assert_eq!(left, ["first", "race"], "a scheduler may have acted on what it saw before the cordon");
+        assert_eq!(pods.drained().came_since.as_deref(), Some("1 pod: default/late"));
+        assert_eq!(Pods::of(vec![pod()], at(0)).drained(), params::Drained::default());
     }
 }

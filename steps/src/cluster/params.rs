@@ -102,6 +102,25 @@ pub struct DrainNode {
     pub pod_seconds: Option<u32>,
 }
 
+/// What `drain-node/v1` leaves to be told; an empty one takes no room in a cursor.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Drained {
+    /// Pods that came after the cordon, and stay, in at most [`Self::CHARS_MAX`] characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub came_since: Option<String>,
+}
+
+impl Drained {
+    /// The longest text of each field: that of every node of a large batch has to fit one cursor.
+    pub const CHARS_MAX: usize = 96;
+
+    /// What was not drained, in words; `None` where there is nothing to tell.
+    pub fn told(&self) -> Option<String> {
+        self.came_since.as_ref().map(|pods| format!("came after the cordon, not evicted: {pods}"))
+    }
+}
+
 /// `host-proceed/v1`: the second part of the order that `order_vertex` placed is done, and the Node is Ready at the version.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

@@ -2,8 +2,10 @@
 //!
 //! A cursor keeps 240 bytes of a reason (`cupcake_engine::cursor::NOTE_BYTES_MAX`): what may be cut comes last.
 
+use crate::cluster::params::Drained;
 use crate::ports::cluster::{Consent, NodeView, PodView};
 use chrono::TimeDelta;
+use cupcake_crds::limits;
 use cupcake_engine::clock::Timestamp;
 use cupcake_engine::names::Reason;
 
@@ -73,6 +75,19 @@ pub(super) fn first_of(pods: &[&str]) -> String {
     };
     let named: Vec<&str> = pods.iter().take(PODS_TOLD_MAX).copied().collect();
     format!("{}{more}", named.join(", "))
+}
+
+/// `5 pods: a, b, c and 2 more`, as long as [`Drained`] lets it be; `None` where there are none.
+pub(super) fn counted(pods: &[PodView]) -> Option<String> {
+    let names: Vec<String> = pods.iter().map(name_of).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut told = match names.len() {
+        0 => return None,
+        1 => format!("1 pod: {}", names[0]),
+        more => format!("{more} pods: {}", first_of(&names)),
+    };
+    limits::cut(&mut told, Drained::CHARS_MAX);
+    Some(told)
 }
 
 /// Which pods stay, by what keeps them: the first of each sort by name, the others counted; and until when they are asked for.
@@ -156,6 +171,19 @@ mod tests {
         assert_eq!((told.code.as_str(), told.message.as_str()), ("NodeUnreachable", expected));
         let unknown = unheard(&NodeView { readiness_since: None, ..node }, &[pod(), pod()], None);
         assert!(unknown.message.starts_with("w-1: its kubelet is not heard of: 2 pods there cannot"), "{unknown}");
+    }
+
+    #[test]
+    fn pods_are_counted_and_named_as_far_as_there_is_room() {
+        let named = |names: &[&str]| {
+            let pods: Vec<PodView> = names.iter().map(|name| PodView { name: (*name).into(), ..pod() }).collect();
+            counted(&pods)
+        };
+        assert_eq!((named(&[]), named(&["a"]).as_deref()), (None, Some("1 pod: default/a")));
+        let more = named(&["a", "b", "c", "d", "e"]);
+        assert_eq!(more.as_deref(), Some("5 pods: default/a, default/b, default/c and 2 more"));
+        let long = named(&[&"a".repeat(200), "b"]).unwrap();
+        assert!(long.chars().count() == Drained::CHARS_MAX && long.starts_with("2 pods: default/aaa"), "{long}");
     }
 
     #[test]
