@@ -12,6 +12,7 @@
 //! Node is Ready=Unknown where its kubelet was not heard of for 40 s (50 s from 1.32 on).
 
 mod told;
+mod volumes;
 
 use super::{again, look, node_subject, params, read, still_leads};
 use crate::ports::cluster::{
@@ -57,7 +58,13 @@ impl Step<Cluster> for DrainNode {
             return Ok(Probe::Unsatisfied);
         };
         let pods = Pods::of(look!(ctx.ports().nodes.pods(&params.node.name)), cordoned);
-        Ok(if pods.left.is_empty() { Probe::Satisfied(pods.drained()) } else { Probe::Unsatisfied })
+        if !pods.left.is_empty() {
+            return Ok(Probe::Unsatisfied);
+        }
+        Ok(match look!(emptied(ctx, params, &pods)) {
+            Emptied::Whole(drained) => Probe::Satisfied(drained),
+            Emptied::Waits(wait) => Probe::Wait(wait),
+        })
     }
 
     async fn apply(
@@ -81,7 +88,10 @@ impl Step<Cluster> for DrainNode {
         let pods = Pods::of(read!(ctx, ctx.ports().nodes.pods(name)), cordoned);
         let left = &pods.left;
         if left.is_empty() {
-            return Ok(StepOutcome::Done(pods.drained()));
+            return Ok(match read!(ctx, emptied(ctx, params, &pods)) {
+                Emptied::Whole(drained) => StepOutcome::Done(drained),
+                Emptied::Waits(wait) => StepOutcome::Wait(wait),
+            });
         }
         // These pods were there while this leader led: whatever lands late evicts none of their successors.
         read!(ctx, still_leads(ctx));
@@ -117,6 +127,34 @@ fn policy(ctx: &StepContext<'_, Cluster>, params: &params::DrainNode) -> OnExpir
 /// When the drain's time is up.
 fn expiry(ctx: &StepContext<'_, Cluster>, params: &params::DrainNode) -> Timestamp {
     ctx.started() + TimeDelta::seconds(i64::from(params.timeout_seconds))
+}
+
+/// How a node stands whose pods are gone.
+enum Emptied {
+    /// Nothing is waited for any more.
+    Whole(params::Drained),
+    /// Volumes are.
+    Waits(Wait),
+}
+
+/// Looks what pods that are gone have left attached.
+async fn emptied(ctx: &StepContext<'_, Cluster>, params: &params::DrainNode, pods: &Pods) -> Result<Emptied, OpsError> {
+    let name = params.node.name.as_str();
+    let until = expiry(ctx, params);
+    let attached = match ctx.ports().nodes.attached(name).await {
+        Ok(attached) => volumes::waited_for(attached, &pods.staying, ctx.started()),
+        // What cannot be read is waited for no longer than what is attached.
+        Err(_) if ctx.now() >= until => Vec::new(),
+        Err(error) => return Err(error),
+    };
+    let still_attached = volumes::counted(&attached);
+    Ok(match &still_attached {
+        Some(told) if ctx.now() < until => {
+            let wait = if volumes::is_late(&attached, ctx.started(), ctx.now()) { Wait::shown } else { Wait::quiet };
+            Emptied::Waits(wait(again(ctx, BLOCKED_AGAIN_SECONDS), told::attached(name, told, until)))
+        }
+        Some(_) | None => Emptied::Whole(params::Drained { still_attached, ..pods.drained() }),
+    })
 }
 
 /// One look at the pods that have to go.
@@ -249,24 +287,28 @@ fn cordoned_at(ctx: &StepContext<'_, Cluster>, node: &NodeView) -> Option<Timest
 struct Pods {
     /// Those that have to go.
     left: Vec<PodView>,
-    /// Those that came after the cordon.
-    came_since: Vec<PodView>,
+    /// Those that came after the cordon, by name.
+    came_since: Vec<String>,
+    /// All that stay, these among them.
+    staying: Vec<PodView>,
 }
 
 impl Pods {
     fn of(pods: Vec<PodView>, cordoned: Timestamp) -> Self {
         let until = cordoned + TimeDelta::seconds(CORDON_RACE_SECONDS);
-        let evictable = pods.into_iter().filter(|pod| match pod.kind {
+        let is_evictable = |pod: &PodView| match pod.kind {
             PodKind::Evictable => true,
             PodKind::Daemon | PodKind::Mirror | PodKind::Operator | PodKind::Finished => false,
-        });
-        let (left, came_since) = evictable.partition(|pod| pod.created.is_none_or(|created| created <= until));
-        Self { left, came_since }
+        };
+        let goes = |pod: &PodView| is_evictable(pod) && pod.created.is_none_or(|created| created <= until);
+        let (left, staying): (Vec<PodView>, Vec<PodView>) = pods.into_iter().partition(goes);
+        let came_since = staying.iter().filter(|pod| is_evictable(pod)).map(told::name_of).collect();
+        Self { left, came_since, staying }
     }
 
     /// What is to be told once nothing is left that has to go.
     fn drained(&self) -> params::Drained {
-        params::Drained { came_since: told::counted(&self.came_since) }
+        params::Drained { came_since: told::counted(&self.came_since, "pod"), still_attached: None }
     }
 }
 
@@ -289,6 +331,7 @@ mod tests {
             grace_seconds: 30,
             ends: None,
             finalizers: Vec::new(),
+            claims: Vec::new(),
             ready_since: None,
             empty_dir: false,
             unmanaged: false,

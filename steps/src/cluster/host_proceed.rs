@@ -192,6 +192,7 @@ mod tests {
             grace_seconds: 30,
             ends: None,
             finalizers: Vec::new(),
+            claims: Vec::new(),
             ready_since,
             empty_dir: false,
             unmanaged: false,

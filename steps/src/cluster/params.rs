@@ -109,6 +109,9 @@ pub struct Drained {
     /// Pods that came after the cordon, and stay, in at most [`Self::CHARS_MAX`] characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub came_since: Option<String>,
+    /// Volumes that pods which are gone have left attached, as long as that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub still_attached: Option<String>,
 }
 
 impl Drained {
@@ -117,7 +120,10 @@ impl Drained {
 
     /// What was not drained, in words; `None` where there is nothing to tell.
     pub fn told(&self) -> Option<String> {
-        self.came_since.as_ref().map(|pods| format!("came after the cordon, not evicted: {pods}"))
+        let pods = self.came_since.as_ref().map(|pods| format!("came after the cordon, not evicted: {pods}"));
+        let volumes = self.still_attached.as_ref().map(|volumes| format!("still attached: {volumes}"));
+        let told: Vec<String> = pods.into_iter().chain(volumes).collect();
+        Some(told.join("; ")).filter(|told| !told.is_empty())
     }
 }
 

@@ -62,6 +62,14 @@ pub(super) fn unheard(node: &NodeView, left: &[PodView], until: Option<Timestamp
     Reason::new("NodeUnreachable", message)
 }
 
+/// What volumes a node waits for whose pods are gone.
+pub(super) fn attached(node: &str, volumes: &str, until: Timestamp) -> Reason {
+    let until = until.format("%H:%M:%S");
+    let message =
+        format!("{node}: its pods are gone, waits until {until} UTC for what they have left attached: {volumes}");
+    Reason::new("VolumesAttached", message)
+}
+
 /// `, trying until 14:13:20 UTC`
 pub(super) fn trying_until(until: Timestamp) -> String {
     format!(", trying until {} UTC", until.format("%H:%M:%S"))
@@ -78,13 +86,12 @@ pub(super) fn first_of(pods: &[&str]) -> String {
 }
 
 /// `5 pods: a, b, c and 2 more`, as long as [`Drained`] lets it be; `None` where there are none.
-pub(super) fn counted(pods: &[PodView]) -> Option<String> {
-    let names: Vec<String> = pods.iter().map(name_of).collect();
+pub(super) fn counted(names: &[String], one: &str) -> Option<String> {
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let mut told = match names.len() {
         0 => return None,
-        1 => format!("1 pod: {}", names[0]),
-        more => format!("{more} pods: {}", first_of(&names)),
+        1 => format!("1 {one}: {}", names[0]),
+        more => format!("{more} {one}s: {}", first_of(&names)),
     };
     limits::cut(&mut told, Drained::CHARS_MAX);
     Some(told)
@@ -175,15 +182,11 @@ mod tests {
 
     #[test]
     fn pods_are_counted_and_named_as_far_as_there_is_room() {
-        let named = |names: &[&str]| {
-            let pods: Vec<PodView> = names.iter().map(|name| PodView { name: (*name).into(), ..pod() }).collect();
-            counted(&pods)
-        };
-        assert_eq!((named(&[]), named(&["a"]).as_deref()), (None, Some("1 pod: default/a")));
-        let more = named(&["a", "b", "c", "d", "e"]);
-        assert_eq!(more.as_deref(), Some("5 pods: default/a, default/b, default/c and 2 more"));
+        let named = |names: &[&str]| counted(&names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>(), "pod");
+        assert_eq!((named(&[]), named(&["shop/a"]).as_deref()), (None, Some("1 pod: shop/a")));
+        assert_eq!(named(&["a", "b", "c", "d", "e"]).as_deref(), Some("5 pods: a, b, c and 2 more"));
         let long = named(&[&"a".repeat(200), "b"]).unwrap();
-        assert!(long.chars().count() == Drained::CHARS_MAX && long.starts_with("2 pods: default/aaa"), "{long}");
+        assert!(long.chars().count() == Drained::CHARS_MAX && long.starts_with("2 pods: aaa"), "{long}");
     }
 
     #[test]

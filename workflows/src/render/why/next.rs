@@ -67,6 +67,7 @@ fn look_at(wait: &Wait) -> Option<String> {
             let pods = "kubectl get pods --all-namespaces --output wide --field-selector spec.nodeName=";
             node.map(|node| format!("{pods}{node}"))
         }
+        "VolumesAttached" => Some("kubectl get volumeattachments".to_owned()),
         "AgentAbsent" => node.map(|node| {
             let selector = "--selector app.kubernetes.io/component=agent";
             format!("kubectl get pods --all-namespaces {selector} --field-selector spec.nodeName={node}")
