@@ -172,6 +172,10 @@ fn unreachable() -> Story {
         story.why(cluster);
         story.nodes(cluster);
         assert_eq!(cluster.cordoned(), Vec::<String>::new(), "nobody drains it");
+        story.happens("$ kubectl cupcake skip to-1-34 w-1");
+        let skip = json!([{"requestId": "skip-1", "vertex": "w-1"}]);
+        cluster.patch(UPDATE, json!({"spec": {"control": {"skip": skip}}})).await;
+        ends_succeeded(cluster, &mut story).await;
     });
     in_cluster(2, false, async |cluster| {
         let budgets = cluster.apply_then_freeze(UPDATE, json!({})).await;
