@@ -27,8 +27,8 @@ use cupcake_steps::cluster::params::{
 };
 use cupcake_steps::host::params::{
     ETCD_SNAPSHOT, EtcdSnapshot, INSTALL_PACKAGES, InstallPackages, KUBEADM_UPGRADE, PULL_IMAGES, PullImages,
-    RESTART_KUBELET, RestartKubelet, SNAPSHOT_STEP, SWITCH_REPOSITORY, SwitchRepository, UPGRADE_CONTAINERD,
-    UpgradeByKubeadm, UpgradeContainerd, host_step,
+    RESTART_KUBELET, RESTART_STEP, RestartKubelet, SNAPSHOT_STEP, SWITCH_REPOSITORY, SwitchRepository,
+    UPGRADE_CONTAINERD, UpgradeByKubeadm, UpgradeContainerd, host_step,
 };
 use cupcake_steps::ports::cluster::ChildSource;
 use cupcake_steps::ports::host::{KubeProxy, KubeadmUpgrade, Package};
@@ -374,7 +374,7 @@ impl<'a> Templates<'a> {
         let mut finish: Vec<HostStep> = containerd.into_iter().collect();
         finish.extend([
             host_step("install-kubelet", INSTALL_PACKAGES, &install),
-            host_step("restart-kubelet", RESTART_KUBELET, &RestartKubelet { version: self.target }),
+            host_step(RESTART_STEP, RESTART_KUBELET, &RestartKubelet { version: self.target }),
         ]);
         HostOrder {
             node: item_node(),

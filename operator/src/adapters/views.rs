@@ -48,6 +48,7 @@ pub fn node_view(node: &Node) -> NodeView {
             Some(_) | None => Readiness::Unknown,
         },
         readiness_since: ready.and_then(|condition| condition.last_transition_time.as_ref()).and_then(timestamp),
+        heartbeat: ready.and_then(|condition| condition.last_heartbeat_time.as_ref()).and_then(timestamp),
         cordon: cordon_owner(node),
         labels,
     }

@@ -109,6 +109,7 @@ mod tests {
             kubelet: None,
             readiness: Readiness::Unknown,
             readiness_since: None,
+            heartbeat: None,
             cordon: CordonOwner::Nobody,
             labels: BTreeMap::new(),
         };

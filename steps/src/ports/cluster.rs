@@ -113,6 +113,8 @@ pub struct NodeView {
     pub readiness: Readiness,
     /// Since when readiness is what it is.
     pub readiness_since: Option<Timestamp>,
+    /// When its kubelet last reported that, in whole seconds of its machine's clock.
+    pub heartbeat: Option<Timestamp>,
     /// Who cordoned it.
     pub cordon: CordonOwner,
     /// Its labels.

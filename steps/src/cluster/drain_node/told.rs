@@ -170,6 +170,7 @@ mod tests {
             kubelet: None,
             readiness: Readiness::Unknown,
             readiness_since: Some(at(40)),
+            heartbeat: None,
             cordon: CordonOwner::Nobody,
             labels: std::collections::BTreeMap::new(),
         };
