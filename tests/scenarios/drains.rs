@@ -1,4 +1,5 @@
-//! What a drain meets beside budgets and webhooks: pods that come later, volumes that stay attached.
+//! What a drain meets beside budgets and webhooks: pods that come later, volumes that stay attached, pods of which spec.drain.rules says
+//! something.
 //!
 //! Everything runs in a sandbox on paused time. What becomes of a drain whose time is up is shown in expiry.rs.
 
@@ -8,7 +9,7 @@ use cupcake_crds::values::Phase;
 use k8s_openapi::api::core::v1::{Event, PersistentVolume, Pod};
 use k8s_openapi::api::storage::v1::VolumeAttachment;
 use kube::ResourceExt;
-use kube::api::{Api, DeleteParams, PostParams};
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
 /// Creates a pod in the namespace default.
@@ -116,5 +117,65 @@ fn a_volume_that_is_never_detached_holds_a_drain_for_its_time_and_no_longer() {
         assert_eq!(phase, Phase::Succeeded, "{message}");
         let note = "empty, as far as an upgrade needs it; still attached: 1 volume: pvc-1 (default/data-db-0)";
         assert_eq!(events(cluster, "Drained", "w-1"), [("Warning".to_owned(), note.to_owned())]);
+    });
+}
+
+/// The names of the pods on w-1 that are of those apps and not on their way out.
+fn staying(cluster: &Cluster, apps: &[&str]) -> Vec<String> {
+    let of_them = |pod: &Pod| {
+        let on_w_1 = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) == Some("w-1");
+        let app = pod.labels().get("app").is_some_and(|app| apps.contains(&app.as_str()));
+        on_w_1 && app && pod.metadata.deletion_timestamp.is_none()
+    };
+    let pods = cluster.all::<Pod>("", "pods").into_iter();
+    pods.filter(of_them).map(|pod| pod.labels()["app"].clone()).collect()
+}
+
+fn of_app(app: &str) -> Value {
+    json!({"matchLabels": {"app": app}})
+}
+
+/// A pod of that name ends by itself.
+async fn completes(cluster: &Cluster, name: &str) {
+    let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), "default");
+    let over = Patch::Merge(json!({"status": {"phase": "Succeeded"}}));
+    cluster.ask(async || pods.patch_status(name, &PatchParams::default(), &over).await.map(drop)).await;
+}
+
+#[test]
+fn rules_leave_pods_where_they_are_wait_for_others_to_complete_and_evict_groups_one_after_another() {
+    in_cluster(2, false, async |cluster| {
+        cluster.pass(60).await;
+        let mut web = pod_on("w-1", "web");
+        web["metadata"]["finalizers"] = json!(["shop.example/settle"]);
+        create_pod(cluster, &web).await;
+        for name in ["osd", "job", "db"] {
+            create_pod(cluster, &pod_on("w-1", name)).await;
+        }
+        let rules = json!([
+            {"action": "Skip", "selector": of_app("osd")},
+            {"action": "WaitCompleted", "namespaces": ["default"], "selector": of_app("job")},
+            {"action": "Evict", "order": -1, "selector": of_app("web")},
+            {"action": "Evict", "order": 10, "selector": of_app("db")},
+        ]);
+        cluster.apply(UPDATE, json!({"drain": {"deleteUnmanagedPods": true, "rules": rules}})).await;
+        cluster.eventually("the first group is evicted", async || staying(cluster, &["web"]).is_empty()).await;
+        cluster.pass(20).await;
+        let shops = staying(cluster, &["shop"]).len();
+        assert!(shops > 0, "those without an order wait until the first group is gone");
+        let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), "default");
+        let settled = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+        cluster.ask(async || pods.patch("web", &PatchParams::default(), &settled).await.map(drop)).await;
+        cluster.eventually("it waits for the job", async || cluster.phase(UPDATE).1.contains("PodsCompleting")).await;
+        let (_, message) = cluster.phase(UPDATE);
+        assert!(message.contains("w-1: waits for 1 pod to complete") && message.contains("default/job"), "{message}");
+        assert!(message.contains("1 pod of a later order waits for that"), "{message}");
+        cluster.pass(120).await;
+        assert_eq!(staying(cluster, &["osd", "job", "db", "shop"]), ["db", "job", "osd"]);
+        completes(cluster, "job").await;
+        let (phase, message) = cluster.at_rest(UPDATE).await;
+        assert_eq!(phase, Phase::Succeeded, "{message}");
+        assert_eq!(staying(cluster, &["osd", "db"]), ["osd"], "one stays, the last group is gone");
+        assert_eq!(events(cluster, "Drained", "w-1")[0].0, "Normal", "what a rule leaves is nothing to be told");
     });
 }

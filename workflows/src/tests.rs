@@ -419,6 +419,24 @@ fn a_worker_may_be_left_out_when_its_drain_does_not_end_and_a_control_plane_node
 }
 
 #[test]
+fn rules_about_pods_go_into_every_drain_of_a_plan_and_where_there_are_none_nothing_does() {
+    let rules = json!([
+        {"action": "Skip", "selector": {"matchLabels": {"app": "osd"}}},
+        {"action": "Evict", "order": 10, "namespaces": ["shop"]},
+    ]);
+    let params = |plan: &Plan| -> Vec<Value> {
+        let dag = plan.expand().unwrap();
+        let drains = dag.vertices().iter().filter(|vertex| vertex.name.as_str().ends_with("/drain"));
+        drains.map(|vertex| vertex.params["rules"].clone()).collect()
+    };
+    let snapshot = cluster(1, 1, "1.33.4");
+    let asked = spec(&json!({"drain": {"rules": rules}}));
+    assert_eq!(params(&wave_of(&asked, &snapshot).batches[0].plan), [rules.clone()]);
+    assert_eq!(params(&plan_of(&asked, &snapshot).plan), [rules]);
+    assert_eq!(params(&plan_of(&spec(&json!({})), &snapshot).plan), [Value::Null], "a plan of before is the same plan");
+}
+
+#[test]
 fn what_an_older_api_server_lacks_is_told_and_what_machines_told_too_long_ago() {
     for (server, target, words) in [
         ("1.24.17", "1.25.16", Some("fence a leader that was replaced")),

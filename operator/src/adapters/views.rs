@@ -89,6 +89,7 @@ pub fn pod_view(pod: &Pod, operator_namespace: Option<&str>) -> PodView {
         namespace: pod.metadata.namespace.clone().unwrap_or_default(),
         name: pod.metadata.name.clone().unwrap_or_default(),
         uid: pod.metadata.uid.clone().unwrap_or_default(),
+        labels: pod.metadata.labels.clone().unwrap_or_default(),
         kind: pod_kind(pod, operator_namespace),
         created: pod.metadata.creation_timestamp.as_ref().and_then(timestamp),
         terminating: pod.metadata.deletion_timestamp.is_some(),

@@ -5,12 +5,16 @@
 //! where that was agreed to. When the drain's time is up the plan says what follows: the update rests (the vertex's deadline does
 //! that), a worker is left out, or the pods that were to go are deleted, those too only where that was agreed to.
 //!
+//! Rules of the update may leave pods where they are, have them waited for until they have ended by themselves, or give them a turn
+//! (`rules`). When the time is up turns no longer count, and what was waited for is one of the pods that were to go.
+//!
 //! From a node whose kubelet is not heard of nothing is evicted: nobody sees its pods end, so none of them is known to be gone, and
 //! their budgets are spent on others while they may still run.
 //!
 //! Source: kubernetes.io, "Safely Drain a Node" (v1.34), "API-initiated Eviction" (v1.34), and "Nodes", node controller (v1.34): a
 //! Node is Ready=Unknown where its kubelet was not heard of for 40 s (50 s from 1.32 on).
 
+mod rules;
 mod told;
 mod volumes;
 
@@ -21,10 +25,11 @@ use crate::ports::cluster::{
 use async_trait::async_trait;
 use chrono::TimeDelta;
 use cupcake_crds::direct_update::LeftOut;
-use cupcake_crds::values::{NodeRole, OnExpiry};
+use cupcake_crds::values::{DrainRule, NodeRole, OnExpiry, Treatment};
 use cupcake_engine::clock::Timestamp;
 use cupcake_engine::names::Reason;
 use cupcake_engine::step::{OnCancel, Probe, Step, StepContext, StepError, StepOutcome, Wait};
+use rules::Turn;
 
 /// How soon pods on their way out are looked at again, in seconds.
 const LEAVING_AGAIN_SECONDS: i64 = 2;
@@ -57,7 +62,7 @@ impl Step<Cluster> for DrainNode {
         let Some(cordoned) = cordoned_at(ctx, &node) else {
             return Ok(Probe::Unsatisfied);
         };
-        let pods = Pods::of(look!(ctx.ports().nodes.pods(&params.node.name)), cordoned);
+        let pods = Pods::of(look!(ctx.ports().nodes.pods(&params.node.name)), cordoned, &params.rules);
         if !pods.left.is_empty() {
             return Ok(Probe::Unsatisfied);
         }
@@ -85,7 +90,7 @@ impl Step<Cluster> for DrainNode {
                 Err(error) => return error.into_outcome(ctx.now()),
             }
         };
-        let pods = Pods::of(read!(ctx, ctx.ports().nodes.pods(name)), cordoned);
+        let pods = Pods::of(read!(ctx, ctx.ports().nodes.pods(name)), cordoned, &params.rules);
         let left = &pods.left;
         if left.is_empty() {
             return Ok(match read!(ctx, emptied(ctx, params, &pods)) {
@@ -176,9 +181,11 @@ impl Drain<'_> {
             return Ok(Wait::shown(again(ctx, BLOCKED_AGAIN_SECONDS), reason).on(node_subject(name)));
         }
         let forced = policy(ctx, params) == OnExpiry::ForceAfter;
+        let turn = if forced { Turn::of_all(left) } else { Turn::of(left, &params.rules) };
         let mut first = true;
         let (mut deleted, mut blocked): (Vec<&str>, Vec<(String, Reason)>) = (Vec::new(), Vec::new());
-        for pod in left.iter().filter(|pod| !pod.terminating || forced && self.ends_too_late(pod)) {
+        let due = |pod: &&&PodView| !pod.terminating || forced && self.ends_too_late(pod);
+        for pod in turn.evicted.iter().filter(due) {
             let mut stays = |reason| blocked.push((told::name_of(pod), reason));
             if let Some(reason) = told::not_agreed(pod, *consent) {
                 stays(reason);
@@ -221,13 +228,19 @@ impl Drain<'_> {
         }
         let until = self.until();
         if !blocked.is_empty() {
-            let reason = Reason::new("DrainBlocked", told::blocked(name, &blocked, until));
+            let message = told::blocked(name, &blocked, until) + &told::later(turn.later);
+            let reason = Reason::new("DrainBlocked", message);
             return Ok(Wait::shown(again(ctx, BLOCKED_AGAIN_SECONDS), reason));
         }
         if let Some(stuck) = left.iter().find_map(|pod| told::stuck(pod, ctx.now())) {
             let until = until.map(|until| format!("; trying until {} UTC", until.format("%H:%M:%S")));
-            let message = format!("{name}: {stuck}{}", until.unwrap_or_default());
+            let message = format!("{name}: {stuck}{}{}", until.unwrap_or_default(), told::later(turn.later));
             return Ok(Wait::shown(again(ctx, BLOCKED_AGAIN_SECONDS), Reason::new("PodStuck", message)));
+        }
+        // What is evicted beside them is gone in a moment.
+        if turn.evicted.is_empty() && !turn.completing.is_empty() {
+            let reason = told::completing(name, &turn.completing, turn.later, until);
+            return Ok(Wait::shown(again(ctx, BLOCKED_AGAIN_SECONDS), reason));
         }
         let message = format!("{} pods are leaving {name}", left.len());
         let reason = Reason::new("PodsLeaving", message);
@@ -285,7 +298,7 @@ fn cordoned_at(ctx: &StepContext<'_, Cluster>, node: &NodeView) -> Option<Timest
 
 /// The pods of a node by what a drain does about them.
 struct Pods {
-    /// Those that have to go.
+    /// Those that have to go, or are waited for.
     left: Vec<PodView>,
     /// Those that came after the cordon, by name.
     came_since: Vec<String>,
@@ -294,10 +307,10 @@ struct Pods {
 }
 
 impl Pods {
-    fn of(pods: Vec<PodView>, cordoned: Timestamp) -> Self {
+    fn of(pods: Vec<PodView>, cordoned: Timestamp, rules: &[DrainRule]) -> Self {
         let until = cordoned + TimeDelta::seconds(CORDON_RACE_SECONDS);
         let is_evictable = |pod: &PodView| match pod.kind {
-            PodKind::Evictable => true,
+            PodKind::Evictable => rules::treatment(rules, pod) != Treatment::Skip,
             PodKind::Daemon | PodKind::Mirror | PodKind::Operator | PodKind::Finished => false,
         };
         let goes = |pod: &PodView| is_evictable(pod) && pod.created.is_none_or(|created| created <= until);
@@ -315,6 +328,7 @@ impl Pods {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeMap;
 
     pub(super) fn at(seconds: i64) -> Timestamp {
         Timestamp::from_timestamp(1_790_000_000 + seconds, 0).unwrap()
@@ -325,6 +339,7 @@ mod tests {
             namespace: "default".into(),
             name: "shop-0".into(),
             uid: "uid".into(),
+            labels: BTreeMap::new(),
             kind: PodKind::Evictable,
             created: None,
             terminating: false,
@@ -342,10 +357,16 @@ mod tests {
     fn what_comes_two_minutes_after_the_cordon_is_told_and_stays() {
         let came = |name: &str, seconds| PodView { name: name.into(), created: Some(at(seconds)), ..pod() };
         let daemon = PodView { kind: PodKind::Daemon, ..came("proxy", 500) };
-        let pods = Pods::of(vec![came("first", -600), came("race", 120), came("late", 121), daemon], at(0));
+        let skip: Vec<DrainRule> =
+            serde_json::from_value(serde_json::json!([{"action": "Skip", "namespaces": ["storage"]}])).unwrap();
+        let stays = PodView { namespace: "storage".into(), ..came("osd", 500) };
+        let all = vec![came("first", -600), came("race", 120), came("late", 121), daemon, stays];
+        let pods = Pods::of(all, at(0), &skip);
         let left: Vec<&str> = pods.left.iter().map(|pod| pod.name.as_str()).collect();
         assert_eq!(left, ["first", "race"], "a scheduler may have acted on what it saw before the cordon");
         assert_eq!(pods.drained().came_since.as_deref(), Some("1 pod: default/late"));
-        assert_eq!(Pods::of(vec![pod()], at(0)).drained(), params::Drained::default());
+        assert_eq!(Pods::of(vec![pod()], at(0), &[]).drained(), params::Drained::default());
+        let here = PodView { namespace: "storage".into(), ..pod() };
+        assert_eq!(Pods::of(vec![here], at(0), &skip).left, [], "one that a rule leaves there was there before");
     }
 }

@@ -212,6 +212,7 @@ mod tests {
             namespace: "kube-system".into(),
             name: format!("{component}-cp-1"),
             uid: component.into(),
+            labels: BTreeMap::new(),
             kind: PodKind::Mirror,
             created: None,
             terminating: false,

@@ -2,7 +2,7 @@
 
 use crate::ports::cluster::ChildSource;
 use crate::ports::host::KubeProxy;
-use cupcake_crds::values::{HostStep, KubeVersion, NodeRef, OnExpiry};
+use cupcake_crds::values::{DrainRule, HostStep, KubeVersion, NodeRef, OnExpiry};
 use cupcake_engine::names::{RunName, VertexName};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -100,6 +100,9 @@ pub struct DrainNode {
     /// How long one pod gets to end; its own grace period if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod_seconds: Option<u32>,
+    /// What is done about which pods; all are evicted at once where none is said.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rules: Vec<DrainRule>,
 }
 
 /// What `drain-node/v1` leaves to be told; an empty one takes no room in a cursor.

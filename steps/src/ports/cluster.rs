@@ -145,6 +145,8 @@ pub struct PodView {
     pub name: String,
     /// UID: the one thing that tells it from its successor of the same name.
     pub uid: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
     /// What keeps it.
     pub kind: PodKind,
     /// When it was created.

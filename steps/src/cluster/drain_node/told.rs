@@ -62,6 +62,32 @@ pub(super) fn unheard(node: &NodeView, left: &[PodView], until: Option<Timestamp
     Reason::new("NodeUnreachable", message)
 }
 
+/// The pods that are waited for until they have ended by themselves.
+pub(super) fn completing(node: &str, pods: &[&PodView], later_pods: usize, until: Option<Timestamp>) -> Reason {
+    let names: Vec<String> = pods.iter().map(|pod| name_of(pod)).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let count = match pods.len() {
+        1 => "1 pod".to_owned(),
+        more => format!("{more} pods"),
+    };
+    let until = until.map(|until| format!(", until {} UTC", until.format("%H:%M:%S"))).unwrap_or_default();
+    let message = format!(
+        "{node}: waits for {count} to complete, as spec.drain.rules says{until}: {}{}",
+        first_of(&names),
+        later(later_pods)
+    );
+    Reason::new("PodsCompleting", message)
+}
+
+/// That others wait for those that are spoken of.
+pub(super) fn later(pods: usize) -> String {
+    match pods {
+        0 => String::new(),
+        1 => "; 1 pod of a later order waits for that".to_owned(),
+        more => format!("; {more} pods of a later order wait for that"),
+    }
+}
+
 /// What volumes a node waits for whose pods are gone.
 pub(super) fn attached(node: &str, volumes: &str, until: Timestamp) -> Reason {
     let until = until.format("%H:%M:%S");
@@ -179,6 +205,15 @@ mod tests {
         assert_eq!((told.code.as_str(), told.message.as_str()), ("NodeUnreachable", expected));
         let unknown = unheard(&NodeView { readiness_since: None, ..node }, &[pod(), pod()], None);
         assert!(unknown.message.starts_with("w-1: its kubelet is not heard of: 2 pods there cannot"), "{unknown}");
+    }
+
+    #[test]
+    fn pods_that_are_to_complete_are_told_with_until_when_and_how_many_wait_for_them() {
+        let (one, other) = (pod(), PodView { name: "job-1".into(), ..pod() });
+        let told = completing("w-1", &[&one, &other], 3, Some(at(900)));
+        let expected = "w-1: waits for 2 pods to complete, as spec.drain.rules says, until 14:28:20 UTC: default/shop-0, default/job-1; 3 pods of a later order wait for that";
+        assert_eq!((told.code.as_str(), told.message.as_str()), ("PodsCompleting", expected));
+        assert!(completing("w-1", &[&one], 0, None).message.ends_with("rules says: default/shop-0"));
     }
 
     #[test]

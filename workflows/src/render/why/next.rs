@@ -72,7 +72,7 @@ fn leave_out(update: &DirectUpdate, wait: &Wait) -> Option<String> {
 fn look_at(wait: &Wait) -> Option<String> {
     let node = wait.node.as_deref();
     match wait.code.as_str() {
-        "DrainBlocked" | "PodsLeaving" | "PodStuck" => {
+        "DrainBlocked" | "PodsCompleting" | "PodsLeaving" | "PodStuck" => {
             let pods = "kubectl get pods --all-namespaces --output wide --field-selector spec.nodeName=";
             node.map(|node| format!("{pods}{node}"))
         }
