@@ -179,3 +179,32 @@ fn rules_leave_pods_where_they_are_wait_for_others_to_complete_and_evict_groups_
         assert_eq!(events(cluster, "Drained", "w-1")[0].0, "Normal", "what a rule leaves is nothing to be told");
     });
 }
+
+#[test]
+fn pods_that_rules_do_not_evict_need_no_consent_and_one_that_does_not_complete_holds_the_update_when_time_is_up() {
+    in_cluster(2, false, async |cluster| {
+        cluster.pass(60).await;
+        let mut osd = pod_on("w-1", "osd");
+        osd["spec"]["volumes"] = json!([{"name": "cache", "emptyDir": {}}]);
+        create_pod(cluster, &osd).await;
+        create_pod(cluster, &pod_on("w-1", "job")).await;
+        cluster.apply("plain", json!({})).await;
+        let (_, refused) = cluster.at_rest("plain").await;
+        assert!(refused.contains("default/osd") || refused.contains("default/job"), "without rules: {refused}");
+        cluster.delete("plain").await;
+        let rules = json!([{"action": "Skip", "selector": of_app("osd")}, {"action": "WaitCompleted", "selector": of_app("job")}]);
+        cluster.apply(UPDATE, json!({"drain": {"timeout": "3m", "rules": rules}})).await;
+        let (phase, message) = cluster.at_rest(UPDATE).await;
+        assert!(phase == Phase::RequiresAttention && message.contains("default/job"), "{phase}: {message}");
+        assert_eq!(
+            (staying(cluster, &["osd", "job"]), cluster.is_cordoned("w-1")),
+            (vec!["job".into(), "osd".into()], false)
+        );
+        completes(cluster, "job").await;
+        cluster.patch(UPDATE, json!({"spec": {"control": {"retry": [{"requestId": "r-1", "vertex": "w-1"}]}}})).await;
+        cluster.eventually("it goes on", async || cluster.phase(UPDATE).0 != Phase::RequiresAttention).await;
+        let (phase, message) = cluster.at_rest(UPDATE).await;
+        assert_eq!(phase, Phase::Succeeded, "{message}");
+        assert_eq!(staying(cluster, &["osd"]), ["osd"]);
+    });
+}

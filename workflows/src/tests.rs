@@ -101,6 +101,7 @@ fn where_there_is_no_way_everything_else_that_stands_in_the_way_is_told_with_it(
         snapshot.surroundings.pods = vec![PodSnapshot {
             name: "shop/db-0".into(),
             node: "w-01".into(),
+            labels: BTreeMap::new(),
             budgets: vec!["shop/db".into()],
             empty_dir: false,
             unmanaged: false,
