@@ -8,8 +8,8 @@ use crate::{
     update_schedule::MaintenanceWindow,
     validate::direct_update as rules,
     values::{
-        AirGapped, ApprovalPoint, Canary, Component, ComponentVersions, Concurrency, InvalidVersion, KubeVersion,
-        OnExpiry, Phase, Strategy,
+        AirGapped, ApprovalPoint, Canary, Component, ComponentVersions, Concurrency, DrainRule, InvalidVersion,
+        KubeVersion, OnExpiry, Phase, Strategy,
     },
 };
 use cupcake_engine::clock::Timestamp;
@@ -231,6 +231,10 @@ pub struct Drain {
     #[schemars(schema_with = "crate::schema::duration")]
     #[x_kube(validation = rules::DURATION)]
     pub pod_timeout: Option<Duration>,
+    /// What is done about which pods; the first rule that selects a pod counts, and a pod that no rule selects is evicted with order 0. Pods of DaemonSets, static pods, finished ones and CUPCAKE's own operator stay, whatever is said here. When the time of the drain is up, orders no longer count.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = limits::DRAIN_RULES_MAX), extend("x-kubernetes-list-type" = "atomic"))]
+    pub rules: Vec<DrainRule>,
     /// How long a drain may be blocked before onExpiry says what becomes of the node, as a Go duration; half of nodeTimeout if left out. Example: 30m
     #[serde(default, deserialize_with = "crate::values::duration::read", skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schema::duration")]
@@ -246,6 +250,7 @@ impl Default for Drain {
             on_expiry: OnExpiry::Hold,
             on_patch: true,
             pod_timeout: None,
+            rules: Vec::new(),
             timeout: None,
         }
     }

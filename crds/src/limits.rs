@@ -44,6 +44,16 @@ const _: () = assert!(2 * REQUESTS_MAX + LEFT_OUT_MAX <= cupcake_engine::cursor:
 pub const OPERATION_SECONDS_MAX: u32 = 31_536_000;
 /// Workers that an update may go on without because their drains did not end.
 pub const LEFT_OUT_MAX: usize = 32;
+/// Rules about pods of a node that is drained.
+pub const DRAIN_RULES_MAX: usize = 16;
+/// Namespaces of one of them.
+pub const DRAIN_RULE_NAMESPACES_MAX: usize = 8;
+/// Labels of one of them.
+pub const DRAIN_RULE_LABELS_MAX: usize = 8;
+/// Requirements of one of them.
+pub const DRAIN_RULE_EXPRESSIONS_MAX: usize = 4;
+/// Values of one requirement.
+pub const DRAIN_RULE_VALUES_MAX: usize = 8;
 /// Requests that a DirectUpdate remembers to have taken up.
 pub const ACKNOWLEDGED_MAX: usize = 3 * REQUESTS_MAX + 4;
 /// Checks that a preflight reports.

@@ -12,6 +12,7 @@ use cupcake_engine::event::{AfterFailure, Event as RunEvent};
 use cupcake_engine::names::RunName;
 use cupcake_engine::tick::TickReport;
 use cupcake_steps::cluster::gate::WAITING_FOR_APPROVAL;
+use cupcake_steps::cluster::params::Drained;
 use cupcake_workflows::Finding;
 use cupcake_workflows::schedule::OUTSIDE_WINDOW;
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -19,6 +20,8 @@ use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use kube::ResourceExt;
 use kube::api::{Api, PostParams};
+use serde::Deserialize;
+use serde_json::Value;
 
 /// The namespace of events about cluster-scoped objects.
 const NAMESPACE: &str = "default";
@@ -37,7 +40,10 @@ fn words(event: &RunEvent) -> Option<(&'static str, String, String)> {
     match event {
         RunEvent::Succeeded { vertex, output, .. } => Some(match joined_by(output) {
             Some(joined) => ("Warning", "NodesJoined".into(), format!("{vertex} succeeded {joined}")),
-            None => ("Normal", "StepSucceeded".into(), format!("{vertex} succeeded")),
+            None => {
+                let told = not_drained(output).map(|told| format!("; {told}")).unwrap_or_default();
+                ("Normal", "StepSucceeded".into(), format!("{vertex} succeeded{told}"))
+            }
         }),
         RunEvent::Waiting { vertex, reason, .. } => {
             Some(("Warning", reason.code.clone(), format!("{vertex} waits: {}", reason.message)))
@@ -66,6 +72,11 @@ fn words(event: &RunEvent) -> Option<(&'static str, String, String)> {
     }
 }
 
+/// What a drain has left where it was, by what its step leaves; `None` of any other step.
+fn not_drained(output: &Value) -> Option<String> {
+    Drained::deserialize(output).ok()?.told()
+}
+
 /// What an event says on the node that its vertex is about: that it is emptied and given back, what it waits for and what failed there.
 fn words_of_node(event: &RunEvent, kind: &str) -> Option<(&'static str, String, String)> {
     let plain = |reason: &str, note: &str| Some(("Normal", reason.to_owned(), note.to_owned()));
@@ -73,7 +84,10 @@ fn words_of_node(event: &RunEvent, kind: &str) -> Option<(&'static str, String, 
         RunEvent::Started { attempt: 1, .. } if kind == DRAIN => {
             plain("Draining", "cordoned and emptied by an upgrade")
         }
-        RunEvent::Succeeded { .. } if kind == DRAIN => plain("Drained", "empty, as far as an upgrade needs it"),
+        RunEvent::Succeeded { output, .. } if kind == DRAIN => match not_drained(output) {
+            None => plain("Drained", "empty, as far as an upgrade needs it"),
+            Some(told) => Some(("Warning", "Drained".into(), format!("empty, as far as an upgrade needs it; {told}"))),
+        },
         RunEvent::Succeeded { .. } if kind == UNCORDON => {
             plain("GivenBack", "the upgrade is done here; it takes pods again, unless somebody else cordoned it")
         }
@@ -254,6 +268,7 @@ fn event_object(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use cupcake_engine::names::VertexName;
     use serde_json::json;
 
     fn status(phase: &str, code: &str, stalled: &str) -> DirectUpdateStatus {
@@ -281,5 +296,26 @@ mod tests {
         let rests = ("RequiresAttention", "DrainBlocked", "True");
         assert_eq!(told(Some(blocked), rests).as_deref(), Some("Warning DrainBlocked"));
         assert_eq!(told(Some(rests), ("Cancelled", "Cancelled", "False")).as_deref(), Some("Normal Cancelled"));
+    }
+
+    #[test]
+    fn a_drain_tells_on_its_run_and_its_node_what_it_has_left_there() {
+        let ended = |output: Value| RunEvent::Succeeded {
+            vertex: VertexName::new("w-1/drain").unwrap(),
+            attempt: 1,
+            output,
+            at: cupcake_engine::clock::Timestamp::UNIX_EPOCH,
+        };
+        let told = |event: &RunEvent, kind: &str| words_of_node(event, kind).map(|(type_, _, note)| (type_, note));
+        let empty = ended(Value::Null);
+        assert_eq!(words(&empty).unwrap().2, "w-1/drain succeeded");
+        assert_eq!(told(&empty, DRAIN).unwrap().0, "Normal");
+        let left = ended(json!({"cameSince": "1 pod: default/late"}));
+        let note = "w-1/drain succeeded; came after the cordon, not evicted: 1 pod: default/late";
+        assert_eq!(words(&left).unwrap().2, note);
+        let (type_, note) = told(&left, DRAIN).unwrap();
+        assert!(type_ == "Warning" && note.ends_with("not evicted: 1 pod: default/late"), "{note}");
+        let another = ended(json!({"etcd-snapshot.takenAt": "2027-01-09T20:00:00Z"}));
+        assert_eq!(words(&another).unwrap().2, "w-1/drain succeeded", "what other steps leave is none of it");
     }
 }

@@ -1,10 +1,12 @@
-//! Kubelets that do not stay up once they were restarted.
+//! Kubelets that do not stay up once they were restarted, or of which their Nodes do not hear.
 //!
 //! Everything runs in a sandbox on paused time. A kubelet that crashes lives for some seconds each time, in which its Node shows
 //! Ready at the new version: a look at the wrong moment finds all well.
 
 use crate::cluster::{Cluster, UPDATE, in_cluster};
 use cupcake_crds::values::Phase;
+use k8s_openapi::api::core::v1::Node;
+use kube::api::{Api, DeleteParams, Patch, PatchParams};
 use serde_json::json;
 
 const WORKERS: [&str; 3] = ["w-1", "w-2", "w-3"];
@@ -51,6 +53,28 @@ fn a_kubelet_that_comes_to_itself_is_waited_for() {
         cluster.pass(60).await;
         assert_eq!(cluster.phase(UPDATE).0, Phase::InProgress, "it is not done, and nobody gives it up yet");
         machine.mend_kubelet();
+        let (phase, message) = cluster.at_rest(UPDATE).await;
+        assert_eq!(phase, Phase::Succeeded, "{message}");
+    });
+}
+
+#[test]
+fn a_node_that_is_ready_at_the_version_by_what_another_process_reported_is_not_taken_for_upgraded() {
+    in_cluster(2, false, async |cluster| {
+        let budgets = cluster.apply_then_freeze(UPDATE, json!({})).await;
+        cluster.eventually("its drain is blocked", async || cluster.phase(UPDATE).1.contains("DrainBlocked")).await;
+        let machine = cluster.world.machine("w-1").unwrap();
+        machine.let_kubelet_be_mute(true);
+        // As before a second attempt: a kubelet of that version was there before the one that is started now.
+        let nodes: Api<Node> = Api::all(cluster.client.clone());
+        let before = Patch::Merge(json!({"status": {"nodeInfo": {"kubeletVersion": "v1.34.4"}}}));
+        cluster.ask(async || nodes.patch_status("w-1", &PatchParams::default(), &before).await.map(drop)).await;
+        cluster.ask(async || budgets.delete("frozen", &DeleteParams::default()).await.map(drop)).await;
+        cluster.eventually("it is told", async || cluster.phase(UPDATE).1.contains("NodeNotReady")).await;
+        let (_, message) = cluster.phase(UPDATE);
+        assert!(message.contains("w-1 is Unknown with kubelet 1.34.4, wanted Ready with 1.34.4"), "{message}");
+        assert!(cluster.is_cordoned("w-1") && !cluster.is_cordoned("w-2"), "no other node is begun");
+        machine.let_kubelet_be_mute(false);
         let (phase, message) = cluster.at_rest(UPDATE).await;
         assert_eq!(phase, Phase::Succeeded, "{message}");
     });

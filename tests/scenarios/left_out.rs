@@ -135,6 +135,30 @@ fn a_blocked_drain_ends_at_once_when_its_node_is_left_out() {
 }
 
 #[test]
+fn a_worker_that_is_not_ready_holds_the_start_and_whoever_types_what_why_says_goes_on_without_it() {
+    in_cluster(2, true, async |cluster| {
+        cluster.pass(60).await;
+        cluster.world.lose_kubelet("w-1");
+        cluster.pass(120).await;
+        cluster.apply(UPDATE, json!({})).await;
+        let (phase, message) = cluster.at_rest(UPDATE).await;
+        assert!(phase == Phase::RequiresAttention && message.contains("workers not Ready: w-1"), "{phase}: {message}");
+        assert_eq!(answer(cluster, UPDATE).pop().as_deref(), Some("next:  kubectl cupcake skip to-1-34 w-1"));
+        cluster.patch(UPDATE, leave_out("w-1")).await;
+        cluster.pass(30).await;
+        let retry = "next:  kubectl cupcake retry to-1-34 1.34.4/preflight";
+        assert_eq!(answer(cluster, UPDATE).pop().as_deref(), Some(retry));
+        let asked = json!([{"requestId": "retry-1", "vertex": "1.34.4/preflight"}]);
+        cluster.patch(UPDATE, json!({"spec": {"control": {"retry": asked}}})).await;
+        cluster.eventually("it goes on", async || cluster.phase(UPDATE).0 != Phase::RequiresAttention).await;
+        let (phase, message) = cluster.at_rest(UPDATE).await;
+        assert!(phase == Phase::Succeeded && message.ends_with("without w-1, left out as was asked for"), "{message}");
+        let versions = ["cp-1", "w-1", "w-2"].map(|node| cluster.kubelet(node));
+        assert_eq!(versions, ["1.34.4", "1.33.4", "1.34.4"]);
+    });
+}
+
+#[test]
 fn a_worker_that_was_left_out_and_is_too_old_for_the_next_hop_stops_the_update_before_that_hop() {
     in_cluster_at(KubeVersion::new(1, 25, 16), 2, true, async |cluster| {
         let skip = json!({"skip": [{"requestId": "skip-1", "vertex": "w-1"}]});

@@ -9,6 +9,7 @@ mod conformance;
 mod containerd;
 mod control;
 mod damaged;
+mod drains;
 mod dry_run;
 mod effects;
 mod events;

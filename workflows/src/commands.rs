@@ -102,7 +102,8 @@ fn drain(drain: &DrainNode) -> String {
         OnExpiry::SkipNode => "the node is left out",
         OnExpiry::ForceAfter => "those that are left are deleted",
     };
-    format!("drain: cordon it and evict its pods; after {} s {then}", drain.timeout_seconds)
+    let rules = if drain.rules.is_empty() { "" } else { ", as spec.drain.rules says" };
+    format!("drain: cordon it and evict its pods{rules}; after {} s {then}", drain.timeout_seconds)
 }
 
 /// A step of the machine, by its name and in the words of who would type it.
@@ -177,6 +178,9 @@ mod tests {
         assert!(last(&whole).contains("install kubelet and kubectl 1.34.4") && !last(&without).contains("kubectl"));
         let skips = told(json!({"drain": {"onExpiry": "SkipNode", "timeout": "5m"}}));
         assert!(last(&skips).contains("after 300 s the node is left out"), "{}", last(&skips));
+        let rules = json!([{"action": "WaitCompleted", "namespaces": ["batch"]}]);
+        let waits = told(json!({"drain": {"rules": rules}}));
+        assert!(last(&waits).contains("evict its pods, as spec.drain.rules says; after"), "{}", last(&waits));
         let patch = spec(&json!({"targetVersion": "1.33.9", "drain": {"onPatch": false}}));
         let undrained = plan_of(&patch, &cluster(1, 2, "1.33.4")).commands;
         assert!(!steps(undrained.last().unwrap()).contains(&"drain"));

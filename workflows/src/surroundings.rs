@@ -8,6 +8,7 @@ use crate::finding::{Code, Finding, Findings, named};
 use cupcake_crds::DirectUpdateSpec;
 use cupcake_crds::values::{
     ClusterSnapshot, DisruptionBudget, EtcdMember, EtcdTopology, NodeRole, NodeSnapshot, OnExpiry, PodSnapshot,
+    Treatment,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -126,7 +127,8 @@ fn members_of(snapshot: &ClusterSnapshot) -> (&[EtcdMember], Vec<String>) {
     newest.map_or((&[], Vec::new()), |(_, name, members)| (*members, vec![name.clone()]))
 }
 
-/// The eviction of every node's pods, as the Eviction API would judge it.
+/// The eviction of every node's pods, as the Eviction API would judge it; those that rules of the drain leave where they are, or have
+/// waited for, are not evicted.
 ///
 /// Source: kubernetes.io, "Specifying a Disruption Budget" and "API-initiated Eviction" (v1.34): none while `currentHealthy` is at
 /// most `desiredHealthy`, an error where two budgets cover one pod.
@@ -138,8 +140,12 @@ fn drains(
 ) {
     let budgets: BTreeMap<&str, &DisruptionBudget> =
         snapshot.surroundings.disruption_budgets.iter().map(|budget| (budget.name.as_str(), budget)).collect();
-    let pods: Vec<&PodSnapshot> =
-        snapshot.surroundings.pods.iter().filter(|pod| drained.contains_key(pod.node.as_str())).collect();
+    let rules = spec.drain.as_ref().map_or(&[][..], |drain| &drain.rules);
+    let is_evicted = |pod: &PodSnapshot| {
+        let namespace = pod.name.split('/').next().unwrap_or_default();
+        drained.contains_key(pod.node.as_str()) && Treatment::of(rules, namespace, &pod.labels).evicts()
+    };
+    let pods: Vec<&PodSnapshot> = snapshot.surroundings.pods.iter().filter(|pod| is_evicted(pod)).collect();
     let covering = |pod: &PodSnapshot| -> Vec<&DisruptionBudget> {
         pod.budgets.iter().filter_map(|name| budgets.get(name.as_str()).copied()).collect()
     };
@@ -384,6 +390,7 @@ mod tests {
         PodSnapshot {
             name: name.to_owned(),
             node: node.to_owned(),
+            labels: BTreeMap::new(),
             budgets: budgets.iter().map(|name| (*name).to_owned()).collect(),
             empty_dir: false,
             unmanaged: false,
@@ -445,6 +452,29 @@ mod tests {
         assert!(refused[1].contains("UnmanagedPods") && refused[1].contains("shop/alone"), "{refused:?}");
         let consent = json!({"drain": {"deleteEmptyDirData": true, "deleteUnmanagedPods": true}});
         assert_eq!(told(&consent, with_pods(&pods, 2)), (Vec::new(), Vec::new()));
+    }
+
+    #[test]
+    fn pods_that_rules_do_not_evict_need_neither_consent_nor_a_budget() {
+        let mut pods = [pod("shop/db-0", "w-01", &["shop/db"]), pod("ci/build", "w-02", &[])];
+        pods[0].labels = [("app".to_owned(), "db".to_owned())].into();
+        (pods[0].empty_dir, pods[1].unmanaged) = (true, true);
+        let of = |rules: Value| {
+            let (refused, warned) = told(&json!({"drain": {"rules": rules}}), with_pods(&pods, 2));
+            assert_eq!(warned, Vec::<String>::new());
+            refused.iter().map(|line| line.split(' ').next().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        let db = json!({"matchLabels": {"app": "db"}});
+        assert_eq!(of(json!([])), ["DisruptionBudget", "LocalStorage", "UnmanagedPods"]);
+        assert_eq!(of(json!([{"action": "Skip", "namespaces": ["shop"], "selector": db}])), ["UnmanagedPods"]);
+        assert_eq!(
+            of(json!([{"action": "WaitCompleted", "namespaces": ["ci"]}])),
+            ["DisruptionBudget", "LocalStorage"]
+        );
+        let last = json!([
+            {"action": "Evict", "order": 10, "selector": db}, {"action": "Skip", "namespaces": ["shop", "ci"]},
+        ]);
+        assert_eq!(of(last), ["DisruptionBudget", "LocalStorage"], "the first rule that selects it counts");
     }
 
     #[test]

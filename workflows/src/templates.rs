@@ -18,7 +18,7 @@ use crate::timing::{
 };
 use cupcake_crds::DirectUpdateSpec;
 use cupcake_crds::values::{
-    ApprovalPoint, Component, HostStep, KubeVersion, NodeRef, NodeSnapshot, OnExpiry, PackageVersion,
+    ApprovalPoint, Component, DrainRule, HostStep, KubeVersion, NodeRef, NodeSnapshot, OnExpiry, PackageVersion,
 };
 use cupcake_engine::names::{InvalidName, RunName, StepKind, VertexName};
 use cupcake_engine::plan::{Item, Plan, VertexTemplate};
@@ -27,8 +27,8 @@ use cupcake_steps::cluster::params::{
 };
 use cupcake_steps::host::params::{
     ETCD_SNAPSHOT, EtcdSnapshot, INSTALL_PACKAGES, InstallPackages, KUBEADM_UPGRADE, PULL_IMAGES, PULL_WORKER_IMAGES,
-    PullImages, PullWorkerImages, RESTART_KUBELET, RestartKubelet, SNAPSHOT_STEP, SWITCH_REPOSITORY, SwitchRepository,
-    UPGRADE_CONTAINERD, UpgradeByKubeadm, UpgradeContainerd, host_step,
+    PullImages, PullWorkerImages, RESTART_KUBELET, RESTART_STEP, RestartKubelet, SNAPSHOT_STEP, SWITCH_REPOSITORY,
+    SwitchRepository, UPGRADE_CONTAINERD, UpgradeByKubeadm, UpgradeContainerd, host_step,
 };
 use cupcake_steps::ports::cluster::ChildSource;
 use cupcake_steps::ports::host::{KubeProxy, KubeadmUpgrade, Package};
@@ -88,6 +88,7 @@ pub(crate) struct Templates<'a> {
     several: bool,
     on_expiry: OnExpiry,
     pod_seconds: Option<u32>,
+    drain_rules: &'a [DrainRule],
     /// The version of containerd that visited nodes get, if it moves, too.
     containerd: Option<PackageVersion>,
     kube_proxy: KubeProxy,
@@ -137,6 +138,7 @@ impl<'a> Templates<'a> {
         let (components, node_selector) = (&spec.components, &spec.node_selector);
         let on_expiry = spec.drain.as_ref().map_or(OnExpiry::Hold, |drain| drain.on_expiry);
         let pod_seconds = pod_seconds(spec);
+        let drain_rules = spec.drain.as_ref().map_or(&[][..], |drain| &drain.rules);
         let (further, several, containerd, kube_proxy, image_repository) =
             (None, false, None, KubeProxy::Upgrade, None);
         Self {
@@ -148,6 +150,7 @@ impl<'a> Templates<'a> {
             several,
             on_expiry,
             pod_seconds,
+            drain_rules,
             containerd,
             kube_proxy,
             image_repository,
@@ -332,7 +335,8 @@ impl<'a> Templates<'a> {
             (on_expiry, Visit::ControlPlane | Visit::Worker) => on_expiry,
         };
         let (timeout_seconds, pod_seconds) = (time.drain_timeout_seconds, self.pod_seconds);
-        let drain = DrainNode { node: item_node(), timeout_seconds, on_expiry, pod_seconds };
+        let rules = self.drain_rules.to_vec();
+        let drain = DrainNode { node: item_node(), timeout_seconds, on_expiry, pod_seconds, rules };
         // HostProceed's order_vertex is a checked name and may hold no placeholder: it is set in the JSON.
         let mut proceed = to_json(&order);
         proceed["orderVertex"] = json!(name("prepare"));
@@ -385,7 +389,7 @@ impl<'a> Templates<'a> {
         let mut finish: Vec<HostStep> = containerd.into_iter().collect();
         finish.extend([
             host_step("install-kubelet", INSTALL_PACKAGES, &install),
-            host_step("restart-kubelet", RESTART_KUBELET, &RestartKubelet { version: self.target }),
+            host_step(RESTART_STEP, RESTART_KUBELET, &RestartKubelet { version: self.target }),
         ]);
         HostOrder {
             node: item_node(),

@@ -102,6 +102,7 @@ fn where_there_is_no_way_everything_else_that_stands_in_the_way_is_told_with_it(
         snapshot.surroundings.pods = vec![PodSnapshot {
             name: "shop/db-0".into(),
             node: "w-01".into(),
+            labels: BTreeMap::new(),
             budgets: vec!["shop/db".into()],
             empty_dir: false,
             unmanaged: false,
@@ -474,6 +475,24 @@ fn a_worker_may_be_left_out_when_its_drain_does_not_end_and_a_control_plane_node
     let snapshot = cluster(1, 1, "1.33.4");
     assert_eq!(params(&wave_of(&update, &snapshot).batches[0].plan), [(json!("SkipNode"), json!(90))]);
     assert_eq!(params(&plan_of(&update, &snapshot).plan), [(Value::Null, json!(90))]);
+}
+
+#[test]
+fn rules_about_pods_go_into_every_drain_of_a_plan_and_where_there_are_none_nothing_does() {
+    let rules = json!([
+        {"action": "Skip", "selector": {"matchLabels": {"app": "osd"}}},
+        {"action": "Evict", "order": 10, "namespaces": ["shop"]},
+    ]);
+    let params = |plan: &Plan| -> Vec<Value> {
+        let dag = plan.expand().unwrap();
+        let drains = dag.vertices().iter().filter(|vertex| vertex.name.as_str().ends_with("/drain"));
+        drains.map(|vertex| vertex.params["rules"].clone()).collect()
+    };
+    let snapshot = cluster(1, 1, "1.33.4");
+    let asked = spec(&json!({"drain": {"rules": rules}}));
+    assert_eq!(params(&wave_of(&asked, &snapshot).batches[0].plan), [rules.clone()]);
+    assert_eq!(params(&plan_of(&asked, &snapshot).plan), [rules]);
+    assert_eq!(params(&plan_of(&spec(&json!({})), &snapshot).plan), [Value::Null], "a plan of before is the same plan");
 }
 
 #[test]

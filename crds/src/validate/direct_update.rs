@@ -4,7 +4,7 @@ use super::{CelRule, Checks, Validate, Violations, json, same, shown};
 use crate::{
     DirectUpdate, DirectUpdateSpec, DirectUpdateStatus, KubeVersion,
     direct_update::Drain,
-    values::{AirGapped, ApprovalPoint, Canary, Concurrency, PackageVersion, Strategy},
+    values::{AirGapped, ApprovalPoint, Canary, Concurrency, DrainAction, PackageVersion, Strategy},
 };
 use kube_core::Duration;
 
@@ -56,6 +56,22 @@ pub(crate) const PACKAGE_VERSION: CelRule = (
 pub(crate) const VERSION_OF_NAMED_COMPONENT: CelRule = (
     "!has(self.componentVersions) || !has(self.componentVersions.containerd) || 'containerd' in self.components",
     "componentVersions.containerd needs containerd in components: name it there, for example [kubeadm, kubelet, kubectl, containerd], or leave componentVersions out",
+);
+
+/// On each rule of a drain.
+pub(crate) const ORDER_OF_EVICT: CelRule = (
+    "!has(self.order) || self.action == 'Evict'",
+    "order is for action Evict alone: leave it out, or set action: Evict",
+);
+/// On each rule of a drain: one that selects everything, by a field that was forgotten, would leave every node full.
+pub(crate) const RULE_SELECTS: CelRule = (
+    "(has(self.namespaces) && size(self.namespaces) > 0) || (has(self.selector) && ((has(self.selector.matchLabels) && size(self.selector.matchLabels) > 0) || (has(self.selector.matchExpressions) && size(self.selector.matchExpressions) > 0)))",
+    "one of drain.rules has to say which pods it is about: name namespaces, or labels in selector",
+);
+/// On each requirement of a rule of a drain.
+pub(crate) const VALUES_OF_OPERATOR: CelRule = (
+    "self.operator in ['In', 'NotIn'] ? (has(self.values) && size(self.values) > 0) : (!has(self.values) || size(self.values) == 0)",
+    "in matchExpressions operator In and NotIn need values, Exists and DoesNotExist take none",
 );
 
 /// CEL: a run exists, or it was over without one (nothing to do, a dry run, cancelled before its start).
@@ -162,17 +178,25 @@ fn every_time(checks: &mut Checks, spec: &DirectUpdateSpec) {
     checks.rule(PACKAGE_VERSION, sound, "spec.componentVersions.containerd", containerd.unwrap_or_default());
     let named = containerd.is_none() || spec.moves_containerd();
     checks.rule(VERSION_OF_NAMED_COMPONENT, named, "spec.componentVersions", json(&spec.component_versions));
-    drain(checks, spec.drain.as_ref(), ["spec.drain.timeout", "spec.drain.podTimeout"]);
+    drain(checks, spec.drain.as_ref(), ["spec.drain.timeout", "spec.drain.podTimeout", "spec.drain.rules"]);
     choices(checks, spec.strategy, spec.canary.as_ref(), spec.air_gapped.as_ref());
     let after_canary = spec.approvals.contains(&ApprovalPoint::AfterCanary);
     let sound = !after_canary || spec.strategy == Strategy::Canary;
     checks.rule(APPROVAL_AFTER_CANARY, sound, "spec.approvals", json(&spec.approvals));
 }
 
-/// The rules about times of a drain, which the other two kinds share: the fields of its time-out and of a pod's.
-pub(crate) fn drain(checks: &mut Checks, drain: Option<&Drain>, [timeout, pod_timeout]: [&'static str; 2]) {
+/// The rules about a drain, which the other two kinds share: the fields of its time-out, of a pod's, and of its own rules.
+pub(crate) fn drain(checks: &mut Checks, drain: Option<&Drain>, [timeout, pod_timeout, rules]: [&'static str; 3]) {
     duration(checks, drain.and_then(|drain| drain.timeout), timeout);
     duration(checks, drain.and_then(|drain| drain.pod_timeout), pod_timeout);
+    for rule in drain.iter().flat_map(|drain| &drain.rules) {
+        let ordered = rule.order.is_none() || rule.action == DrainAction::Evict;
+        checks.rule(ORDER_OF_EVICT, ordered, rules, json(rule));
+        checks.rule(RULE_SELECTS, rule.says_which(), rules, json(rule));
+        for requirement in rule.selector.iter().flat_map(|selector| &selector.match_expressions) {
+            checks.rule(VALUES_OF_OPERATOR, requirement.is_sound(), rules, json(requirement));
+        }
+    }
 }
 
 /// The rule about durations, which the other two kinds share.

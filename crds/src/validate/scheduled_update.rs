@@ -39,6 +39,10 @@ fn every_time(checks: &mut Checks, update: &ScheduledUpdate) {
     direct_update::version(checks, &spec.target_version);
     direct_update::concurrency(checks, spec.concurrency, "spec.concurrency");
     direct_update::duration(checks, spec.node_timeout, "spec.nodeTimeout");
-    direct_update::drain(checks, spec.drain.as_ref(), ["spec.drain.timeout", "spec.drain.podTimeout"]);
+    direct_update::drain(
+        checks,
+        spec.drain.as_ref(),
+        ["spec.drain.timeout", "spec.drain.podTimeout", "spec.drain.rules"],
+    );
     direct_update::choices(checks, spec.strategy, spec.canary.as_ref(), spec.air_gapped.as_ref());
 }

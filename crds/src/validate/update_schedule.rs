@@ -34,7 +34,8 @@ impl Validate for UpdateSchedule {
         direct_update::concurrency(&mut checks, spec.update_policy.concurrency, "spec.updatePolicy.concurrency");
         let policy = &spec.update_policy;
         direct_update::duration(&mut checks, policy.node_timeout, "spec.updatePolicy.nodeTimeout");
-        let drain = ["spec.updatePolicy.drain.timeout", "spec.updatePolicy.drain.podTimeout"];
+        let drain =
+            ["spec.updatePolicy.drain.timeout", "spec.updatePolicy.drain.podTimeout", "spec.updatePolicy.drain.rules"];
         direct_update::drain(&mut checks, policy.drain.as_ref(), drain);
         let strategy = spec.update_policy.strategy;
         checks.rule(NO_CANARY, strategy != Strategy::Canary, "spec.updatePolicy.strategy", json(&strategy));

@@ -1,6 +1,7 @@
 //! The values that the six kinds and the compilers of plans are made of.
 
 mod concurrency;
+mod drain_rule;
 pub(crate) mod duration;
 mod host_step;
 mod kube_version;
@@ -12,6 +13,7 @@ mod snapshot;
 mod surroundings;
 
 pub use concurrency::{Concurrency, InvalidConcurrency};
+pub use drain_rule::{DrainAction, DrainRule, LabelOperator, PodRequirement, PodSelector, Treatment};
 pub use host_step::{HostStep, OrderKey};
 pub use kube_version::{InvalidVersion, KubeVersion, MinorVersion, Stage};
 pub use node_ref::{NodeRef, NodeRole};

@@ -2,7 +2,7 @@
 
 use crate::limits::{ETCD_DOUBT_CHARS_MAX, FOLDER_CHARS_MAX, SETTING_CHARS_MAX};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What lives around the nodes. All of it may be empty: then nothing of the kind was seen.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -156,6 +156,9 @@ pub struct PodSnapshot {
     pub name: String,
     /// The node that it runs on.
     pub node: String,
+    /// Its labels: rules of a drain go by them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
     /// Names of the budgets that cover it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub budgets: Vec<String>,

@@ -1,17 +1,21 @@
 //! [`NodeOps`] over the Kubernetes API.
 //!
-//! RBAC: get, patch on nodes; list, delete on pods; create on pods/eviction; get, update on nodetasks.
+//! RBAC: get, patch on nodes; list, delete on pods; create on pods/eviction; list on volumeattachments; get on persistentvolumes;
+//! get, update on nodetasks.
 
 use super::ops_error;
-use super::views::{CORDONED_AT_ANNOTATION, node_view, pod_view};
+use super::views::{CORDONED_AT_ANNOTATION, node_view, pod_view, volume_view};
 use async_trait::async_trait;
 use cupcake_crds::node_task::Order;
 use cupcake_crds::{CORDONED_BY_ANNOTATION, NodeTask};
 use cupcake_engine::clock::Timestamp;
 use cupcake_engine::names::{Epoch, Reason};
 use cupcake_steps::host::params::{KUBEADM_UPGRADE, RESTART_KUBELET, UPGRADE_CONTAINERD};
-use cupcake_steps::ports::cluster::{API_SERVER_BUSY, CordonOwner, Eviction, NodeOps, NodeView, OpsError, PodView};
-use k8s_openapi::api::core::v1::{Node, Pod};
+use cupcake_steps::ports::cluster::{
+    API_SERVER_BUSY, CordonOwner, Eviction, NodeOps, NodeView, OpsError, PodView, VolumeView,
+};
+use k8s_openapi::api::core::v1::{Node, PersistentVolume, Pod};
+use k8s_openapi::api::storage::v1::VolumeAttachment;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -150,6 +154,23 @@ impl NodeOps for KubeNodeOps {
         let params = ListParams::default().fields(&format!("spec.nodeName={node}"));
         let list = api.list(&params).await.map_err(|error| ops_error(&format!("list pods of node {node}"), &error))?;
         Ok(list.items.iter().map(|pod| pod_view(pod, Some(&self.namespace))).collect())
+    }
+
+    async fn attached(&self, node: &str) -> Result<Vec<VolumeView>, OpsError> {
+        let api: Api<VolumeAttachment> = Api::all(self.client.clone());
+        // There are many in a large cluster, and none can be selected by its node: out of the API server's cache.
+        let list = api.list(&ListParams::default().match_any()).await;
+        let list = list.map_err(|error| ops_error("list volumeattachments", &error))?;
+        let volumes: Api<PersistentVolume> = Api::all(self.client.clone());
+        let mut attached = Vec::new();
+        for attachment in list.items.iter().filter(|attachment| attachment.spec.node_name == node) {
+            let Some(name) = attachment.spec.source.persistent_volume_name.clone() else { continue };
+            let volume = volumes.get_opt(&name).await;
+            let volume = volume.map_err(|error| ops_error(&format!("get persistentvolume {name}"), &error))?;
+            attached.push(volume_view(name, attachment, volume));
+        }
+        attached.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(attached)
     }
 
     async fn evict(&self, pod: &PodView, grace_seconds: Option<u32>) -> Result<Eviction, OpsError> {

@@ -177,6 +177,7 @@ fn stumbling(pod: &Pod, budgets: &[(String, Selector, DisruptionBudget)]) -> Opt
     (blocked || empty_dir || unmanaged).then(|| PodSnapshot {
         name: format!("{}/{}", view.namespace, view.name),
         node,
+        labels: labels.clone(),
         budgets: covering.iter().map(|budget| budget.name.clone()).collect(),
         empty_dir,
         unmanaged,

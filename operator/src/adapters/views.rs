@@ -3,8 +3,9 @@
 use cupcake_crds::CORDONED_BY_ANNOTATION;
 use cupcake_crds::values::{NodeRef, NodeRole};
 use cupcake_engine::clock::Timestamp;
-use cupcake_steps::ports::cluster::{CordonOwner, NodeView, PodKind, PodView, Readiness};
-use k8s_openapi::api::core::v1::{Node, Pod};
+use cupcake_steps::ports::cluster::{CordonOwner, NodeView, PodKind, PodView, Readiness, VolumeView};
+use k8s_openapi::api::core::v1::{Node, PersistentVolume, Pod, Volume};
+use k8s_openapi::api::storage::v1::VolumeAttachment;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use std::collections::BTreeMap;
 
@@ -47,6 +48,7 @@ pub fn node_view(node: &Node) -> NodeView {
             Some(_) | None => Readiness::Unknown,
         },
         readiness_since: ready.and_then(|condition| condition.last_transition_time.as_ref()).and_then(timestamp),
+        heartbeat: ready.and_then(|condition| condition.last_heartbeat_time.as_ref()).and_then(timestamp),
         cordon: cordon_owner(node),
         labels,
     }
@@ -87,15 +89,36 @@ pub fn pod_view(pod: &Pod, operator_namespace: Option<&str>) -> PodView {
         namespace: pod.metadata.namespace.clone().unwrap_or_default(),
         name: pod.metadata.name.clone().unwrap_or_default(),
         uid: pod.metadata.uid.clone().unwrap_or_default(),
+        labels: pod.metadata.labels.clone().unwrap_or_default(),
         kind: pod_kind(pod, operator_namespace),
         created: pod.metadata.creation_timestamp.as_ref().and_then(timestamp),
         terminating: pod.metadata.deletion_timestamp.is_some(),
         grace_seconds: grace.and_then(|seconds| u32::try_from(seconds).ok()).unwrap_or(GRACE_SECONDS_DEFAULT),
         ends: pod.metadata.deletion_timestamp.as_ref().and_then(timestamp),
         finalizers: pod.metadata.finalizers.clone().unwrap_or_default(),
+        claims: volumes.iter().filter_map(|volume| claim_of(pod, volume)).collect(),
         ready_since: ready_since(pod),
         empty_dir: volumes.iter().any(|volume| volume.empty_dir.is_some()),
         unmanaged: !owners.iter().any(|owner| owner.controller == Some(true)),
+    }
+}
+
+/// The claim of a volume of a pod: the one that it names, or the one that is made for it alone.
+///
+/// Source: kubernetes.io, "Ephemeral Volumes", "PersistentVolumeClaim naming" (v1.34).
+fn claim_of(pod: &Pod, volume: &Volume) -> Option<String> {
+    let named = volume.persistent_volume_claim.as_ref().map(|claim| claim.claim_name.clone());
+    let own = || Some(format!("{}-{}", pod.metadata.name.as_ref()?, volume.name));
+    named.or_else(|| volume.ephemeral.as_ref().and_then(|_| own()))
+}
+
+/// A volume of that name that is attached by that, and what is known of it; `None` where it is gone.
+pub fn volume_view(name: String, attachment: &VolumeAttachment, volume: Option<PersistentVolume>) -> VolumeView {
+    let claim = volume.and_then(|volume| volume.spec?.claim_ref);
+    VolumeView {
+        name,
+        claim: claim.and_then(|claim| Some(format!("{}/{}", claim.namespace?, claim.name?))),
+        detaching_since: attachment.metadata.deletion_timestamp.as_ref().and_then(timestamp),
     }
 }
 

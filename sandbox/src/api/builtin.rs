@@ -27,7 +27,7 @@ pub enum BuiltinKind {
     Workload,
     /// apiextensions.k8s.io/v1 CustomResourceDefinition.
     CustomResourceDefinition,
-    /// v1 Secret and ConfigMap, rbac and the like.
+    /// v1 Secret and ConfigMap, rbac, volumes and the like.
     Plain,
 }
 
@@ -164,7 +164,7 @@ fn table() -> Vec<Arc<Resource>> {
     use BuiltinKind as K;
     use k8s_openapi::api::{
         admissionregistration::v1 as admission, apps::v1 as apps, batch::v1 as batch, coordination::v1 as coordination,
-        core::v1 as core, events::v1 as events, policy::v1 as policy, rbac::v1 as rbac,
+        core::v1 as core, events::v1 as events, policy::v1 as policy, rbac::v1 as rbac, storage::v1 as storage,
     };
     use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as apiextensions;
     let workload = |short: &'static [&'static str]| Shape { short, categories: &["all"], ..STATUS };
@@ -174,6 +174,7 @@ fn table() -> Vec<Arc<Resource>> {
         builtin::<core::Event>("events", K::Event, short(&["ev"])),
         builtin::<core::Namespace>("namespaces", K::Namespace, Shape { short: &["ns"], ..STATUS }),
         builtin::<core::Node>("nodes", K::Node, Shape { short: &["no"], ..STATUS }),
+        builtin::<core::PersistentVolume>("persistentvolumes", K::Plain, Shape { short: &["pv"], ..STATUS }),
         builtin::<core::Pod>("pods", K::Pod, Shape { subresources: &["eviction", "binding"], ..workload(&["po"]) }),
         builtin::<core::Secret>("secrets", K::Plain, PLAIN),
         builtin::<core::ServiceAccount>("serviceaccounts", K::Plain, short(&["sa"])),
@@ -209,5 +210,6 @@ fn table() -> Vec<Arc<Resource>> {
             Shape { short: &["crd", "crds"], categories: &["api-extensions"], ..STATUS },
         ),
         builtin::<coordination::Lease>("leases", K::Lease, PLAIN),
+        builtin::<storage::VolumeAttachment>("volumeattachments", K::Plain, STATUS),
     ]
 }

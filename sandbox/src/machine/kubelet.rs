@@ -60,6 +60,11 @@ impl SimMachine {
         self.state().kubelet.crashes = false;
     }
 
+    /// From now on nothing that it reports gets to the API, or it does again: a process that runs, and of which its Node does not hear.
+    pub fn let_kubelet_be_mute(&self, mute: bool) {
+        self.state().kubelet.mute = mute;
+    }
+
     /// `systemctl restart kubelet`: systemd does it, so that a crash of who asked for it does not cut it short.
     pub(super) async fn restart(self: &Arc<Self>) -> Result<(), HostError> {
         let installed = self.state().installed(Package::Kubelet);
@@ -91,10 +96,16 @@ impl SimMachine {
         generation
     }
 
+    /// Somebody starts the kubelet again that was stopped.
+    pub(crate) fn start_again(self: &Arc<Self>) {
+        let generation = self.state().kubelet.generation;
+        self.start_kubelet(generation);
+    }
+
     /// The process starts from the binary that is installed, unless something else happened since `generation`.
     pub(super) fn start_kubelet(self: &Arc<Self>, generation: u64) {
         let now = self.site.now();
-        let (generation, new_minor, crashes) = {
+        let (generation, new_minor, crashes, mute) = {
             let mut state = self.state();
             if state.kubelet.generation != generation || state.kubelet.active {
                 return;
@@ -106,8 +117,13 @@ impl SimMachine {
             state.kubelet.since = now;
             state.kubelet.starts_again = false;
             state.kubelet.generation += 1;
-            (state.kubelet.generation, version.minor_version() != before.minor_version(), state.kubelet.crashes)
+            let new_minor = version.minor_version() != before.minor_version();
+            (state.kubelet.generation, new_minor, state.kubelet.crashes, state.kubelet.mute)
         };
+        if mute {
+            let machine = Arc::clone(self);
+            self.site.after(TimeDelta::seconds(SILENCE_SECONDS_MAX), move || machine.fell_silent(generation));
+        }
         if crashes {
             let machine = Arc::clone(self);
             self.site.after(TimeDelta::seconds(CRASHES_AFTER_SECONDS), move || machine.crash_kubelet(generation));
@@ -151,15 +167,16 @@ impl SimMachine {
 
     /// The kubelet reports its Node's status, and will do so again: about every five minutes while nothing changes.
     pub fn report(self: &Arc<Self>, generation: u64) {
-        let (version, ready_since) = {
+        let (version, ready_since, mute) = {
             let state = self.state();
             if !state.kubelet.active || state.kubelet.generation != generation {
                 return;
             }
-            (state.kubelet.version, state.kubelet.ready_since)
+            (state.kubelet.version, state.kubelet.ready_since, state.kubelet.mute)
         };
         let machine = Arc::clone(self);
         let reported = self.site.control_plane.is_available()
+            && !mute
             && self
                 .site
                 .kube(&format!("kubelet/{}", self.name))
@@ -246,7 +263,8 @@ impl SimMachine {
         let now = self.site.now();
         {
             let mut state = self.state();
-            if state.kubelet.active || state.kubelet.generation != generation {
+            let is_heard = state.kubelet.active && !state.kubelet.mute;
+            if is_heard || state.kubelet.generation != generation {
                 return;
             }
             // The report of the next process says since when it is Ready again.

@@ -88,6 +88,8 @@ pub(super) struct Kubelet {
     pub(super) ready_since: Timestamp,
     /// Whether each process of it ends by itself soon after its start.
     pub(super) crashes: bool,
+    /// Whether nothing that it reports gets to the API.
+    pub(super) mute: bool,
     /// Whether the last one ended so, and systemd is about to start another.
     pub(super) starts_again: bool,
     /// How often systemd started it again since somebody did.
@@ -188,6 +190,7 @@ impl SimMachine {
                 generation: 0,
                 ready_since: now,
                 crashes: false,
+                mute: false,
                 starts_again: false,
                 restarts: 0,
             },

@@ -1,4 +1,4 @@
-//! What a test takes away from a world for as long as it likes: an agent, a kubelet, the API.
+//! What a test takes away from a world for as long as it likes, and gives back: an agent, a kubelet, the API.
 
 use super::World;
 use crate::machine::fault::Component;
@@ -16,10 +16,17 @@ impl World {
         }
     }
 
-    /// The kubelet of that node ends, and comes back only with the next order that restarts it.
+    /// The kubelet of that node ends, and comes back only with the next order that restarts it, or with [`World::restore_kubelet`].
     pub fn lose_kubelet(&self, node: &str) {
         if let Some(machine) = self.machine(node) {
             machine.stop_kubelet();
+        }
+    }
+
+    /// The kubelet of that node is started again.
+    pub fn restore_kubelet(&self, node: &str) {
+        if let Some(machine) = self.machine(node) {
+            machine.start_again();
         }
     }
 

@@ -1,34 +1,40 @@
 //! `drain-node/v1`: cordon, then evict what has to go.
 //!
 //! What must go is fixed at the cordon: evictable pods created until then (`DaemonSet` pods, static pods and CUPCAKE's own
-//! operator stay). Evictions go through the Eviction API, so disruption budgets hold. A pod that loses something by it goes only
+//! operator stay). What comes later, because it tolerates the cordon or names the node, is told and stays: evicted, it would come again. Evictions go through the Eviction API, so disruption budgets hold. A pod that loses something by it goes only
 //! where that was agreed to. When the drain's time is up the plan says what follows: the update rests (the vertex's deadline does
 //! that), a worker is left out, or the pods that were to go are deleted, those too only where that was agreed to.
 //!
-//! Source: kubernetes.io, "Safely Drain a Node" (v1.34), and "API-initiated Eviction" (v1.34).
+//! Rules of the update may leave pods where they are, have them waited for until they have ended by themselves, or give them a turn
+//! (`rules`). When the time is up turns no longer count, and what was waited for is one of the pods that were to go.
+//!
+//! From a node whose kubelet is not heard of nothing is evicted: nobody sees its pods end, so none of them is known to be gone, and
+//! their budgets are spent on others while they may still run.
+//!
+//! Source: kubernetes.io, "Safely Drain a Node" (v1.34), "API-initiated Eviction" (v1.34), and "Nodes", node controller (v1.34): a
+//! Node is Ready=Unknown where its kubelet was not heard of for 40 s (50 s from 1.32 on).
+
+mod rules;
+mod told;
+mod volumes;
 
 use super::{again, look, node_subject, params, read, still_leads};
 use crate::ports::cluster::{
-    API_SERVER_BUSY, Cluster, Consent, CordonOwner, Eviction, NodeView, OpsError, PodKind, PodView,
+    API_SERVER_BUSY, Cluster, Consent, CordonOwner, Eviction, NodeView, OpsError, PodKind, PodView, Readiness,
 };
 use async_trait::async_trait;
 use chrono::TimeDelta;
 use cupcake_crds::direct_update::LeftOut;
-use cupcake_crds::values::{NodeRole, OnExpiry};
+use cupcake_crds::values::{DrainRule, NodeRole, OnExpiry, Treatment};
 use cupcake_engine::clock::Timestamp;
 use cupcake_engine::names::Reason;
 use cupcake_engine::step::{OnCancel, Probe, Step, StepContext, StepError, StepOutcome, Wait};
+use rules::Turn;
 
 /// How soon pods on their way out are looked at again, in seconds.
 const LEAVING_AGAIN_SECONDS: i64 = 2;
 /// How soon a refused eviction is asked for again, in seconds.
 const BLOCKED_AGAIN_SECONDS: i64 = 5;
-/// How long after its grace period a pod that is still there is told, in seconds.
-const STUCK_SECONDS: i64 = 60;
-/// Pods that are named for each thing that keeps them.
-const PODS_TOLD_MAX: usize = 3;
-/// Things that keep pods which are told.
-const SORTS_TOLD_MAX: usize = 2;
 /// How long a pod gets to end that is deleted because the drain's time is up, in seconds.
 pub const FORCED_SECONDS_MAX: u32 = 60;
 /// Pods that were created this many seconds after the cordon still count as there before it: the cordon carries this replica's
@@ -42,21 +48,35 @@ pub struct DrainNode;
 impl Step<Cluster> for DrainNode {
     const KIND: &'static str = "drain-node/v1";
     type Params = params::DrainNode;
-    type Output = ();
+    type Output = params::Drained;
     const ON_CANCEL: OnCancel = OnCancel::Leave;
 
-    async fn probe(&self, ctx: &StepContext<'_, Cluster>, params: &Self::Params) -> Result<Probe<()>, StepError> {
+    async fn probe(
+        &self,
+        ctx: &StepContext<'_, Cluster>,
+        params: &Self::Params,
+    ) -> Result<Probe<Self::Output>, StepError> {
         let Some(node) = look!(node_of_plan(ctx, params)) else {
             return Ok(Probe::Unsatisfied);
         };
         let Some(cordoned) = cordoned_at(ctx, &node) else {
             return Ok(Probe::Unsatisfied);
         };
-        let left = must_go(look!(ctx.ports().nodes.pods(&params.node.name)), cordoned);
-        Ok(if left.is_empty() { Probe::Satisfied(()) } else { Probe::Unsatisfied })
+        let pods = Pods::of(look!(ctx.ports().nodes.pods(&params.node.name)), cordoned, &params.rules);
+        if !pods.left.is_empty() {
+            return Ok(Probe::Unsatisfied);
+        }
+        Ok(match look!(emptied(ctx, params, &pods)) {
+            Emptied::Whole(drained) => Probe::Satisfied(drained),
+            Emptied::Waits(wait) => Probe::Wait(wait),
+        })
     }
 
-    async fn apply(&self, ctx: &StepContext<'_, Cluster>, params: &Self::Params) -> Result<StepOutcome<()>, StepError> {
+    async fn apply(
+        &self,
+        ctx: &StepContext<'_, Cluster>,
+        params: &Self::Params,
+    ) -> Result<StepOutcome<Self::Output>, StepError> {
         let name = params.node.name.as_str();
         let Some(node) = read!(ctx, node_of_plan(ctx, params)) else {
             return Ok(StepOutcome::Skipped(Reason::new("NodeGone", format!("node {name} of this plan is gone"))));
@@ -70,9 +90,13 @@ impl Step<Cluster> for DrainNode {
                 Err(error) => return error.into_outcome(ctx.now()),
             }
         };
-        let left = must_go(read!(ctx, ctx.ports().nodes.pods(name)), cordoned);
+        let pods = Pods::of(read!(ctx, ctx.ports().nodes.pods(name)), cordoned, &params.rules);
+        let left = &pods.left;
         if left.is_empty() {
-            return Ok(StepOutcome::Done(()));
+            return Ok(match read!(ctx, emptied(ctx, params, &pods)) {
+                Emptied::Whole(drained) => StepOutcome::Done(drained),
+                Emptied::Waits(wait) => StepOutcome::Wait(wait),
+            });
         }
         // These pods were there while this leader led: whatever lands late evicts none of their successors.
         read!(ctx, still_leads(ctx));
@@ -82,7 +106,7 @@ impl Step<Cluster> for DrainNode {
         } else {
             Consent { empty_dir: true, unmanaged: true }
         };
-        let wait = Drain { ctx, params, left: &left, consent }.round().await?;
+        let mut wait = Drain { ctx, params, node: &node, left, consent }.round().await?;
         if policy(ctx, params) == OnExpiry::SkipNode && node.role == NodeRole::Worker {
             let why = wait.reason.message;
             let left_out = LeftOut { at: ctx.now(), node: name.to_owned(), reason: why.clone() };
@@ -92,6 +116,9 @@ impl Step<Cluster> for DrainNode {
             let reason = Reason::new("DrainExpired", message);
             // Nothing more to do here: what the run is asked for ends this step and skips what follows.
             return Ok(StepOutcome::Wait(Wait::shown(again(ctx, LEAVING_AGAIN_SECONDS), reason)));
+        }
+        if let Some(told) = pods.drained().told() {
+            wait.reason.message = format!("{}; {told}", wait.reason.message);
         }
         Ok(StepOutcome::Wait(wait))
     }
@@ -107,10 +134,39 @@ fn expiry(ctx: &StepContext<'_, Cluster>, params: &params::DrainNode) -> Timesta
     ctx.started() + TimeDelta::seconds(i64::from(params.timeout_seconds))
 }
 
+/// How a node stands whose pods are gone.
+enum Emptied {
+    /// Nothing is waited for any more.
+    Whole(params::Drained),
+    /// Volumes are.
+    Waits(Wait),
+}
+
+/// Looks what pods that are gone have left attached.
+async fn emptied(ctx: &StepContext<'_, Cluster>, params: &params::DrainNode, pods: &Pods) -> Result<Emptied, OpsError> {
+    let name = params.node.name.as_str();
+    let until = expiry(ctx, params);
+    let attached = match ctx.ports().nodes.attached(name).await {
+        Ok(attached) => volumes::waited_for(attached, &pods.staying, ctx.started()),
+        // What cannot be read is waited for no longer than what is attached.
+        Err(_) if ctx.now() >= until => Vec::new(),
+        Err(error) => return Err(error),
+    };
+    let still_attached = volumes::counted(&attached);
+    Ok(match &still_attached {
+        Some(told) if ctx.now() < until => {
+            let wait = if volumes::is_late(&attached, ctx.started(), ctx.now()) { Wait::shown } else { Wait::quiet };
+            Emptied::Waits(wait(again(ctx, BLOCKED_AGAIN_SECONDS), told::attached(name, told, until)))
+        }
+        Some(_) | None => Emptied::Whole(params::Drained { still_attached, ..pods.drained() }),
+    })
+}
+
 /// One look at the pods that have to go.
 struct Drain<'a> {
     ctx: &'a StepContext<'a, Cluster>,
     params: &'a params::DrainNode,
+    node: &'a NodeView,
     left: &'a [PodView],
     consent: Consent,
 }
@@ -118,15 +174,21 @@ struct Drain<'a> {
 impl Drain<'_> {
     /// Asks for each pod once; gives what there is to wait for.
     async fn round(&self) -> Result<Wait, StepError> {
-        let Self { ctx, params, left, consent } = self;
+        let Self { ctx, params, node, left, consent } = self;
         let name = params.node.name.as_str();
+        if node.readiness == Readiness::Unknown {
+            let reason = told::unheard(node, left, self.until());
+            return Ok(Wait::shown(again(ctx, BLOCKED_AGAIN_SECONDS), reason).on(node_subject(name)));
+        }
         let forced = policy(ctx, params) == OnExpiry::ForceAfter;
+        let turn = if forced { Turn::of_all(left) } else { Turn::of(left, &params.rules) };
         let mut first = true;
         let (mut deleted, mut blocked): (Vec<&str>, Vec<(String, Reason)>) = (Vec::new(), Vec::new());
-        for pod in left.iter().filter(|pod| !pod.terminating || forced && self.ends_too_late(pod)) {
-            let mut told = |reason| blocked.push((format!("{}/{}", pod.namespace, pod.name), reason));
-            if let Some(reason) = not_agreed(pod, *consent) {
-                told(reason);
+        let due = |pod: &&&PodView| !pod.terminating || forced && self.ends_too_late(pod);
+        for pod in turn.evicted.iter().filter(due) {
+            let mut stays = |reason| blocked.push((told::name_of(pod), reason));
+            if let Some(reason) = told::not_agreed(pod, *consent) {
+                stays(reason);
                 continue;
             }
             // Each request takes its time, and whoever was stopped during one no longer leads: what is on its way may land, no more.
@@ -154,30 +216,42 @@ impl Drain<'_> {
                 Ok(Eviction::Accepted | Eviction::Gone) => {}
                 // One pod that cannot be asked about keeps the others from nothing: it is asked for again.
                 Ok(Eviction::Blocked(reason)) | Err(OpsError::Changed(reason) | OpsError::Transient(reason)) => {
-                    told(reason);
+                    stays(reason);
                 }
                 Err(error @ OpsError::NeedsOperator(_)) => return Err(error.into()),
             }
         }
         if !deleted.is_empty() {
-            let pods = first_of(&deleted);
+            let pods = told::first_of(&deleted);
             let message = format!("{name}: not gone within {} s, deleted: {pods}", params.timeout_seconds);
             return Ok(Wait::shown(again(ctx, LEAVING_AGAIN_SECONDS), Reason::new("DrainForced", message)));
         }
-        let until = if params.on_expiry == OnExpiry::Hold { ctx.deadline() } else { expiry(ctx, params) };
-        let until = Some(until).filter(|until| *until > ctx.now());
+        let until = self.until();
         if !blocked.is_empty() {
-            let reason = Reason::new("DrainBlocked", blocked_message(name, &blocked, until));
+            let message = told::blocked(name, &blocked, until) + &told::later(turn.later);
+            let reason = Reason::new("DrainBlocked", message);
             return Ok(Wait::shown(again(ctx, BLOCKED_AGAIN_SECONDS), reason));
         }
-        if let Some(stuck) = left.iter().find_map(|pod| stuck(pod, ctx.now())) {
+        if let Some(stuck) = left.iter().find_map(|pod| told::stuck(pod, ctx.now())) {
             let until = until.map(|until| format!("; trying until {} UTC", until.format("%H:%M:%S")));
-            let message = format!("{name}: {stuck}{}", until.unwrap_or_default());
+            let message = format!("{name}: {stuck}{}{}", until.unwrap_or_default(), told::later(turn.later));
             return Ok(Wait::shown(again(ctx, BLOCKED_AGAIN_SECONDS), Reason::new("PodStuck", message)));
+        }
+        // What is evicted beside them is gone in a moment.
+        if turn.evicted.is_empty() && !turn.completing.is_empty() {
+            let reason = told::completing(name, &turn.completing, turn.later, until);
+            return Ok(Wait::shown(again(ctx, BLOCKED_AGAIN_SECONDS), reason));
         }
         let message = format!("{} pods are leaving {name}", left.len());
         let reason = Reason::new("PodsLeaving", message);
         Ok(Wait::quiet(again(ctx, LEAVING_AGAIN_SECONDS), reason).on(node_subject(name)))
+    }
+
+    /// Until when it goes on as it does, as people see it; `None` once that is past.
+    fn until(&self) -> Option<Timestamp> {
+        let hold = self.params.on_expiry == OnExpiry::Hold;
+        let until = if hold { self.ctx.deadline() } else { expiry(self.ctx, self.params) };
+        Some(until).filter(|until| *until > self.ctx.now())
     }
 
     /// Deletes a pod past what keeps it, while this leader leads: each is looked at by itself, since nothing else holds a late
@@ -204,60 +278,6 @@ impl Drain<'_> {
     }
 }
 
-/// Why a pod is not evicted that nobody agreed to lose.
-fn not_agreed(pod: &PodView, consent: Consent) -> Option<Reason> {
-    let what = match (pod.unmanaged && !consent.unmanaged, pod.empty_dir && !consent.empty_dir) {
-        (true, _) => "nothing would make it anew (spec.drain.deleteUnmanagedPods is not set)",
-        (false, true) => "the data of its emptyDir would be lost (spec.drain.deleteEmptyDirData is not set)",
-        (false, false) => return None,
-    };
-    Some(Reason::new("NeedsConsent", format!("{what}: delete it yourself, or leave the node out")))
-}
-
-/// A pod that should have ended by now, and what holds it.
-fn stuck(pod: &PodView, now: Timestamp) -> Option<String> {
-    let ends = pod.ends.filter(|ends| now >= *ends + TimeDelta::seconds(STUCK_SECONDS))?;
-    let held = match pod.finalizers.as_slice() {
-        [] => "its kubelet has not ended it".to_owned(),
-        finalizers => format!("held by its finalizers {}", finalizers.join(", ")),
-    };
-    Some(format!("pod {}/{} should have ended at {} UTC: {held}", pod.namespace, pod.name, ends.format("%H:%M:%S")))
-}
-
-/// `a, b, c and 2 more`
-fn first_of(pods: &[&str]) -> String {
-    let more = match pods.len().saturating_sub(PODS_TOLD_MAX) {
-        0 => String::new(),
-        more => format!(" and {more} more"),
-    };
-    let named: Vec<&str> = pods.iter().take(PODS_TOLD_MAX).copied().collect();
-    format!("{}{more}", named.join(", "))
-}
-
-/// Which pods stay, by what keeps them: the first of each sort by name, the others counted; and until when they are asked for.
-fn blocked_message(node: &str, blocked: &[(String, Reason)], until: Option<Timestamp>) -> String {
-    let mut sorts: Vec<(&str, Vec<&str>)> = Vec::new();
-    for (pod, reason) in blocked {
-        match sorts.iter_mut().find(|(message, _)| *message == reason.message) {
-            Some((_, pods)) => pods.push(pod),
-            None => sorts.push((&reason.message, vec![pod])),
-        }
-    }
-    let told = sorts.iter().take(SORTS_TOLD_MAX);
-    let told: Vec<String> = told.map(|(message, pods)| format!("{}: {message}", first_of(pods))).collect();
-    let others = match sorts.len().saturating_sub(SORTS_TOLD_MAX) {
-        0 => String::new(),
-        1 => "; and another reason".to_owned(),
-        more => format!("; and {more} other reasons"),
-    };
-    let until = until.map(|until| format!(", trying until {} UTC", until.format("%H:%M:%S"))).unwrap_or_default();
-    let pods = match blocked.len() {
-        1 => "1 pod".to_owned(),
-        more => format!("{more} pods"),
-    };
-    format!("{node}: {pods} may not be evicted{until}: {}{others}", told.join("; "))
-}
-
 async fn node_of_plan(
     ctx: &StepContext<'_, Cluster>,
     params: &params::DrainNode,
@@ -276,35 +296,57 @@ fn cordoned_at(ctx: &StepContext<'_, Cluster>, node: &NodeView) -> Option<Timest
     }
 }
 
-fn must_go(pods: Vec<PodView>, cordoned: Timestamp) -> Vec<PodView> {
-    let until = cordoned + TimeDelta::seconds(CORDON_RACE_SECONDS);
-    pods.into_iter()
-        .filter(|pod| match pod.kind {
-            PodKind::Evictable => pod.created.is_none_or(|created| created <= until),
+/// The pods of a node by what a drain does about them.
+struct Pods {
+    /// Those that have to go, or are waited for.
+    left: Vec<PodView>,
+    /// Those that came after the cordon, by name.
+    came_since: Vec<String>,
+    /// All that stay, these among them.
+    staying: Vec<PodView>,
+}
+
+impl Pods {
+    fn of(pods: Vec<PodView>, cordoned: Timestamp, rules: &[DrainRule]) -> Self {
+        let until = cordoned + TimeDelta::seconds(CORDON_RACE_SECONDS);
+        let is_evictable = |pod: &PodView| match pod.kind {
+            PodKind::Evictable => rules::treatment(rules, pod) != Treatment::Skip,
             PodKind::Daemon | PodKind::Mirror | PodKind::Operator | PodKind::Finished => false,
-        })
-        .collect()
+        };
+        let goes = |pod: &PodView| is_evictable(pod) && pod.created.is_none_or(|created| created <= until);
+        let (left, staying): (Vec<PodView>, Vec<PodView>) = pods.into_iter().partition(goes);
+        let came_since = staying.iter().filter(|pod| is_evictable(pod)).map(told::name_of).collect();
+        Self { left, came_since, staying }
+    }
+
+    /// What is to be told once nothing is left that has to go.
+    fn drained(&self) -> params::Drained {
+        params::Drained { came_since: told::counted(&self.came_since, "pod"), still_attached: None }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeMap;
 
-    fn at(seconds: i64) -> Timestamp {
+    pub(super) fn at(seconds: i64) -> Timestamp {
         Timestamp::from_timestamp(1_790_000_000 + seconds, 0).unwrap()
     }
 
-    fn pod() -> PodView {
+    pub(super) fn pod() -> PodView {
         PodView {
             namespace: "default".into(),
             name: "shop-0".into(),
             uid: "uid".into(),
+            labels: BTreeMap::new(),
             kind: PodKind::Evictable,
             created: None,
-            terminating: true,
+            terminating: false,
             grace_seconds: 30,
-            ends: Some(at(30)),
+            ends: None,
             finalizers: Vec::new(),
+            claims: Vec::new(),
             ready_since: None,
             empty_dir: false,
             unmanaged: false,
@@ -312,44 +354,19 @@ mod tests {
     }
 
     #[test]
-    fn pods_that_stay_are_told_by_what_keeps_them() {
-        let budget = "The disruption budget shop needs 9 healthy pods and has 9 currently";
-        let blocked = |pods: &[(&str, &str)]| -> String {
-            let pods: Vec<(String, Reason)> = pods
-                .iter()
-                .map(|(pod, message)| ((*pod).to_owned(), Reason::new("Test", (*message).to_owned())))
-                .collect();
-            blocked_message("w-1", &pods, Some(at(0)))
-        };
-        assert_eq!(
-            blocked(&[("shop-0", budget)]),
-            format!("w-1: 1 pod may not be evicted, trying until 14:13:20 UTC: shop-0: {budget}")
-        );
-        let many = [("a", budget), ("b", "a webhook"), ("c", budget), ("d", budget), ("e", budget), ("f", "third")];
-        assert_eq!(
-            blocked(&many),
-            format!(
-                "w-1: 6 pods may not be evicted, trying until 14:13:20 UTC: a, c, d and 1 more: {budget}; b: a webhook; and another reason"
-            )
-        );
-    }
-
-    #[test]
-    fn a_pod_that_does_not_end_is_told_with_what_holds_it() {
-        assert_eq!((stuck(&pod(), at(89)), stuck(&PodView { ends: None, ..pod() }, at(900))), (None, None));
-        let told = stuck(&pod(), at(90)).unwrap();
-        assert_eq!(told, "pod default/shop-0 should have ended at 14:13:50 UTC: its kubelet has not ended it");
-        let held = PodView { finalizers: vec!["example.com/backup".into()], ..pod() };
-        assert!(stuck(&held, at(90)).unwrap().ends_with("held by its finalizers example.com/backup"));
-    }
-
-    #[test]
-    fn a_pod_that_loses_something_goes_only_where_that_was_agreed_to() {
-        let consent = |empty_dir, unmanaged| Consent { empty_dir, unmanaged };
-        let (local, bare) = (PodView { empty_dir: true, ..pod() }, PodView { unmanaged: true, ..pod() });
-        let goes = |pod: &PodView, consent| not_agreed(pod, consent).is_none();
-        assert!(goes(&pod(), consent(false, false)));
-        assert_eq!([goes(&local, consent(false, true)), goes(&local, consent(true, false))], [false, true]);
-        assert_eq!([goes(&bare, consent(true, false)), goes(&bare, consent(false, true))], [false, true]);
+    fn what_comes_two_minutes_after_the_cordon_is_told_and_stays() {
+        let came = |name: &str, seconds| PodView { name: name.into(), created: Some(at(seconds)), ..pod() };
+        let daemon = PodView { kind: PodKind::Daemon, ..came("proxy", 500) };
+        let skip: Vec<DrainRule> =
+            serde_json::from_value(serde_json::json!([{"action": "Skip", "namespaces": ["storage"]}])).unwrap();
+        let stays = PodView { namespace: "storage".into(), ..came("osd", 500) };
+        let all = vec![came("first", -600), came("race", 120), came("late", 121), daemon, stays];
+        let pods = Pods::of(all, at(0), &skip);
+        let left: Vec<&str> = pods.left.iter().map(|pod| pod.name.as_str()).collect();
+        assert_eq!(left, ["first", "race"], "a scheduler may have acted on what it saw before the cordon");
+        assert_eq!(pods.drained().came_since.as_deref(), Some("1 pod: default/late"));
+        assert_eq!(Pods::of(vec![pod()], at(0), &[]).drained(), params::Drained::default());
+        let here = PodView { namespace: "storage".into(), ..pod() };
+        assert_eq!(Pods::of(vec![here], at(0), &skip).left, [], "one that a rule leaves there was there before");
     }
 }

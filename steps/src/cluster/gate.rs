@@ -108,6 +108,7 @@ mod tests {
             kubelet: None,
             readiness,
             readiness_since: Some(at(since)),
+            heartbeat: None,
             cordon: CordonOwner::Nobody,
             labels: BTreeMap::new(),
         };

@@ -3,10 +3,18 @@
 //! A kubelet of a new minor restarts its static pods a moment after its Node is Ready again. On a control-plane node the next one is
 //! therefore not begun before API server, controller manager, scheduler and etcd were ready for the soak, too: etcd's pod is
 //! ready when its member serves (kubeadm's probe), the API server's when it reaches etcd's quorum.
+//!
+//! A Node stays Ready for a while after its kubelet has ended. Its new version shows that the new process reports; where that stood
+//! there before (a second attempt), the machine's answer says since when the process runs, and a report that is newer shows it, both
+//! by the machine's own clock. A kubelet reports when something changes or five minutes are over, so none may come: then the node is
+//! watched for as long as it takes until it would no longer be Ready.
+//!
+//! Source: kubernetes.io, "Node Status", "Heartbeats" (v1.34).
 
 use super::host_order::{Proceed, answer, gave_up, gave_up_before, holds, own_key, place};
 use super::{again, look, node_subject, params, read, task_subject};
-use crate::ports::cluster::{Cluster, OpsError, PodKind, PodView, Readiness};
+use crate::host::params::KUBELET_STARTED;
+use crate::ports::cluster::{Cluster, NodeView, OpsError, PodKind, PodView, Readiness};
 use async_trait::async_trait;
 use chrono::TimeDelta;
 use cupcake_crds::NodeTask;
@@ -20,6 +28,10 @@ use cupcake_engine::step::{OnCancel, Probe, Step, StepContext, StepError, StepOu
 const AGAIN_SECONDS: i64 = 15;
 /// After how long a node that answered Done but is not Ready at the version is shown as a stall, in seconds.
 const UNREADY_SECONDS_MAX: i64 = 60;
+
+/// After how long a Node whose kubelet does not report is no longer Ready, in seconds: the controller manager's grace period (40 s, 50 s
+/// from 1.32 on) and the time between two of its looks.
+const SILENT_SECONDS_MAX: i64 = 60;
 
 /// The static pods of a control plane that kubeadm made; those of another manager are not known here.
 const STATIC_PODS: [&str; 4] = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"];
@@ -120,9 +132,11 @@ async fn verified(
     ctx: &StepContext<'_, Cluster>,
     params: &params::HostProceed,
     task: &NodeTask,
-    outputs: params::HostOutputs,
+    mut outputs: params::HostOutputs,
 ) -> Result<Probe<params::HostOutputs>, StepError> {
     let name = params.order.node.name.as_str();
+    // Good for this look alone: a batch of hundreds of nodes would fill the cursor with it.
+    let started = outputs.0.remove(KUBELET_STARTED).and_then(|started| started.parse::<Timestamp>().ok());
     let target = params.order.target_version;
     let answered = task.status.as_ref().and_then(|status| status.updated_at).unwrap_or(ctx.started());
     let Some(node) = look!(ctx.ports().nodes.node(name)) else {
@@ -151,11 +165,20 @@ async fn verified(
         }
     }
     let soaked = since + TimeDelta::seconds(i64::from(params.soak_seconds));
+    let soaked = unheard_until(&node, started).map_or(soaked, |until| until.max(soaked));
     if ctx.now() < soaked {
         let reason = Reason::new("Soaking", format!("{name} is Ready with {target}; watching that it stays so"));
         return Ok(Probe::Wait(Wait::quiet(soaked, reason).on(node_subject(name))));
     }
     Ok(Probe::Satisfied(outputs))
+}
+
+/// Until when a Node that is Ready may be so by what another process of its kubelet has reported; `None` where the present one has.
+fn unheard_until(node: &NodeView, started: Option<Timestamp>) -> Option<Timestamp> {
+    // A report carries whole seconds.
+    let is_older = |heartbeat: Timestamp, started: Timestamp| heartbeat.timestamp() < started.timestamp();
+    let started = started.filter(|started| node.heartbeat.is_some_and(|heartbeat| is_older(heartbeat, *started)))?;
+    Some(started + TimeDelta::seconds(SILENT_SECONDS_MAX))
 }
 
 /// Since when all static pods of a control-plane node are ready, or which of them are not.
@@ -175,7 +198,10 @@ fn static_pods_ready_since(pods: &[PodView], node: &str) -> Result<Timestamp, St
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ports::cluster::CordonOwner;
     use chrono::DateTime;
+    use cupcake_crds::values::NodeRef;
+    use std::collections::BTreeMap;
 
     fn at(seconds: i64) -> Timestamp {
         DateTime::from_timestamp(1_790_000_000 + seconds, 0).unwrap()
@@ -186,16 +212,47 @@ mod tests {
             namespace: "kube-system".into(),
             name: format!("{component}-cp-1"),
             uid: component.into(),
+            labels: BTreeMap::new(),
             kind: PodKind::Mirror,
             created: None,
             terminating: false,
             grace_seconds: 30,
             ends: None,
             finalizers: Vec::new(),
+            claims: Vec::new(),
             ready_since,
             empty_dir: false,
             unmanaged: false,
         }
+    }
+
+    #[test]
+    fn a_node_that_has_not_heard_of_its_kubelet_since_its_start_is_watched_until_it_would_no_longer_be_ready() {
+        let until = |heartbeat: Option<i64>, started: Option<i64>| {
+            let node = NodeView {
+                node: NodeRef { name: "w-1".into(), uid: "u".into() },
+                resource_version: "1".into(),
+                role: NodeRole::Worker,
+                kubelet: None,
+                readiness: Readiness::Ready,
+                readiness_since: None,
+                heartbeat: heartbeat.map(at),
+                cordon: CordonOwner::Nobody,
+                labels: BTreeMap::new(),
+            };
+            unheard_until(&node, started.map(|started| at(started) + TimeDelta::milliseconds(700)))
+        };
+        assert_eq!(until(Some(99), Some(100)), Some(at(160) + TimeDelta::milliseconds(700)));
+        assert_eq!(
+            (until(Some(100), Some(100)), until(Some(103), Some(100))),
+            (None, None),
+            "the process has reported"
+        );
+        assert_eq!(
+            (until(Some(99), None), until(None, Some(100))),
+            (None, None),
+            "an older runner, and a Node without a time"
+        );
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use crate::ports::cluster::ChildSource;
 use crate::ports::host::KubeProxy;
-use cupcake_crds::values::{HostStep, KubeVersion, NodeRef, OnExpiry};
+use cupcake_crds::values::{DrainRule, HostStep, KubeVersion, NodeRef, OnExpiry};
 use cupcake_engine::names::{RunName, VertexName};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -100,6 +100,34 @@ pub struct DrainNode {
     /// How long one pod gets to end; its own grace period if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod_seconds: Option<u32>,
+    /// What is done about which pods; all are evicted at once where none is said.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rules: Vec<DrainRule>,
+}
+
+/// What `drain-node/v1` leaves to be told; an empty one takes no room in a cursor.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Drained {
+    /// Pods that came after the cordon, and stay, in at most [`Self::CHARS_MAX`] characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub came_since: Option<String>,
+    /// Volumes that pods which are gone have left attached, as long as that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub still_attached: Option<String>,
+}
+
+impl Drained {
+    /// The longest text of each field: that of every node of a large batch has to fit one cursor.
+    pub const CHARS_MAX: usize = 96;
+
+    /// What was not drained, in words; `None` where there is nothing to tell.
+    pub fn told(&self) -> Option<String> {
+        let pods = self.came_since.as_ref().map(|pods| format!("came after the cordon, not evicted: {pods}"));
+        let volumes = self.still_attached.as_ref().map(|volumes| format!("still attached: {volumes}"));
+        let told: Vec<String> = pods.into_iter().chain(volumes).collect();
+        Some(told.join("; ")).filter(|told| !told.is_empty())
+    }
 }
 
 /// `host-proceed/v1`: the second part of the order that `order_vertex` placed is done, and the Node is Ready at the version.

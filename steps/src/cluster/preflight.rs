@@ -3,12 +3,16 @@
 use super::{again, params, read};
 use crate::ports::cluster::{Cluster, NodeView, Readiness};
 use async_trait::async_trait;
+use cupcake_crds::values::NodeRole;
 use cupcake_engine::names::Reason;
 use cupcake_engine::step::{OnCancel, Probe, Step, StepContext, StepError, StepOutcome, Wait};
 use std::collections::BTreeSet;
 
 /// How often a cluster that is not fit is looked at again, in seconds.
 const AGAIN_SECONDS: i64 = 10;
+
+/// The beginning of what is told where workers alone are not Ready: the run goes on without those that are left out.
+const WORKERS_NOT_READY: &str = "workers not Ready: ";
 
 /// Checks every node that is to move: Ready, its agent answered, its kubelet not newer than the target.
 pub struct Preflight;
@@ -46,14 +50,10 @@ impl Step<Cluster> for Preflight {
             let message = format!("kubelets newer than {newest}: {}", super::named(&newer));
             return Err(StepError::NeedsOperator(Reason::new("Downgrade", message)));
         }
-        let unready: Vec<_> = nodes
-            .iter()
-            .filter(moving)
-            .filter(|node| node.readiness != Readiness::Ready || node.kubelet.is_none())
-            .map(|node| node.node.name.as_str())
-            .collect();
+        let is_unready = |node: &&NodeView| node.readiness != Readiness::Ready || node.kubelet.is_none();
+        let unready: Vec<&NodeView> = nodes.iter().filter(moving).filter(is_unready).collect();
         if !unready.is_empty() {
-            let message = format!("not Ready: {}; nothing is started until every node is", super::named(&unready));
+            let message = not_ready(&unready);
             return Ok(StepOutcome::Wait(Wait::shown(again(ctx, AGAIN_SECONDS), Reason::new("NodeNotReady", message))));
         }
         let answered: BTreeSet<String> = read!(ctx, cluster.tasks())
@@ -72,5 +72,57 @@ impl Step<Cluster> for Preflight {
             return Ok(StepOutcome::Wait(Wait::shown(again(ctx, AGAIN_SECONDS), Reason::new("AgentAbsent", message))));
         }
         Ok(StepOutcome::Done(()))
+    }
+}
+
+/// That nodes are not Ready, and what is to be done: the control plane moves as a whole, a worker may be left out.
+fn not_ready(nodes: &[&NodeView]) -> String {
+    let names: Vec<&str> = nodes.iter().map(|node| node.node.name.as_str()).collect();
+    let names = super::named(&names);
+    if nodes.iter().all(|node| node.role == NodeRole::Worker) {
+        format!("{WORKERS_NOT_READY}{names}; nothing is started until they are, or are left out (kubectl cupcake skip)")
+    } else {
+        format!("not Ready: {names}; nothing is started until every node is")
+    }
+}
+
+/// The workers without which a run could go on, by what this step says that it waits for or has failed by, as far as it names them.
+pub fn workers_named(reason: &str) -> Vec<&str> {
+    let names = reason.split_once(WORKERS_NOT_READY).map_or("", |(_, names)| names);
+    let named = names.split(';').next().and_then(|names| names.split(" and ").next()).unwrap_or_default();
+    named.split(", ").filter(|name| !name.is_empty()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ports::cluster::CordonOwner;
+    use cupcake_crds::values::NodeRef;
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn workers_that_hold_a_start_are_named_and_can_be_left_out_and_nodes_of_the_control_plane_cannot() {
+        let node = |name: &str, role| NodeView {
+            node: NodeRef { name: name.into(), uid: name.into() },
+            resource_version: "1".into(),
+            role,
+            kubelet: None,
+            readiness: Readiness::Unknown,
+            readiness_since: None,
+            heartbeat: None,
+            cordon: CordonOwner::Nobody,
+            labels: BTreeMap::new(),
+        };
+        let workers: Vec<NodeView> = (1..=7).map(|n| node(&format!("w-{n}"), NodeRole::Worker)).collect();
+        let told = |nodes: &[&NodeView]| not_ready(nodes);
+        assert!(
+            told(&[&workers[0]]).starts_with("workers not Ready: w-1; nothing is started until they are, or are left")
+        );
+        assert_eq!(workers_named(&told(&[&workers[0]])), ["w-1"]);
+        let failed =
+            format!("not done within 900 s; last: NodeNotReady: {}", told(&workers.iter().collect::<Vec<_>>()));
+        assert_eq!(workers_named(&failed), ["w-1", "w-2", "w-3", "w-4", "w-5"], "{failed}");
+        let all = told(&[&node("cp-1", NodeRole::ControlPlane), &workers[0]]);
+        assert_eq!((workers_named(&all), all.starts_with("not Ready: cp-1, w-1;")), (Vec::new(), true));
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::ports::host::{KubeProxy, KubeadmUpgrade, Package};
 use cupcake_crds::values::{HostStep, KubeVersion, MinorVersion, PackageVersion};
+use cupcake_engine::clock::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -27,6 +28,11 @@ pub const UPGRADE_CONTAINERD: &str = "upgrade-containerd/v1";
 pub const SNAPSHOT_STEP: &str = "etcd-snapshot";
 /// Where the answer to such an order says when the snapshot was finished.
 pub const SNAPSHOT_TAKEN: &str = "etcd-snapshot.takenAt";
+
+/// The name under which an order holds the step that restarts the kubelet, and the first word of what that leaves.
+pub const RESTART_STEP: &str = "restart-kubelet";
+/// Where the answer to such an order says since when the kubelet runs that its Node has to hear of.
+pub const KUBELET_STARTED: &str = "restart-kubelet.startedAt";
 
 /// Kind of the step that waits between the two parts of an order. Only the runner plans it; in an order it is refused.
 pub const AWAIT_PROCEED: &str = "await-proceed/v1";
@@ -123,6 +129,15 @@ pub struct EtcdSnapshot {
 pub struct RestartKubelet {
     /// The version that must run in the end.
     pub version: KubeVersion,
+}
+
+/// What [`RESTART_KUBELET`] leaves.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct KubeletRuns {
+    /// Since when its process runs, by the machine's clock; absent where that says nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Timestamp>,
 }
 
 /// [`UPGRADE_CONTAINERD`]

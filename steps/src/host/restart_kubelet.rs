@@ -33,9 +33,13 @@ pub struct RestartKubelet;
 impl Step<Machine> for RestartKubelet {
     const KIND: &'static str = params::RESTART_KUBELET;
     type Params = params::RestartKubelet;
-    type Output = ();
+    type Output = params::KubeletRuns;
 
-    async fn probe(&self, ctx: &StepContext<'_, Machine>, params: &Self::Params) -> Result<Probe<()>, StepError> {
+    async fn probe(
+        &self,
+        ctx: &StepContext<'_, Machine>,
+        params: &Self::Params,
+    ) -> Result<Probe<Self::Output>, StepError> {
         let kubelet = ctx.ports().host.kubelet().await?;
         match kubelet.installed {
             None => {
@@ -48,22 +52,37 @@ impl Step<Machine> for RestartKubelet {
                 Err(StepError::NeedsOperator(Reason::new("OtherKubeletInstalled", message)))
             }
             Some(_) if !kubelet.runs_installed => Ok(Probe::Unsatisfied),
-            Some(_) => watched(&kubelet, ctx.started(), ctx.now()),
+            Some(_) => Ok(match watched(&kubelet, ctx.started(), ctx.now())? {
+                Probe::Satisfied(()) => Probe::Satisfied(runs(&kubelet, ctx.now())),
+                Probe::Unsatisfied => Probe::Unsatisfied,
+                Probe::Unknown(reason) => Probe::Unknown(reason),
+                Probe::Wait(wait) => Probe::Wait(wait),
+            }),
         }
     }
 
-    async fn apply(&self, ctx: &StepContext<'_, Machine>, params: &Self::Params) -> Result<StepOutcome<()>, StepError> {
+    async fn apply(
+        &self,
+        ctx: &StepContext<'_, Machine>,
+        params: &Self::Params,
+    ) -> Result<StepOutcome<Self::Output>, StepError> {
         ctx.ports().host.restart_kubelet().await?;
         match self.probe(ctx, params).await? {
             // systemd has the restart; the new process shows in a moment, and if it does not, the next look tells.
             Probe::Unsatisfied => {
                 Ok(StepOutcome::Wait(moment(ctx, "KubeletStarting", "the kubelet is being restarted")))
             }
-            probe @ (Probe::Satisfied(()) | Probe::Unknown(_) | Probe::Wait(_)) => {
+            probe @ (Probe::Satisfied(_) | Probe::Unknown(_) | Probe::Wait(_)) => {
                 outcome_of(ctx, probe, "the installed kubelet running")
             }
         }
     }
+}
+
+/// Since when it runs, for whoever asks whether its Node has heard of it. A time that is still to come is one of a clock which was set
+/// back since: no report would ever be newer.
+fn runs(kubelet: &KubeletState, now: Timestamp) -> params::KubeletRuns {
+    params::KubeletRuns { started_at: kubelet.since.filter(|since| *since <= now) }
 }
 
 /// Whether a kubelet of the installed binary counts, for a step that began at `started`.
@@ -148,6 +167,8 @@ mod tests {
     fn a_clock_that_was_set_back_holds_no_kubelet_up() {
         assert_eq!(watched(&kubelet(true, Some(700), 0), at(90), at(101)), Ok(Probe::Satisfied(())));
         assert_eq!(until(watched(&kubelet(true, Some(102), 0), at(90), at(101))).0, 106);
+        assert_eq!(runs(&kubelet(true, Some(700), 0), at(101)).started_at, None, "no report is newer than that");
+        assert_eq!(runs(&kubelet(true, Some(81), 0), at(101)).started_at, Some(at(81)));
     }
 
     #[test]

@@ -2,8 +2,9 @@
 //!
 //! # Guarantees
 //! Reads of single objects, and `pods`, come from the API server itself, never from a cache: that something is *not* there
-//! is a reason to act. Only `ClusterOps::nodes` and `ClusterOps::tasks` may lag behind. Whatever changes an object carries
-//! the version that was read, so that acting on an old read is refused ([`OpsError::Changed`]) instead of done.
+//! is a reason to act. Only `ClusterOps::nodes` and `ClusterOps::tasks` may lag behind, and `NodeOps::attached`, which may still show
+//! what has gone a moment ago. Whatever changes an object carries the version that was read, so that acting on an old read is refused
+//! ([`OpsError::Changed`]) instead of done.
 
 use crate::ports::host::KubeProxy;
 use async_trait::async_trait;
@@ -113,6 +114,8 @@ pub struct NodeView {
     pub readiness: Readiness,
     /// Since when readiness is what it is.
     pub readiness_since: Option<Timestamp>,
+    /// When its kubelet last reported that, in whole seconds of its machine's clock.
+    pub heartbeat: Option<Timestamp>,
     /// Who cordoned it.
     pub cordon: CordonOwner,
     /// Its labels.
@@ -143,6 +146,8 @@ pub struct PodView {
     pub name: String,
     /// UID: the one thing that tells it from its successor of the same name.
     pub uid: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
     /// What keeps it.
     pub kind: PodKind,
     /// When it was created.
@@ -155,12 +160,25 @@ pub struct PodView {
     pub ends: Option<Timestamp>,
     /// What has to be taken off before it is gone.
     pub finalizers: Vec<String>,
+    /// The claims whose volumes it uses, by name, in its own namespace.
+    pub claims: Vec<String>,
     /// Since when it is ready; `None` if it is not.
     pub ready_since: Option<Timestamp>,
     /// Whether data ends with it.
     pub empty_dir: bool,
     /// Whether nothing makes it anew.
     pub unmanaged: bool,
+}
+
+/// A persistent volume that is attached to a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VolumeView {
+    /// Name of the `PersistentVolume`.
+    pub name: String,
+    /// The claim that it is bound to, as `namespace/name`; `None` if it is bound to none, or gone.
+    pub claim: Option<String>,
+    /// Since when it is being detached; `None` while it is not.
+    pub detaching_since: Option<Timestamp>,
 }
 
 /// Which pods may be evicted that lose something by it.
@@ -207,6 +225,8 @@ pub trait NodeOps: Send + Sync {
     async fn uncordon(&self, node: &NodeView, run_uid: &str) -> Result<(), OpsError>;
     /// The pods on the node, as the API server has them now.
     async fn pods(&self, node: &str) -> Result<Vec<PodView>, OpsError>;
+    /// The persistent volumes that are attached to the node, sorted by name; not those that a pod names without one.
+    async fn attached(&self, node: &str) -> Result<Vec<VolumeView>, OpsError>;
     /// Asks for the eviction of exactly that pod (UID precondition), which gets that long to end; its own grace period if absent.
     async fn evict(&self, pod: &PodView, grace_seconds: Option<u32>) -> Result<Eviction, OpsError>;
     /// Deletes exactly that pod (UID precondition), whatever its disruption budget says; it gets that long to end. A webhook may

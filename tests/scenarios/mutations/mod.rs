@@ -58,6 +58,13 @@ fn direct_update() -> Value {
         "drain": {
             "deleteEmptyDirData": true, "deleteUnmanagedPods": true, "onExpiry": "SkipNode", "onPatch": false,
             "podTimeout": "2m", "timeout": "20m",
+            "rules": [{
+                "action": "Evict", "namespaces": ["shop"], "order": 7,
+                "selector": {
+                    "matchLabels": {"app": "db"},
+                    "matchExpressions": [{"key": "tier", "operator": "In", "values": ["cache"]}],
+                },
+            }],
         },
         "dryRun": false,
         "maintenanceWindow": window(),

@@ -172,6 +172,33 @@ fn unreachable() -> Story {
         story.why(cluster);
         story.nodes(cluster);
         assert_eq!(cluster.cordoned(), Vec::<String>::new(), "nobody drains it");
+        story.happens("$ kubectl cupcake skip to-1-34 w-1");
+        let skip = json!([{"requestId": "skip-1", "vertex": "w-1"}]);
+        cluster.patch(UPDATE, json!({"spec": {"control": {"skip": skip}}})).await;
+        ends_succeeded(cluster, &mut story).await;
+    });
+    in_cluster(2, false, async |cluster| {
+        let budgets = cluster.apply_then_freeze(UPDATE, json!({})).await;
+        until_told(cluster, "DrainBlocked").await;
+        story.happens(
+            "In another cluster w-1 is being emptied, which a budget holds up, when its kubelet falls silent.",
+        );
+        cluster.world.lose_kubelet("w-1");
+        until_told(cluster, "NodeUnreachable").await;
+        story.status(cluster);
+        story.why(cluster);
+        story.nodes(cluster);
+        story.event(cluster, "NodeUnreachable");
+        story.happens(
+            "The budget is taken away: no pod is evicted that nobody would see end. Then the kubelet is back.",
+        );
+        cluster.ask(async || budgets.delete("frozen", &DeleteParams::default()).await.map(drop)).await;
+        cluster.pass(60).await;
+        let pods = cluster.all::<Pod>("", "pods").into_iter();
+        let leaving = pods.filter(|pod| pod.metadata.deletion_timestamp.is_some()).map(|pod| pod.name_any());
+        assert_eq!(leaving.collect::<Vec<_>>(), Vec::<String>::new(), "evicted from a node that nobody hears of");
+        cluster.world.restore_kubelet("w-1");
+        ends_succeeded(cluster, &mut story).await;
     });
     story
 }

@@ -4,6 +4,7 @@ use super::holds::RUN_REFUSED;
 use super::holds::WAITS_FOR;
 use super::{HeldBy, Hold, RunNow, Standing, Wait};
 use cupcake_crds::DirectUpdate;
+use cupcake_steps::cluster::preflight::workers_named;
 use serde_json::Value;
 
 /// What ends what holds it or, where nobody has to do anything, what shows how it goes on.
@@ -30,7 +31,7 @@ pub(super) fn next(update: &DirectUpdate, runs: &[RunNow<'_>], holds: &[Hold], w
         HeldBy::Failure if hold.code == "ControlPlaneJoined" => Some(format!("kubectl cupcake cancel {name}")),
         HeldBy::Failure => waits.iter().rfind(|wait| wait.standing == Standing::Failed).map(|wait| {
             let what = wait.node.as_deref().unwrap_or(&wait.vertex);
-            format!("kubectl cupcake retry {name} {what}")
+            leave_out(update, wait).unwrap_or_else(|| format!("kubectl cupcake retry {name} {what}"))
         }),
         // Machines are asked what they are before anything is begun.
         HeldBy::Operator if hold.code == "AgentAbsent" => {
@@ -43,7 +44,8 @@ pub(super) fn next(update: &DirectUpdate, runs: &[RunNow<'_>], holds: &[Hold], w
         }
         HeldBy::Window | HeldBy::Operator => None,
     });
-    let of_wait = || waits.iter().filter(|wait| wait.standing == Standing::Waits).find_map(look_at);
+    let waiting = || waits.iter().filter(|wait| wait.standing == Standing::Waits);
+    let of_wait = || waiting().find_map(|wait| leave_out(update, wait).or_else(|| look_at(wait)));
     of_hold.or_else(of_wait).unwrap_or_else(|| format!("kubectl cupcake watch {name}"))
 }
 
@@ -61,19 +63,27 @@ fn gate_of(runs: &[RunNow<'_>], waits: &[Wait]) -> Option<String> {
     })
 }
 
+/// The way on without a worker that is not Ready and holds the start of a hop; none once all that are named are left out.
+fn leave_out(update: &DirectUpdate, wait: &Wait) -> Option<String> {
+    let name = update.metadata.name.as_deref().unwrap_or_default();
+    let worker = workers_named(&wait.reason).into_iter().find(|worker| !update.spec.skips(worker))?;
+    Some(format!("kubectl cupcake skip {name} {worker}"))
+}
+
 /// Where to look for what keeps a step waiting that a person may have to mend.
 fn look_at(wait: &Wait) -> Option<String> {
     let node = wait.node.as_deref();
     match wait.code.as_str() {
-        "DrainBlocked" | "PodsLeaving" | "PodStuck" => {
+        "DrainBlocked" | "PodsCompleting" | "PodsLeaving" | "PodStuck" => {
             let pods = "kubectl get pods --all-namespaces --output wide --field-selector spec.nodeName=";
             node.map(|node| format!("{pods}{node}"))
         }
+        "VolumesAttached" => Some("kubectl get volumeattachments".to_owned()),
         "AgentAbsent" => node.map(|node| {
             let selector = "--selector app.kubernetes.io/component=agent";
             format!("kubectl get pods --all-namespaces {selector} --field-selector spec.nodeName={node}")
         }),
-        "NodeNotReady" | "CanaryNotReady" => Some(match node {
+        "NodeNotReady" | "NodeUnreachable" | "CanaryNotReady" => Some(match node {
             Some(node) => format!("kubectl describe node {node}"),
             None => "kubectl get nodes".to_owned(),
         }),

@@ -91,6 +91,29 @@ fn a_step_that_is_tried_again_says_when_and_one_that_failed_is_to_be_retried() {
 }
 
 #[test]
+fn a_worker_that_is_not_ready_and_holds_a_start_is_to_be_left_out_and_then_the_start_is_tried_again() {
+    let reason = "workers not Ready: w-01; nothing is started until they are, or are left out (kubectl cupcake skip)";
+    let preflight = |vertex: &str| match vertex {
+        "1.34.4/preflight" => Fate::Waits(Reason::new("NodeNotReady", reason)),
+        _ => usual(vertex),
+    };
+    let root = |seconds| {
+        let mut world = World::new(&plan_of(&spec(&json!({})), &cluster(1, 2, "1.33.4")).plan, 1);
+        world.until(seconds, preflight);
+        world
+    };
+    assert_eq!(asked(&running(), &root(60)).0.next, "kubectl cupcake skip to-1-34 w-01");
+    let conditions = [condition("Stalled", "True", "DeadlineExceeded", "1.34.4/preflight failed")];
+    let status = json!({"phase": "RequiresAttention", "run": "batch", "conditions": conditions});
+    assert_eq!(asked(&update(&json!({}), &status), &root(1_000)).0.next, "kubectl cupcake skip to-1-34 w-01");
+    let left_out = json!({"control": {"skip": [{"requestId": "s", "vertex": "w-01"}]}});
+    assert_eq!(
+        asked(&update(&left_out, &status), &root(1_000)).0.next,
+        "kubectl cupcake retry to-1-34 1.34.4/preflight"
+    );
+}
+
+#[test]
 fn whatever_holds_the_whole_is_told_first_with_the_command_that_ends_it() {
     let idle = batch(0, |_| Fate::Takes(100));
     let status = |phase: &str, conditions: &[Value]| json!({"phase": phase, "run": "batch", "conditions": conditions});
