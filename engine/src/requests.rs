@@ -154,6 +154,23 @@ pub(crate) fn take_retries(
     for vertex in revived {
         push(cursor, decision, Event::Reset { vertex, at: now });
     }
+    if decision.events.iter().any(|event| matches!(event, Event::Reset { .. })) {
+        needed_again(cursor, dag, now, decision);
+    }
+}
+
+/// What ends or undoes a step that could not begin was skipped as needless when the run came to rest. That step can begin now: whatever
+/// it does is to be undone again.
+fn needed_again(cursor: &mut Cursor, dag: &Dag, now: Timestamp, decision: &mut Decision) {
+    let is_needed = |vertex: &&Vertex| {
+        let guard = vertex.guard.as_ref().and_then(|guard| cursor.state(guard));
+        matches!(cursor.state(&vertex.name), Some(VertexState::Skipped { .. }))
+            && matches!(guard, Some(VertexState::Pending { attempts: 0 }))
+    };
+    let needed: Vec<VertexName> = dag.vertices().iter().filter(is_needed).map(|vertex| vertex.name.clone()).collect();
+    for vertex in needed {
+        push(cursor, decision, Event::Reset { vertex, at: now });
+    }
 }
 
 /// Failed vertices that `what` names (by their name, a part of it, or their lane), each with what belongs to it: what is guarded by
@@ -315,6 +332,29 @@ mod tests {
         // Nothing failed by that name: taken up all the same, so that it does not lie in wait.
         let early = decided(&dag, &rests, &asked(Some("w-11")), &calm);
         assert_eq!(early.first().map(Event::line).as_deref(), Some("request retry-1 taken up"));
+    }
+
+    #[test]
+    fn what_was_needless_while_a_run_rested_is_needed_again_once_it_is_tried_again() {
+        let kind = StepKind::new("reach/v1").unwrap();
+        let vertex = |name: &str, after: &[&str]| VertexTemplate::new(name, kind.clone(), name.into(), after);
+        let mut plan = Plan::new("test");
+        plan.vertex(vertex("upgrade", &[]));
+        plan.vertex(vertex("drain", &["upgrade"]));
+        plan.vertex(vertex("uncordon", &["drain"]).guarded_by("drain"));
+        plan.vertex(vertex("left-out", &[]));
+        plan.vertex(vertex("undo-left-out", &["left-out"]).guarded_by("left-out"));
+        let dag = plan.expand().unwrap();
+        let mut rests = Cursor::new(plan.digest(), &dag, start());
+        let reason = Reason::new("LeftOut", "by a test");
+        rests.fold(&[Event::Skipped { vertex: name("left-out"), reason, at: start() }]).unwrap();
+        rests.fold(&[started("upgrade"), failed("upgrade", 1, 0)]).unwrap();
+        let calm = Observed::default();
+        let at_rest = decided(&dag, &rests, &Intent::default(), &calm);
+        rests.fold(&at_rest).unwrap();
+        assert!(matches!(rests.state(&name("uncordon")), Some(VertexState::Skipped { .. })), "nothing was drained");
+        let resets = reset_by(&dag, &rests, &asked(Some("upgrade")), &calm);
+        assert_eq!(resets, ["reset upgrade", "reset uncordon"], "what was left out stays so");
     }
 
     #[test]

@@ -202,6 +202,7 @@ mod tests {
             kubelet: Some(kubelet),
             readiness: Readiness::Ready,
             readiness_since: None,
+            heartbeat: None,
             cordon: CordonOwner::Nobody,
             labels: BTreeMap::new(),
         }

@@ -36,7 +36,7 @@ fn left_manifest() -> Story {
         story.plan(&seen, &to("1.29.15"));
     });
     in_cluster(0, false, async |cluster| {
-        story.happens("On another cluster the disk of cp-1 is so slow that its kubelet does not start the new etcd in time. kubeadm puts the old one back; it is tried again, once.");
+        story.happens("On another cluster the disk of cp-1 is so slow that its kubelet does not start the new etcd in time. kubeadm puts the old one back each time, and after three attempts the update rests.");
         let machine = cluster.world.machine("cp-1").unwrap();
         machine.let_etcd_stay(u32::MAX);
         cluster.apply(UPDATE, json!({})).await;
@@ -45,13 +45,14 @@ fn left_manifest() -> Story {
         story.status(cluster);
         story.why(cluster);
         story.nodes(cluster);
-        story.happens("The disk is replaced; $ kubectl cupcake retry to-1-34 cp-1. The update goes on from there.");
+        story.happens("The disk is replaced; $ kubectl cupcake retry to-1-34 1.34.4/control-plane/cp-1/kubeadm-upgrade. The update goes on from there.");
         machine.let_etcd_stay(0);
-        let retry = json!([{"requestId": "retry-1", "vertex": "cp-1"}]);
+        let retry = json!([{"requestId": "retry-1", "vertex": "1.34.4/control-plane/cp-1/kubeadm-upgrade"}]);
         cluster.patch(UPDATE, json!({"spec": {"control": {"retry": retry}}})).await;
         cluster.eventually("it goes on", async || cluster.phase(UPDATE).0 == Phase::InProgress).await;
         let (phase, message) = cluster.at_rest(UPDATE).await;
         assert_eq!(phase, Phase::Succeeded, "{message}");
+        assert!(cluster.cordoned().is_empty(), "{message}");
         story.status(cluster);
     });
     story

@@ -61,7 +61,7 @@ fn disk() -> Story {
             inventory.etcd_data_bytes = Some(2 * GIB);
         });
         cluster.apply(UPDATE, json!({})).await;
-        cluster.eventually("it is told", async || cluster.phase(UPDATE).1.contains("GiB")).await;
+        cluster.eventually("it is told", async || cluster.phase(UPDATE).1.contains("too little space")).await;
         story.preflight(&gathered(cluster).await, &to("1.34.4"), &["DiskSpace"]);
         story.status(cluster);
         story.happens("Somebody removes old snapshots; the machine is asked again by itself, and the update begins.");
