@@ -136,7 +136,7 @@ fn a_blocked_drain_ends_at_once_when_its_node_is_left_out() {
 
 #[test]
 fn a_worker_that_is_not_ready_holds_the_start_and_whoever_types_what_why_says_goes_on_without_it() {
-    in_cluster(2, true, async |cluster| {
+    in_cluster(2, false, async |cluster| {
         cluster.pass(60).await;
         cluster.world.lose_kubelet("w-1");
         cluster.pass(120).await;

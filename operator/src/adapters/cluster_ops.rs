@@ -32,6 +32,7 @@ use cupcake_workflows::{
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::core::v1::{Node, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt;
 use kube::api::{Api, ListParams, PostParams};
 use kube::core::DeserializeGuard;
@@ -197,7 +198,11 @@ fn image_of(template: Option<&PodTemplateSpec>) -> String {
     first.and_then(|container| container.image.clone()).unwrap_or_default()
 }
 
-/// `away`: how many nodes are not Ready; what should run there can be neither replaced nor available.
+/// `away`: how many nodes are not Ready; what should run there can be neither replaced nor available. Where as many are away as the
+/// DaemonSet lets be unavailable, its controller replaces no pod of the others either, until they are back: what still runs there is as
+/// new as it gets, and by the skew policy it may be three minors older.
+///
+/// Source: kubernetes/kubernetes pkg/controller/daemon/update.go (v1.34), `rollingUpdate`.
 fn daemon_set_view(set: &DaemonSet, away: i32) -> AddonView {
     let status = set.status.as_ref();
     let wanted = status.map_or(0, |status| status.desired_number_scheduled);
@@ -208,8 +213,24 @@ fn daemon_set_view(set: &DaemonSet, away: i32) -> AddonView {
         name: set.metadata.name.clone().unwrap_or_default(),
         image: image_of(set.spec.as_ref().map(|spec| &spec.template)),
         rolled_out: seen >= set.metadata.generation.unwrap_or(0)
-            && updated >= wanted - away
+            && (updated >= wanted - away || (away > 0 && wanted - available >= unavailable_max(set, wanted)))
             && available >= wanted - away,
+    }
+}
+
+/// How many of its pods may be unavailable while they are replaced: one if nothing is said; percentages are rounded up.
+fn unavailable_max(set: &DaemonSet, wanted: i32) -> i32 {
+    let strategy = set.spec.as_ref().and_then(|spec| spec.update_strategy.as_ref());
+    let max = strategy
+        .and_then(|strategy| strategy.rolling_update.as_ref())
+        .and_then(|update| update.max_unavailable.as_ref());
+    match max {
+        None => 1,
+        Some(IntOrString::Int(pods)) => *pods,
+        Some(IntOrString::String(text)) => {
+            let percent: i32 = text.trim_end_matches('%').parse().unwrap_or(0);
+            wanted.saturating_mul(percent).saturating_add(99) / 100
+        }
     }
 }
 
@@ -510,7 +531,14 @@ mod tests {
         assert!(daemon_set_view(&set(5, 5), 0).rolled_out);
         assert!(!daemon_set_view(&set(4, 4), 0).rolled_out, "a node that is there lacks it");
         assert!(daemon_set_view(&set(4, 4), 1).rolled_out, "a node that is away can neither get it nor run it");
-        assert!(!daemon_set_view(&set(3, 4), 1).rolled_out);
+        assert!(daemon_set_view(&set(3, 4), 1).rolled_out, "nor does any other get it meanwhile");
+        assert!(
+            !daemon_set_view(&set(3, 5), 1).rolled_out,
+            "the pod on it still counts as available: the others follow"
+        );
+        let two = serde_json::json!({"selector": {}, "template": {}, "updateStrategy": {"rollingUpdate": {"maxUnavailable": "40%"}}});
+        let two = DaemonSet { spec: serde_json::from_value(two).unwrap(), ..set(3, 4) };
+        assert!(!daemon_set_view(&two, 1).rolled_out, "two of five may be unavailable: the others follow");
         assert!(!daemon_set_view(&set(4, 3), 1).rolled_out);
     }
 }
