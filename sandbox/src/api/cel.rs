@@ -323,13 +323,15 @@ mod tests {
 
     #[test]
     fn a_list_in_place_of_a_text_with_a_format_is_told_as_a_real_server_tells_it() {
-        let rule = json!({"rule": "self > timestamp('1970-01-01T00:00:00Z')", "message": "a time after 1970 is needed"});
+        let rule =
+            json!({"rule": "self > timestamp('1970-01-01T00:00:00Z')", "message": "a time after 1970 is needed"});
         let at = json!({"type": "string", "format": "date-time", "x-kubernetes-validations": [rule]});
         let schema = Schema::compile(&json!({"type": "object", "properties": {"at": at}}));
         let told = |at: Value| -> Vec<String> {
             validate(&schema, &json!({"at": at}), None).iter().map(|error| error.detail.clone()).collect()
         };
-        let as_a_list = "invalid data, expected string, got []interface {} evaluating rule: a time after 1970 is needed";
+        let as_a_list =
+            "invalid data, expected string, got []interface {} evaluating rule: a time after 1970 is needed";
         assert_eq!(told(json!([])), [as_a_list]);
         assert_eq!(told(json!("1969-01-01T00:00:00Z")), ["a time after 1970 is needed"]);
         assert_eq!(told(json!("2027-01-09T22:00:00Z")), Vec::<String>::new());
