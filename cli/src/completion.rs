@@ -82,6 +82,7 @@ fn values(option: &Arg) -> (Vec<String>, &'static str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::Parser as _;
 
     fn of(words: &[&str]) -> String {
         lines(&mut Args::command(), words).join(" ")
@@ -103,7 +104,6 @@ mod tests {
     #[test]
     fn the_script_hands_over_the_words_that_kubectl_gives_it() {
         assert!(SCRIPT.ends_with("kubectl-cupcake __complete -- \"$@\""));
-        use clap::Parser as _;
         let parsed = Args::try_parse_from(["kubectl-cupcake", "__complete", "--", "status", "-o", ""]).unwrap();
         let crate::args::Command::Complete(args) = parsed.command else { panic!("another command") };
         assert_eq!(args.words, ["status", "-o", ""]);

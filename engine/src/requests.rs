@@ -345,15 +345,15 @@ mod tests {
         plan.vertex(vertex("left-out", &[]));
         plan.vertex(vertex("undo-left-out", &["left-out"]).guarded_by("left-out"));
         let dag = plan.expand().unwrap();
-        let mut rests = Cursor::new(plan.digest(), &dag, start());
+        let mut stopped = Cursor::new(plan.digest(), &dag, start());
         let reason = Reason::new("LeftOut", "by a test");
-        rests.fold(&[Event::Skipped { vertex: name("left-out"), reason, at: start() }]).unwrap();
-        rests.fold(&[started("upgrade"), failed("upgrade", 1, 0)]).unwrap();
+        stopped.fold(&[Event::Skipped { vertex: name("left-out"), reason, at: start() }]).unwrap();
+        stopped.fold(&[started("upgrade"), failed("upgrade", 1, 0)]).unwrap();
         let calm = Observed::default();
-        let at_rest = decided(&dag, &rests, &Intent::default(), &calm);
-        rests.fold(&at_rest).unwrap();
-        assert!(matches!(rests.state(&name("uncordon")), Some(VertexState::Skipped { .. })), "nothing was drained");
-        let resets = reset_by(&dag, &rests, &asked(Some("upgrade")), &calm);
+        let at_rest = decided(&dag, &stopped, &Intent::default(), &calm);
+        stopped.fold(&at_rest).unwrap();
+        assert!(matches!(stopped.state(&name("uncordon")), Some(VertexState::Skipped { .. })), "nothing was drained");
+        let resets = reset_by(&dag, &stopped, &asked(Some("upgrade")), &calm);
         assert_eq!(resets, ["reset upgrade", "reset uncordon"], "what was left out stays so");
     }
 

@@ -38,12 +38,11 @@ const HOLDS: [&str; 4] = ["Paused", OUTSIDE_WINDOW, timeout::CODE, WAITING_FOR_A
 /// What an event says: its type, its reason and its note; `None` for what is no news.
 fn words(event: &RunEvent) -> Option<(&'static str, String, String)> {
     match event {
-        RunEvent::Succeeded { vertex, output, .. } => Some(match joined_by(output) {
-            Some(joined) => ("Warning", "NodesJoined".into(), format!("{vertex} succeeded {joined}")),
-            None => {
-                let told = not_drained(output).map(|told| format!("; {told}")).unwrap_or_default();
-                ("Normal", "StepSucceeded".into(), format!("{vertex} succeeded{told}"))
-            }
+        RunEvent::Succeeded { vertex, output, .. } => Some(if let Some(joined) = joined_by(output) {
+            ("Warning", "NodesJoined".into(), format!("{vertex} succeeded {joined}"))
+        } else {
+            let told = not_drained(output).map(|told| format!("; {told}")).unwrap_or_default();
+            ("Normal", "StepSucceeded".into(), format!("{vertex} succeeded{told}"))
         }),
         RunEvent::Waiting { vertex, reason, .. } => {
             Some(("Warning", reason.code.clone(), format!("{vertex} waits: {}", reason.message)))

@@ -40,7 +40,8 @@ pub(crate) fn clocks(
         far.into_iter().partition(|node| is_acknowledged(spec, Code::ClockSkew, node));
     let finding = |nodes: &[&NodeSnapshot], message: &str, remedy: &str| {
         let names = nodes.iter().map(|node| node.node.name.clone()).collect();
-        Finding::new(Code::ClockSkew, "nodes", named(nodes.iter().map(told)), message, remedy).by_inventories_of(names)
+        Finding::new(Code::ClockSkew, "nodes", named(nodes.iter().copied().map(told)), message, remedy)
+            .by_inventories_of(names)
     };
     let beyond_a_minute = "clocks that differ from that of the API server that answered by more than a minute: \
          tokens and certificates that are made on one side are not valid yet on the other, and healthy nodes fail as overdue";
@@ -79,7 +80,7 @@ fn is_beyond(node: &NodeSnapshot, milliseconds: i64) -> bool {
 }
 
 /// `w-1 (10m ahead, ±1s)`
-fn told(node: &&NodeSnapshot) -> String {
+fn told(node: &NodeSnapshot) -> String {
     let clock = compared(node).unwrap_or_default();
     let whole = |milliseconds: i64| milliseconds.saturating_add(500).div_euclid(1_000);
     let way = if clock.ahead_milliseconds < 0 { "behind" } else { "ahead" };

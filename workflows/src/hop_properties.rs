@@ -292,7 +292,7 @@ proptest! {
                 let hops: Vec<KubeVersion> = plan.summary.hops.iter().map(|hop| hop.version).collect();
                 // No hop but one a minor, and one for whoever is behind within the minor that the cluster is in.
                 let minors = target.minor() - snapshot.server.minor();
-                prop_assert!(hops.len() as u32 <= minors.max(1) + 1, "{:?} from {}", hops, snapshot.server);
+                prop_assert!(hops.len() <= minors.max(1) as usize + 1, "{:?} from {}", hops, snapshot.server);
                 for node in snapshot.nodes.values() {
                     let kubelet = end.kubelets[&node.node.name];
                     prop_assert_eq!(kubelet, if moves(node) { target } else { node.kubelet }, "{}", &node.node.name);

@@ -491,7 +491,7 @@ fn rules_about_pods_go_into_every_drain_of_a_plan_and_where_there_are_none_nothi
     };
     let snapshot = cluster(1, 1, "1.33.4");
     let asked = spec(&json!({"drain": {"rules": rules}}));
-    assert_eq!(params(&wave_of(&asked, &snapshot).batches[0].plan), [rules.clone()]);
+    assert_eq!(params(&wave_of(&asked, &snapshot).batches[0].plan), std::slice::from_ref(&rules));
     assert_eq!(params(&plan_of(&asked, &snapshot).plan), [rules]);
     assert_eq!(params(&plan_of(&spec(&json!({})), &snapshot).plan), [Value::Null], "a plan of before is the same plan");
 }

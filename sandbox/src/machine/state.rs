@@ -75,6 +75,7 @@ pub struct SimMachine {
 
 /// The kubelet's process.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a way to be unwell, alone or with others")]
 pub(super) struct Kubelet {
     /// Version of the running process; of the last one while none runs.
     pub(super) version: KubeVersion,

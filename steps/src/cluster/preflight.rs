@@ -88,9 +88,9 @@ fn not_ready(nodes: &[&NodeView]) -> String {
 
 /// The workers without which a run could go on, by what this step says that it waits for or has failed by, as far as it names them.
 pub fn workers_named(reason: &str) -> Vec<&str> {
-    let names = reason.split_once(WORKERS_NOT_READY).map_or("", |(_, names)| names);
-    let named = names.split(';').next().and_then(|names| names.split(" and ").next()).unwrap_or_default();
-    named.split(", ").filter(|name| !name.is_empty()).collect()
+    let told = reason.split_once(WORKERS_NOT_READY).map_or("", |(_, told)| told);
+    let list = told.split(';').next().and_then(|list| list.split(" and ").next()).unwrap_or_default();
+    list.split(", ").filter(|name| !name.is_empty()).collect()
 }
 
 #[cfg(test)]
