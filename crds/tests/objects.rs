@@ -248,7 +248,7 @@ fn a_task_with_a_full_order_and_inventory_stays_below_four_kilobytes() {
                 "request": "0193a6f2-8d1c-7c55-9a59-5c1f1d0e2b11", "takenAt": "2026-11-22T07:00:00Z", "kubelet": "1.33.13",
                 "kubeadm": "1.33.13", "kubectl": "1.33.13", "containerd": "1.7.24", "os": "Debian GNU/Linux 12 (bookworm)",
                 "packageManager": "apt", "architecture": "amd64", "cgroupVersion": 2, "diskFreeBytes": 21_474_836_480_u64,
-                "diskSizeBytes": 64_424_509_440_u64,
+                "diskSizeBytes": 64_424_509_440_u64, "clock": {"aheadMilliseconds": -120, "uncertaintyMilliseconds": 512},
                 "role": "worker", "availableVersions": ["1.34.4", "1.34.3", "1.34.2", "1.34.1"],
                 "runnerKinds": ["evidence/v1", "image-presence/v1", "kubeadm-upgrade-node/v1", "kubelet-restart/v1", "package-install/v1"],
             },
