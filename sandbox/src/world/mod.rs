@@ -93,6 +93,8 @@ pub struct World {
     components: Arc<Components>,
     /// Guards the tasks; dropping them ends everything.
     tasks: Arc<Mutex<JoinSet<()>>>,
+    /// What carries out the faults that concern the world.
+    _hands: Arc<Hands>,
 }
 
 /// Why a world cannot be made or asked.
@@ -190,10 +192,16 @@ impl World {
                 tasks.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
             }
         }));
-        let hands = Hands::new(&components, &machines, spawner(&tasks, &ear));
-        faults.on_world(move |wrong, place| hands.carry_out(wrong, place));
+        // The plan of faults is known to all that the hands know: it must not keep them.
+        let hands = Arc::new(Hands::new(&components, &machines, spawner(&tasks, &ear)));
+        let weak = Arc::downgrade(&hands);
+        faults.on_world(move |wrong, place| {
+            if let Some(hands) = weak.upgrade() {
+                hands.carry_out(wrong, place);
+            }
+        });
         let joined = Mutex::default();
-        Ok(Self { config, server, site, machines, joined, faults, transcript, ear, components, tasks })
+        Ok(Self { config, server, site, machines, joined, faults, transcript, ear, components, tasks, _hands: hands })
     }
 
     /// Where the operator counts, through all its lives; before [`World::start`], and in a world of one replica.

@@ -236,17 +236,21 @@ fn a_world_out_of_bounds_is_refused() {
     });
 }
 
+/// One process makes thousands of them.
 #[test]
 fn a_world_that_is_over_leaves_nothing_behind() {
-    let runtime = runtime(Speed::Fastest).unwrap();
-    let site = runtime.block_on(async {
-        let world = World::new(config(1, 1)).unwrap();
-        world.start();
-        world.site.clock.sleep_until(world.now() + TimeDelta::seconds(60)).await;
-        Arc::downgrade(&world.site)
-    });
-    drop(runtime);
-    assert!(site.upgrade().is_none(), "somebody still holds what the machines share");
+    for judged in [false, true] {
+        let runtime = runtime(Speed::Fastest).unwrap();
+        let (site, ear) = runtime.block_on(async {
+            let world = World::new(WorldConfig { judged, ..config(1, 1) }).unwrap();
+            world.start();
+            world.site.clock.sleep_until(world.now() + TimeDelta::seconds(60)).await;
+            (Arc::downgrade(&world.site), Arc::downgrade(&world.ear))
+        });
+        drop(runtime);
+        assert!(site.upgrade().is_none(), "somebody still holds what the machines share; judged: {judged}");
+        assert!(ear.upgrade().is_none(), "somebody still listens; judged: {judged}");
+    }
 }
 
 #[test]
