@@ -62,8 +62,8 @@ struct AptMachine(TestFolder);
 
 impl AptMachine {
     /// A machine on which nothing is installed, and a repository for each of two minors.
-    fn new() -> Self {
-        let folder = TestFolder::new("real-apt");
+    fn new(name: &str) -> Self {
+        let folder = TestFolder::new(name);
         let root = folder.root().display();
         for (minor, versions) in [("1.33", &[OLD][..]), ("1.34", &[NEW, NEWER])] {
             let repository = format!("repository/core:/stable:/v{minor}/deb");
@@ -179,7 +179,7 @@ const TOOLS: [&str; 5] =
 #[tokio::test]
 async fn an_install_that_is_killed_at_any_moment_is_repaired_and_repeated() {
     if has("real apt and dpkg", &TOOLS) {
-        expectations(&AptMachine::new()).await;
+        expectations(&AptMachine::new("real-apt")).await;
     }
 }
 
@@ -189,7 +189,7 @@ async fn an_install_of_containerd_that_is_killed_at_any_moment_is_repaired_with_
     if !has("real apt and dpkg", &TOOLS) {
         return;
     }
-    let machine = AptMachine::new();
+    let machine = AptMachine::new("real-apt-containerd");
     let folder = machine.folder();
     folder.be_the_machine(&[("systemctl", "echo MainPID=0"), ("crictl", "")]);
     let host = host(folder);
