@@ -6,9 +6,10 @@ use crate::exit::{Exit, Failure};
 use crate::forest::{Detail, Forest, Graphs, add_graph};
 use crate::{nodes, out, terminal};
 use cupcake_crds::{DirectUpdate, UpgradePlan, UpgradeRun};
+use cupcake_operator::guarded::Guarded;
 use cupcake_workflows::render::Glyphs;
 use kube::api::{Api, ListParams};
-use kube::core::{DeserializeGuard, PartialObjectMeta};
+use kube::core::PartialObjectMeta;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::fmt::Debug;
@@ -56,7 +57,7 @@ where
     K: kube::Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug,
     PartialObjectMeta<K>: DeserializeOwned,
 {
-    let api: Api<DeserializeGuard<K>> = Api::all(client.clone());
+    let api: Api<Guarded<K>> = Api::all(client.clone());
     let list = api.list(&ListParams::default()).await.map_err(|error| request_failed(what, &error))?;
     Ok(list.items.into_iter().filter_map(|item| item.0.ok()).collect())
 }

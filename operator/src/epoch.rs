@@ -4,6 +4,7 @@
 
 use crate::Operator;
 use crate::adapters::is_not_found;
+use crate::guarded::Guarded;
 use cupcake_crds::node_task::TaskState;
 use cupcake_crds::values::Phase;
 use cupcake_crds::{NodeTask, UpgradeRun};
@@ -11,7 +12,6 @@ use cupcake_engine::names::{Epoch, RunName};
 use cupcake_engine::store::{RunStore as _, StoreError, StoredRun};
 use futures::{StreamExt, stream};
 use kube::api::{Api, ListParams, Patch, PatchParams};
-use kube::core::DeserializeGuard;
 use serde_json::json;
 use std::collections::BTreeSet;
 
@@ -26,7 +26,7 @@ pub async fn highest(client: &kube::Client) -> Result<Epoch, kube::Error> {
 }
 
 async fn runs(client: &kube::Client) -> Result<Vec<UpgradeRun>, kube::Error> {
-    let api: Api<DeserializeGuard<UpgradeRun>> = Api::all(client.clone());
+    let api: Api<Guarded<UpgradeRun>> = Api::all(client.clone());
     Ok(api.list(&ListParams::default()).await?.items.into_iter().filter_map(|run| run.0.ok()).collect())
 }
 
@@ -35,7 +35,7 @@ fn of_run(run: &UpgradeRun) -> u64 {
 }
 
 async fn tasks(client: &kube::Client) -> Result<Vec<NodeTask>, kube::Error> {
-    let api: Api<DeserializeGuard<NodeTask>> = Api::all(client.clone());
+    let api: Api<Guarded<NodeTask>> = Api::all(client.clone());
     Ok(api.list(&ListParams::default()).await?.items.into_iter().filter_map(|task| task.0.ok()).collect())
 }
 

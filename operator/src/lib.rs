@@ -16,6 +16,7 @@ pub mod attempts;
 pub mod controllers;
 pub mod epoch;
 pub mod events;
+pub mod guarded;
 pub mod leader;
 pub mod lease;
 pub mod metrics;

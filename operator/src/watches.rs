@@ -5,12 +5,12 @@
 //!
 //! RBAC: list, watch on directupdates, scheduledupdates, updateschedules, upgraderuns, nodetasks, nodes.
 
+use crate::guarded::Guarded;
 use cupcake_crds::{DirectUpdate, NodeTask, ScheduledUpdate, UpdateSchedule, UpgradeRun};
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use k8s_openapi::api::core::v1::Node;
 use kube::api::Api;
-use kube::core::DeserializeGuard;
 use kube::runtime::utils::{Backoff, WatchStreamExt};
 use kube::runtime::watcher;
 use serde::de::DeserializeOwned;
@@ -85,11 +85,11 @@ impl<K: kube::Resource> Cache<K> {
     }
 
     /// Takes one event; gives the names of what changed.
-    fn take(&mut self, event: watcher::Event<DeserializeGuard<K>>) -> Vec<String>
+    fn take(&mut self, event: watcher::Event<Guarded<K>>) -> Vec<String>
     where
         K: Clone + 'static,
     {
-        let name_of = |object: &DeserializeGuard<K>| match &object.0 {
+        let name_of = |object: &Guarded<K>| match &object.0 {
             Ok(object) => object.meta().name.clone().unwrap_or_default(),
             Err(invalid) => invalid.metadata.name.clone().unwrap_or_default(),
         };
@@ -168,15 +168,15 @@ impl Backoff for Doubling {
     }
 }
 
-type Events<K> = BoxStream<'static, watcher::Result<watcher::Event<DeserializeGuard<K>>>>;
+type Events<K> = BoxStream<'static, watcher::Result<watcher::Event<Guarded<K>>>>;
 
 fn events<K>(client: &kube::Client) -> Events<K>
 where
     K: kube::Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
     K: kube::Resource<Scope = k8s_openapi::ClusterResourceScope>,
-    DeserializeGuard<K>: kube::Resource<DynamicType = ()>,
+    Guarded<K>: kube::Resource<DynamicType = ()>,
 {
-    let api: Api<DeserializeGuard<K>> = Api::all(client.clone());
+    let api: Api<Guarded<K>> = Api::all(client.clone());
     watcher(api, watcher::Config::default()).backoff(Doubling::default()).boxed()
 }
 
@@ -207,12 +207,12 @@ struct Streams {
 }
 
 enum Event {
-    Update(watcher::Result<watcher::Event<DeserializeGuard<DirectUpdate>>>),
-    Schedule(watcher::Result<watcher::Event<DeserializeGuard<UpdateSchedule>>>),
-    Scheduled(watcher::Result<watcher::Event<DeserializeGuard<ScheduledUpdate>>>),
-    Run(watcher::Result<watcher::Event<DeserializeGuard<UpgradeRun>>>),
-    Task(watcher::Result<watcher::Event<DeserializeGuard<NodeTask>>>),
-    Node(watcher::Result<watcher::Event<DeserializeGuard<Node>>>),
+    Update(watcher::Result<watcher::Event<Guarded<DirectUpdate>>>),
+    Schedule(watcher::Result<watcher::Event<Guarded<UpdateSchedule>>>),
+    Scheduled(watcher::Result<watcher::Event<Guarded<ScheduledUpdate>>>),
+    Run(watcher::Result<watcher::Event<Guarded<UpgradeRun>>>),
+    Task(watcher::Result<watcher::Event<Guarded<NodeTask>>>),
+    Node(watcher::Result<watcher::Event<Guarded<Node>>>),
 }
 
 impl Watches {

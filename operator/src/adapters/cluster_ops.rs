@@ -7,6 +7,7 @@ use super::kube_store::{KubeStore, RunMeta};
 use super::views::node_view;
 use super::{ops_error, snapshot};
 use crate::error_chain;
+use crate::guarded::Guarded;
 use async_trait::async_trait;
 use cupcake_crds::direct_update::LeftOut;
 use cupcake_crds::limits;
@@ -35,7 +36,6 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt;
 use kube::api::{Api, ListParams, PostParams};
-use kube::core::DeserializeGuard;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -74,7 +74,7 @@ impl KubeClusterOps {
 
     /// The nodes that batches of that wave lost and went on without, each with its batch.
     async fn lost_below(&self, wave: &RunName, wave_uid: &str) -> Result<BTreeMap<String, RunName>, OpsError> {
-        let api: Api<DeserializeGuard<UpgradeRun>> = Api::all(self.client.clone());
+        let api: Api<Guarded<UpgradeRun>> = Api::all(self.client.clone());
         let listed = api.list(&ListParams::default()).await.map_err(|error| ops_error("list upgraderuns", &error))?;
         let batches = format!("{wave}-");
         let mut runs = Vec::new();
@@ -268,7 +268,7 @@ impl ClusterOps for KubeClusterOps {
     }
 
     async fn tasks(&self) -> Result<Vec<NodeTask>, OpsError> {
-        let api: Api<DeserializeGuard<NodeTask>> = Api::all(self.client.clone());
+        let api: Api<Guarded<NodeTask>> = Api::all(self.client.clone());
         let list = api.list(&ListParams::default()).await.map_err(|error| ops_error("list nodetasks", &error))?;
         Ok(list.items.into_iter().filter_map(|task| task.0.ok()).collect())
     }

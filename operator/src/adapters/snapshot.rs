@@ -6,6 +6,7 @@ use super::at_work::AtWork;
 use super::ops_error;
 use super::surroundings::{disabled_kube_proxy, surroundings};
 use super::views::{annotation, node_view};
+use crate::guarded::Guarded;
 use cupcake_crds::NodeTask;
 use cupcake_crds::values::{
     ClusterSnapshot, ComponentSetting, Cordon, EtcdTopology, KubeVersion, NodeSnapshot, OwnFacts, Surroundings, Taint,
@@ -17,7 +18,6 @@ use cupcake_steps::ports::cluster::{CordonOwner, OpsError, Readiness};
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, ListParams};
-use kube::core::DeserializeGuard;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -243,9 +243,9 @@ struct Gathered {
 async fn gather_with(client: &kube::Client, taken_at: Timestamp) -> Result<Gathered, OpsError> {
     let server = server_version(client).await?;
     let configuration = cluster_configuration(client).await?;
-    let nodes: Api<DeserializeGuard<Node>> = Api::all(client.clone());
+    let nodes: Api<Guarded<Node>> = Api::all(client.clone());
     let nodes = nodes.list(&ListParams::default()).await.map_err(|error| ops_error("list nodes", &error))?;
-    let tasks: Api<DeserializeGuard<NodeTask>> = Api::all(client.clone());
+    let tasks: Api<Guarded<NodeTask>> = Api::all(client.clone());
     let tasks = tasks.list(&ListParams::default()).await.map_err(|error| ops_error("list nodetasks", &error))?;
     let tasks: Vec<NodeTask> = tasks.items.into_iter().filter_map(|task| task.0.ok()).collect();
     let at_work = tasks.iter().filter_map(AtWork::of).collect();

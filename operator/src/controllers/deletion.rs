@@ -8,11 +8,11 @@
 
 use crate::Operator;
 use crate::adapters::views::timestamp;
+use crate::guarded::Guarded;
 use cupcake_crds::values::Phase;
 use cupcake_crds::{DirectUpdate, UpgradeRun};
 use kube::ResourceExt;
 use kube::api::{Api, ListParams, Patch, PatchParams};
-use kube::core::DeserializeGuard;
 use serde_json::json;
 
 /// Keeps a DirectUpdate until its runs have ended.
@@ -39,7 +39,7 @@ pub async fn let_go(operator: &Operator, update: &DirectUpdate) -> Result<bool, 
         return Ok(true);
     }
     let uid = update.uid().unwrap_or_default();
-    let runs: Api<DeserializeGuard<UpgradeRun>> = Api::all(operator.client.clone());
+    let runs: Api<Guarded<UpgradeRun>> = Api::all(operator.client.clone());
     let all = runs.list(&ListParams::default()).await?.items.into_iter().filter_map(|run| run.0.ok());
     let open: Vec<String> = all
         .filter(|run| run.spec.direct_update.uid == uid)

@@ -6,6 +6,7 @@ use super::inventories;
 use crate::Operator;
 use crate::adapters::views::{CORDONED_AT_ANNOTATION, node_view};
 use crate::adapters::{is_already_exists, is_not_found, ops_error};
+use crate::guarded::Guarded;
 use crate::leader::{Next, Outcome};
 use cupcake_crds::node_task::Order;
 use cupcake_crds::values::Phase;
@@ -17,7 +18,6 @@ use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
-use kube::core::DeserializeGuard;
 use serde_json::json;
 use std::collections::BTreeSet;
 
@@ -138,16 +138,15 @@ async fn given_back(operator: &Operator, epoch: Epoch, name: &str) -> Result<Nex
     let (Some(node), task) = (nodes.node(name).await?, nodes.task(name).await?) else {
         return Ok(Next::AwaitChange);
     };
-    let runs: Api<DeserializeGuard<UpgradeRun>> = Api::all(operator.client.clone());
+    let runs: Api<Guarded<UpgradeRun>> = Api::all(operator.client.clone());
     let runs = runs.list(&ListParams::default()).await;
     let runs = runs.map_err(|error| ops_error("list upgraderuns", &error))?.items;
-    let uid_of = |run: &DeserializeGuard<UpgradeRun>| match &run.0 {
+    let uid_of = |run: &Guarded<UpgradeRun>| match &run.0 {
         Ok(run) => run.uid(),
         Err(invalid) => invalid.metadata.uid.clone(),
     };
-    let is_open =
-        |run: &&DeserializeGuard<UpgradeRun>| run.0.as_ref().map_or(true, |run| !crate::leader::is_final(run));
-    let may_hold = |run: &&DeserializeGuard<UpgradeRun>| run.0.as_ref().map_or(true, may_leave_a_cordon);
+    let is_open = |run: &&Guarded<UpgradeRun>| run.0.as_ref().map_or(true, |run| !crate::leader::is_final(run));
+    let may_hold = |run: &&Guarded<UpgradeRun>| run.0.as_ref().map_or(true, may_leave_a_cordon);
     let holding: BTreeSet<String> = runs.iter().filter(may_hold).filter_map(uid_of).collect();
     let open: BTreeSet<String> = runs.iter().filter(is_open).filter_map(uid_of).collect();
     if let Some(task) = &task

@@ -3,6 +3,7 @@
 //! RBAC: list on upgraderuns; patch on upgraderuns/status; and what `adapters::kube_store` needs.
 
 use crate::adapters::kube_store::is_denied;
+use crate::guarded::Guarded;
 use crate::leader::{Next, Outcome};
 use crate::{Operator, error_chain};
 use chrono::TimeDelta;
@@ -15,7 +16,6 @@ use cupcake_engine::store::StoreError;
 use cupcake_engine::tick::{TickEnd, TickError, TickReport};
 use kube::ResourceExt;
 use kube::api::{Api, ListParams, Patch, PatchParams};
-use kube::core::DeserializeGuard;
 use serde_json::json;
 use std::collections::BTreeSet;
 
@@ -76,7 +76,7 @@ impl Begun {
 /// The look at the updates before a run is created is not enough: a leader that was stopped between that look and the creation
 /// creates its run when it wakes up.
 async fn owner_of_cluster(operator: &Operator, name: &RunName) -> Result<Option<String>, kube::Error> {
-    let api: Api<DeserializeGuard<UpgradeRun>> = Api::all(operator.client.clone());
+    let api: Api<Guarded<UpgradeRun>> = Api::all(operator.client.clone());
     let runs = api.list(&ListParams::default()).await?.items.into_iter().filter_map(|run| run.0.ok());
     let (own, others): (Vec<_>, Vec<_>) = runs.partition(|run| run.name_any() == name.as_str());
     let age = |run: &UpgradeRun| (run.metadata.creation_timestamp.clone(), run.name_any());

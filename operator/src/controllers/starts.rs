@@ -6,6 +6,7 @@
 
 use crate::Operator;
 use crate::adapters::is_already_exists;
+use crate::guarded::Guarded;
 use cupcake_crds::conditions::{self, ConditionStatus};
 use cupcake_crds::values::Phase;
 use cupcake_crds::{DUE_ANNOTATION, DirectUpdate, DirectUpdateSpec, SCHEDULED_BY_LABEL};
@@ -13,7 +14,6 @@ use cupcake_engine::clock::Timestamp;
 use cupcake_workflows::schedule::OwnUpdate;
 use kube::ResourceExt;
 use kube::api::{Api, ListParams, PostParams};
-use kube::core::DeserializeGuard;
 
 /// What became of a creation.
 pub enum Created {
@@ -52,7 +52,7 @@ pub fn is_of(update: &DirectUpdate, uid: &str) -> bool {
 
 /// All that a schedule created, as the API server has it now.
 pub async fn all_of(operator: &Operator, uid: &str) -> Result<Vec<DirectUpdate>, kube::Error> {
-    let api: Api<DeserializeGuard<DirectUpdate>> = Api::all(operator.client.clone());
+    let api: Api<Guarded<DirectUpdate>> = Api::all(operator.client.clone());
     let of_schedule = ListParams::default().labels(&format!("{SCHEDULED_BY_LABEL}={uid}"));
     Ok(api.list(&of_schedule).await?.items.into_iter().filter_map(|update| update.0.ok()).collect())
 }

@@ -18,6 +18,7 @@ use crate::adapters::at_work::Held;
 use crate::adapters::cluster_ops::run_phase;
 use crate::adapters::kube_store::RunMeta;
 use crate::adapters::{is_already_exists, is_not_found, snapshot};
+use crate::guarded::Guarded;
 use crate::leader::{Next, Outcome};
 use crate::run_status;
 use crate::silence::Refused;
@@ -38,7 +39,6 @@ use cupcake_workflows::render::RUN_REFUSED;
 use cupcake_workflows::{Code, Compilation, Compiled, Refusal, Request, compile, gates_of, plan_name};
 use kube::ResourceExt;
 use kube::api::{Api, ListParams};
-use kube::core::DeserializeGuard;
 use std::collections::BTreeMap;
 
 /// How often an update that is refused or waits is looked at again, in seconds: clusters change without telling.
@@ -273,8 +273,8 @@ fn again(operator: &Operator) -> Next {
 
 /// Another update that owns the cluster, or comes before this one; read from the API server itself, not from a watch.
 async fn owner_of_cluster(operator: &Operator, update: &DirectUpdate) -> Result<Option<String>, kube::Error> {
-    let updates: Api<DeserializeGuard<DirectUpdate>> = Api::all(operator.client.clone());
-    let runs: Api<DeserializeGuard<UpgradeRun>> = Api::all(operator.client.clone());
+    let updates: Api<Guarded<DirectUpdate>> = Api::all(operator.client.clone());
+    let runs: Api<Guarded<UpgradeRun>> = Api::all(operator.client.clone());
     let own = update.name_any();
     let running = runs
         .list(&ListParams::default())
