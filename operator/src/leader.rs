@@ -7,6 +7,7 @@
 //! ```
 
 use crate::Operator;
+use crate::adapters::stragglers::STRAGGLERS_VERTEX;
 use crate::adapters::views::has_stale_mark;
 use crate::attempts::Attempts;
 use crate::controllers::{acknowledge, node, run, schedule, scheduled, timeout, update, window};
@@ -25,6 +26,7 @@ use cupcake_engine::decide::{Asked, Intent, Observed};
 use cupcake_engine::names::{Epoch, Reason, RunName, VertexName};
 use cupcake_engine::store::RunStore;
 use cupcake_engine::tick::TickReport;
+use cupcake_steps::cluster::stragglers::NODES_FAILED;
 use cupcake_steps::cluster::{node_subject, run_subject, task_subject, update_subject};
 use cupcake_steps::ports::cluster::Readiness;
 use cupcake_workflows::concurrency_of;
@@ -617,13 +619,27 @@ impl<'o> Loop<'o> {
 
     /// The vertices of a run whose child is at work, or has done it.
     fn children_under_way(&self, run: &RunName) -> BTreeSet<VertexName> {
-        let Some(uid) = self.watches.runs.get(run.as_str()).and_then(|run| run.metadata.uid.as_deref()) else {
+        let Some(own) = self.watches.runs.get(run.as_str()) else {
             return BTreeSet::new();
         };
-        let children = self.watches.runs.iter().filter_map(|(_, child)| {
-            let parent = child.spec.parent.as_ref().filter(|parent| parent.uid == uid)?;
+        let uid = own.metadata.uid.as_deref();
+        // A vertex that tries workers again has one child after the other: the newest counts.
+        let mut newest: BTreeMap<&str, &UpgradeRun> = BTreeMap::new();
+        for (_, child) in self.watches.runs.iter() {
+            let Some(parent) = child.spec.parent.as_ref().filter(|parent| Some(parent.uid.as_str()) == uid) else {
+                continue;
+            };
+            let age = |run: &UpgradeRun| (run.creation_timestamp(), run.name_any().len(), run.name_any());
+            let newer = newest.get(parent.vertex.as_str()).is_none_or(|other| age(other) < age(child));
+            if newer {
+                newest.insert(&parent.vertex, child);
+            }
+        }
+        // What its children came to is no news to one that rests until somebody asks for more.
+        let asks = own.status.as_ref().is_some_and(|status| status.reason.as_deref() == Some(NODES_FAILED));
+        let children = newest.into_iter().filter_map(|(vertex, child)| {
             let goes_on = matches!(child.status.as_ref()?.phase?, Phase::InProgress | Phase::Succeeded);
-            goes_on.then(|| VertexName::new(parent.vertex.clone()).ok()).flatten()
+            (goes_on && !(asks && vertex == STRAGGLERS_VERTEX)).then(|| VertexName::new(vertex).ok()).flatten()
         });
         children.collect()
     }

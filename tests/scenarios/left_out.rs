@@ -75,46 +75,127 @@ fn a_worker_that_is_left_out_while_its_machine_installs_begins_nothing_after_tha
 
 #[test]
 fn workers_fail_within_one_budget_for_all_batches_and_the_update_ends_once_they_are_left_out() {
-    let batches = |cluster: &Cluster| {
-        let mut runs = cluster.all::<UpgradeRun>(cupcake_crds::GROUP, "upgraderuns");
-        runs.retain(|run| run.spec.parent.as_ref().is_some_and(|parent| parent.vertex.starts_with("batch-")));
-        runs.sort_by_key(|run| run.metadata.name.clone());
-        runs.into_iter()
-            .map(|run| (run.spec.failures_max, run.status.and_then(|status| status.phase)))
-            .collect::<Vec<_>>()
-    };
     in_cluster(3, false, async |cluster| {
-        cluster.apply(UPDATE, json!({"batchSize": 1, "maxFailures": 2, "nodeTimeout": "15m"})).await;
-        cluster.eventually("the workers' turn comes", async || !batches(cluster).is_empty()).await;
-        let budgets = cluster.freeze().await;
-        cluster.eventually("w-1 is lost", async || batches(cluster)[0].1 == Some(Phase::Failed)).await;
-        cluster.ask(async || budgets.delete("frozen", &DeleteParams::default()).await.map(drop)).await;
+        lose_w_1(cluster).await;
         let (phase, message) = cluster.at_rest(UPDATE).await;
         assert!(phase == Phase::RequiresAttention, "{phase}: {message}");
-        for part in ["failed within spec.maxFailures: w-1;", "kubectl cupcake skip", "see upgraderun to-1-34-"] {
+        for part in [
+            "failed within spec.maxFailures: w-1; mend each and retry, or leave it out (kubectl cupcake skip)",
+            "see upgraderun to-1-34-",
+            "; when that is mended: kubectl cupcake retry to-1-34 w-1",
+        ] {
             assert!(message.contains(part), "{message}");
         }
-        let next = answer(cluster, UPDATE).pop();
-        assert_eq!(
-            next.as_deref(),
-            Some("next:  kubectl cupcake skip to-1-34 NODE"),
-            "a batch that is over is not retried"
-        );
+        assert_eq!(answer(cluster, UPDATE).pop().as_deref(), Some("next:  kubectl cupcake retry to-1-34 w-1"));
         let succeeded = Some(Phase::Succeeded);
         assert_eq!(batches(cluster), [(2, Some(Phase::Failed)), (1, succeeded), (1, succeeded)], "one budget for all");
-        let versions = ["w-1", "w-2", "w-3"].map(|node| cluster.kubelet(node));
-        assert_eq!(versions, ["1.33.4", "1.34.4", "1.34.4"]);
+        assert_eq!(cluster.kubelets(&["w-1", "w-2", "w-3"]), ["1.33.4", "1.34.4", "1.34.4"]);
         cluster.patch(UPDATE, leave_out("w-1")).await;
-        cluster
-            .patch(
-                UPDATE,
-                json!({"spec": {"control": {"retry": [{"requestId": "retry-1", "vertex": "1.34.4/verify"}]}}}),
-            )
-            .await;
         cluster.eventually("it goes on", async || cluster.phase(UPDATE).0 != Phase::RequiresAttention).await;
         let (phase, message) = cluster.at_rest(UPDATE).await;
         assert!(phase == Phase::Succeeded && message.ends_with("without w-1, left out as was asked for"), "{message}");
         assert_eq!(cluster.cordoned(), Vec::<String>::new());
+    });
+}
+
+/// The first phase of each batch, with the budget that it has.
+fn batches(cluster: &Cluster) -> Vec<(u32, Option<Phase>)> {
+    below(cluster, "batch-").into_iter().map(|run| (run.spec.failures_max, phase_of(&run))).collect()
+}
+
+/// The runs of the wave whose vertex begins with that, by name.
+fn below(cluster: &Cluster, vertex: &str) -> Vec<UpgradeRun> {
+    let mut runs = cluster.all::<UpgradeRun>(cupcake_crds::GROUP, "upgraderuns");
+    runs.retain(|run| run.spec.parent.as_ref().is_some_and(|parent| parent.vertex.starts_with(vertex)));
+    runs.sort_by_key(|run| run.metadata.name.clone());
+    runs
+}
+
+fn phase_of(run: &UpgradeRun) -> Option<Phase> {
+    run.status.as_ref().and_then(|status| status.phase)
+}
+
+/// Applies an update of batches of one worker, of which the first loses its worker within the budget, and what blocked it goes away.
+async fn lose_w_1(cluster: &Cluster) {
+    cluster.apply(UPDATE, json!({"batchSize": 1, "maxFailures": 2, "nodeTimeout": "15m"})).await;
+    cluster.eventually("the workers' turn comes", async || !batches(cluster).is_empty()).await;
+    let budgets = cluster.freeze().await;
+    cluster.eventually("w-1 is lost", async || batches(cluster)[0].1 == Some(Phase::Failed)).await;
+    cluster.ask(async || budgets.delete("frozen", &DeleteParams::default()).await.map(drop)).await;
+}
+
+/// Asks for another try, as `kubectl cupcake retry` does.
+fn retry(request: &str, node: &str) -> Value {
+    json!({"spec": {"control": {"retry": [{"requestId": request, "vertex": node}]}}})
+}
+
+#[test]
+fn a_worker_that_was_lost_is_tried_again_after_the_others_although_its_batch_is_over() {
+    in_cluster(3, false, async |cluster| {
+        lose_w_1(cluster).await;
+        let (phase, message) = cluster.at_rest(UPDATE).await;
+        assert!(phase == Phase::RequiresAttention && message.contains("w-1"), "{phase}: {message}");
+        cluster.patch(UPDATE, retry("retry-1", "w-1")).await;
+        cluster.eventually("it goes on", async || cluster.phase(UPDATE).0 != Phase::RequiresAttention).await;
+        let (phase, message) = cluster.at_rest(UPDATE).await;
+        assert!(phase == Phase::Succeeded && message.starts_with("all that was planned is done"), "{phase}: {message}");
+        assert_eq!(cluster.kubelets(&["w-1", "w-2", "w-3"]), ["1.34.4"; 3]);
+        assert_eq!(below(cluster, "stragglers").iter().map(phase_of).collect::<Vec<_>>(), [Some(Phase::Succeeded)]);
+        cluster.is_left_alone("w-1 moved after all").await;
+    });
+}
+
+#[test]
+fn a_retry_of_a_lost_worker_while_others_move_is_kept_until_they_have_and_the_update_does_not_rest_for_it() {
+    in_cluster(3, false, async |cluster| {
+        lose_w_1(cluster).await;
+        cluster.patch(UPDATE, retry("retry-1", "w-1/drain")).await;
+        cluster.eventually("w-1 is tried again", async || !below(cluster, "stragglers").is_empty()).await;
+        assert_eq!(cluster.kubelets(&["w-2", "w-3"]), ["1.34.4"; 2], "never beside a batch");
+        let (phase, message) = cluster.at_rest(UPDATE).await;
+        assert!(phase == Phase::Succeeded && cluster.kubelet("w-1") == "1.34.4", "{phase}: {message}");
+        assert_eq!(below(cluster, "stragglers").len(), 1, "once");
+    });
+}
+
+#[test]
+fn lost_workers_are_decided_about_one_by_one_and_whoever_fails_again_is_tried_again_where_it_was() {
+    in_cluster(3, false, async |cluster| {
+        let spec = json!({"strategy": "parallel", "batchSize": 1, "maxFailures": 2, "nodeTimeout": "15m"});
+        cluster.apply(UPDATE, spec).await;
+        cluster.eventually("the workers' turn comes", async || batches(cluster).len() == 3).await;
+        let budgets = cluster.freeze().await;
+        let rests = || cluster.phase(UPDATE).0 == Phase::RequiresAttention;
+        cluster.eventually("all are lost", async || rests()).await;
+        let message = cluster.phase(UPDATE).1;
+        assert!(message.contains("failed within spec.maxFailures: w-1, w-2, w-3;"), "{message}");
+        // What blocks it is still there: it fails once more, in a run that rests.
+        cluster.patch(UPDATE, retry("retry-1", "w-2")).await;
+        let phases = || below(cluster, "stragglers").iter().map(phase_of).collect::<Vec<_>>();
+        cluster.eventually("w-2 fails again", async || phases() == [Some(Phase::RequiresAttention)]).await;
+        cluster.eventually("and the update rests", async || rests()).await;
+        assert_eq!(answer(cluster, UPDATE).pop().as_deref(), Some("next:  kubectl cupcake retry to-1-34 w-2"));
+        cluster.ask(async || budgets.delete("frozen", &DeleteParams::default()).await.map(drop)).await;
+        cluster.patch(UPDATE, retry("retry-2", "w-2")).await;
+        cluster.eventually("w-2 moves", async || cluster.kubelet("w-2") == "1.34.4").await;
+        let named = || cluster.phase(UPDATE).1.contains("failed within spec.maxFailures: w-1, w-3;");
+        cluster.eventually("two are left", async || rests() && named()).await;
+        let commits = || -> Vec<_> {
+            below(cluster, "").iter().map(|run| run.status.as_ref().and_then(|status| status.commit)).collect()
+        };
+        cluster.pass(60).await;
+        let before = commits();
+        cluster.pass(1_800).await;
+        assert_eq!(commits(), before, "and nothing is written for it meanwhile");
+        cluster.patch(UPDATE, leave_out("w-3")).await;
+        cluster.eventually("one is left", async || cluster.phase(UPDATE).1.contains("maxFailures: w-1;")).await;
+        cluster.patch(UPDATE, retry("retry-3", "w-1")).await;
+        cluster.eventually("it goes on", async || !rests()).await;
+        let (phase, message) = cluster.at_rest(UPDATE).await;
+        assert!(phase == Phase::Succeeded && message.ends_with("without w-3, left out as was asked for"), "{message}");
+        assert_eq!(cluster.kubelets(&["w-1", "w-2", "w-3"]), ["1.34.4", "1.34.4", "1.33.4"]);
+        assert_eq!(phases(), [Some(Phase::Succeeded); 2]);
+        cluster.is_left_alone("all decided about").await;
     });
 }
 

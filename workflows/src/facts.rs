@@ -25,6 +25,9 @@ pub(crate) struct Facts {
     /// Kinds and API versions that its API server no longer serves.
     #[serde(default, deserialize_with = "or_nothing")]
     pub removed_apis: Vec<String>,
+    /// Kinds of objects that its API server has by itself and that of the minor before had not.
+    #[serde(default, deserialize_with = "or_nothing")]
+    pub new_builtin_kinds: Vec<NewKind>,
     /// Flags that its kubelet no longer starts with.
     #[serde(default, deserialize_with = "or_nothing")]
     pub removed_kubelet_flags: Vec<String>,
@@ -56,6 +59,18 @@ pub(crate) struct Facts {
 /// A field that a null takes away.
 fn or_nothing<'de, T: Default + Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// A kind of objects that a minor adds.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct NewKind {
+    /// Its API group.
+    pub group: String,
+    /// Its name.
+    pub kind: String,
+    /// The component of the control plane that writes such objects whether or not anybody asks, if one does.
+    pub written_by: Option<String>,
 }
 
 /// The first patches of a minor, which leave something behind that stands in the way of the next upgrade.
@@ -243,6 +258,7 @@ mod tests {
             let facts = of(&OwnFacts::new(), MinorVersion { major: 1, minor }).unwrap();
             let says = facts.avoid.is_some()
                 || !facts.removed_apis.is_empty()
+                || !facts.new_builtin_kinds.is_empty()
                 || !facts.removed_kubelet_flags.is_empty()
                 || !facts.removed_feature_gates.is_empty()
                 || !facts.locked_feature_gates.is_empty()

@@ -14,6 +14,8 @@
 //!
 //! Nothing here is async, does I/O, reads a clock or depends on the order of a hash map.
 
+#[cfg(test)]
+mod acknowledged;
 mod addons;
 mod admission;
 mod changes;
@@ -64,5 +66,5 @@ pub use request::{
     wave_run,
 };
 pub use summary::{BatchPreview, ContainerdSummary, HopSummary, Summary};
-pub use templates::{CHILD_RUN, CLUSTER_KINDS, lane_of};
-pub use wave::{CompiledBatch, CompiledWave, WaveOf, compile_wave};
+pub use templates::{CHILD_RUN, CLUSTER_KINDS, STRAGGLERS, lane_of};
+pub use wave::{CompiledBatch, CompiledWave, WaveOf, compile_again, compile_wave};

@@ -64,10 +64,11 @@ fn specs() -> impl Strategy<Value = DirectUpdateSpec> {
     let concurrency =
         prop_oneof![(1..300_u32).prop_map(|n| json!(n)), (1..101_u32).prop_map(|n| json!(format!("{n}%")))];
     let batch_size = prop::option::weighted(0.5, 1..=BATCH_NODES_MAX);
-    (concurrency, batch_size, 0..4_usize, any::<bool>(), any::<bool>(), any::<bool>()).prop_map(
-        |(concurrency, batch_size, strategy, selector, kubectl, preflight)| {
+    (concurrency, batch_size, 0..4_usize, any::<bool>(), any::<bool>(), any::<bool>(), 1..4_u32).prop_map(
+        |(concurrency, batch_size, strategy, selector, kubectl, preflight, failures)| {
             let strategy = ["rolling", "rolling", "parallel", "canary"][strategy];
             let mut fields = json!({"concurrency": concurrency, "strategy": strategy, "preflightChecks": preflight});
+            fields["maxFailures"] = json!(failures);
             if let Some(size) = batch_size {
                 fields["batchSize"] = json!(size);
             }
@@ -134,6 +135,7 @@ fn params_are_readable(dag: &Dag) -> Checked {
             "gate/v1" => is::<params::Gate>(params)?,
             "addons/v1" => is::<params::Addons>(params)?,
             "child-run/v1" => is::<params::ChildRun>(params)?,
+            "stragglers/v1" => is::<params::Stragglers>(params)?,
             "verify-cluster/v1" => is::<params::VerifyCluster>(params)?,
             other => prop_assert!(false, "this test reads no parameters of {other}"),
         }
@@ -201,8 +203,16 @@ fn wave_is_sound(wave: &CompiledWave, spec: &DirectUpdateSpec, snapshot: &Cluste
     prop_assert_eq!(seen, wanted.iter().map(|node| node.node.name.clone()).collect());
     let dag = wave.plan.expand().unwrap();
     params_are_readable(&dag)?;
-    let (children, gates): (Vec<&Vertex>, Vec<&Vertex>) =
-        dag.vertices().iter().partition(|vertex| vertex.kind.as_str() == crate::CHILD_RUN);
+    let (stragglers, others): (Vec<&Vertex>, Vec<&Vertex>) =
+        dag.vertices().iter().partition(|vertex| vertex.kind.as_str() == crate::STRAGGLERS);
+    let may_lose = spec.max_failures.is_some_and(|failures| failures > 1);
+    prop_assert_eq!(stragglers.len(), usize::from(may_lose), "whoever may be lost may be tried again");
+    let is_batch = |vertex: &&Vertex| vertex.kind.as_str() == crate::CHILD_RUN;
+    let (children, gates): (Vec<&Vertex>, Vec<&Vertex>) = others.into_iter().partition(is_batch);
+    let comes_after = |vertex: &&Vertex| stragglers.iter().all(|last| last.after.contains(&vertex.name));
+    let waited_for = children.iter().filter(|batch| comes_after(batch)).count();
+    let parallel = spec.strategy == cupcake_crds::values::Strategy::Parallel;
+    prop_assert!(!may_lose || waited_for == if parallel { children.len() } else { 1 });
     prop_assert_eq!(children.len(), wave.batches.len());
     let both = [true, false].iter().all(|canary| wave.batches.iter().any(|batch| batch.canary == *canary));
     prop_assert_eq!(gates.len(), usize::from(both), "a gate stands between canaries and others");

@@ -57,8 +57,8 @@ impl<'a> Request<'a> {
     }
 }
 
-/// The longest root run name: `-1.35.0-alpha.1-workers-15000-` and 8 digits of a digest must fit behind it in 253 characters, and a
-/// version in the 200 of a snapshot's name.
+/// The longest root run name: `-1.35.0-alpha.1-workers-stragglers-15000-` and 8 digits of a digest must fit behind it in 253 characters,
+/// and a version in the 200 of a snapshot's name.
 const ROOT_BYTES_MAX: usize = 180;
 
 /// The name of the wave of a hop: `<root>-<version with - instead of .>-workers`.
@@ -69,6 +69,11 @@ pub fn wave_run(root: &RunName, target: KubeVersion) -> Result<RunName, Finding>
 /// The name of a batch of a wave: `<wave>-<number>`, numbers from 1.
 pub fn batch_run(wave: &RunName, number: u32) -> Result<RunName, Finding> {
     derived(format!("{wave}-{number}"))
+}
+
+/// The name of the runs that try workers of a wave again, but for `-` and their number: `<wave>-stragglers`.
+pub(crate) fn stragglers_run(wave: &RunName) -> Result<RunName, Finding> {
+    derived(format!("{wave}-stragglers"))
 }
 
 /// The name of the UpgradePlan of a run: `<run>-<first 8 of the plan's digest>`.

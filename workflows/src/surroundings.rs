@@ -11,6 +11,7 @@ use cupcake_crds::values::{
     Treatment,
 };
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 
 /// All of it.
 pub(crate) fn surroundings(
@@ -32,7 +33,7 @@ pub(crate) fn surroundings(
         .collect();
     let drained: BTreeMap<&str, &NodeSnapshot> = hops.iter().flat_map(|hop| hop.drained(spec)).collect();
     if !drained.is_empty() || hops.iter().any(|hop| hop.control_plane.changes()) {
-        admission(snapshot, &drained, findings);
+        admission(snapshot, hops, &drained, findings);
     }
     if !drained.is_empty() {
         drains(spec, snapshot, &drained, findings);
@@ -285,13 +286,32 @@ fn requests(snapshot: &ClusterSnapshot, hops: &[Hop<'_>], findings: &mut Finding
         });
         let (from, to) = (snapshot.server.minor(), last.step.version.minor());
         if removed.is_some_and(|(_, minor)| minor > from && minor <= to) {
-            let message = format!(
+            let mut message = format!(
                 "somebody asked for it since the API servers started; {} no longer serves it",
                 request.removed_in
             );
-            let remedy = "find out who: the API server's audit log marks such requests k8s.io/deprecated=true";
+            if !request.written_by.is_empty() {
+                let _ = write!(message, "; by it wrote {}", request.written_by.join(", "));
+            }
+            let remedy = who_asks(&request.api, !request.written_by.is_empty());
             findings.warn(Finding::new(Code::RemovedApis, "API requests", &request.api, message, remedy));
         }
+    }
+}
+
+/// How to find out who asks for an API version. Of those that only read no object tells.
+///
+/// Source: kubernetes.io, "Deprecated API Migration Guide" and "Auditing" (v1.34): the annotation `k8s.io/deprecated` of audit events.
+fn who_asks(api: &str, writers_are_known: bool) -> String {
+    let readers = "who only reads stands in the API server's audit log alone (the file of its --audit-log-path): grep '\"k8s.io/deprecated\":\"true\"' FILE";
+    let object =
+        api.split_once(' ').and_then(|(version, resource)| Some((version, version.split_once('/')?.0, resource)));
+    match object {
+        Some(_) if writers_are_known => format!("let these use a newer version; {readers}"),
+        Some((version, group, resource)) => format!(
+            "who wrote by it: kubectl get {resource}.{group} --all-namespaces --output jsonpath='{{.items[*].metadata.managedFields[?(@.apiVersion==\"{version}\")].manager}}'; {readers}"
+        ),
+        None => readers.to_owned(),
     }
 }
 
@@ -495,6 +515,7 @@ mod tests {
             let hook = AdmissionHook {
                 name: "hook".into(),
                 sees: vec![sees.into()],
+                all_of: Vec::new(),
                 nodes: nodes.map(|nodes| nodes.iter().map(|&node| node.to_owned()).collect()),
             };
             let (refused, warned) =
@@ -511,13 +532,79 @@ mod tests {
     }
 
     #[test]
+    fn who_is_asked_about_every_kind_is_told_with_the_kinds_that_each_minor_on_the_way_adds() {
+        let of = |from: &str, to: &str, groups: &[&str]| -> Vec<String> {
+            let all_of: Vec<String> = groups.iter().map(|&group| group.to_owned()).collect();
+            let mut snapshot = cluster(3, 2, from);
+            snapshot.surroundings.admission_hooks =
+                vec![AdmissionHook { name: "hook".into(), sees: Vec::new(), all_of: all_of.clone(), nodes: None }];
+            snapshot.surroundings.admission_policies =
+                vec![AdmissionPolicy { name: "policy".into(), sees: Vec::new(), all_of }];
+            let Ok(Compilation::Plan(plan)) = compiled(&spec(&json!({"targetVersion": to})), &snapshot) else {
+                panic!("refused")
+            };
+            let codes = [Code::FailClosedHook, Code::AdmissionPolicy];
+            let told = plan.report.warnings.iter().filter(|warning| codes.contains(&warning.code));
+            told.map(|warning| format!("{} {warning}", warning.code)).collect()
+        };
+        let told = of("1.32.4", "1.33.13", &["*"]);
+        assert_eq!(told.len(), 2, "{told:?}");
+        for part in [
+            "FailClosedHook hook \"IPAddress, ServiceCIDR (networking.k8s.io)\": from 1.33 on it is also asked about",
+            "kube-apiserver of 1.33 writes some by itself, and waits where it is denied",
+            "let it leave out networking.k8s.io until every API server is at 1.33",
+        ] {
+            assert!(told[0].contains(part), "{part}: {told:?}");
+        }
+        assert!(told[1].starts_with("AdmissionPolicy policy \"IPAddress, ServiceCIDR"), "{told:?}");
+        let storage = of("1.32.4", "1.34.4", &["apps", "storage.k8s.io"]);
+        assert!(storage.len() == 2 && storage[0].contains("\"VolumeAttributesClass (storage.k8s.io)\""), "{storage:?}");
+        assert!(!storage[0].contains("by itself"), "nobody writes them unasked: {storage:?}");
+        assert_eq!(of("1.33.4", "1.33.13", &["*"]), [""; 0], "a patch adds none");
+        assert_eq!(of("1.34.4", "1.36.3", &["*"]), [""; 0], "of policies themselves nobody is asked");
+    }
+
+    #[test]
+    fn requests_to_a_version_that_goes_away_are_told_with_who_wrote_by_it_or_the_command_that_tells() {
+        let of = |written_by: &[&str]| {
+            let change = |snapshot: &mut ClusterSnapshot| {
+                let (api, removed_in) = ("a.io/v1beta1 as".to_owned(), "1.34".to_owned());
+                let written_by = written_by.iter().map(|&writer| writer.to_owned()).collect();
+                snapshot.surroundings.deprecated_requests = vec![DeprecatedRequest { api, removed_in, written_by }];
+            };
+            told(&json!({}), change).1.concat()
+        };
+        let known = of(&["helm (shop/web; last on 2026-11-20)", "argocd (ci/x)"]);
+        for part in [
+            "RemovedApis API requests \"a.io/v1beta1 as\": somebody asked for it since the API servers started; 1.34 no longer serves it",
+            "; by it wrote helm (shop/web; last on 2026-11-20), argocd (ci/x)",
+            "let these use a newer version; who only reads stands in the API server's audit log alone",
+        ] {
+            assert!(known.contains(part), "{part}: {known}");
+        }
+        let unknown = of(&[]);
+        let command = "kubectl get as.a.io --all-namespaces --output jsonpath='{.items[*].metadata.managedFields[?(@.apiVersion==\"a.io/v1beta1\")].manager}'";
+        assert!(
+            unknown.contains(command) && unknown.contains("k8s.io/deprecated") && !unknown.contains("by it wrote"),
+            "{unknown}"
+        );
+    }
+
+    #[test]
     fn policies_neighbours_and_old_clients_are_told() {
-        let request =
-            |api: &str, removed_in: &str| DeprecatedRequest { api: api.into(), removed_in: removed_in.into() };
+        let request = |api: &str, removed_in: &str| DeprecatedRequest {
+            api: api.into(),
+            removed_in: removed_in.into(),
+            written_by: Vec::new(),
+        };
         let change = |snapshot: &mut ClusterSnapshot| {
             snapshot.surroundings = Surroundings {
                 admission_policies: ["policy", "MutatingAdmissionPolicy sidecars"]
-                    .map(|name| AdmissionPolicy { name: name.into(), sees: vec!["nodes".into(), "pods".into()] })
+                    .map(|name| AdmissionPolicy {
+                        name: name.into(),
+                        sees: vec!["nodes".into(), "pods".into()],
+                        all_of: Vec::new(),
+                    })
                     .to_vec(),
                 deprecated_requests: vec![
                     request("a/v1beta1 as", "1.34"),

@@ -16,6 +16,7 @@ use crate::timing::{
     BACKUP_SECONDS, CONTROL_PLANE_SOAK_SECONDS, NodeTime, PREFLIGHT_SECONDS, VERIFY_SECONDS, WORKER_SOAK_SECONDS,
     pod_seconds,
 };
+use crate::wave::WaveOf;
 use cupcake_crds::DirectUpdateSpec;
 use cupcake_crds::values::{
     ApprovalPoint, Component, DrainRule, HostStep, KubeVersion, NodeRef, NodeSnapshot, OnExpiry, PackageVersion,
@@ -23,7 +24,7 @@ use cupcake_crds::values::{
 use cupcake_engine::names::{InvalidName, RunName, StepKind, VertexName};
 use cupcake_engine::plan::{Item, Plan, VertexTemplate};
 use cupcake_steps::cluster::params::{
-    Addons, ChildRun, DrainNode, FreshSnapshot, Gate, HostOrder, Preflight, UncordonNode, VerifyCluster,
+    Addons, ChildRun, DrainNode, FreshSnapshot, Gate, HostOrder, Preflight, Stragglers, UncordonNode, VerifyCluster,
 };
 use cupcake_steps::host::params::{
     ETCD_SNAPSHOT, EtcdSnapshot, INSTALL_PACKAGES, InstallPackages, KUBEADM_UPGRADE, PULL_IMAGES, PULL_WORKER_IMAGES,
@@ -38,7 +39,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 /// Kinds of the cluster steps that plans of this release are made of, sorted.
-pub const CLUSTER_KINDS: [&str; 10] = [
+pub const CLUSTER_KINDS: [&str; 11] = [
     ADDONS,
     CHILD_RUN,
     DRAIN_NODE,
@@ -47,6 +48,7 @@ pub const CLUSTER_KINDS: [&str; 10] = [
     HOST_PROCEED,
     HOST_RELEASE,
     PREFLIGHT,
+    STRAGGLERS,
     UNCORDON_NODE,
     VERIFY_CLUSTER,
 ];
@@ -63,6 +65,8 @@ pub(crate) const HOST_PROCEED: &str = "host-proceed/v1";
 /// Kind of the vertices that close an order which nobody waits for any more.
 pub(crate) const HOST_RELEASE: &str = "host-release/v1";
 const PREFLIGHT: &str = "preflight/v1";
+/// Kind of the vertices that try workers again which failed within `spec.maxFailures`.
+pub const STRAGGLERS: &str = "stragglers/v1";
 /// Kind of the vertices that give a node back.
 pub(crate) const UNCORDON_NODE: &str = "uncordon-node/v1";
 const VERIFY_CLUSTER: &str = "verify-cluster/v1";
@@ -445,6 +449,13 @@ pub(crate) fn batch(wave: &RunName, deadline_seconds: u32, after: &[String]) -> 
     // ChildRun's run is a checked name and may hold no placeholder: it is set in the JSON.
     let params = json!({"run": format!("{wave}-{{item}}"), "source": source});
     vertex("batch-{item}".to_owned(), CHILD_RUN, &params, after).deadline_seconds(deadline_seconds)
+}
+
+/// After all batches of a wave: the workers that they lost. `runs`: the name of the runs that try some again, but for their number.
+pub(crate) fn stragglers(runs: RunName, hop: &WaveOf, deadline_seconds: u32, after: &[String]) -> VertexTemplate {
+    let params =
+        Stragglers { runs, target_version: hop.target, containerd: hop.containerd.clone(), kube_proxy: hop.kube_proxy };
+    vertex("stragglers".to_owned(), STRAGGLERS, &params, after).deadline_seconds(deadline_seconds)
 }
 
 /// The item that stands for a node: its name and `{uid}`.

@@ -406,6 +406,13 @@ fn a_wave_is_compiled_from_what_is_there_when_it_opens() {
     };
     assert_eq!(compiled.batches[0].nodes, ["w-02", "w-03", "w-04", "w-new"]);
     assert_eq!((compiled.batches[0].limits.concurrency, compiled.batches[0].limits.failures_max), (2, 2));
+    let lost = BTreeSet::from(["w-03".to_owned(), "w-gone".to_owned()]);
+    let again = crate::compile_again(&request, &wave, 1, &last(target), &fresh, &lost).unwrap();
+    assert_eq!(
+        (again.run.as_str(), again.nodes),
+        ("to-1-34-6f0d7f0e-1-34-4-workers-stragglers-1", vec!["w-03".into()])
+    );
+    assert_eq!((again.limits.concurrency, again.limits.failures_max), (1, 1), "who fails once more lets it rest");
     assert!(compiled.report.warnings.iter().any(|warning| warning.value.contains("w-newer")), "{:?}", compiled.report);
     let Ok(Compilation::NothingToDo(nothing)) =
         compile_wave(&request, &wave, &last(target), &after_control_plane(&cluster(1, 3, "1.34.4"), target))
@@ -587,7 +594,7 @@ fn a_name_too_long_for_the_runs_made_from_it_is_refused_before_anything_exists()
     let name = "a".repeat(171);
     let root = Request { name: &name, uid: UID, spec: &update }.root_run().unwrap();
     let wave = wave_run(&root, v("1.35.0-alpha.12")).unwrap();
-    let batch = crate::batch_run(&wave, 15_000).unwrap();
+    let batch = crate::batch_run(&crate::request::stragglers_run(&wave).unwrap(), 15_000).unwrap();
     assert!(crate::plan_name(&batch, &"0".repeat(64)).len() <= 253);
     assert_eq!(Request { name: NAME, uid: UID, spec: &update }.root_run().unwrap(), run());
 }

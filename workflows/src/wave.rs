@@ -3,7 +3,10 @@
 use crate::compile::{COMPILER, Compilation, NothingToDo, PLAN_BYTES_MAX, checked};
 use crate::finding::{Code, Finding, Findings, Refusal, Report, named};
 use crate::gates::{SOAK_SECONDS_DEFAULT, SOAK_SECONDS_MAX, gate_name};
-use crate::request::{BATCH_NODES_DEFAULT, Request, RunLimits, batch_limits, batch_nodes, batch_run, concurrency_of};
+use crate::request::{
+    BATCH_NODES_DEFAULT, BATCH_NODES_MAX, Request, RunLimits, batch_limits, batch_nodes, batch_run, concurrency_of,
+    stragglers_run,
+};
 use crate::summary::BatchPreview;
 use crate::templates::{self, Emptied, Templates, Visit};
 use crate::timing::{NodeTime, child_seconds};
@@ -235,7 +238,17 @@ pub(crate) fn plans(
             }
         }
     }
-    let plan = wave_plan(spec, wave, target, &time, size, &batches);
+    let mut plan = wave_plan(spec, wave, target, &time, size, &batches);
+    // A batch goes on without a worker only where more than one may fail.
+    if spec.max_failures.is_some_and(|failures| failures > 1) {
+        match stragglers_run(wave) {
+            Ok(runs) => {
+                let seconds = child_seconds(&time, count);
+                plan.vertex(templates::stragglers(runs, hop, seconds, &last_of(spec, &batches)));
+            }
+            Err(finding) => findings.refuse(finding),
+        }
+    }
     let remedy = format!("set spec.batchSize to {BATCH_NODES_DEFAULT} or more");
     if let Err(finding) = checked(&plan, PLAN_BYTES_MAX, "the wave's plan", &remedy) {
         findings.refuse(finding);
@@ -243,6 +256,43 @@ pub(crate) fn plans(
     let report = findings.end()?;
     let digest = plan.digest();
     Ok(Compilation::Plan(CompiledWave { plan, digest, limits: RunLimits::STRICT, batches, report }))
+}
+
+/// The batches after which no other one begins.
+fn last_of(spec: &DirectUpdateSpec, batches: &[CompiledBatch]) -> Vec<String> {
+    let last = match spec.strategy {
+        Strategy::Parallel => batches.len(),
+        Strategy::Rolling | Strategy::Canary => 1,
+    };
+    batches.iter().rev().take(last).rev().map(|batch| batch.vertex.as_str().to_owned()).collect()
+}
+
+/// Compiles the plan of a run that tries workers of a wave again, whatever version they show by now: what they are is looked at by each
+/// step of their visit. The run has the name of the wave's runs of this sort with that number; at most [`BATCH_NODES_MAX`] are in it.
+///
+/// # Errors
+/// A [`Refusal`]: a plan that is too large, a spec whose times no longer add up.
+pub fn compile_again(
+    request: &Request<'_>,
+    wave: &RunName,
+    number: u32,
+    hop: &WaveOf,
+    snapshot: &ClusterSnapshot,
+    nodes: &BTreeSet<String>,
+) -> Result<CompiledBatch, Refusal> {
+    let spec = request.spec;
+    let time = NodeTime::of(spec).map_err(Refusal::one)?;
+    let workers = Workers::of(snapshot, spec, hop.target, None);
+    let templates = Templates::new(spec, hop.target, time)
+        .with_containerd(hop.containerd.clone())
+        .with_kube_proxy(hop.kube_proxy)
+        .with_image_repository(workers.image_repository);
+    let again = snapshot.with_role(NodeRole::Worker).filter(|node| nodes.contains(&node.node.name));
+    let group = BatchGroup { nodes: again.take(BATCH_NODES_MAX as usize).collect(), canary: false };
+    let runs = stragglers_run(wave).map_err(Refusal::one)?;
+    let batch = one_batch(spec, &runs, &templates, number, workers.selected_count(), &group).map_err(Refusal::one)?;
+    // Whoever fails once more lets the run rest: nobody is lost twice.
+    Ok(CompiledBatch { limits: RunLimits { failures_max: 1, ..batch.limits }, ..batch })
 }
 
 fn refused(findings: Findings) -> Refusal {

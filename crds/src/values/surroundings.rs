@@ -178,6 +178,9 @@ pub struct AdmissionHook {
     pub name: String,
     /// What of an upgrade it sees: nodes, pods, pods/eviction.
     pub sees: Vec<String>,
+    /// API groups of which it sees every kind, those that a later minor adds, too; `*`: of every group.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub all_of: Vec<String>,
     /// The nodes on which pods that answer it are ready; left out if unknown, or if it answers from outside of the cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nodes: Option<BTreeSet<String>>,
@@ -191,6 +194,9 @@ pub struct AdmissionPolicy {
     pub name: String,
     /// What of an upgrade it sees: nodes, pods, pods/eviction.
     pub sees: Vec<String>,
+    /// API groups of which it sees every kind, those that a later minor adds, too; `*`: of every group.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub all_of: Vec<String>,
 }
 
 /// An API version that somebody asks for and that goes away.
@@ -201,4 +207,7 @@ pub struct DeprecatedRequest {
     pub api: String,
     /// The first minor that no longer serves it: `1.25`.
     pub removed_in: String,
+    /// Programs that wrote objects by it, with some of them and the day: `helm (shop/web; last on 2026-11-20)`. Readers leave no trace.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub written_by: Vec<String>,
 }

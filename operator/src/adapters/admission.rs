@@ -23,6 +23,8 @@ use std::collections::{BTreeMap, BTreeSet};
 const SERVICE: &str = "kubernetes.io/service-name";
 /// Services of webhooks whose pods are looked for: one request each.
 const SERVICES_MAX: usize = 100;
+/// Groups that are named of one that sees every kind of theirs.
+const GROUPS_MAX: usize = 50;
 
 /// Puts both into `found`; what cannot be read is named there.
 pub(super) async fn admission(client: &kube::Client, server: KubeVersion, found: &mut Surroundings) {
@@ -33,8 +35,8 @@ pub(super) async fn admission(client: &kube::Client, server: KubeVersion, found:
         let of = format!("ValidatingWebhookConfiguration {}", configuration.name_any());
         hooks.extend(configuration.webhooks.into_iter().flatten().filter_map(|hook| {
             let rules: Vec<Rule<'_>> = hook.rules.iter().flatten().map(Rule::of_hook).collect();
-            let sees = closed_and_sees(hook.failure_policy.as_deref(), hook.namespace_selector.as_ref(), &rules)?;
-            Some((format!("{of} webhook {}", hook.name), sees, service_of(&hook.client_config)))
+            let seen = closed_and_sees(hook.failure_policy.as_deref(), hook.namespace_selector.as_ref(), &rules)?;
+            Some((format!("{of} webhook {}", hook.name), seen, service_of(&hook.client_config)))
         }));
     }
     let mutating: Vec<MutatingWebhookConfiguration> =
@@ -43,12 +45,13 @@ pub(super) async fn admission(client: &kube::Client, server: KubeVersion, found:
         let of = format!("MutatingWebhookConfiguration {}", configuration.name_any());
         hooks.extend(configuration.webhooks.into_iter().flatten().filter_map(|hook| {
             let rules: Vec<Rule<'_>> = hook.rules.iter().flatten().map(Rule::of_hook).collect();
-            let sees = closed_and_sees(hook.failure_policy.as_deref(), hook.namespace_selector.as_ref(), &rules)?;
-            Some((format!("{of} webhook {}", hook.name), sees, service_of(&hook.client_config)))
+            let seen = closed_and_sees(hook.failure_policy.as_deref(), hook.namespace_selector.as_ref(), &rules)?;
+            Some((format!("{of} webhook {}", hook.name), seen, service_of(&hook.client_config)))
         }));
     }
     hooks.truncate(KEPT_MAX);
-    let services: BTreeSet<Service> = hooks.iter().filter_map(|(_, _, service)| service.clone()).collect();
+    let services = hooks.iter().filter(|(_, seen, _)| !seen.now.is_empty());
+    let services: BTreeSet<Service> = services.filter_map(|(_, _, service)| service.clone()).collect();
     let mut nodes_by_service = BTreeMap::new();
     for service in services.into_iter().take(SERVICES_MAX) {
         match nodes_of(client, &service, &mut found.unread).await {
@@ -57,9 +60,9 @@ pub(super) async fn admission(client: &kube::Client, server: KubeVersion, found:
             Looked::MayNot => break,
         }
     }
-    found.admission_hooks.extend(hooks.into_iter().map(|(name, sees, service)| {
+    found.admission_hooks.extend(hooks.into_iter().map(|(name, seen, service)| {
         let nodes = service.and_then(|service| nodes_by_service.get(&service).cloned());
-        AdmissionHook { name, sees, nodes }
+        AdmissionHook { name, sees: seen.now, all_of: seen.all_of, nodes }
     }));
 
     let policies: Vec<ValidatingAdmissionPolicy> =
@@ -141,14 +144,42 @@ fn service_of(config: &WebhookClientConfig) -> Option<Service> {
     config.service.as_ref().map(|service| (service.namespace.clone(), service.name.clone()))
 }
 
-/// What of an update's requests a webhook sees that refuses them when it fails.
+/// What somebody is asked about.
+#[derive(Debug, PartialEq, Eq)]
+struct Seen {
+    /// Of an update's requests.
+    now: Vec<String>,
+    /// Groups of which it sees every kind that comes.
+    all_of: Vec<String>,
+}
+
+impl Seen {
+    fn is_empty(&self) -> bool {
+        self.now.is_empty() && self.all_of.is_empty()
+    }
+}
+
+/// What a webhook sees that refuses when it fails.
 fn closed_and_sees(
     failure_policy: Option<&str>,
     namespaces: Option<&LabelSelector>,
     rules: &[Rule<'_>],
-) -> Option<Vec<String>> {
-    let sees = sees(rules, leaves_out_kube_system(namespaces));
-    (failure_policy != Some("Ignore") && !sees.is_empty()).then_some(sees)
+) -> Option<Seen> {
+    let seen = Seen { now: sees(rules, leaves_out_kube_system(namespaces)), all_of: all_of(rules) };
+    (failure_policy != Some("Ignore") && !seen.is_empty()).then_some(seen)
+}
+
+/// The groups of which the rules match objects of every kind when they are written, but for the core group, to which no minor adds any.
+fn all_of(rules: &[Rule<'_>]) -> Vec<String> {
+    let has = |list: &[String], wanted: &[&str]| list.iter().any(|entry| wanted.contains(&entry.as_str()));
+    let wide = rules
+        .iter()
+        .filter(|rule| has(rule.resources, &["*", "*/*"]) && has(rule.operations, &["*", "CREATE", "UPDATE"]));
+    let groups: BTreeSet<&String> = wide.flat_map(|rule| rule.groups).filter(|group| !group.is_empty()).collect();
+    if groups.iter().any(|group| *group == "*") {
+        return vec!["*".to_owned()];
+    }
+    groups.into_iter().take(GROUPS_MAX).cloned().collect()
 }
 
 /// Where pods of a Service are ready.
@@ -262,10 +293,36 @@ fn bound(policies: impl Iterator<Item = Policy>, bindings: &[Binding]) -> Vec<Ad
                 }
             })
             .collect();
-        let policy = AdmissionPolicy { name: format!("{kind} {name}"), sees: bound.into_iter().collect() };
-        (!policy.sees.is_empty()).then_some(policy)
+        let all_of = all_within(&matches);
+        let all_of: BTreeSet<String> = bindings
+            .iter()
+            .filter(|binding| binding.of == name)
+            .flat_map(|binding| {
+                match binding.matches.as_ref().filter(|of| of.resource_rules.iter().flatten().count() > 0) {
+                    None => all_of.clone(),
+                    Some(resources) => both(&all_of, &all_within(resources)),
+                }
+            })
+            .collect();
+        let (sees, all_of) = (bound.into_iter().collect::<Vec<_>>(), all_of.into_iter().collect::<Vec<_>>());
+        let tells = !sees.is_empty() || !all_of.is_empty();
+        tells.then(|| AdmissionPolicy { name: format!("{kind} {name}"), sees, all_of })
     });
     told.take(KEPT_MAX).collect()
+}
+
+fn all_within(resources: &MatchResources) -> Vec<String> {
+    all_of(&resources.resource_rules.iter().flatten().map(Rule::of_policy).collect::<Vec<_>>())
+}
+
+/// The groups that are in both.
+fn both(one: &[String], other: &[String]) -> Vec<String> {
+    let every = |groups: &[String]| groups.iter().any(|group| group == "*");
+    match (every(one), every(other)) {
+        (true, _) => other.to_vec(),
+        (false, true) => one.to_vec(),
+        (false, false) => one.iter().filter(|group| other.contains(group)).cloned().collect(),
+    }
 }
 
 fn seen_within(resources: &MatchResources) -> Vec<String> {
@@ -337,7 +394,26 @@ mod tests {
         let nodes = rule("", "nodes", "UPDATE");
         let rules = [Rule::of_hook(&nodes)];
         assert_eq!(closed_and_sees(Some("Ignore"), None, &rules), None);
-        assert_eq!(closed_and_sees(None, None, &rules).unwrap(), ["nodes"], "Fail is the default");
+        assert_eq!(closed_and_sees(None, None, &rules).unwrap().now, ["nodes"], "Fail is the default");
+    }
+
+    #[test]
+    fn a_hook_that_sees_every_kind_of_a_group_is_told_for_those_that_come() {
+        let rule = |groups: Value, resource: &str, operation: &str| -> RuleWithOperations {
+            object(json!({"apiGroups": groups, "operations": [operation], "resources": [resource]}))
+        };
+        let of = |groups: Value, resource: &str, operation: &str| {
+            let rule = rule(groups, resource, operation);
+            closed_and_sees(None, None, &[Rule::of_hook(&rule)]).map(|seen| seen.all_of)
+        };
+        assert_eq!(of(json!(["*"]), "*/*", "*").unwrap(), ["*"]);
+        assert_eq!(of(json!(["storage.k8s.io", "apps", ""]), "*", "CREATE").unwrap(), ["apps", "storage.k8s.io"]);
+        assert_eq!(of(json!(["apps"]), "deployments", "CREATE"), None, "no other kind ever");
+        assert_eq!(of(json!(["apps"]), "*", "DELETE"), None, "nothing that is written");
+        let groups = |groups: &[&str]| groups.iter().map(|&group| group.to_owned()).collect::<Vec<String>>();
+        assert_eq!(both(&groups(&["*"]), &groups(&["apps"])), ["apps"]);
+        assert_eq!(both(&groups(&["apps", "batch"]), &groups(&["*"])), ["apps", "batch"]);
+        assert_eq!(both(&groups(&["apps", "batch"]), &groups(&["batch"])), ["batch"]);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! status; get, list, create on upgraderuns; get, create on upgradeplans.
 
 use super::kube_store::{KubeStore, RunMeta};
+use super::stragglers::{STRAGGLERS_VERTEX, lost_by};
 use super::views::node_view;
 use super::{ops_error, snapshot};
 use crate::error_chain;
@@ -17,18 +18,19 @@ use cupcake_crds::{DirectUpdate, DirectUpdateSpec, NodeTask, UpgradeRun};
 use cupcake_engine::clock::Clock;
 use cupcake_engine::cursor::RunPhase;
 use cupcake_engine::dag::{Dag, Vertex};
-use cupcake_engine::decide::failed_lanes;
 use cupcake_engine::names::{Epoch, Reason, RunName, VertexName};
+use cupcake_engine::plan::Plan;
 use cupcake_engine::step::Step;
 use cupcake_engine::store::{RunStore, StoreError};
 use cupcake_steps::cluster::child_run::ChildRun;
 use cupcake_steps::cluster::gate::Gate;
 use cupcake_steps::cluster::params;
 use cupcake_steps::ports::cluster::{
-    AddonView, ChildSource, ChildView, Cluster, ClusterOps, Consent, GateView, NodeView, OpsError, Readiness,
+    AddonView, ChildSource, ChildView, Cluster, ClusterOps, Consent, GateView, NodeView, OpsError, Readiness, Straggler,
 };
 use cupcake_workflows::{
-    BATCH_NODES_MAX, Code, Compilation, Request, RunLimits, WaveOf, batch_limits, compile_wave, opened_by,
+    BATCH_NODES_MAX, COMPILER, Code, Compilation, CompiledBatch, Request, RunLimits, WaveOf, batch_limits,
+    compile_again, compile_wave, opened_by,
 };
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::core::v1::{Node, PodTemplateSpec};
@@ -72,8 +74,8 @@ impl KubeClusterOps {
         Ok(batch_limits(&update.spec, workers, BATCH_NODES_MAX))
     }
 
-    /// The nodes that batches of that wave lost and went on without, each with its batch.
-    async fn lost_below(&self, wave: &RunName, wave_uid: &str) -> Result<BTreeMap<String, RunName>, OpsError> {
+    /// The nodes that batches of that wave lost and went on without, but for those that a later run of it was given.
+    async fn lost_below(&self, wave: &RunName, wave_uid: &str) -> Result<BTreeMap<String, Straggler>, OpsError> {
         let api: Api<Guarded<UpgradeRun>> = Api::all(self.client.clone());
         let listed = api.list(&ListParams::default()).await.map_err(|error| ops_error("list upgraderuns", &error))?;
         let batches = format!("{wave}-");
@@ -90,14 +92,24 @@ impl KubeClusterOps {
                 Err(_) => {}
             }
         }
-        let failed = runs.into_iter().filter(|run| {
-            let below = run.spec.parent.as_ref().is_some_and(|parent| parent.uid == wave_uid);
-            below && run_phase(run.status.as_ref().and_then(|status| status.phase)) == RunPhase::Failed
-        });
+        let below = |run: &&UpgradeRun| run.spec.parent.as_ref().is_some_and(|parent| parent.uid == wave_uid);
+        let of_stragglers =
+            |run: &&UpgradeRun| run.spec.parent.as_ref().is_some_and(|parent| parent.vertex == STRAGGLERS_VERTEX);
+        let (again, batches): (Vec<&UpgradeRun>, Vec<&UpgradeRun>) = runs.iter().filter(below).partition(of_stragglers);
+        let failed = batches
+            .into_iter()
+            .filter(|run| run_phase(run.status.as_ref().and_then(|status| status.phase)) == RunPhase::Failed);
         let mut lost = BTreeMap::new();
         for batch in failed.filter_map(|run| RunName::new(run.name_any()).ok()) {
             let stored = self.store.load(&batch).await.map_err(|error| store_error(&error))?;
-            lost.extend(failed_lanes(&stored.dag, &stored.cursor).into_iter().map(|node| (node, batch.clone())));
+            lost.extend(lost_by(&stored));
+        }
+        if !lost.is_empty() {
+            for run in again.into_iter().filter_map(|run| RunName::new(run.name_any()).ok()) {
+                let given = self.graph(&run).await?;
+                let lanes = given.iter().flat_map(|dag| dag.vertices()).filter_map(|vertex| vertex.lane.as_deref());
+                lanes.for_each(|lane| drop(lost.remove(lane)));
+            }
         }
         Ok(lost)
     }
@@ -129,13 +141,31 @@ impl KubeClusterOps {
         Ok(update)
     }
 
-    /// Compiles the wave of a hop from a fresh snapshot and stores the plans of all its batches; gives the wave's own plan.
-    async fn open_wave(
+    /// Compiles and stores the plan of workers that are tried again; gives it with its bounds.
+    async fn compile_again(
         &self,
-        parent: &UpgradeRun,
+        wave: &UpgradeRun,
         child: &RunName,
         hop: &WaveOf,
-    ) -> Result<cupcake_engine::plan::Plan, OpsError> {
+        nodes: &BTreeSet<String>,
+    ) -> Result<CompiledBatch, OpsError> {
+        let mut update = self.update_of(wave).await?;
+        update.spec = update.spec_now().into_owned();
+        let snapshot = snapshot::gather(&self.client, self.clock.now()).await?;
+        let (wave_name, number) = (RunName::new(wave.name_any()), child.as_str().rsplit('-').next());
+        let (Some(request), Ok(wave_name), Some(Ok(number))) =
+            (Request::of(&update), wave_name, number.map(str::parse))
+        else {
+            return Err(OpsError::Changed(Reason::new("UpdateGone", format!("the update of {child} is gone"))));
+        };
+        compile_again(&request, &wave_name, number, hop, &snapshot, nodes).map_err(|refusal| {
+            // As of a wave: it waits and says for what.
+            OpsError::Transient(Reason::new("WaveRefused", refusal.message(MESSAGE_CHARS_MAX)))
+        })
+    }
+
+    /// Compiles the wave of a hop from a fresh snapshot and stores the plans of all its batches; gives the wave's own plan.
+    async fn open_wave(&self, parent: &UpgradeRun, child: &RunName, hop: &WaveOf) -> Result<Plan, OpsError> {
         let update_name = parent.spec.direct_update.name.as_str();
         let mut update = self.update_of(parent).await?;
         update.spec = update.spec_now().into_owned();
@@ -323,8 +353,17 @@ impl ClusterOps for KubeClusterOps {
         else {
             return Err(OpsError::Changed(Reason::new("ParentGone", format!("UpgradeRun {parent} is gone"))));
         };
+        let again = match source {
+            ChildSource::Wave { .. } | ChildSource::Plan { .. } => None,
+            ChildSource::Again { target_version, containerd, kube_proxy, nodes } => {
+                let (target, kube_proxy) = (*target_version, *kube_proxy);
+                let hop = WaveOf { target, oldest_kubelet: None, containerd: containerd.clone(), kube_proxy };
+                Some(self.compile_again(&parent_run, child, &hop, nodes).await?)
+            }
+        };
         let limits = match source {
             ChildSource::Wave { .. } => RunLimits::STRICT,
+            ChildSource::Again { .. } => again.as_ref().map_or(RunLimits::STRICT, |again| again.limits),
             ChildSource::Plan { .. } => {
                 let limits = self.batch_limits(&parent_run).await?;
                 let failures_max = if self.is_awaited_by_a_gate(parent, vertex).await? {
@@ -351,6 +390,13 @@ impl ClusterOps for KubeClusterOps {
                     .map_err(|error| store_error(&error))?
             }
             ChildSource::Plan { digest } => digest.clone(),
+            ChildSource::Again { .. } => {
+                let plan = again.map_or_else(|| Plan::new(COMPILER), |again| again.plan);
+                self.store
+                    .create_plan(child, &plan, plan_owner(&parent_run))
+                    .await
+                    .map_err(|error| store_error(&error))?
+            }
         };
         let meta = RunMeta {
             direct_update: parent_run.spec.direct_update.clone(),
@@ -405,7 +451,7 @@ impl ClusterOps for KubeClusterOps {
         let mut uids: BTreeSet<String> = node_uids(&root).collect();
         let goes_there = |child: &params::ChildRun| match &child.source {
             ChildSource::Wave { target_version, .. } => *target_version == hop,
-            ChildSource::Plan { .. } => false,
+            ChildSource::Plan { .. } | ChildSource::Again { .. } => false,
         };
         for wave in children_of(&root).into_iter().filter(goes_there) {
             let Some(wave) = self.graph(&wave.run).await? else { continue };
@@ -422,10 +468,18 @@ impl ClusterOps for KubeClusterOps {
         let mut lost = BTreeMap::new();
         for wave in waves {
             if let Some(uid) = self.run(&wave).await?.and_then(|wave| wave.metadata.uid) {
-                lost.extend(self.lost_below(&wave, &uid).await?);
+                let below = self.lost_below(&wave, &uid).await?;
+                lost.extend(below.into_iter().map(|(node, straggler)| (node, straggler.run)));
             }
         }
         Ok(lost)
+    }
+
+    async fn stragglers(&self, wave: &RunName) -> Result<BTreeMap<String, Straggler>, OpsError> {
+        match self.run(wave).await?.and_then(|wave| wave.metadata.uid) {
+            Some(uid) => self.lost_below(wave, &uid).await,
+            None => Err(OpsError::Changed(Reason::new("RunGone", format!("UpgradeRun {wave} is gone")))),
+        }
     }
 
     async fn leave_out(&self, run: &RunName, uid: &str, epoch: Epoch, left_out: LeftOut) -> Result<(), OpsError> {

@@ -6,6 +6,7 @@
 //!
 //! RBAC: get, list, create on upgraderuns; update on upgraderuns/status; get, create on upgradeplans.
 
+use super::stragglers::ask_stragglers;
 use super::{is_already_exists, is_not_found};
 use crate::run_status;
 use async_trait::async_trait;
@@ -310,6 +311,7 @@ impl RunStore for KubeStore {
         let mut intent = shared.intents.get(&run.spec.direct_update.name).cloned().unwrap_or_default();
         // A run that is being deleted ends as soon as it safely can.
         intent.cancel |= run.metadata.deletion_timestamp.is_some();
+        ask_stragglers(&mut intent, &dag, &cursor);
         for asked in &mut intent.retry {
             if asked.run.as_ref().is_some_and(|run| run != name) {
                 asked.what = None;

@@ -1,11 +1,13 @@
 //! The ports of the engine and of the steps, over the Kubernetes API. Nothing here decides anything.
 
 mod admission;
+mod api_writers;
 pub mod at_work;
 pub mod cluster_ops;
 pub mod kube_store;
 pub mod node_ops;
 pub mod snapshot;
+pub(crate) mod stragglers;
 pub mod surroundings;
 pub mod timed_store;
 pub mod views;

@@ -3,9 +3,10 @@
 //! Read whenever an update is about to begin (again after a while where it is refused), and by `plan`, `preflight` and `snapshot`.
 //! What may not be read is named, not guessed.
 //!
-//! RBAC: get on the configmaps kube-proxy and coredns; list on pods, poddisruptionbudgets, daemonsets and deployments; get on the path /metrics; and that of `admission`.
+//! RBAC: get on the configmaps kube-proxy and coredns; list on pods, poddisruptionbudgets, daemonsets and deployments; get on the path /metrics; and that of `admission`. `api_writers` asks for none.
 
 use super::admission::admission;
+use super::api_writers::name_writers;
 use super::views::pod_view;
 use super::{ops_error, snapshot};
 use crate::error_chain;
@@ -76,6 +77,7 @@ pub async fn surroundings(client: &kube::Client, server: KubeVersion) -> Result<
         }
     }
     found.deprecated_requests = told(deprecated(client, &mut found.unread).await, &mut found.unread);
+    name_writers(client, &mut found.deprecated_requests).await;
     Ok(found)
 }
 
@@ -258,7 +260,8 @@ fn deprecated_in(metrics: &str) -> Vec<DeprecatedRequest> {
         let (group, version) = (label(line, "group").unwrap_or_default(), label(line, "version")?);
         let group = if group.is_empty() { String::new() } else { format!("{group}/") };
         let api = format!("{group}{version} {}", label(line, "resource")?);
-        Some(DeprecatedRequest { api, removed_in: label(line, "removed_release").filter(|text| !text.is_empty())? })
+        let removed_in = label(line, "removed_release").filter(|text| !text.is_empty())?;
+        Some(DeprecatedRequest { api, removed_in, written_by: Vec::new() })
     });
     let mut seen = BTreeSet::new();
     requests.filter(|request| seen.insert(request.api.clone())).take(KEPT_MAX).collect()
@@ -315,6 +318,7 @@ mod tests {
             apiserver_requested_deprecated_apis{group=\"\",removed_release=\"\",resource=\"componentstatuses\",subresource=\"\",version=\"v1\"} 1\n\
             other{a=\"b\"} 1\n";
         let api = "policy/v1beta1 podsecuritypolicies".to_owned();
-        assert_eq!(deprecated_in(metrics), [DeprecatedRequest { api, removed_in: "1.25".to_owned() }]);
+        let written_by = Vec::new();
+        assert_eq!(deprecated_in(metrics), [DeprecatedRequest { api, removed_in: "1.25".to_owned(), written_by }]);
     }
 }

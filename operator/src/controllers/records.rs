@@ -60,6 +60,14 @@ impl Record<'_> {
         (render::status_lines(&view, Glyphs::Unicode), render::message(&view, &names))
     }
 
+    /// The command that tries again what failed in it, if it rests for that.
+    pub fn retry(&self, now: Timestamp) -> Option<String> {
+        let name = self.run.name_any();
+        let Recorded { dag, cursor } = &self.recorded;
+        let names = render::Names { direct_update: &self.run.spec.direct_update.name, run: &name };
+        render::retry(&render::View { dag, cursor, now, children: &[] }, &names)
+    }
+
     /// The code of what a run below the root waits for in the sight of people, if it does.
     pub fn waits(&self) -> Option<&str> {
         let status = self.run.status.as_ref()?;

@@ -35,7 +35,7 @@ use cupcake_engine::cursor::RunPhase;
 use cupcake_engine::names::RunName;
 use cupcake_engine::store::StoreError;
 use cupcake_steps::ports::cluster::OpsError;
-use cupcake_workflows::render::RUN_REFUSED;
+use cupcake_workflows::render::{self, RUN_REFUSED};
 use cupcake_workflows::{Code, Compilation, Compiled, Refusal, Request, compile, gates_of, plan_name};
 use kube::ResourceExt;
 use kube::api::{Api, ListParams};
@@ -408,6 +408,14 @@ async fn follow(operator: &Operator, view: &View, name: &str) -> Result<Next, ku
         if code == run_status::STEP_RUNNING {
             waits.clone_into(&mut code);
         }
+    }
+    // Whoever reads the message of the update has the command at hand, not only where it is told.
+    if after.phase == Some(Phase::RequiresAttention)
+        && let Some(retry) = records.iter().find_map(|record| record.retry(now))
+        && let Some(message) = &mut after.message
+        && let Some(told) = render::with_retry(message, &retry)
+    {
+        *message = told;
     }
     let hops = after.upgrade_path.as_ref().map_or(&[][..], |path| &path.steps[..]);
     let gates = gates_of(&view.update.spec, hops);

@@ -60,9 +60,9 @@ impl HostOps for SimHost {
             NodeRole::ControlPlane => true,
             NodeRole::Worker => false,
         };
-        let (index, hand_made, containerd) = {
+        let (index, hand_made, containerd, control_groups) = {
             let state = machine.state();
-            (state.index, state.hand_made.clone(), state.containerd.clone())
+            (state.index, state.hand_made.clone(), state.containerd.clone(), state.control_groups)
         };
         let listed =
             |minor| machine.site.repositories.versions(minor).rev().take(VERSIONS_MAX).map(|one| one.to_string());
@@ -72,7 +72,7 @@ impl HostOps for SimHost {
             architecture: Some("amd64".to_owned()),
             available_versions: listed(index).collect(),
             certificates_expire: control_plane.then(|| now + TimeDelta::days(CERTIFICATE_DAYS)),
-            cgroup_version: Some(2),
+            cgroup_version: Some(control_groups),
             clock: None,
             containerd: Some(containerd.binary()),
             containerd_package: Some(containerd.package()),

@@ -28,6 +28,10 @@ const CRASHES_AFTER_SECONDS: i64 = 4;
 /// After how long systemd starts a kubelet again that ended by itself (`RestartSec` of kubeadm's unit).
 const STARTS_AGAIN_SECONDS: i64 = 10;
 
+/// From which minor on a kubelet ends by itself on control groups version 1, unless its configuration says `failCgroupV1: false`, which
+/// nobody's does here. Source: kubernetes.io, "About cgroup v2" (v1.35).
+const ENDS_ON_CONTROL_GROUPS_1_FROM: u32 = 35;
+
 /// A time as objects show it.
 pub(crate) fn stamp(at: Timestamp) -> Value {
     Value::from(at.to_rfc3339_opts(SecondsFormat::Secs, true))
@@ -53,6 +57,11 @@ impl SimMachine {
     /// From its next start on each process of the kubelet ends by itself after a moment, and systemd starts another.
     pub fn let_kubelet_crash(&self) {
         self.state().kubelet.crashes = true;
+    }
+
+    /// Its kernel is booted with control groups version 1: each process of a kubelet that takes no such machine ends by itself.
+    pub fn boot_with_control_groups_1(&self) {
+        self.state().control_groups = 1;
     }
 
     /// What it stumbled over is mended: the next process stays.
@@ -118,7 +127,8 @@ impl SimMachine {
             state.kubelet.starts_again = false;
             state.kubelet.generation += 1;
             let new_minor = version.minor_version() != before.minor_version();
-            (state.kubelet.generation, new_minor, state.kubelet.crashes, state.kubelet.mute)
+            let unfit = state.control_groups == 1 && version.minor() >= ENDS_ON_CONTROL_GROUPS_1_FROM;
+            (state.kubelet.generation, new_minor, state.kubelet.crashes || unfit, state.kubelet.mute)
         };
         if mute {
             let machine = Arc::clone(self);

@@ -119,6 +119,8 @@ pub(super) struct State {
     /// Static pods whose containers do not start.
     pub(super) broken: BTreeSet<&'static str>,
     pub(super) kubelet: Kubelet,
+    /// The version of control groups that its kernel was booted with.
+    pub(super) control_groups: u32,
     pub(super) containerd: Containerd,
     /// The version whose kubelet configuration kubeadm wrote last.
     pub(super) kubelet_config: KubeVersion,
@@ -195,6 +197,7 @@ impl SimMachine {
                 starts_again: false,
                 restarts: 0,
             },
+            control_groups: 2,
             containerd: Containerd::of_before(),
             kubelet_config: version,
             snapshots: BTreeMap::new(),
@@ -280,7 +283,7 @@ impl SimMachine {
         self.state().job_fails = times;
     }
 
-    /// From now on the machine tells that of itself: a disk that is nearly full, control groups version 1, a mirror that is behind.
+    /// From now on the machine tells that of itself: a disk that is nearly full, a mirror that is behind.
     pub fn tell(&self, change: impl Fn(&mut NodeInventory) + Send + Sync + 'static) {
         self.state().tells = Some(Tells(Arc::new(change)));
     }

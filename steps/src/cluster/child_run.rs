@@ -36,7 +36,7 @@ impl Step<Cluster> for ChildRun {
             // A batch comes to that end only with losses that the budget allows: the nodes after it are not to wait for a person.
             RunPhase::Failed => match params.source {
                 ChildSource::Plan { .. } => Ok(Probe::Satisfied(())),
-                ChildSource::Wave { .. } => Err(StepError::Permanent(named("ChildFailed"))),
+                ChildSource::Wave { .. } | ChildSource::Again { .. } => Err(StepError::Permanent(named("ChildFailed"))),
             },
             RunPhase::Cancelled => Err(StepError::Permanent(named("ChildCancelled"))),
         }

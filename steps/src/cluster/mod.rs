@@ -9,6 +9,7 @@ pub mod host_proceed;
 pub mod host_release;
 pub mod params;
 pub mod preflight;
+pub mod stragglers;
 pub mod uncordon_node;
 pub mod verify_cluster;
 
@@ -59,6 +60,7 @@ pub fn register(registry: &mut StepRegistry<Cluster>) -> Result<(), RegistryErro
         .register(host_proceed::HostProceed)?
         .register(host_release::HostRelease)?
         .register(preflight::Preflight)?
+        .register(stragglers::Stragglers)?
         .register(uncordon_node::UncordonNode)?
         .register(verify_cluster::VerifyCluster)?;
     Ok(())

@@ -2,7 +2,7 @@
 
 use crate::ports::cluster::ChildSource;
 use crate::ports::host::KubeProxy;
-use cupcake_crds::values::{DrainRule, HostStep, KubeVersion, NodeRef, OnExpiry};
+use cupcake_crds::values::{DrainRule, HostStep, KubeVersion, NodeRef, OnExpiry, PackageVersion};
 use cupcake_engine::names::{RunName, VertexName};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -180,6 +180,22 @@ pub struct ChildRun {
     pub run: RunName,
     /// Where its plan comes from.
     pub source: ChildSource,
+}
+
+/// `stragglers/v1`: every worker that batches of the wave lost within `spec.maxFailures` moved after all, or is left out.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Stragglers {
+    /// The name of the runs that try some of them again, but for `-` and their number.
+    pub runs: RunName,
+    /// The version that the wave moves to.
+    pub target_version: KubeVersion,
+    /// The version of containerd that its workers get, if it moves, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub containerd: Option<PackageVersion>,
+    /// What of kube-proxy: where it is left out, its image is not pulled.
+    #[serde(default, skip_serializing_if = "KubeProxy::is_upgrade")]
+    pub kube_proxy: KubeProxy,
 }
 
 /// What `verify-cluster/v1` leaves.

@@ -7,6 +7,7 @@
 //! Source: kubernetes.io, "Version Skew Policy" (v1.34): a kubelet may be older than the API server, by three minors at the most (by
 //! kubeadm's own rule one minor before 1.29). So a worker that stays behind in the last hop breaks nothing.
 
+use super::stragglers::NODES_FAILED;
 use super::{again, look, named_up_to, params};
 use crate::ports::cluster::{Cluster, CordonOwner, NodeView, OpsError, Readiness};
 use async_trait::async_trait;
@@ -134,7 +135,7 @@ impl Seen<'_> {
                 "failed within spec.maxFailures: {}; {by_hand}leave out (kubectl cupcake skip), then retry; see upgraderun {first}",
                 super::named(&names)
             );
-            return needs("NodesFailed", message);
+            return needs(NODES_FAILED, message);
         }
         if let (Some(told), Some(oldest)) = (told(&joined), oldest_kubelet) {
             // Leaving it out would not help: the next hop's kubeadm goes by every node.

@@ -276,6 +276,30 @@ pub enum ChildSource {
         /// Digest of the stored plan.
         digest: String,
     },
+    /// Compiled now, from a fresh snapshot: workers of a wave that failed, once more. Stands in no plan: `stragglers/v1` makes it.
+    Again {
+        /// The version that they move to.
+        target_version: KubeVersion,
+        /// The version of containerd that they get, if it moves, too.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        containerd: Option<PackageVersion>,
+        /// What of kube-proxy: where it is left out, its image is not pulled.
+        #[serde(default, skip_serializing_if = "KubeProxy::is_upgrade")]
+        kube_proxy: KubeProxy,
+        /// Their names.
+        nodes: BTreeSet<String>,
+    },
+}
+
+/// A worker that a batch lost and went on without.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Straggler {
+    /// The run of that batch.
+    pub run: RunName,
+    /// UID of the Node that it was.
+    pub uid: String,
+    /// Whether somebody asked to try it again after that.
+    pub asked: bool,
 }
 
 /// A child run as its parent sees it.
@@ -304,6 +328,8 @@ pub trait ClusterOps: Send + Sync {
     async fn left_out(&self, run: &RunName) -> Result<BTreeSet<String>, OpsError>;
     /// Workers that batches of this run's update lost and went on without, as `spec.maxFailures` allows; with the run of each.
     async fn lost(&self, run: &RunName) -> Result<BTreeMap<String, RunName>, OpsError>;
+    /// The same of one wave, and whether somebody asks for each again; those that a later run of the wave was given are none any more.
+    async fn stragglers(&self, wave: &RunName) -> Result<BTreeMap<String, Straggler>, OpsError>;
     /// UIDs of the nodes that plans of this run's update move to that version: those of its own plan, and those of all batches of the wave
     /// that goes there. A batch whose run is gone holds nobody.
     async fn planned(&self, run: &RunName, hop: KubeVersion) -> Result<BTreeSet<String>, OpsError>;

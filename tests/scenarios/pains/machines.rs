@@ -1,18 +1,21 @@
 //! Pains 14, 16 to 18, 24 and 25: what machines and the cluster around them tell, and what the checklist makes of it before anything
 //! moves.
 //!
-//! The cluster is a simulated one, whose machines tell what theirs is (a full disk, a mirror that is behind). What simulated machines and
+//! The cluster is a simulated one, whose machines tell what theirs is (a full disk, a mirror that is behind) and act accordingly (a kernel
+//! on which a newer kubelet ends by itself). What simulated machines and
 //! clusters cannot have (a database of etcd, a webhook) is written into what was gathered of it, as agents and API tell it of a real one.
 
 use super::control_plane::gathered;
 use super::story::{Story, to};
-use crate::cluster::{UPDATE, in_cluster, in_world};
+use crate::cluster::{UPDATE, in_cluster, in_cluster_at, in_world};
 use cupcake_crds::node_task::NodeInventory;
 use cupcake_crds::values::{
-    AdmissionHook, AdmissionPolicy, ClusterSnapshot, ComponentSetting, EtcdDoubt, EtcdDoubtKind, KubeVersion, Phase,
+    AdmissionHook, AdmissionPolicy, ClusterSnapshot, EtcdDoubt, EtcdDoubtKind, KubeVersion, Phase,
 };
 use cupcake_engine::clock::Timestamp;
 use cupcake_sandbox::world::WorldConfig;
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::api::{Api, Patch, PatchParams};
 use serde_json::json;
 
 const GIB: u64 = 1024 * 1024 * 1024;
@@ -21,7 +24,7 @@ pub(super) fn stories() -> Vec<Story> {
     let start = Timestamp::from_timestamp(1_790_000_000, 0).unwrap();
     let config = WorldConfig { workers: 2, ..WorldConfig::new(KubeVersion::new(1, 33, 4), start) };
     let seen = in_world(config, async |cluster| gathered(cluster).await);
-    vec![etcd(&seen), disk(), kubelet(&seen), by_hand(), hooks(&seen), packages()]
+    vec![etcd(&seen), disk(), kubelet(), by_hand(), hooks(&seen), packages()]
 }
 
 /// The same cluster, as the machine of that node tells it after a change.
@@ -74,18 +77,32 @@ fn disk() -> Story {
     story
 }
 
-fn kubelet(seen: &ClusterSnapshot) -> Story {
+fn kubelet() -> Story {
     let title = "The kubelet does not start: a removed flag, control groups version 1, an old containerd";
     let mut story = Story::new(17, "kubelet-does-not-start", title);
-    let mut seen = seen.clone();
-    seen.surroundings.settings = vec![ComponentSetting {
-        argument: "--feature-gates=MemoryManager=true".into(),
-        component: "kube-scheduler".into(),
-        from: "ConfigMap kube-system/kubeadm-config".into(),
-    }];
-    let seen = where_machine(&seen, "w-2", |inventory| inventory.cgroup_version = Some(1));
-    story.happens("w-2 was booted with control groups version 1, and kubeadm's configuration names a feature gate that 1.36 does not know.");
-    story.preflight(&seen, &to("1.36.3"), &["CgroupV1", "RemovedSettings"]);
+    story.happens("w-2 was booted with control groups version 1, and somebody gave kubeadm's configuration a feature gate that 1.36 does not know.");
+    in_cluster(2, false, async |cluster| {
+        cluster.world.machine("w-2").unwrap().boot_with_control_groups_1();
+        let config_maps: Api<ConfigMap> = Api::namespaced(cluster.client.clone(), "kube-system");
+        let found = cluster.ask(async || config_maps.get("kubeadm-config").await).await;
+        let before = found.data.unwrap_or_default().remove("ClusterConfiguration").unwrap();
+        let gate = "scheduler:\n  extraArgs:\n  - name: feature-gates\n    value: MemoryManager=true\n";
+        let after = before.replace("scheduler: {}\n", gate);
+        assert_ne!(after, before);
+        let patch = Patch::Merge(json!({"data": {"ClusterConfiguration": after}}));
+        cluster.ask(async || config_maps.patch("kubeadm-config", &PatchParams::default(), &patch).await).await;
+        story.preflight(&gathered(cluster).await, &to("1.36.3"), &["CgroupV1", "RemovedSettings"]);
+    });
+    story.happens("Somebody answers for such a machine all the same, w-1 of a cluster at 1.34: the kubelet of 1.35 ends by itself there, and no other node is touched.");
+    in_cluster_at(KubeVersion::new(1, 34, 4), 2, false, async |cluster| {
+        cluster.world.machine("w-1").unwrap().boot_with_control_groups_1();
+        let acknowledged = json!([{"check": "CgroupV1", "node": "w-1"}]);
+        cluster.apply(UPDATE, json!({"targetVersion": "1.35.4", "acknowledge": acknowledged})).await;
+        let (phase, message) = cluster.at_rest(UPDATE).await;
+        assert_eq!(phase, Phase::RequiresAttention, "{message}");
+        story.status(cluster);
+        assert_eq!((cluster.kubelet("cp-1").as_str(), cluster.kubelet("w-2").as_str()), ("1.35.4", "1.34.4"));
+    });
     story.happens("What no checklist can know: the kubelet of w-1 crashes in a loop once it was restarted, and its Node is Ready in between.");
     in_cluster(3, false, async |cluster| {
         cluster.world.machine("w-1").unwrap().let_kubelet_crash();
@@ -130,11 +147,15 @@ fn hooks(seen: &ClusterSnapshot) -> Story {
     seen.surroundings.admission_hooks = vec![AdmissionHook {
         name: "ValidatingWebhookConfiguration kyverno webhook validate.kyverno.svc-fail".into(),
         sees: vec!["nodes".into(), "pods".into()],
+        all_of: vec!["*".into()],
         nodes: Some(["w-1".to_owned()].into()),
     }];
-    seen.surroundings.admission_policies =
-        vec![AdmissionPolicy { name: "ValidatingAdmissionPolicy owners-only".into(), sees: vec!["nodes".into()] }];
-    story.happens("A webhook refuses when it fails, and all pods that answer it are on w-1; a policy denies what it does not like of nodes.");
+    seen.surroundings.admission_policies = vec![AdmissionPolicy {
+        name: "ValidatingAdmissionPolicy owners-only".into(),
+        sees: vec!["nodes".into()],
+        all_of: vec![],
+    }];
+    story.happens("A webhook refuses when it fails, is asked about every kind, and all pods that answer it are on w-1; a policy denies what it does not like of nodes.");
     story.preflight(&seen, &to("1.34.4"), &["FailClosedHook", "AdmissionPolicy"]);
     story
 }

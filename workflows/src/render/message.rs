@@ -3,10 +3,11 @@
 use super::View;
 use super::tree::run_of;
 use super::words::{State, Time, between, detail, one_line, state_of};
-use crate::templates::CHILD_RUN;
+use crate::templates::{CHILD_RUN, STRAGGLERS};
 use cupcake_crds::limits::{MESSAGE_CHARS_MAX, STEP_CHARS_MAX, cut};
 use cupcake_engine::cursor::RunPhase;
 use cupcake_engine::dag::Vertex;
+use cupcake_steps::cluster::stragglers;
 
 /// What the commands in a message are about.
 #[derive(Debug, Clone, Copy)]
@@ -114,12 +115,38 @@ fn way_out(view: &View<'_>, names: &Names<'_>) -> String {
         return format!("see: kubectl describe upgraderun {}", names.run);
     };
     if vertex.kind.as_str() == CHILD_RUN {
-        return format!("see: kubectl describe upgraderun {}", run_of(vertex).unwrap_or(names.run));
+        return format!("{SEE}{}", run_of(vertex).unwrap_or(names.run));
     }
+    again(view, vertex, names)
+}
+
+/// Where to look for what failed in a run below.
+const SEE: &str = "see: kubectl describe upgraderun ";
+
+fn again(view: &View<'_>, vertex: &Vertex, names: &Names<'_>) -> String {
+    // Of workers that were lost before each is tried again by itself.
+    let note = view.cursor.note(&vertex.name).filter(|_| vertex.kind.as_str() == STRAGGLERS);
+    let lost = note.and_then(|note| stragglers::workers_named(&note.message).first().copied());
     // The node of a lane: the whole of it is tried again.
     let node = vertex.lane.as_deref().and_then(|lane| lane.rsplit('/').next());
-    let what = node.unwrap_or(vertex.name.as_str());
+    let what = lost.or(node).unwrap_or(vertex.name.as_str());
     format!("when that is mended: kubectl cupcake retry {} {what}", names.direct_update)
+}
+
+/// The command that tries again what failed in a run that rests; `None` where it does not rest, or rests for a run below it.
+pub fn retry(view: &View<'_>, names: &Names<'_>) -> Option<String> {
+    if view.cursor.phase() != RunPhase::RequiresAttention {
+        return None;
+    }
+    let mut failed = view.dag.vertices().iter().filter(|vertex| State::of(state_of(view, vertex)) == State::Failed);
+    let vertex = failed.find(|vertex| vertex.kind.as_str() != CHILD_RUN)?;
+    Some(again(view, vertex, names))
+}
+
+/// A message that ends in where to look, with that command in its place.
+pub fn with_retry(message: &str, retry: &str) -> Option<String> {
+    let (what, _) = message.rsplit_once(SEE)?;
+    Some(format!("{what}{retry}"))
 }
 
 /// Takes the pause away, whichever way it was asked for.

@@ -25,7 +25,7 @@ mod timeline_story;
 
 pub use dot::dot;
 pub use left::{Left, Workers};
-pub use message::{Names, current_step, message};
+pub use message::{Names, current_step, message, retry, with_retry};
 pub use nodes::{node_progress, node_summary};
 pub use timeline::{Runs, TIMELINE_LINES_MAX, timeline};
 pub use why::{HeldBy, Hold, RUN_REFUSED, RunNow, Standing, Wait, Why, Working, why};

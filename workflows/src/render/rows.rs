@@ -206,9 +206,9 @@ fn child_detail(child: &ChildRun) -> String {
 }
 
 /// The runs below a run, folded like nodes.
-fn runs(parts: &[(u32, &ChildRun)], fold: Fold) -> Vec<Knot> {
-    let one = |(number, child): &(u32, &ChildRun)| {
-        let mut knot = Knot::plain(state_of_phase(child.phase), format!("batch-{number}"));
+fn runs(parts: &[(String, &ChildRun)], fold: Fold) -> Vec<Knot> {
+    let one = |(label, child): &(String, &ChildRun)| {
+        let mut knot = Knot::plain(state_of_phase(child.phase), label.clone());
         knot.detail = child_detail(child);
         knot
     };

@@ -38,8 +38,8 @@ pub(super) struct Branch<'a> {
 pub(super) struct Runs<'a> {
     /// The run itself.
     pub own: Option<&'a ChildRun>,
-    /// The runs below that one, with their numbers, by number.
-    pub parts: Vec<(u32, &'a ChildRun)>,
+    /// The runs below that one, as people call them: `batch-2`, by number, then `stragglers-1`.
+    pub parts: Vec<(String, &'a ChildRun)>,
 }
 
 impl<'a> Tree<'a> {
@@ -183,16 +183,21 @@ impl<'a> Runs<'a> {
             return Self::default();
         };
         let own = view.children.iter().find(|child| child.name == run);
-        let mut parts: Vec<(u32, &ChildRun)> = view
+        let mut parts: Vec<((&str, u32), &ChildRun)> = view
             .children
             .iter()
             .filter_map(|child| {
-                let number = child.name.strip_prefix(run)?.strip_prefix('-')?;
-                Some((number.parse().ok()?, child))
+                let rest = child.name.strip_prefix(run)?.strip_prefix('-')?;
+                let (what, number) = match rest.strip_prefix("stragglers-") {
+                    Some(number) => ("stragglers", number),
+                    None => ("batch", rest),
+                };
+                Some(((what, number.parse().ok()?), child))
             })
             .collect();
-        parts.sort_by_key(|(number, _)| *number);
-        Self { own, parts }
+        parts.sort_by_key(|(part, _)| *part);
+        let parts = parts.into_iter().map(|((what, number), child)| (format!("{what}-{number}"), child));
+        Self { own, parts: parts.collect() }
     }
 }
 

@@ -5,6 +5,7 @@ use super::holds::WAITS_FOR;
 use super::{HeldBy, Hold, RunNow, Standing, Wait};
 use cupcake_crds::DirectUpdate;
 use cupcake_steps::cluster::preflight::workers_named;
+use cupcake_steps::cluster::stragglers::{self, NODES_FAILED};
 use serde_json::Value;
 
 /// What ends what holds it or, where nobody has to do anything, what shows how it goes on.
@@ -26,7 +27,11 @@ pub(super) fn next(update: &DirectUpdate, runs: &[RunNow<'_>], holds: &[Hold], w
         HeldBy::Approval => {
             gate_of(runs, waits).map(|gate| format!("kubectl cupcake approve {name} {gate} --comment TEXT"))
         }
-        HeldBy::Failure if hold.code == "NodesFailed" => Some(format!("kubectl cupcake skip {name} NODE")),
+        HeldBy::Failure if hold.code == NODES_FAILED => Some(match straggler(update, waits) {
+            Some(node) => format!("kubectl cupcake retry {name} {node}"),
+            // A verification found them, of a plan that tries nobody again.
+            None => format!("kubectl cupcake skip {name} NODE"),
+        }),
         // Only a new plan holds a control-plane node that came meanwhile.
         HeldBy::Failure if hold.code == "ControlPlaneJoined" => Some(format!("kubectl cupcake cancel {name}")),
         HeldBy::Failure => waits.iter().rfind(|wait| wait.standing == Standing::Failed).map(|wait| {
@@ -61,6 +66,12 @@ fn gate_of(runs: &[RunNow<'_>], waits: &[Wait]) -> Option<String> {
         let vertex = view.dag.vertices().iter().find(|vertex| vertex.name.as_str() == wait.vertex)?;
         vertex.params.get("approval").and_then(Value::as_str).map(str::to_owned)
     })
+}
+
+/// The first worker that a wave lost and that nobody decided about.
+fn straggler<'w>(update: &DirectUpdate, waits: &'w [Wait]) -> Option<&'w str> {
+    let lost = waits.iter().filter(|wait| wait.code == NODES_FAILED && wait.vertex == "stragglers");
+    lost.flat_map(|wait| stragglers::workers_named(&wait.reason)).find(|worker| !update.spec.skips(worker))
 }
 
 /// The way on without a worker that is not Ready and holds the start of a hop; none once all that are named are left out.
