@@ -5,6 +5,7 @@ use crate::{
     conditions::Condition,
     control::{Acknowledgement, Control, VertexRequest},
     limits::{self, cut, cut_some, keep_last},
+    notice::Notice,
     update_schedule::MaintenanceWindow,
     validate::direct_update as rules,
     values::{
@@ -301,6 +302,10 @@ pub struct DirectUpdateStatus {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = limits::NODES_MAX, "x-kubernetes-map-type" = "atomic"))]
     pub nodes: BTreeMap<String, NodeProgress>,
+    /// What is still to be told to the sink of notifications, oldest first, the last 16; empty where none is configured (docs/notifications.md).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = limits::NOTICES_MAX), extend("x-kubernetes-list-type" = "atomic"))]
+    pub notices: Vec<Notice>,
     /// The generation of the spec that this status speaks of. Example: 2
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
@@ -573,6 +578,11 @@ impl DirectUpdateStatus {
         self.left_out.truncate(limits::LEFT_OUT_MAX);
         for one in &mut self.left_out {
             cut(&mut one.reason, limits::NODE_MESSAGE_CHARS_MAX);
+        }
+        keep_last(&mut self.notices, limits::NOTICES_MAX);
+        for notice in &mut self.notices {
+            cut(&mut notice.message, limits::NOTICE_CHARS_MAX);
+            cut(&mut notice.reason, limits::REASON_CHARS_MAX);
         }
         self.commands.truncate(limits::NODE_COMMANDS_MAX);
         for alike in &mut self.commands {

@@ -19,6 +19,7 @@ pub mod events;
 pub mod leader;
 pub mod lease;
 pub mod metrics;
+pub mod notify;
 pub mod process;
 pub mod queue;
 pub mod run_status;
@@ -40,6 +41,7 @@ use futures::FutureExt;
 use leader::Ended;
 use lease::{LeaseLock, Standing, Timing};
 use metrics::Metrics;
+use notify::Sink;
 use std::sync::Arc;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -65,6 +67,8 @@ pub struct OperatorConfig {
     pub metrics: Metrics,
     /// Where spans go, if anywhere.
     pub spans: Option<Arc<dyn Spans>>,
+    /// Where notifications go, if anywhere.
+    pub sink: Option<Arc<dyn Sink>>,
 }
 
 /// The steps of this release.
@@ -84,6 +88,7 @@ pub struct Operator {
     pub(crate) ports: ClusterPorts,
     pub(crate) metrics: Metrics,
     pub(crate) spans: Option<Arc<dyn Spans>>,
+    pub(crate) sink: Option<Arc<dyn Sink>>,
     /// The machines that updates wait for before they start.
     pub(crate) awaited: controllers::Awaited,
     /// The machines that are at work for updates that are over.
@@ -99,7 +104,8 @@ pub struct Operator {
 /// # Panics
 /// Only where a reconcile does: the panic ends the whole process, lease and all, and whoever restarts it decides about it.
 pub async fn run(config: OperatorConfig, shutdown: CancellationToken) {
-    let OperatorConfig { client, clock, identity, node_name, namespace, timing, registry, metrics, spans } = config;
+    let OperatorConfig { client, clock, identity, node_name, namespace, timing, registry, metrics, spans, sink } =
+        config;
     let store = KubeStore::new(client.clone());
     let timed = TimedStore { store: store.clone(), clock: Arc::clone(&clock), metrics: metrics.clone() };
     let cluster = KubeClusterOps::new(client.clone(), store.clone(), Arc::clone(&clock));
@@ -117,6 +123,7 @@ pub async fn run(config: OperatorConfig, shutdown: CancellationToken) {
         ports: ClusterPorts { cluster: Arc::new(cluster), nodes: Arc::new(nodes) },
         metrics: metrics.clone(),
         spans,
+        sink,
         awaited: controllers::Awaited::default(),
         at_work: adapters::at_work::Seen::default(),
     };

@@ -30,6 +30,7 @@ mod mutations;
 mod neighbours;
 mod node_order;
 mod not_begun;
+mod notifications;
 mod pains;
 mod patch_hop;
 mod progress;

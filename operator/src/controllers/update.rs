@@ -11,7 +11,7 @@
 
 use super::acknowledge::Stage;
 use super::preflight::Looked;
-use super::stand::{MESSAGE_CHARS_MAX, Stand, answer, replace_status, write};
+use super::stand::{MESSAGE_CHARS_MAX, Stand, answer, forget_told, replace_status, write};
 use super::window::State;
 use super::{acknowledge, deletion, dry_run, inventories, mirror, records, run, timeout, window};
 use crate::adapters::at_work::Held;
@@ -39,7 +39,7 @@ use cupcake_workflows::{Code, Compilation, Compiled, Refusal, Request, compile, 
 use kube::ResourceExt;
 use kube::api::{Api, ListParams};
 use kube::core::DeserializeGuard;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How often an update that is refused or waits is looked at again, in seconds: clusters change without telling.
 const AGAIN_SECONDS: i64 = 30;
@@ -59,6 +59,8 @@ pub struct View {
     unseen_until: Option<Timestamp>,
     /// A run of it that the API server refuses to show or to record.
     refused: Option<Refused>,
+    /// The ids of its notices that are delivered or given up.
+    pub(crate) told_of: BTreeSet<String>,
 }
 
 impl View {
@@ -76,7 +78,7 @@ impl View {
         let asked_for = acknowledge::asked_for(&update, watches);
         let has_run = update.status.as_ref().is_some_and(|status| status.run.is_some());
         let told = if has_run { BTreeMap::new() } else { inventories::told(watches) };
-        Self { update, runs, nodes, told, asked_for, unseen_until, refused }
+        Self { update, runs, nodes, told, asked_for, unseen_until, refused, told_of: BTreeSet::new() }
     }
 }
 
@@ -119,6 +121,9 @@ async fn read(operator: &Operator, name: &str) -> Result<Option<DirectUpdate>, k
 }
 
 async fn reconciled(operator: &Operator, view: &View) -> Result<Next, kube::Error> {
+    if forget_told(operator, view).await? {
+        return Ok(Next::AwaitChange);
+    }
     let status = view.update.status.clone().unwrap_or_default();
     if view.update.metadata.deletion_timestamp.is_some() {
         return end(operator, view).await;

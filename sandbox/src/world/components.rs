@@ -21,6 +21,7 @@ use cupcake_host::{RunnerConfig, RunnerEnd};
 use cupcake_operator::OperatorConfig;
 use cupcake_operator::lease::Timing;
 use cupcake_operator::metrics::Metrics;
+use cupcake_operator::notify::Sink;
 use cupcake_operator::traces::Spans;
 use cupcake_steps::ports::disk::SharedDisk;
 use cupcake_steps::ports::host::MachinePorts;
@@ -58,6 +59,8 @@ pub(super) struct Components {
     pub(super) commits_told_apart: bool,
     /// Where the operator's spans go, if anywhere.
     pub(super) spans: OnceLock<Arc<dyn Spans>>,
+    /// Where the operator's notifications go, if anywhere.
+    pub(super) sink: OnceLock<Arc<dyn Sink>>,
     /// Where the operator counts, if somebody looks.
     pub(super) metrics: OnceLock<Metrics>,
 }
@@ -134,6 +137,7 @@ impl Components {
                         registry,
                         metrics: self.metrics.get().cloned().unwrap_or_default(),
                         spans: self.spans.get().cloned(),
+                        sink: self.sink.get().cloned(),
                     };
                     self.live(&life, Box::pin(cupcake_operator::run(config, life.asked_to_stop()))).await;
                 }

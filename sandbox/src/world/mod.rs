@@ -51,6 +51,7 @@ use cupcake_crds::values::{KubeVersion, NodeRole};
 use cupcake_crds::{GROUP, VERSION};
 use cupcake_engine::clock::{Clock, Timestamp};
 use cupcake_operator::metrics::Metrics;
+use cupcake_operator::notify::Sink;
 use cupcake_operator::traces::Spans;
 use drains::Drains;
 use faults::Hands;
@@ -183,6 +184,7 @@ impl World {
             epochs_stay: !config.without.contains(&Fence::RememberedEpoch),
             commits_told_apart: !config.without.contains(&Fence::CommitIds),
             spans: OnceLock::new(),
+            sink: OnceLock::new(),
             metrics: OnceLock::new(),
         });
         let tasks = Arc::<Mutex<JoinSet<()>>>::default();
@@ -212,6 +214,11 @@ impl World {
     /// Where the operator's spans go; before [`World::start`].
     pub fn tell_spans_to(&self, spans: Arc<dyn Spans>) {
         let _ = self.components.spans.set(spans);
+    }
+
+    /// Where the operator's notifications go; before [`World::start`].
+    pub fn notify(&self, sink: Arc<dyn Sink>) {
+        let _ = self.components.sink.set(sink);
     }
 
     /// Starts the cluster, the operator and the agents.
