@@ -26,6 +26,7 @@ pub mod control;
 pub mod direct_update;
 pub mod limits;
 pub mod node_task;
+pub mod notice;
 pub mod scheduled_update;
 mod schema;
 pub mod update_schedule;

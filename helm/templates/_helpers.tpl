@@ -90,10 +90,25 @@ them off, the installation fails loudly, and admissionPolicies.enabled: false is
 {{- if or (eq $enabled "true") (and (eq $enabled "auto") (or $served (semverCompare ">=1.30.0-0" .Capabilities.KubeVersion.Version))) -}}true{{- end -}}
 {{- end -}}
 
+{{/* Name of the Secret with the URL of notifications; empty if nobody is told. */}}
+{{- define "cupcake.notifications.secret" -}}
+{{- with .Values.notifications -}}
+{{- if .url -}}cupcake-notifications{{- else -}}{{- .existingSecret -}}{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{/* What cannot be, said before anything is installed. */}}
 {{- define "cupcake.refuse" -}}
 {{- if .Values.externalStore.enabled -}}
 {{- fail "externalStore.enabled: this release does not upload etcd snapshots yet; set it to false and copy them from agent.hostPath on the control-plane nodes yourself" -}}
+{{- end -}}
+{{- if and .Values.notifications.url .Values.notifications.existingSecret -}}
+{{- fail "notifications.url: there is notifications.existingSecret, too; give one of them" -}}
+{{- end -}}
+{{- with .Values.gates.prometheus -}}
+{{- if and .url .existingSecret -}}
+{{- fail "gates.prometheus.url: there is gates.prometheus.existingSecret, too; give one of them" -}}
+{{- end -}}
 {{- end -}}
 {{- if eq .Values.operator.serviceAccount.name .Values.agent.serviceAccount.name -}}
 {{- fail "agent.serviceAccount.name: operator and agent need accounts of their own; the policies tell them apart by name" -}}

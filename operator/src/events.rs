@@ -183,19 +183,20 @@ pub async fn transition(operator: &Operator, update: &DirectUpdate, after: &Dire
     }
 }
 
+/// The way in which an update stands, as people are told of it: its phase and a code, which waits of single steps do not change.
+pub(crate) fn stands(status: &DirectUpdateStatus) -> (Phase, String) {
+    let phase = status.phase.unwrap_or_default();
+    let code = conditions::get(&status.conditions, conditions::SUCCEEDED).map(|condition| condition.reason.as_str());
+    match code {
+        // A run that was created a moment ago is planned, too.
+        Some("Pending") => (phase, "Planned".to_owned()),
+        Some(code) if phase != Phase::InProgress || HOLDS.contains(&code) => (phase, code.to_owned()),
+        Some(_) | None => (phase, phase.to_string()),
+    }
+}
+
 /// What a change of an update's status says, if it is news. Waits of single steps are none: its runs have them.
 fn news_of(before: Option<&DirectUpdateStatus>, after: &DirectUpdateStatus) -> Option<(&'static str, String, String)> {
-    let stands = |status: &DirectUpdateStatus| {
-        let phase = status.phase.unwrap_or_default();
-        let code =
-            conditions::get(&status.conditions, conditions::SUCCEEDED).map(|condition| condition.reason.as_str());
-        match code {
-            // A run that was created a moment ago is planned, too.
-            Some("Pending") => (phase, "Planned".to_owned()),
-            Some(code) if phase != Phase::InProgress || HOLDS.contains(&code) => (phase, code.to_owned()),
-            Some(_) | None => (phase, phase.to_string()),
-        }
-    };
     let (phase, code) = stands(after);
     if before.is_some_and(|before| stands(before) == (phase, code.clone())) {
         return None;

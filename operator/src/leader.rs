@@ -12,6 +12,8 @@ use crate::adapters::views::has_stale_mark;
 use crate::attempts::Attempts;
 use crate::controllers::{acknowledge, node, run, schedule, scheduled, timeout, update, window};
 use crate::events;
+use crate::notify::outbox::{Outbox, Posted};
+use crate::notify::{self, Delivered};
 use crate::queue::{Key, Queue};
 use crate::silence::{self, Lost, Refused, Silence};
 use crate::traces;
@@ -138,6 +140,8 @@ struct Loop<'o> {
     unready: BTreeMap<String, Option<Timestamp>>,
     /// Attempts under way, as far as spans and metrics need them.
     attempts: Attempts,
+    /// Notifications that wait for their delivery.
+    outbox: Outbox,
 }
 
 /// Leads until told to stop, or until a greater epoch is met. Resolves when nothing is under way any more.
@@ -167,6 +171,7 @@ pub async fn lead(operator: &Operator, epoch: Epoch, unled: Option<Lost>, stop: 
         phases: BTreeMap::new(),
         unready: BTreeMap::new(),
         attempts: Attempts::default(),
+        outbox: Outbox::default(),
     };
     // From when on spans are told again: whoever led before may have ended before it told them.
     let last_word = unled.map_or(operator.clock.now(), |(from, _)| from) - TimeDelta::seconds(TOLD_AGAIN_SECONDS);
@@ -174,6 +179,8 @@ pub async fn lead(operator: &Operator, epoch: Epoch, unled: Option<Lost>, stop: 
     let mut leads_since = Some(operator.clock.now());
     let mut under_way: FuturesUnordered<BoxFuture<'_, (Key, Outcome)>> = FuturesUnordered::new();
     let mut publishing: FuturesUnordered<BoxFuture<'_, ()>> = FuturesUnordered::new();
+    // One at a time, so that they arrive in order. What is under way when this replica ceases to lead is delivered by the next one.
+    let mut posting: FuturesUnordered<BoxFuture<'_, Delivered>> = FuturesUnordered::new();
     let ended = loop {
         let now = operator.clock.now();
         if let Some(since) = leads_since.take_if(|_| state.watches.is_synced()) {
@@ -189,10 +196,16 @@ pub async fn lead(operator: &Operator, epoch: Epoch, unled: Option<Lost>, stop: 
             let until = now + TimeDelta::seconds(RECONCILE_SECONDS_MAX);
             under_way.push(bounded(operator, key.clone(), until, state.reconcile(key)));
         }
+        if posting.is_empty()
+            && let (Some(sink), Some(letter)) = (&operator.sink, state.outbox.take(now))
+        {
+            posting.push(notify::deliver(sink.as_ref(), operator.clock.as_ref(), letter));
+        }
         let due = state.queue.next_due();
         operator.metrics.queue(state.queue.len(), due.map_or(TimeDelta::zero(), |due| now - due));
         let wake = due.filter(|_| under_way.len() < WIDTH_MAX && state.watches.is_synced());
-        let wake = wake.unwrap_or(now + TimeDelta::seconds(RESYNC_SECONDS)).max(now);
+        let post = state.outbox.due(now).filter(|_| posting.is_empty());
+        let wake = wake.into_iter().chain(post).min().unwrap_or(now + TimeDelta::seconds(RESYNC_SECONDS)).max(now);
         tokio::select! {
             biased;
             () = stop.cancelled() => break Ended::Told,
@@ -210,6 +223,7 @@ pub async fn lead(operator: &Operator, epoch: Epoch, unled: Option<Lost>, stop: 
                 state.finished(key, &outcome);
             }
             Some(()) = publishing.next(), if !publishing.is_empty() => {}
+            Some(delivered) = posting.next(), if !posting.is_empty() => state.delivered(delivered),
             changes = state.watches.next() => {
                 for change in changes {
                     state.changed(change);
@@ -306,6 +320,23 @@ impl<'o> Loop<'o> {
         }
     }
 
+    /// Keeps in mind what a delivery came to; what is settled is taken out of its update's status.
+    fn delivered(&mut self, delivered: Delivered) {
+        let now = self.operator.clock.now();
+        let update = delivered.letter.update.clone();
+        match notify::take_note(&self.operator.metrics, &mut self.outbox, delivered, now) {
+            Posted::Sent | Posted::GivenUp => self.queue.add(Key::Update(update), now),
+            Posted::Again => {}
+        }
+    }
+
+    /// Takes note of what an update wants told, where there is somebody to tell.
+    fn look_at_notices(&mut self, update: &str) {
+        if self.operator.sink.is_some() {
+            self.outbox.sees(update, self.watches.updates.get(update));
+        }
+    }
+
     fn reconcile(&mut self, key: Key) -> BoxFuture<'o, (Key, Outcome)> {
         let (operator, epoch) = (self.operator, self.epoch);
         match &key {
@@ -354,13 +385,15 @@ impl<'o> Loop<'o> {
                 None => Box::pin(async move { (key, Outcome::of(Next::AwaitChange)) }),
             },
             Key::Update(name) => {
+                self.look_at_notices(name);
                 let Some(update) = self.watches.updates.get(name).cloned() else {
                     return Box::pin(async move { (key, Outcome::of(Next::AwaitChange)) });
                 };
                 let now = self.operator.clock.now();
                 self.look_at_intent(name, now);
                 let unseen_until = self.unseen_until(name, now);
-                let view = update::View::of(update, &self.watches, unseen_until, self.refused(name, now));
+                let mut view = update::View::of(update, &self.watches, unseen_until, self.refused(name, now));
+                view.told_of = self.outbox.settled(name);
                 Box::pin(async move { (key, Box::pin(update::reconcile(operator, view)).await) })
             }
         }
@@ -456,6 +489,7 @@ impl<'o> Loop<'o> {
         self.operator.metrics.shows(&change, &self.watches);
         match change {
             Changed::Update(name) => {
+                self.look_at_notices(&name);
                 self.look_at_intent(&name, now);
                 if self.approves_anew(&name) {
                     self.hint(&update_subject(&name), now);

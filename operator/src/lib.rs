@@ -20,6 +20,7 @@ pub mod guarded;
 pub mod leader;
 pub mod lease;
 pub mod metrics;
+pub mod notify;
 pub mod process;
 pub mod queue;
 pub mod run_status;
@@ -27,6 +28,7 @@ pub mod server;
 mod silence;
 pub mod traces;
 pub mod watches;
+pub mod web;
 
 use adapters::cluster_ops::KubeClusterOps;
 use adapters::kube_store::KubeStore;
@@ -37,10 +39,12 @@ use cupcake_engine::names::Epoch;
 use cupcake_engine::registry::{RegistryError, StepRegistry};
 use cupcake_engine::tick::Engine;
 use cupcake_steps::ports::cluster::{Cluster, ClusterPorts};
+use cupcake_steps::ports::measures::{Measures, Nobody};
 use futures::FutureExt;
 use leader::Ended;
 use lease::{LeaseLock, Standing, Timing};
 use metrics::Metrics;
+use notify::Sink;
 use std::sync::Arc;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -66,6 +70,10 @@ pub struct OperatorConfig {
     pub metrics: Metrics,
     /// Where spans go, if anywhere.
     pub spans: Option<Arc<dyn Spans>>,
+    /// Where notifications go, if anywhere.
+    pub sink: Option<Arc<dyn Sink>>,
+    /// Who measures what `spec.gates` ask for, if anybody.
+    pub measures: Option<Arc<dyn Measures>>,
 }
 
 /// The steps of this release.
@@ -85,6 +93,7 @@ pub struct Operator {
     pub(crate) ports: ClusterPorts,
     pub(crate) metrics: Metrics,
     pub(crate) spans: Option<Arc<dyn Spans>>,
+    pub(crate) sink: Option<Arc<dyn Sink>>,
     /// The machines that updates wait for before they start.
     pub(crate) awaited: controllers::Awaited,
     /// The machines that are at work for updates that are over.
@@ -100,7 +109,19 @@ pub struct Operator {
 /// # Panics
 /// Only where a reconcile does: the panic ends the whole process, lease and all, and whoever restarts it decides about it.
 pub async fn run(config: OperatorConfig, shutdown: CancellationToken) {
-    let OperatorConfig { client, clock, identity, node_name, namespace, timing, registry, metrics, spans } = config;
+    let OperatorConfig {
+        client,
+        clock,
+        identity,
+        node_name,
+        namespace,
+        timing,
+        registry,
+        metrics,
+        spans,
+        sink,
+        measures,
+    } = config;
     let store = KubeStore::new(client.clone());
     let timed = TimedStore { store: store.clone(), clock: Arc::clone(&clock), metrics: metrics.clone() };
     let cluster = KubeClusterOps::new(client.clone(), store.clone(), Arc::clone(&clock));
@@ -115,9 +136,14 @@ pub async fn run(config: OperatorConfig, shutdown: CancellationToken) {
         identity: identity.clone(),
         engine: Engine::new(Arc::new(registry), Arc::new(timed), Arc::clone(&clock)),
         store,
-        ports: ClusterPorts { cluster: Arc::new(cluster), nodes: Arc::new(nodes) },
+        ports: ClusterPorts {
+            cluster: Arc::new(cluster),
+            nodes: Arc::new(nodes),
+            measures: measures.unwrap_or_else(|| Arc::new(Nobody)),
+        },
         metrics: metrics.clone(),
         spans,
+        sink,
         awaited: controllers::Awaited::default(),
         at_work: adapters::at_work::Seen::default(),
     };

@@ -37,8 +37,18 @@ pub(crate) fn in_cluster_at<T>(
 
 /// As [`in_cluster`], of whatever kind.
 pub(crate) fn in_world<T>(config: WorldConfig, scenario: impl AsyncFnOnce(&Cluster) -> T) -> T {
+    in_prepared_world(config, |_| {}, scenario)
+}
+
+/// As [`in_world`], with what is done to it before anything runs.
+pub(crate) fn in_prepared_world<T>(
+    config: WorldConfig,
+    prepare: impl FnOnce(&World),
+    scenario: impl AsyncFnOnce(&Cluster) -> T,
+) -> T {
     world::runtime(Speed::Fastest).unwrap().block_on(async {
         let world = World::new(config).unwrap();
+        prepare(&world);
         let metrics = Metrics::default();
         world.count_in(metrics.clone());
         world.start();

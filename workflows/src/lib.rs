@@ -51,6 +51,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 mod timing;
+mod user_gates;
 mod wave;
 
 pub use checks::INVENTORY_SECONDS_MAX;
@@ -66,5 +67,5 @@ pub use request::{
     wave_run,
 };
 pub use summary::{BatchPreview, ContainerdSummary, HopSummary, Summary};
-pub use templates::{CHILD_RUN, CLUSTER_KINDS, STRAGGLERS, lane_of};
+pub use templates::{CHILD_RUN, CLUSTER_KINDS, METRIC_GATES, STRAGGLERS, lane_of};
 pub use wave::{CompiledBatch, CompiledWave, WaveOf, compile_again, compile_wave};

@@ -133,6 +133,7 @@ fn params_are_readable(dag: &Dag) -> Checked {
             }
             "uncordon-node/v1" => is::<params::UncordonNode>(params)?,
             "gate/v1" => is::<params::Gate>(params)?,
+            "metric-gates/v1" => is::<params::MetricGates>(params)?,
             "addons/v1" => is::<params::Addons>(params)?,
             "child-run/v1" => is::<params::ChildRun>(params)?,
             "stragglers/v1" => is::<params::Stragglers>(params)?,
@@ -212,7 +213,8 @@ fn wave_is_sound(wave: &CompiledWave, spec: &DirectUpdateSpec, snapshot: &Cluste
     let comes_after = |vertex: &&Vertex| stragglers.iter().all(|last| last.after.contains(&vertex.name));
     let waited_for = children.iter().filter(|batch| comes_after(batch)).count();
     let parallel = spec.strategy == cupcake_crds::values::Strategy::Parallel;
-    prop_assert!(!may_lose || waited_for == if parallel { children.len() } else { 1 });
+    let last_ones = if parallel { children.len() } else { 1 };
+    prop_assert!(!may_lose || waited_for == last_ones, "stragglers come after {waited_for} batches");
     prop_assert_eq!(children.len(), wave.batches.len());
     let both = [true, false].iter().all(|canary| wave.batches.iter().any(|batch| batch.canary == *canary));
     prop_assert_eq!(gates.len(), usize::from(both), "a gate stands between canaries and others");

@@ -6,6 +6,7 @@ pub mod at_work;
 pub mod cluster_ops;
 pub mod kube_store;
 pub mod node_ops;
+pub mod prometheus;
 pub mod snapshot;
 pub(crate) mod stragglers;
 pub mod surroundings;

@@ -8,6 +8,7 @@ use super::acknowledge::{self, Stage};
 use super::mirror;
 use super::preflight::Looked;
 use super::update::{View, operation_id};
+use crate::notify::transitions;
 use crate::run_status::{condition_states, phase_of, set_paused};
 use crate::{Operator, events};
 use cupcake_crds::conditions::{self, Condition, ConditionStatus};
@@ -160,18 +161,39 @@ pub(super) async fn answer(operator: &Operator, view: &View) -> Result<(), kube:
     replace_status(operator, update, status).await
 }
 
-/// One PUT under the resourceVersion that was read: a stale look changes nothing. Where it stands in another way by it, an Event says so.
+/// Takes the notices that are delivered or given up out of the status, if there are such; gives whether there were.
+pub(super) async fn forget_told(operator: &Operator, view: &View) -> Result<bool, kube::Error> {
+    let mut status = view.update.status.clone().unwrap_or_default();
+    let before = status.notices.len();
+    status.notices.retain(|notice| !view.told_of.contains(&notice.id));
+    if status.notices.len() == before {
+        return Ok(false);
+    }
+    replace_status(operator, &view.update, status).await?;
+    Ok(true)
+}
+
+/// One PUT under the resourceVersion that was read: a stale look changes nothing. Where it stands in another way by it, an Event says so,
+/// and where there is a sink of notifications, the same write says what is to be told there.
 pub(super) async fn replace_status(
     operator: &Operator,
     update: &DirectUpdate,
     mut status: DirectUpdateStatus,
 ) -> Result<(), kube::Error> {
+    let surplus = match operator.sink {
+        Some(_) => transitions::note(update, &mut status, operator.clock.now()),
+        None => {
+            status.notices.clear();
+            0
+        }
+    };
     status.bound();
     let mut object = update.clone();
     object.status = Some(status.clone());
     object.metadata.managed_fields = None;
     let api: Api<DirectUpdate> = Api::all(operator.client.clone());
     api.replace_status(&update.name_any(), &PostParams::default(), &object).await?;
+    operator.metrics.notified("dropped", surplus);
     events::transition(operator, update, &status).await;
     Ok(())
 }

@@ -11,9 +11,9 @@
 
 use super::acknowledge::Stage;
 use super::preflight::Looked;
-use super::stand::{MESSAGE_CHARS_MAX, Stand, answer, replace_status, write};
+use super::stand::{MESSAGE_CHARS_MAX, Stand, answer, forget_told, replace_status, write};
 use super::window::State;
-use super::{acknowledge, deletion, dry_run, inventories, mirror, records, run, timeout, window};
+use super::{acknowledge, deletion, dry_run, gates, inventories, mirror, records, run, timeout, window};
 use crate::adapters::at_work::Held;
 use crate::adapters::cluster_ops::run_phase;
 use crate::adapters::kube_store::RunMeta;
@@ -39,7 +39,7 @@ use cupcake_workflows::render::{self, RUN_REFUSED};
 use cupcake_workflows::{Code, Compilation, Compiled, Refusal, Request, compile, gates_of, plan_name};
 use kube::ResourceExt;
 use kube::api::{Api, ListParams};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How often an update that is refused or waits is looked at again, in seconds: clusters change without telling.
 const AGAIN_SECONDS: i64 = 30;
@@ -59,6 +59,8 @@ pub struct View {
     unseen_until: Option<Timestamp>,
     /// A run of it that the API server refuses to show or to record.
     refused: Option<Refused>,
+    /// The ids of its notices that are delivered or given up.
+    pub(crate) told_of: BTreeSet<String>,
 }
 
 impl View {
@@ -76,7 +78,7 @@ impl View {
         let asked_for = acknowledge::asked_for(&update, watches);
         let has_run = update.status.as_ref().is_some_and(|status| status.run.is_some());
         let told = if has_run { BTreeMap::new() } else { inventories::told(watches) };
-        Self { update, runs, nodes, told, asked_for, unseen_until, refused }
+        Self { update, runs, nodes, told, asked_for, unseen_until, refused, told_of: BTreeSet::new() }
     }
 }
 
@@ -119,6 +121,9 @@ async fn read(operator: &Operator, name: &str) -> Result<Option<DirectUpdate>, k
 }
 
 async fn reconciled(operator: &Operator, view: &View) -> Result<Next, kube::Error> {
+    if forget_told(operator, view).await? {
+        return Ok(Next::AwaitChange);
+    }
     let status = view.update.status.clone().unwrap_or_default();
     if view.update.metadata.deletion_timestamp.is_some() {
         return end(operator, view).await;
@@ -138,6 +143,10 @@ async fn reconciled(operator: &Operator, view: &View) -> Result<Next, kube::Erro
     if let Some(owner) = owner_of_cluster(operator, &view.update).await? {
         let message = format!("waits for DirectUpdate {owner}: one update owns the cluster at a time");
         write(operator, view, Stand::pending(run::WAITING_FOR_CLUSTER, message)).await?;
+        return Ok(again(operator));
+    }
+    if let Some(reason) = gates::unmeasurable(operator, &view.update.spec).await {
+        write(operator, view, Stand::stalled(&reason.code, reason.message)).await?;
         return Ok(again(operator));
     }
     // While machines answer, only they are looked at: the rest is read anew when all have. A dry run asks none.
@@ -425,6 +434,7 @@ async fn follow(operator: &Operator, view: &View, name: &str) -> Result<Next, ku
         after.approvals = acknowledge::approved(&before.approvals, control, &gates, now);
     }
     mirror::set_approved(&mut after, view, &gates, now);
+    after.gates = gates::seen(&before.gates, &records, now);
     let window = window::state(&view.update, now);
     if let (Some(held), Some(Phase::InProgress), Some(message)) =
         (window.clone().holds(), after.phase, &mut after.message)

@@ -28,7 +28,7 @@ use words::Words;
 
 /// How many codes of reasons are told apart. The release has about 130; steps of users may have more.
 const CODES_MAX: usize = 192;
-/// How many kinds of steps are told apart. The release has ten; steps of users may be more.
+/// How many kinds of steps are told apart. The release has eleven; steps of users may be more.
 const KINDS_MAX: usize = 64;
 /// Bounds of the durations of steps, in seconds: from what an answer of the API takes to the longest drain.
 const STEP_SECONDS: [f64; 12] = [1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1_200.0, 1_800.0, 3_600.0, 7_200.0];
@@ -97,6 +97,7 @@ pub struct Metrics {
     queue_depth: Gauge,
     queue_late_seconds: Gauge<f64, AtomicU64>,
     spans_dropped: Counter,
+    notifications: Family<ResultLabel, Counter>,
 }
 
 fn request_histogram() -> Histogram {
@@ -130,6 +131,7 @@ impl Default for Metrics {
             queue_depth: Gauge::default(),
             queue_late_seconds: Gauge::default(),
             spans_dropped: Counter::default(),
+            notifications: Family::default(),
         };
         // A rise from nothing is seen only where zero was seen before.
         for phase in ["Succeeded", "Failed", "Cancelled"] {
@@ -137,6 +139,9 @@ impl Default for Metrics {
         }
         for resource in crate::watches::RESOURCES {
             drop(metrics.watch_failures.get_or_create(&WatchLabel { resource }));
+        }
+        for result in ["sent", "retried", "failed", "dropped"] {
+            drop(metrics.notifications.get_or_create(&ResultLabel { result }));
         }
         for controller in crate::queue::CONTROLLERS {
             drop(metrics.reconcile_errors.get_or_create(&ControllerLabel { controller }));
@@ -169,6 +174,8 @@ impl Metrics {
         let help = "How long the first thing to reconcile has been due";
         registry.register("cupcake_queue_late_seconds", help, self.queue_late_seconds.clone());
         registry.register("cupcake_spans_dropped", "Spans that no collector got", self.spans_dropped.clone());
+        let help = "Deliveries of notifications that ended, and notices that found no room";
+        registry.register("cupcake_notifications", help, self.notifications.clone());
         let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("cupcake_build", "The release", build);
         registry.register_collector(Box::new(self.board.clone()));
@@ -225,6 +232,12 @@ impl Metrics {
     /// So many spans were dropped.
     pub fn spans_dropped(&self, count: u64) {
         self.spans_dropped.inc_by(count);
+    }
+
+    /// So many notifications came to that: sent, retried, failed or dropped.
+    pub fn notified(&self, result: &'static str, count: usize) {
+        let count = u64::try_from(count).unwrap_or(u64::MAX);
+        self.notifications.get_or_create(&ResultLabel { result }).inc_by(count);
     }
 
     /// Whether this replica leads.

@@ -63,6 +63,7 @@ fn all_metrics_are_as_the_golden_that_promtool_the_alerts_and_the_dashboards_are
     metrics.queue(12, TimeDelta::milliseconds(-5));
     metrics.fenced();
     metrics.spans_dropped(2);
+    metrics.notified("sent", 7);
     let text = in_order(&metrics.text());
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/goldens/metrics.txt");
     if std::env::var_os("UPDATE_GOLDENS").is_some() {

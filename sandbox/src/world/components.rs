@@ -21,9 +21,11 @@ use cupcake_host::{RunnerConfig, RunnerEnd};
 use cupcake_operator::OperatorConfig;
 use cupcake_operator::lease::Timing;
 use cupcake_operator::metrics::Metrics;
+use cupcake_operator::notify::Sink;
 use cupcake_operator::traces::Spans;
 use cupcake_steps::ports::disk::SharedDisk;
 use cupcake_steps::ports::host::MachinePorts;
+use cupcake_steps::ports::measures::Measures;
 use futures::future::BoxFuture;
 use std::sync::{Arc, OnceLock};
 use std::task::Poll;
@@ -58,6 +60,10 @@ pub(super) struct Components {
     pub(super) commits_told_apart: bool,
     /// Where the operator's spans go, if anywhere.
     pub(super) spans: OnceLock<Arc<dyn Spans>>,
+    /// Where the operator's notifications go, if anywhere.
+    pub(super) sink: OnceLock<Arc<dyn Sink>>,
+    /// Who measures for the operator, if anybody.
+    pub(super) measures: OnceLock<Arc<dyn Measures>>,
     /// Where the operator counts, if somebody looks.
     pub(super) metrics: OnceLock<Metrics>,
 }
@@ -134,6 +140,8 @@ impl Components {
                         registry,
                         metrics: self.metrics.get().cloned().unwrap_or_default(),
                         spans: self.spans.get().cloned(),
+                        sink: self.sink.get().cloned(),
+                        measures: self.measures.get().cloned(),
                     };
                     self.live(&life, Box::pin(cupcake_operator::run(config, life.asked_to_stop()))).await;
                 }

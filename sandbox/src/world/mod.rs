@@ -51,7 +51,9 @@ use cupcake_crds::values::{KubeVersion, NodeRole};
 use cupcake_crds::{GROUP, VERSION};
 use cupcake_engine::clock::{Clock, Timestamp};
 use cupcake_operator::metrics::Metrics;
+use cupcake_operator::notify::Sink;
 use cupcake_operator::traces::Spans;
+use cupcake_steps::ports::measures::Measures;
 use drains::Drains;
 use faults::Hands;
 use futures::FutureExt;
@@ -183,6 +185,8 @@ impl World {
             epochs_stay: !config.without.contains(&Fence::RememberedEpoch),
             commits_told_apart: !config.without.contains(&Fence::CommitIds),
             spans: OnceLock::new(),
+            sink: OnceLock::new(),
+            measures: OnceLock::new(),
             metrics: OnceLock::new(),
         });
         let tasks = Arc::<Mutex<JoinSet<()>>>::default();
@@ -212,6 +216,16 @@ impl World {
     /// Where the operator's spans go; before [`World::start`].
     pub fn tell_spans_to(&self, spans: Arc<dyn Spans>) {
         let _ = self.components.spans.set(spans);
+    }
+
+    /// Where the operator's notifications go; before [`World::start`].
+    pub fn notify(&self, sink: Arc<dyn Sink>) {
+        let _ = self.components.sink.set(sink);
+    }
+
+    /// Who measures what `spec.gates` ask for; before [`World::start`].
+    pub fn measure_by(&self, measures: Arc<dyn Measures>) {
+        let _ = self.components.measures.set(measures);
     }
 
     /// Starts the cluster, the operator and the agents.
