@@ -117,7 +117,7 @@ fn waited(problem: Problem, until: Timestamp, now: Timestamp) -> Result<Look, St
         let message = format!("{message}; waited for until {} UTC", until.format("%H:%M:%S"));
         return Ok(Look::Wait(Wait::shown(again, Reason::new(code, message))));
     }
-    let message = format!("{message}, which did not pass: kubeadm was not begun; {remedy}, then retry");
+    let message = format!("{message}, and it did not pass; {remedy}, then retry");
     Err(StepError::NeedsOperator(Reason::new(code, message)))
 }
 
@@ -136,7 +136,7 @@ impl Found {
     }
 
     fn lasting(&mut self, code: &str, message: String, remedy: &str) {
-        self.lasting.push(Reason::new(code, format!("{message}: kubeadm was not begun; {remedy}, then retry")));
+        self.lasting.push(Reason::new(code, format!("{message}; {remedy}")));
     }
 
     /// Adds what etcd 3.6 would find on the disk.
@@ -259,18 +259,18 @@ mod tests {
             found(|view| view.members.push(member("cp-4"))),
             &[],
             &[
-                "EtcdMembers: etcd has members that are no control-plane node of this cluster: cp-4: kubeadm was not begun; if ",
+                "EtcdMembers: etcd has members that are no control-plane node of this cluster: cp-4; if ",
             ],
         );
         is(
             found(|view| drop(view.members.pop())),
             &[],
-            &["EtcdMembers: control-plane nodes without a member of etcd: cp-3: kubeadm was not begun; join them"],
+            &["EtcdMembers: control-plane nodes without a member of etcd: cp-3; join them"],
         );
         is(
             found(|view| view.alarms.push("NOSPACE of cp-2".into())),
             &[],
-            &["EtcdAlarm: etcd has raised an alarm: NOSPACE of cp-2: kubeadm was not begun; NOSPACE: compact"],
+            &["EtcdAlarm: etcd has raised an alarm: NOSPACE of cp-2; NOSPACE: compact"],
         );
     }
 
@@ -301,6 +301,6 @@ mod tests {
         assert_eq!((wait.until, wait.shown), (at(400), true));
         assert_eq!(wait.reason.message, "cp-2 does not answer; waited for until 00:06:40 UTC");
         let Err(StepError::NeedsOperator(reason)) = waited(problem(), at(400), at(400)) else { panic!("it rests") };
-        assert!(reason.message.ends_with("kubeadm was not begun; mend it, then retry"), "{reason}");
+        assert!(reason.message.ends_with("and it did not pass; mend it, then retry"), "{reason}");
     }
 }
