@@ -200,6 +200,10 @@ fn of_claimed(
 fn is_news(status: &NodeTaskStatus, answer: &Answer, now: Timestamp) -> bool {
     let long_ago = |at: Option<Timestamp>| at.is_none_or(|at| now - at >= TimeDelta::seconds(PROGRESS_SECONDS));
     let shown = status.state == Some(TaskState::Working) && status.step == answer.step;
+    // What a step waits for is told as it changes: somebody may be looking for it, and each wait is told by its step once.
+    if status.waiting != answer.waiting {
+        return true;
+    }
     answer.step_since.is_some() && long_ago(answer.step_since) && long_ago(status.updated_at) && !shown
 }
 
@@ -319,6 +323,7 @@ fn answer_anew(new: &mut NodeTaskStatus, order: &Order, state: TaskState) {
     new.step = None;
     new.message = None;
     new.error = None;
+    new.waiting = None;
     new.outputs.clear();
 }
 
@@ -327,6 +332,7 @@ fn report(new: &mut NodeTaskStatus, answer: &Answer) {
     new.error = answer.verdict.error().cloned();
     new.step.clone_from(&answer.step);
     new.message.clone_from(&answer.message);
+    new.waiting.clone_from(&answer.waiting);
     new.outputs.clone_from(&answer.outputs);
     if answer.boot_id.is_some() {
         new.boot_id.clone_from(&answer.boot_id);

@@ -3,7 +3,7 @@
 use crate::clocks::Compared;
 use crate::relay::{Action, Mail, PENDING_AGAIN_SECONDS, Relay, relay};
 use chrono::{DateTime, TimeDelta};
-use cupcake_crds::node_task::{ErrorClass, NodeInventory, NodeTaskSpec, Order, TaskError, TaskState};
+use cupcake_crds::node_task::{ErrorClass, NodeInventory, NodeTaskSpec, Order, TaskError, TaskState, TaskWait};
 use cupcake_crds::values::{HostStep, KubeVersion, NodeRef, OrderKey};
 use cupcake_crds::{NodeTask, NodeTaskStatus};
 use cupcake_engine::clock::Timestamp;
@@ -65,6 +65,7 @@ fn answer(attempt: u32, verdict: Verdict) -> Answer {
         step: None,
         step_since: None,
         message: None,
+        waiting: None,
         outputs: [("etcd.path".to_owned(), "/x".to_owned())].into(),
         boot_id: Some("boot".into()),
         at: now(),
@@ -74,6 +75,15 @@ fn answer(attempt: u32, verdict: Verdict) -> Answer {
 fn working(step: &str, seconds: i64) -> Answer {
     let since = Some(now() - TimeDelta::seconds(seconds));
     Answer { step: Some(step.into()), step_since: since, ..answer(1, Verdict::Working) }
+}
+
+/// At that step, which waits.
+fn waiting(step: &str, seconds: i64, code: &str) -> Answer {
+    Answer { waiting: Some(wait(code)), ..working(step, seconds) }
+}
+
+fn wait(code: &str) -> TaskWait {
+    TaskWait { code: code.into(), message: "cp-2 does not answer".into() }
 }
 
 fn failed() -> Verdict {
@@ -91,9 +101,10 @@ fn told(actions: &[Action]) -> Vec<String> {
         let state = status.state.map_or("none", TaskState::as_str);
         let error = status.error.as_ref().map_or(String::new(), |error| format!(" {}", error.code));
         let step = status.step.as_ref().map_or(String::new(), |step| format!(" at {step}"));
+        let waits = status.waiting.as_ref().map_or(String::new(), |wait| format!(" waits {}", wait.code));
         let inventory = status.inventory.as_ref().and_then(|inventory| inventory.request.clone());
         let inventory = inventory.map_or(String::new(), |request| format!(" inventory {request}"));
-        format!("{state}{error}{step}{inventory}")
+        format!("{state}{error}{step}{waits}{inventory}")
     };
     let line = |action: &Action| match action {
         Action::Claim(status) => format!("claim: {}", state_of(status)),
@@ -210,6 +221,10 @@ fn answers() -> Vec<Row> {
         let updated_at = Some(now() - TimeDelta::seconds(seconds));
         Some(NodeTaskStatus { step: Some(step.into()), updated_at, ..status(1, TaskState::Working) })
     };
+    let waits = |code: &str| {
+        let status = at("check-etcd", 1).unwrap_or_default();
+        Some(NodeTaskStatus { waiting: Some(wait(code)), ..status })
+    };
     vec![
         row("prepared", task(Some(order(1)), claimed()), lying(answer(1, Verdict::Prepared)),
             &["start", "report: Prepared"], true),
@@ -234,6 +249,16 @@ fn answers() -> Vec<Row> {
             &["start", "report: Working at pull-images"], true),
         row("but not within a minute of the last write", task(Some(order(1)), at("switch", 59)),
             lying(working("pull-images", 90)), &["start"], true),
+        row("what a step waits for is told at once", task(Some(order(1)), at("switch", 1)),
+            lying(waiting("check-etcd", 1, "EtcdMemberAway")), &["start", "report: Working at check-etcd waits EtcdMemberAway"],
+            true),
+        row("and once", task(Some(order(1)), waits("EtcdMemberAway")),
+            lying(waiting("check-etcd", 90, "EtcdMemberAway")), &["start"], true),
+        row("and what else it waits for then", task(Some(order(1)), waits("EtcdMemberAway")),
+            lying(waiting("check-etcd", 90, "EtcdLearner")), &["start", "report: Working at check-etcd waits EtcdLearner"],
+            true),
+        row("and that it waits no more", task(Some(order(1)), waits("EtcdMemberAway")),
+            lying(answer(1, Verdict::Working)), &["start", "report: Working"], true),
     ]
 }
 
@@ -328,6 +353,7 @@ fn a_claim_leaves_nothing_of_the_answer_before_and_keeps_the_inventory() {
         error: Some(TaskError { class: ErrorClass::Transient, code: "MirrorAway".into(), message: "away".into() }),
         message: Some("away".into()),
         step: Some("install".into()),
+        waiting: Some(wait("EtcdMemberAway")),
         outputs: [("a".to_owned(), "b".to_owned())].into(),
         inventory: Some(inventory.clone()),
         ..status(1, TaskState::Failed)

@@ -168,6 +168,9 @@ pub struct NodeTaskStatus {
     /// When the agent last wrote this. Example: 2026-11-22T07:12:41Z
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub updated_at: Option<Timestamp>,
+    /// Why that step waits, as long as it waits for something that people should see.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<TaskWait>,
 }
 
 fn outputs_schema(_: &mut SchemaGenerator) -> Schema {
@@ -238,6 +241,19 @@ pub struct TaskError {
     #[schemars(length(min = 1, max = 64), regex(pattern = "^[A-Za-z][A-Za-z0-9]*$"))]
     pub code: String,
     /// What went wrong and what to do. Example: another process holds /var/lib/dpkg/lock; end it, then retry
+    #[schemars(length(max = limits::NODE_MESSAGE_CHARS_MAX))]
+    pub message: String,
+}
+
+/// Why a step on a machine waits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-map-type" = "atomic"))]
+pub struct TaskWait {
+    /// One word for programs. Example: EtcdMemberAway
+    #[schemars(length(min = 1, max = 64), regex(pattern = "^[A-Za-z][A-Za-z0-9]*$"))]
+    pub code: String,
+    /// What it waits for, and for how long. Example: cp-2 does not answer; waited for until 07:30:00 UTC
     #[schemars(length(max = limits::NODE_MESSAGE_CHARS_MAX))]
     pub message: String,
 }
@@ -498,6 +514,9 @@ impl NodeTaskStatus {
         cut_some(self.message.as_mut(), limits::NODE_MESSAGE_CHARS_MAX);
         if let Some(error) = &mut self.error {
             cut(&mut error.message, limits::NODE_MESSAGE_CHARS_MAX);
+        }
+        if let Some(waiting) = &mut self.waiting {
+            cut(&mut waiting.message, limits::NODE_MESSAGE_CHARS_MAX);
         }
         while self.outputs.len() > limits::OUTPUTS_MAX {
             self.outputs.pop_last();

@@ -11,12 +11,13 @@ use crate::class::Classing;
 use crate::compile::{compile, refusal, step_of};
 use crate::memory::{Memory, MemoryError};
 use crate::store::FileStore;
-use crate::verdict::{Ending, final_verdict, is_begun, is_prepared, outputs, overdue_at, under_way};
+use crate::verdict::{Ending, final_verdict, is_begun, is_prepared, outputs, overdue_at, under_way, waiting};
 use chrono::TimeDelta;
-use cupcake_crds::node_task::{ErrorClass, NodeInventory, TaskError, TaskState};
+use cupcake_crds::node_task::{ErrorClass, NodeInventory, TaskError, TaskState, TaskWait};
 use cupcake_crds::values::OrderKey;
 use cupcake_engine::clock::{Clock, Timestamp, whole_seconds};
 use cupcake_engine::cursor::{Cursor, RunPhase};
+use cupcake_engine::dag::Dag;
 use cupcake_engine::decide::{Limits, Observed};
 use cupcake_engine::event::Event;
 use cupcake_engine::names::{CommitId, Epoch, Reason, RunName};
@@ -181,6 +182,24 @@ enum Turn {
     DiskFailed,
 }
 
+/// The step that an answer is about.
+struct At {
+    step: String,
+    /// When it began; of a step that failed nobody asks.
+    since: Option<Timestamp>,
+    /// Why it waits, if people should see that.
+    waiting: Option<TaskWait>,
+}
+
+impl At {
+    /// The step under way.
+    fn of(cursor: &Cursor, dag: &Dag) -> Option<Self> {
+        let (vertex, since) = under_way(cursor, dag)?;
+        let waiting = waiting(cursor, dag);
+        Some(Self { step: step_of(&vertex).to_owned(), since: Some(since), waiting })
+    }
+}
+
 /// How long the disk is left alone that failed so often in a row.
 fn disk_again(failures: u32) -> TimeDelta {
     let seconds = DISK_AGAIN_SECONDS << failures.saturating_sub(1).min(16);
@@ -325,13 +344,15 @@ impl Runner {
         let (cursor, dag) = (&report.cursor, &report.dag);
         let events = self.store.events(&run.name).await?;
         if let Some((verdict, vertex)) = final_verdict(cursor, dag, &events, ending, order.deadline_seconds) {
-            let step = vertex.map(|vertex| (step_of(&vertex).to_owned(), None));
+            let step = vertex.map(|vertex| At { step: step_of(&vertex).to_owned(), since: None, waiting: None });
             let verdict = if is_begun(cursor, dag) { self.heal(verdict).await } else { verdict };
             self.answer(mail, verdict, step, outputs(cursor, dag)).await?;
             return Ok(Turn::Again);
         }
         if is_prepared(cursor, dag) {
             self.answer(mail, Verdict::Prepared, None, outputs(cursor, dag)).await?;
+        } else {
+            self.tell_wait(mail, cursor, dag).await?;
         }
         let now = self.clock.now();
         Ok(match report.end {
@@ -342,6 +363,16 @@ impl Runner {
                 Turn::At(report.wake_at.into_iter().chain(overdue_at(cursor, dag, order.deadline_seconds, now)).min())
             }
         })
+    }
+
+    /// Answers what the step under way waits for, and that it waits no more.
+    async fn tell_wait(&self, mail: &MailOrder, cursor: &Cursor, dag: &Dag) -> Result<(), RunnerError> {
+        let at = At::of(cursor, dag).filter(|at| at.waiting.is_some());
+        let told = self.answer_to(&mail.order.key).await?.is_some_and(|answer| answer.waiting.is_some());
+        if at.is_none() && !told {
+            return Ok(());
+        }
+        self.answer(mail, Verdict::Working, at, BTreeMap::new()).await
     }
 
     async fn ending(&self, mail: &MailOrder, run: &StoredRun) -> Result<Option<Ending>, RunnerError> {
@@ -547,21 +578,26 @@ impl Runner {
         &self,
         mail: &MailOrder,
         verdict: Verdict,
-        step: Option<(String, Option<Timestamp>)>,
+        at: Option<At>,
         outputs: BTreeMap<String, String>,
     ) -> Result<(), RunnerError> {
         let key = &mail.order.key;
-        let (step, step_since) = step.map_or((None, None), |(step, since)| (Some(step), since));
+        let (step, step_since, waiting) =
+            at.map_or((None, None, None), |At { step, since, waiting }| (Some(step), since, waiting));
         if let Some(last) = self.answer_to(key).await?
             && last.verdict == verdict
             && last.step == step
+            && last.waiting == waiting
             && last.boot_id == self.boot_id
         {
             return Ok(());
         }
         tracing::info!(order = %key, state = %verdict.state(), step, "answers");
         let message = match (&verdict, &step) {
-            (Verdict::Working, Some(step)) => format!("{step} is under way"),
+            (Verdict::Working, Some(step)) => match &waiting {
+                Some(waiting) => format!("{step} waits: {}", waiting.message),
+                None => format!("{step} is under way"),
+            },
             (Verdict::Working, None) => "at work".to_owned(),
             (Verdict::Prepared, _) => "prepared; waits for proceed".to_owned(),
             (Verdict::Done, _) => "done".to_owned(),
@@ -577,6 +613,7 @@ impl Runner {
             step,
             step_since,
             message: Some(message),
+            waiting,
             outputs,
             boot_id: self.boot_id.clone(),
             at: self.clock.now(),
@@ -607,14 +644,14 @@ impl Runner {
 
     async fn name_long_step(&self, mail: &MailOrder, run: &RunName) -> Result<(), RunnerError> {
         let run = self.store.load(run).await?;
-        let Some((vertex, since)) = under_way(&run.cursor, &run.dag) else {
+        let Some(at) = At::of(&run.cursor, &run.dag) else {
             return Ok(());
         };
-        if is_prepared(&run.cursor, &run.dag) || self.clock.now() - since < TimeDelta::seconds(PROGRESS_SECONDS) {
+        let is_long = at.since.is_some_and(|since| self.clock.now() - since >= TimeDelta::seconds(PROGRESS_SECONDS));
+        if is_prepared(&run.cursor, &run.dag) || !is_long {
             return Ok(());
         }
-        let step = (step_of(&vertex).to_owned(), Some(since));
-        self.answer(mail, Verdict::Working, Some(step), BTreeMap::new()).await
+        self.answer(mail, Verdict::Working, Some(at), BTreeMap::new()).await
     }
 
     async fn serve_inventory(&self) -> Result<(), RunnerError> {

@@ -25,6 +25,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 mod second_attempt;
+mod waits;
 
 /// Paused tokio time as a clock: it passes when everybody waits, and may be set, which wakes nobody.
 struct PausedClock {

@@ -3,7 +3,7 @@
 use crate::class::error_of;
 use crate::compile::{AWAIT, step_of};
 use chrono::TimeDelta;
-use cupcake_crds::node_task::{ErrorClass, TaskError};
+use cupcake_crds::node_task::{ErrorClass, TaskError, TaskWait};
 use cupcake_engine::clock::Timestamp;
 use cupcake_engine::cursor::{Cursor, RunPhase, VertexState};
 use cupcake_engine::dag::Dag;
@@ -123,6 +123,26 @@ pub fn under_way(cursor: &Cursor, dag: &Dag) -> Option<(VertexName, Timestamp)> 
         )
         | None => None,
     })
+}
+
+/// What the vertex under way waits for, if people should see that.
+pub fn waiting(cursor: &Cursor, dag: &Dag) -> Option<TaskWait> {
+    let (vertex, _) = under_way(cursor, dag)?;
+    match cursor.state(&vertex) {
+        Some(VertexState::Waiting { .. }) => {
+            let reason = cursor.note(&vertex)?;
+            Some(TaskWait { code: reason.code.clone(), message: reason.message.clone() })
+        }
+        Some(
+            VertexState::Pending { .. }
+            | VertexState::Started { .. }
+            | VertexState::BackingOff { .. }
+            | VertexState::Succeeded { .. }
+            | VertexState::Skipped { .. }
+            | VertexState::Failed { .. },
+        )
+        | None => None,
+    }
 }
 
 /// Whether the first part is done and the second not begun.

@@ -12,7 +12,7 @@ use cupcake_engine::event::{AfterFailure, Event as RunEvent};
 use cupcake_engine::names::RunName;
 use cupcake_engine::tick::TickReport;
 use cupcake_steps::cluster::gate::WAITING_FOR_APPROVAL;
-use cupcake_steps::cluster::params::Drained;
+use cupcake_steps::cluster::params::{AddonsSeen, Drained};
 use cupcake_workflows::Finding;
 use cupcake_workflows::schedule::OUTSIDE_WINDOW;
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -41,7 +41,8 @@ fn words(event: &RunEvent) -> Option<(&'static str, String, String)> {
         RunEvent::Succeeded { vertex, output, .. } => Some(if let Some(joined) = joined_by(output) {
             ("Warning", "NodesJoined".into(), format!("{vertex} succeeded {joined}"))
         } else {
-            let told = not_drained(output).map(|told| format!("; {told}")).unwrap_or_default();
+            let told = not_drained(output).or_else(|| left_alone(output));
+            let told = told.map(|told| format!("; {told}")).unwrap_or_default();
             ("Normal", "StepSucceeded".into(), format!("{vertex} succeeded{told}"))
         }),
         RunEvent::Waiting { vertex, reason, .. } => {
@@ -69,6 +70,11 @@ fn words(event: &RunEvent) -> Option<(&'static str, String, String)> {
         RunEvent::Reset { vertex, .. } => Some(("Normal", "Retrying".into(), format!("{vertex} runs again"))),
         RunEvent::Started { .. } | RunEvent::Continued { .. } | RunEvent::TakenUp { .. } | RunEvent::Unknown => None,
     }
+}
+
+/// The addon that is not kubeadm's own, by what its step leaves; `None` of any other step.
+fn left_alone(output: &Value) -> Option<String> {
+    AddonsSeen::deserialize(output).ok()?.left_alone
 }
 
 /// What a drain has left where it was, by what its step leaves; `None` of any other step.
@@ -317,5 +323,7 @@ mod tests {
         assert!(type_ == "Warning" && note.ends_with("not evicted: 1 pod: default/late"), "{note}");
         let another = ended(json!({"etcd-snapshot.takenAt": "2027-01-09T20:00:00Z"}));
         assert_eq!(words(&another).unwrap().2, "w-1/drain succeeded", "what other steps leave is none of it");
+        let addons = ended(json!({"leftAlone": "coredns is left alone at image x"}));
+        assert_eq!(words(&addons).unwrap().2, "w-1/drain succeeded; coredns is left alone at image x");
     }
 }

@@ -8,7 +8,7 @@
 //! order stays until it is answered, its epoch never goes back, a final answer stands.
 
 use crate::ports::disk::{Disk, DiskError};
-use cupcake_crds::node_task::{NodeInventory, Order, TaskError, TaskState};
+use cupcake_crds::node_task::{NodeInventory, Order, TaskError, TaskState, TaskWait};
 use cupcake_crds::values::{NodeRef, OrderKey};
 use cupcake_engine::clock::Timestamp;
 use cupcake_engine::names::RunName;
@@ -109,6 +109,9 @@ pub struct Answer {
     /// What happens, in one line.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+    /// Why the step under way waits, if people should see that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<TaskWait>,
     /// What the steps found out: `<step>.<field>` to text.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub outputs: BTreeMap<String, String>,
@@ -368,6 +371,7 @@ mod tests {
             step: None,
             step_since: None,
             message: None,
+            waiting: None,
             outputs: BTreeMap::new(),
             boot_id: None,
             at: DateTime::UNIX_EPOCH,

@@ -213,6 +213,54 @@ fn every_test_that_the_table_of_pains_names_exists() {
     assert_eq!(text.lines().filter(|line| line.starts_with("| ") && line.as_bytes()[2].is_ascii_digit()).count(), 25);
 }
 
+/// The steps of the procedure, in their order.
+const REPEATED: [&str; 26] = [
+    "take the lease",
+    "preflight",
+    "freeze the plan",
+    "etcd snapshot",
+    "upload",
+    "host configuration archive",
+    "images",
+    "repository",
+    "install kubeadm",
+    "manifests present",
+    "etcd before kubeadm",
+    "kubeadm upgrade apply",
+    "etcd member upgrade",
+    "kubeadm upgrade node",
+    "kubeadm's copies of this run",
+    "addons",
+    "drain",
+    "kubelet's configuration",
+    "containerd",
+    "install kubelet, kubectl",
+    "restart kubelet",
+    "verify",
+    "uncordon",
+    "batch",
+    "close a hop",
+    "clean up",
+];
+
+#[test]
+fn every_step_of_the_procedure_has_its_row_with_what_is_looked_at_before_it_is_repeated_and_what_shows_it() {
+    let text = page_of_docs("pains.md");
+    let (_, table) = text.split_once("## What is looked at before a step is repeated").unwrap();
+    let rows: Vec<Vec<&str>> = table
+        .lines()
+        .filter(|line| line.starts_with("| ") && !line.starts_with("| step |"))
+        .map(|line| line.trim_matches('|').split(" | ").map(str::trim).collect())
+        .collect();
+    let names: Vec<&str> = rows.iter().map(|row| row[0]).collect();
+    assert_eq!(names, REPEATED);
+    for row in rows {
+        let [name, done, half, shown] = row[..] else { panic!("{row:?}") };
+        let shows = shown.contains('`') && !done.is_empty() && !half.is_empty();
+        assert!(shows || name == "upload", "{name} is shown by nothing");
+    }
+}
+
 #[test]
 fn every_test_that_the_tables_of_fields_name_exists() {
     assert_eq!(named_and_nowhere("fields.md"), Vec::<String>::new());

@@ -2,7 +2,7 @@
 
 use crate::compile::Hop;
 use crate::containerd::with_containerd;
-use crate::etcd_store::{BY_DATABASE, etcd_store};
+use crate::etcd_store::{etcd_store, is_brought_by};
 use crate::facts::{self, Facts};
 use crate::finding::{Code, Finding, Findings, named};
 use cupcake_crds::DirectUpdateSpec;
@@ -24,9 +24,9 @@ pub(crate) fn changes(
         let minor = hop.step.version.minor_version();
         if let Some(facts) = facts::of(&snapshot.facts, minor).filter(|_| minor > before) {
             api(minor, &facts, findings);
-            if facts.etcd.as_deref().and_then(minor_of) == Some(BY_DATABASE) {
-                etcd_store(spec, snapshot, findings);
-            }
+        }
+        if is_brought_by(snapshot, minor, before) {
+            etcd_store(spec, snapshot, findings);
         }
         before = before.max(minor);
     }

@@ -12,9 +12,9 @@ use cupcake_crds::values::{HostStep, KubeVersion, OnExpiry};
 use cupcake_engine::plan::{Part, VertexTemplate};
 use cupcake_steps::cluster::params::{DrainNode, HostOrder};
 use cupcake_steps::host::params::{
-    ETCD_SNAPSHOT, EtcdSnapshot, INSTALL_PACKAGES, InstallPackages, KUBEADM_UPGRADE, PULL_IMAGES, PULL_WORKER_IMAGES,
-    PullImages, PullWorkerImages, RESTART_KUBELET, SWITCH_REPOSITORY, SwitchRepository, UPGRADE_CONTAINERD,
-    UpgradeByKubeadm, UpgradeContainerd,
+    CHECK_ETCD, CheckEtcd, ETCD_SNAPSHOT, EtcdSnapshot, INSTALL_PACKAGES, InstallPackages, KUBEADM_UPGRADE,
+    PULL_IMAGES, PULL_WORKER_IMAGES, PullImages, PullWorkerImages, RESTART_KUBELET, SWITCH_REPOSITORY,
+    SwitchRepository, UPGRADE_CONTAINERD, UpgradeByKubeadm, UpgradeContainerd,
 };
 use cupcake_steps::ports::host::{KubeProxy, KubeadmUpgrade};
 use serde::Serialize;
@@ -127,6 +127,12 @@ fn words(step: &HostStep) -> String {
                 KubeadmUpgrade::Apply => format!("kubeadm upgrade apply {} --yes", step.version.with_v()),
                 KubeadmUpgrade::Node => "kubeadm upgrade node".to_owned(),
             }),
+            CHECK_ETCD => read::<CheckEtcd>(&params).map(|step| match step.store {
+                None => "see that etcd can do without its member here".to_owned(),
+                Some(_) => {
+                    "see that etcd can do without its member here, and that etcd 3.6 reads its data alike".to_owned()
+                }
+            }),
             ETCD_SNAPSHOT => read::<EtcdSnapshot>(&params)
                 .map(|step| format!("save a snapshot of etcd, {}, and verify it", step.name)),
             RESTART_KUBELET => Some("systemctl restart kubelet".to_owned()),
@@ -158,9 +164,9 @@ mod tests {
         let nodes: Vec<_> = told.iter().map(|one| (one.nodes[0].as_str(), one.nodes.len())).collect();
         assert_eq!(nodes, [("cp-1", 1), ("cp-1", 1), ("cp-2", 2), ("cp-1", 3), ("w-001", 120)]);
         assert_eq!(steps(&told[0]), ["etcd-snapshot"]);
-        assert_eq!(steps(&told[1])[3], "kubeadm-upgrade-apply");
-        assert_eq!(told[1].commands[3], "kubeadm-upgrade-apply: kubeadm upgrade apply v1.34.4 --yes");
-        assert_eq!(told[2].commands[3], "kubeadm-upgrade-node: kubeadm upgrade node");
+        assert_eq!(steps(&told[1])[3..], ["check-etcd", "kubeadm-upgrade-apply"]);
+        assert_eq!(told[1].commands[4], "kubeadm-upgrade-apply: kubeadm upgrade apply v1.34.4 --yes");
+        assert_eq!(told[2].commands[4], "kubeadm-upgrade-node: kubeadm upgrade node");
         let kubelet = ["drain", "install-kubelet", "restart-kubelet", "kubelet", "uncordon"];
         assert_eq!(steps(&told[3]), kubelet);
         let first = ["switch-repository", "install-kubeadm", "pull-images", "kubeadm-upgrade-node"];
@@ -193,6 +199,7 @@ mod tests {
             let params = match kind {
                 INSTALL_PACKAGES => json!({"packages": ["kubeadm"], "version": version}),
                 KUBEADM_UPGRADE => json!({"how": "apply", "version": version}),
+                CHECK_ETCD => json!({}),
                 ETCD_SNAPSHOT => json!({"name": "before"}),
                 UPGRADE_CONTAINERD => json!({"version": "1.7.27-1"}),
                 _ => json!({"version": version}),

@@ -16,7 +16,7 @@ use crate::summary::{BatchPreview, ContainerdSummary, HopSummary, Summary};
 use crate::templates::{self, Emptied, Templates, Visit};
 use crate::timing::{NodeTime, addons_seconds, child_seconds, estimate_seconds};
 use crate::wave::{self, WaveOf, Workers};
-use crate::{addons, changes, checks, containerd, machines, packages, settings, surroundings};
+use crate::{addons, changes, checks, containerd, etcd_store, machines, packages, settings, surroundings};
 use cupcake_crds::DirectUpdateSpec;
 use cupcake_crds::values::{
     ApprovalPoint, ClusterSnapshot, GatePoint, KubeVersion, NodeRole, NodeSnapshot, PackageVersion, Strategy,
@@ -144,7 +144,7 @@ pub fn compile(
         return Ok(Compilation::NothingToDo(NothingToDo { message, plan: Plan::new(COMPILER), report }));
     }
     let mut plan = Plan::new(COMPILER);
-    let mut after = Vec::new();
+    let (mut after, mut before) = (Vec::new(), snapshot.server.minor_version());
     let (mut summaries, mut commands) = (Vec::new(), Vec::new());
     for hop in &hops {
         let wave = wave_run(run, hop.step.version).map_err(Refusal::one)?;
@@ -165,8 +165,10 @@ pub fn compile(
             .with_further_hops(target, hop.step.oldest_kubelet)
             .with_containerd(containerd.clone())
             .with_kube_proxy(kube_proxy)
+            .with_look_at_etcd(etcd_store::right_before_kubeadm(spec, snapshot, hop.step.version, before))
             .of_several(hops.len() > 1);
         let parts_before = plan.parts.len();
+        before = before.max(hop.step.version.minor_version());
         after = add_hop(&mut plan, spec, run, &wave, &templates, hop, after);
         commands.extend(commands::of_hop(hop.step.version, &plan.parts[parts_before..], &batches));
         let of_hop = hop.summary(spec, containerd.as_ref(), wave::previews(&batches));
@@ -319,10 +321,12 @@ fn add_hop(
         });
         after = vec![templates.name("etcd-backup")];
     }
+    let mut first_kubeadm = None;
     if control_plane.moves {
         let kubeadm = |node: &str| templates.name(&format!("control-plane/{node}/kubeadm-upgrade"));
         let items: Vec<_> = control_plane.nodes.iter().map(|node| templates::item(node)).collect();
         let last = items.last().map(|item| kubeadm(&item.name));
+        first_kubeadm = items.first().map(|item| kubeadm(&item.name));
         let first = templates.kubeadm_upgrade(run, KubeadmUpgrade::Apply, &after);
         let rest = templates.kubeadm_upgrade(run, KubeadmUpgrade::Node, &[kubeadm("{before}")]);
         templates::chain(plan, items, first, rest);
@@ -330,7 +334,7 @@ fn add_hop(
     }
     if !hop.step.is_for_late_kubelets() {
         let nodes = u32::try_from(hop.step.before.nodes.len()).unwrap_or(u32::MAX);
-        plan.vertex(templates.addons(addons_seconds(nodes), &after));
+        plan.vertex(templates.addons(addons_seconds(nodes), first_kubeadm.as_deref(), &after));
         after = vec![templates.name("addons")];
     }
     if !control_plane.kubelets.is_empty() {

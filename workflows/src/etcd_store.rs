@@ -2,12 +2,38 @@
 //!
 //! Source: etcd.io, "Upgrade etcd from 3.5 to 3.6", and its blog of 2025, "Avoiding Zombie Cluster Members When Upgrading to etcd v3.6".
 
+use crate::changes::minor_of;
+use crate::facts;
 use crate::finding::{Code, Finding, Findings, named};
 use cupcake_crds::DirectUpdateSpec;
-use cupcake_crds::values::{ClusterSnapshot, EtcdDoubt, EtcdDoubtKind, EtcdTopology, NodeRole, NodeSnapshot};
+use cupcake_crds::values::{
+    ClusterSnapshot, EtcdDoubt, EtcdDoubtKind, EtcdTopology, KubeVersion, MinorVersion, NodeRole, NodeSnapshot,
+};
+use cupcake_steps::host::params::{CheckEtcd, CheckStore};
 
 /// The first minor of etcd that goes by its database alone.
 pub(crate) const BY_DATABASE: (u32, u32) = (3, 6);
+
+/// Whether a hop that comes from that minor is the one in which kubeadm brings that minor of etcd.
+pub(crate) fn is_brought_by(snapshot: &ClusterSnapshot, minor: MinorVersion, before: MinorVersion) -> bool {
+    let facts = facts::of(&snapshot.facts, minor).filter(|_| minor > before);
+    facts.is_some_and(|facts| facts.etcd.as_deref().and_then(minor_of) == Some(BY_DATABASE))
+}
+
+/// What each control-plane node of the hop to a version looks at right before its kubeadm begins; `before` is the minor that the hop
+/// comes from.
+pub(crate) fn right_before_kubeadm(
+    spec: &DirectUpdateSpec,
+    snapshot: &ClusterSnapshot,
+    version: KubeVersion,
+    before: MinorVersion,
+) -> CheckEtcd {
+    let check = Code::EtcdStore.to_string();
+    let acknowledged = || spec.acknowledge.iter().filter(|entry| entry.check == check).map(|entry| entry.node.clone());
+    let store = is_brought_by(snapshot, version.minor_version(), before)
+        .then(|| CheckStore { acknowledged: acknowledged().collect() });
+    CheckEtcd { control_plane: Vec::new(), store }
+}
 
 /// Refuses control-plane nodes whose data speaks against that minor, or could not be read. Where an agent told of the machine and not
 /// of this, it is asked again. A node without an inventory passes here, with the warning that nothing is known of it.
@@ -130,6 +156,32 @@ mod tests {
         planned("1.34.4", Some(doubts), true, &acknowledged).unwrap();
         planned("1.34.4", Some(&[]), true, &none).unwrap();
         planned("1.33.7", Some(doubts), true, &none).unwrap();
+    }
+
+    #[test]
+    fn each_control_plane_node_looks_at_etcd_right_before_kubeadm_and_at_its_disk_in_the_hop_that_brings_3_6() {
+        let looks = |from: &str, to: &str| -> Vec<(String, Value)> {
+            let acknowledge = json!([{"check": "EtcdStore", "node": "cp-2"}]);
+            let spec = spec(&json!({"targetVersion": to, "acknowledge": acknowledge}));
+            let dag = crate::testing::plan_of(&spec, &cluster(3, 1, from)).plan.expand().unwrap();
+            let orders = dag.vertices().iter().filter(|vertex| vertex.name.as_str().ends_with("/kubeadm-upgrade"));
+            let of = |vertex: &cupcake_engine::dag::Vertex| {
+                let steps = vertex.params["prepare"].as_array().unwrap();
+                let [.., look, kubeadm] = steps.as_slice() else { panic!("{steps:?}") };
+                assert_eq!((&look["kind"], &kubeadm["kind"]), (&json!("check-etcd/v1"), &json!("kubeadm-upgrade/v1")));
+                (vertex.name.to_string(), look["params"].clone())
+            };
+            orders.map(of).collect()
+        };
+        let told = looks("1.33.4", "1.35.4");
+        let names: Vec<_> = told.iter().map(|(name, _)| name.as_str()).collect();
+        let all = ["1.34.4", "1.35.4"]
+            .map(|hop| ["cp-1", "cp-2", "cp-3"].map(|node| format!("{hop}/control-plane/{node}/kubeadm-upgrade")));
+        assert_eq!(names, all.concat());
+        for (name, params) in told {
+            let store = name.starts_with("1.34.4/").then(|| json!({"store": {"acknowledged": ["cp-2"]}}));
+            assert_eq!(params, store.unwrap_or(Value::Null), "{name}");
+        }
     }
 
     #[test]

@@ -106,6 +106,7 @@ fn params_are_readable(dag: &Dag) -> Checked {
                 host::PULL_IMAGES => is::<host::PullImages>(&params)?,
                 host::PULL_WORKER_IMAGES => is::<host::PullWorkerImages>(&params)?,
                 host::KUBEADM_UPGRADE => is::<host::UpgradeByKubeadm>(&params)?,
+                host::CHECK_ETCD => is::<host::CheckEtcd>(&params)?,
                 host::ETCD_SNAPSHOT => is::<host::EtcdSnapshot>(&params)?,
                 host::UPGRADE_CONTAINERD => is::<host::UpgradeContainerd>(&params)?,
                 host::RESTART_KUBELET => is::<host::RestartKubelet>(&params)?,

@@ -30,9 +30,10 @@ use cupcake_steps::cluster::params::{
     UncordonNode, VerifyCluster,
 };
 use cupcake_steps::host::params::{
-    ETCD_SNAPSHOT, EtcdSnapshot, INSTALL_PACKAGES, InstallPackages, KUBEADM_UPGRADE, PULL_IMAGES, PULL_WORKER_IMAGES,
-    PullImages, PullWorkerImages, RESTART_KUBELET, RESTART_STEP, RestartKubelet, SNAPSHOT_STEP, SWITCH_REPOSITORY,
-    SwitchRepository, UPGRADE_CONTAINERD, UpgradeByKubeadm, UpgradeContainerd, host_step,
+    CHECK_ETCD, CHECK_STEP, CheckEtcd, ETCD_SNAPSHOT, EtcdSnapshot, INSTALL_PACKAGES, InstallPackages, KUBEADM_UPGRADE,
+    PULL_IMAGES, PULL_STEP, PULL_WORKER_IMAGES, PullImages, PullWorkerImages, RESTART_KUBELET, RESTART_STEP,
+    RestartKubelet, SNAPSHOT_STEP, SWITCH_REPOSITORY, SwitchRepository, UPGRADE_CONTAINERD, UpgradeByKubeadm,
+    UpgradeContainerd, host_step,
 };
 use cupcake_steps::ports::cluster::ChildSource;
 use cupcake_steps::ports::host::{KubeProxy, KubeadmUpgrade, Package};
@@ -102,6 +103,8 @@ pub(crate) struct Templates<'a> {
     /// The version of containerd that visited nodes get, if it moves, too.
     containerd: Option<PackageVersion>,
     kube_proxy: KubeProxy,
+    /// What of etcd each control-plane node looks at right before its kubeadm begins.
+    check_etcd: CheckEtcd,
     /// Where workers take images from, if not from kubeadm's own repository.
     image_repository: Option<&'a str>,
 }
@@ -163,6 +166,7 @@ impl<'a> Templates<'a> {
             drain_rules,
             containerd,
             kube_proxy,
+            check_etcd: CheckEtcd::default(),
             image_repository,
         }
     }
@@ -185,6 +189,11 @@ impl<'a> Templates<'a> {
     /// Those of a cluster in which kubeadm does that about kube-proxy.
     pub fn with_kube_proxy(self, kube_proxy: KubeProxy) -> Self {
         Self { kube_proxy, ..self }
+    }
+
+    /// Those of a hop whose control-plane nodes look at that of etcd right before kubeadm.
+    pub fn with_look_at_etcd(self, check_etcd: CheckEtcd) -> Self {
+        Self { check_etcd, ..self }
     }
 
     /// Those of a cluster whose images come from there.
@@ -247,8 +256,8 @@ impl<'a> Templates<'a> {
         format!("{run}-{}", self.target)
     }
 
-    /// kubeadm on a control-plane node, never without a fresh snapshot, and the release of its order; no lane, so that any failure
-    /// there stops the run.
+    /// kubeadm on a control-plane node, never without a fresh snapshot and a look at etcd, and the release of its order; no lane, so that
+    /// any failure there stops the run.
     pub fn kubeadm_upgrade(&self, run: &RunName, how: KubeadmUpgrade, after: &[String]) -> Vec<VertexTemplate> {
         let step = match how {
             KubeadmUpgrade::Apply => "kubeadm-upgrade-apply",
@@ -260,7 +269,9 @@ impl<'a> Templates<'a> {
             prepare: vec![
                 self.switch_repository(),
                 self.install_kubeadm(),
-                host_step("pull-images", PULL_IMAGES, &PullImages { version: self.target }),
+                host_step(PULL_STEP, PULL_IMAGES, &PullImages { version: self.target }),
+                // The last before kubeadm: what comes before may take minutes.
+                host_step(CHECK_STEP, CHECK_ETCD, &self.check_etcd),
                 host_step(
                     step,
                     KUBEADM_UPGRADE,
@@ -287,8 +298,11 @@ impl<'a> Templates<'a> {
         vec![vertex, release]
     }
 
-    pub fn addons(&self, deadline_seconds: u32, after: &[String]) -> VertexTemplate {
-        let params = Addons { target_version: self.target, kube_proxy: self.kube_proxy };
+    /// `kubeadm`: the vertex of a control-plane node whose kubeadm tells what it brings.
+    pub fn addons(&self, deadline_seconds: u32, kubeadm: Option<&str>, after: &[String]) -> VertexTemplate {
+        // A name that makes no vertex is refused as such, with the whole plan.
+        let core_dns_of = kubeadm.and_then(|vertex| VertexName::new(vertex).ok());
+        let params = Addons { target_version: self.target, kube_proxy: self.kube_proxy, core_dns_of };
         vertex(self.name("addons"), ADDONS, &params, after).deadline_seconds(deadline_seconds)
     }
 

@@ -13,6 +13,7 @@ use super::hand_made::PATCHES;
 use super::program::Program;
 use cupcake_crds::values::{KubeVersion, NodeRole};
 use cupcake_steps::cluster::addons::PHASE_FROM;
+use cupcake_steps::ports::host::KubeProxy;
 use serde_json::Value;
 use std::time::Duration;
 
@@ -20,40 +21,68 @@ const PHASE_LIMIT: Duration = Duration::from_secs(2 * 60);
 const ADMIN: &str = "/etc/kubernetes/admin.conf";
 const API_SERVERS: &str = "/api/v1/namespaces/kube-system/pods?labelSelector=component%3Dkube-apiserver";
 const KUBE_PROXY: &str = "/apis/apps/v1/namespaces/kube-system/daemonsets/kube-proxy";
+const CORE_DNS: &str = "/apis/apps/v1/namespaces/kube-system/deployments/coredns";
 
-/// Whether every API server says the version, and kube-proxy does not.
-fn are_behind(api_servers: &Value, kube_proxy: &Value, version: &KubeVersion) -> bool {
+/// Whether an image is of that tag, which begins with its colon.
+fn is_at(image: &Value, tag: &str) -> bool {
+    image.as_str().is_some_and(|image| image.split('@').next().unwrap_or(image).ends_with(tag))
+}
+
+/// Whether every API server says the version.
+fn are_all_at(api_servers: &Value, version: &KubeVersion) -> bool {
     let tag = format!(":{}", version.with_v());
-    let is_at =
-        |image: &Value| image.as_str().is_some_and(|image| image.split('@').next().unwrap_or(image).ends_with(&tag));
     let pods = api_servers["items"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let all = !pods.is_empty() && pods.iter().all(|pod| is_at(&pod["spec"]["containers"][0]["image"]));
-    let image = &kube_proxy["spec"]["template"]["spec"]["containers"][0]["image"];
-    all && image.is_string() && !is_at(image)
+    !pods.is_empty() && pods.iter().all(|pod| is_at(&pod["spec"]["containers"][0]["image"], &tag))
+}
+
+/// Whether an addon has an image of another tag, from the repository of that image.
+fn is_behind(addon: &Value, image: &str) -> bool {
+    let present = &addon["spec"]["template"]["spec"]["containers"][0]["image"];
+    let Some((repository, tag)) = image.rfind(':').map(|colon| image.split_at(colon)) else { return false };
+    let is_of = present.as_str().and_then(|present| present.strip_prefix(repository));
+    is_of.is_some_and(|rest| rest.starts_with([':', '@'])) && !is_at(present, tag)
 }
 
 impl RealHost {
     /// Runs the addons' phase where kubeadm should have and did not. What cannot be looked at or done here is told by the update: it
     /// waits for the addons by version.
-    pub(super) async fn bring_addons(&self, version: &KubeVersion) {
+    pub(super) async fn bring_addons(&self, version: &KubeVersion, kube_proxy: KubeProxy) {
         let by_this = version.minor() >= PHASE_FROM && self.files.role() == NodeRole::ControlPlane;
         if !by_this || !self.files.has(ADMIN) {
             return;
         }
-        let (Some(api_servers), Some(kube_proxy)) = (self.object(API_SERVERS).await, self.object(KUBE_PROXY).await)
-        else {
-            return;
-        };
-        if !are_behind(&api_servers, &kube_proxy, version) {
+        if !self.object(API_SERVERS).await.is_some_and(|api_servers| are_all_at(&api_servers, version)) {
             return;
         }
-        let mut arguments = vec!["upgrade", "node", "phase", "addon", "all"];
+        let (phase, proxy_is_behind) = match kube_proxy {
+            KubeProxy::Upgrade => ("all", self.kube_proxy_is_behind(version).await),
+            KubeProxy::LeaveOut => ("coredns", false),
+        };
+        if !proxy_is_behind && !self.core_dns_is_behind(version).await {
+            return;
+        }
+        let mut arguments = vec!["upgrade", "node", "phase", "addon", phase];
         if self.has_patches() {
             arguments.extend(["--patches", PATCHES]);
         }
         if let Err(error) = Program::doing("kubeadm", PHASE_LIMIT, arguments).run().await {
             tracing::warn!("kubeadm left the addons behind, and their phase alone failed: {}", failure::chain(&error));
         }
+    }
+
+    /// It follows Kubernetes, from whatever repository.
+    async fn kube_proxy_is_behind(&self, version: &KubeVersion) -> bool {
+        let tag = format!(":{}", version.with_v());
+        self.object(KUBE_PROXY).await.is_some_and(|set| {
+            let image = &set["spec"]["template"]["spec"]["containers"][0]["image"];
+            image.is_string() && !is_at(image, &tag)
+        })
+    }
+
+    /// Only where it is kubeadm's: of another repository it is somebody's own.
+    async fn core_dns_is_behind(&self, version: &KubeVersion) -> bool {
+        let Ok(Some(image)) = self.core_dns_of(version).await else { return false };
+        self.object(CORE_DNS).await.is_some_and(|deployment| is_behind(&deployment, &image))
     }
 
     async fn object(&self, path: &str) -> Option<Value> {
@@ -100,14 +129,37 @@ mod tests {
         ] {
             folder.write("pods", api_servers.to_string());
             folder.write("proxy", kube_proxy.to_string());
-            host_in(&folder).bring_addons(&KubeVersion::new(1, 34, 4)).await;
+            host_in(&folder).bring_addons(&KubeVersion::new(1, 34, 4), KubeProxy::Upgrade).await;
             assert_eq!(folder.calls().contains(&phase), runs, "{api_servers} {kube_proxy}");
         }
         folder.write("proxy", proxy("v1.27.16").to_string());
         for (version, has_phase) in [(KubeVersion::new(1, 31, 14), false), (KubeVersion::new(1, 32, 13), true)] {
             folder.write("pods", pods(&[&version.with_v()]).to_string());
-            host_in(&folder).bring_addons(&version).await;
+            host_in(&folder).bring_addons(&version, KubeProxy::Upgrade).await;
             assert_eq!(folder.calls().contains(&phase), has_phase, "kubeadm {version}");
+        }
+    }
+
+    #[tokio::test]
+    async fn core_dns_that_kubeadm_left_behind_is_brought_by_its_phase_where_it_is_kubeadms() {
+        let folder = TestFolder::new("addons-dns");
+        folder.write(ADMIN, "");
+        let kubectl = "case $* in *coredns*) /bin/cat $here/dns;; *daemonsets*) /bin/cat $here/proxy;; *) /bin/cat $here/pods;; esac";
+        let kubeadm = "case $* in *images*) echo registry.k8s.io/coredns/coredns:v1.12.1;; esac";
+        folder.be_the_machine(&[("kubectl", kubectl), ("kubeadm", kubeadm)]);
+        folder.write("pods", pods(&["v1.34.4"]).to_string());
+        folder.write("proxy", proxy("v1.34.4").to_string());
+        for (image, kube_proxy, phase) in [
+            ("registry.k8s.io/coredns/coredns:v1.12.0", KubeProxy::Upgrade, Some("all")),
+            ("registry.k8s.io/coredns/coredns:v1.12.0", KubeProxy::LeaveOut, Some("coredns")),
+            ("registry.k8s.io/coredns/coredns:v1.12.1", KubeProxy::LeaveOut, None),
+            ("docker.io/coredns/coredns:1.11.0", KubeProxy::LeaveOut, None),
+        ] {
+            folder.write("dns", json!({"spec": {"template": pod(image)}}).to_string());
+            host_in(&folder).bring_addons(&KubeVersion::new(1, 34, 4), kube_proxy).await;
+            let calls = folder.calls();
+            let run = calls.iter().find_map(|call| call.strip_prefix("kubeadm upgrade node phase addon "));
+            assert_eq!(run, phase, "{image}");
         }
     }
 }

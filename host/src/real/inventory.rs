@@ -51,7 +51,7 @@ impl RealHost {
             self.containerd_package(),
             self.offered_versions(),
             self.etcd_members(),
-            self.etcd_store_doubts(),
+            self.doubts_of_etcds_store(),
             self.hand_made(),
             self.next_minor(),
             self.settings(),

@@ -133,13 +133,14 @@ impl RealHost {
         match kube_proxy {
             KubeProxy::Upgrade => {
                 self.run_kubeadm(&arguments, JOB_AGAIN).await?;
-                self.bring_addons(version).await;
+                self.bring_addons(version, kube_proxy).await;
             }
             KubeProxy::LeaveOut => {
                 // A flag, and not `skipPhases` of an UpgradeConfiguration: `upgrade node` of 1.32.0 and 1.31 ignores that
                 // (kubernetes/kubeadm#3142).
                 arguments.push(WITHOUT_KUBE_PROXY);
                 self.run_kubeadm(&arguments, JOB_AGAIN).await?;
+                self.bring_addons(version, kube_proxy).await;
             }
         }
         self.make_durable().await

@@ -42,11 +42,11 @@ pub use os::Space;
 
 use async_trait::async_trait;
 use cupcake_crds::node_task::NodeInventory;
-use cupcake_crds::values::{KubeVersion, MinorVersion, PackageVersion};
+use cupcake_crds::values::{EtcdDoubt, KubeVersion, MinorVersion, PackageVersion};
 use cupcake_engine::clock::Clock;
 use cupcake_steps::ports::host::{
-    ContainerdState, HostError, HostOps, Images, KubeProxy, KubeadmUpgrade, KubeletState, Package, PackageState,
-    SnapshotInfo, StaticPods,
+    ContainerdState, EtcdView, HostError, HostOps, Images, KubeProxy, KubeadmUpgrade, KubeletState, Package,
+    PackageState, SnapshotInfo, StaticPods,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -206,6 +206,18 @@ impl HostOps for RealHost {
 
     async fn restart_containerd(&self) -> Result<(), HostError> {
         self.restart_containerd_unit().await
+    }
+
+    async fn etcd(&self) -> Result<EtcdView, HostError> {
+        self.etcd_now().await
+    }
+
+    async fn etcd_store_doubts(&self) -> Result<Vec<EtcdDoubt>, HostError> {
+        Ok(self.doubts_of_etcds_store().await.unwrap_or_default())
+    }
+
+    async fn core_dns_image(&self, version: &KubeVersion) -> Result<Option<String>, HostError> {
+        self.core_dns_of(version).await
     }
 
     async fn etcd_snapshot(&self, name: &str) -> Result<Option<SnapshotInfo>, HostError> {

@@ -3,6 +3,7 @@
 use super::RealHost;
 use super::failure::{self, Class, Meaning, permanent, transient};
 use super::program::Program;
+use cupcake_crds::values::KubeVersion;
 use cupcake_steps::ports::host::{HostError, Images, KubeProxy, StaticPods};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -206,6 +207,17 @@ fn endpoint(flags: Option<&str>, config: Option<&str>) -> Option<String> {
     flag.or_else(field).filter(|endpoint| !endpoint.is_empty()).map(ToOwned::to_owned)
 }
 
+/// What kubeadm of this machine lists as the images of that version, one a line.
+async fn listed_images(version: &KubeVersion, repository: Option<&str>) -> Result<String, HostError> {
+    let version = version.with_v();
+    let mut arguments = vec!["config", "images", "list", "--kubernetes-version", &version];
+    if let Some(repository) = repository {
+        arguments.extend(["--image-repository", repository]);
+    }
+    let asked = Program::asking("kubeadm", arguments).run().await;
+    Ok(asked.map_err(|error| failure::program(&error, &[], "KubeadmFailed"))?.stdout)
+}
+
 fn read<T: DeserializeOwned>(what: &str, text: &str) -> Result<T, HostError> {
     serde_json::from_str(text)
         .map_err(|error| transient("RuntimeUnreadable", format!("the answer of crictl {what} cannot be read: {error}")))
@@ -242,19 +254,19 @@ impl RealHost {
                 format!("kubeadm {kubeadm} cannot tell the images of {version}: install kubeadm {version} first"),
             ));
         }
-        let version = version.with_v();
         let repository = match images {
             Images::ControlPlane { .. } => self.image_repository(),
             // No manifest lies on a worker that would tell.
             Images::Worker { repository, .. } => repository.clone(),
         };
-        let mut arguments = vec!["config", "images", "list", "--kubernetes-version", &version];
-        if let Some(repository) = &repository {
-            arguments.extend(["--image-repository", repository]);
-        }
-        let asked = Program::asking("kubeadm", arguments).run().await;
-        let asked = asked.map_err(|error| failure::program(&error, &[], "KubeadmFailed"))?;
-        Ok(missing(needed(&asked.stdout, images), &self.images().await?))
+        let listed = listed_images(version, repository.as_deref()).await?;
+        Ok(missing(needed(&listed, images), &self.images().await?))
+    }
+
+    /// The image of CoreDNS that kubeadm of this machine brings with that version, if it names one.
+    pub(super) async fn core_dns_of(&self, version: &KubeVersion) -> Result<Option<String>, HostError> {
+        let listed = listed_images(version, self.image_repository().as_deref()).await?;
+        Ok(listed.lines().map(str::trim).find(|reference| name_of(reference) == "coredns").map(ToOwned::to_owned))
     }
 
     /// The repository that the control plane's images come from, if it is not the default.

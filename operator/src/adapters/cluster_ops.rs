@@ -242,6 +242,7 @@ fn daemon_set_view(set: &DaemonSet, away: i32) -> AddonView {
     AddonView {
         name: set.metadata.name.clone().unwrap_or_default(),
         image: image_of(set.spec.as_ref().map(|spec| &spec.template)),
+        configured: None,
         rolled_out: seen >= set.metadata.generation.unwrap_or(0)
             && (updated >= wanted - away || (away > 0 && wanted - available >= unavailable_max(set, wanted)))
             && available >= wanted - away,
@@ -264,7 +265,8 @@ fn unavailable_max(set: &DaemonSet, wanted: i32) -> i32 {
     }
 }
 
-fn deployment_view(deployment: &Deployment) -> AddonView {
+/// `configured`: what of kubeadm's configuration makes its image another one.
+fn deployment_view(deployment: &Deployment, configured: Option<String>) -> AddonView {
     let status = deployment.status.as_ref();
     let wanted = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
     let updated = status.and_then(|status| status.updated_replicas).unwrap_or(0);
@@ -273,6 +275,7 @@ fn deployment_view(deployment: &Deployment) -> AddonView {
     AddonView {
         name: deployment.metadata.name.clone().unwrap_or_default(),
         image: image_of(deployment.spec.as_ref().map(|spec| &spec.template)),
+        configured,
         rolled_out: seen >= deployment.metadata.generation.unwrap_or(0) && updated >= wanted && available >= wanted,
     }
 }
@@ -327,7 +330,12 @@ impl ClusterOps for KubeClusterOps {
             let nodes = self.nodes().await?;
             i32::try_from(nodes.iter().filter(|node| node.readiness != Readiness::Ready).count()).unwrap_or(i32::MAX)
         };
-        Ok(proxy.iter().map(|set| daemon_set_view(set, away)).chain(dns.iter().map(deployment_view)).collect())
+        let configured = match &dns {
+            Some(_) => snapshot::cluster_configuration(&self.client).await?.core_dns(),
+            None => None,
+        };
+        let dns = dns.iter().map(|dns| deployment_view(dns, configured.clone()));
+        Ok(proxy.iter().map(|set| daemon_set_view(set, away)).chain(dns).collect())
     }
 
     async fn open_child(

@@ -57,6 +57,20 @@ impl ClusterConfiguration {
         said.as_ref().is_some_and(|addon| addon.disabled)
     }
 
+    /// What it says that makes CoreDNS another one than kubeadm brings by itself, if it does: `dns.imageTag v1.11.3`.
+    pub fn core_dns(&self) -> Option<String> {
+        let said = self.dns.as_ref()?;
+        if said.disabled {
+            return Some("dns.disabled".to_owned());
+        }
+        let field = |name: &str, value: &Option<String>| {
+            value.as_ref().filter(|value| !value.is_empty()).map(|value| format!("dns.{name} {value}"))
+        };
+        let fields = [field("imageRepository", &said.image_repository), field("imageTag", &said.image_tag)];
+        let fields: Vec<String> = fields.into_iter().flatten().collect();
+        Some(fields.join(", ")).filter(|fields| !fields.is_empty())
+    }
+
     /// Where it has images come from; nothing where that is kubeadm's own repository.
     pub fn image_repository(&self) -> Option<String> {
         self.image_repository.clone().filter(|repository| !repository.is_empty() && repository != DEFAULT_REPOSITORY)
@@ -104,9 +118,14 @@ struct ControlPlaneComponent {
 }
 
 #[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Addon {
     #[serde(default)]
     disabled: bool,
+    #[serde(default)]
+    image_repository: Option<String>,
+    #[serde(default)]
+    image_tag: Option<String>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -327,6 +346,19 @@ mod tests {
         let list = "kubernetesVersion: v1.33.1\ncontrollerManager:\n  extraArgs:\n  - {name: feature-gates, value: A=true}\nscheduler:\n";
         assert_eq!(settings(list), ["kube-controller-manager --feature-gates=A=true"]);
         assert_eq!(settings("kubernetesVersion: v1.33.1\n"), [""; 0]);
+    }
+
+    #[test]
+    fn what_makes_core_dns_another_one_than_kubeadms_is_told_by_its_field() {
+        let told = |line: &str| {
+            let text = format!("kubernetesVersion: v1.33.1\n{line}\n");
+            serde_saphyr::from_str::<ClusterConfiguration>(&text).unwrap().core_dns()
+        };
+        assert_eq!((told(""), told("dns: {}"), told("dns: {imageTag: \"\"}")), (None, None, None));
+        assert_eq!(told("dns: {imageTag: v1.11.3}").as_deref(), Some("dns.imageTag v1.11.3"));
+        let both = told("dns: {imageRepository: mirror/dns, imageTag: v1.11.3}");
+        assert_eq!(both.as_deref(), Some("dns.imageRepository mirror/dns, dns.imageTag v1.11.3"));
+        assert_eq!(told("dns: {disabled: true}").as_deref(), Some("dns.disabled"));
     }
 
     #[test]

@@ -20,6 +20,8 @@ pub enum Part {
 struct Member {
     api_server: bool,
     etcd: bool,
+    /// Whether its etcd member answers too late for whoever asks it by itself. It follows all the same.
+    slow: bool,
     version: KubeVersion,
     /// Until when its authorizer refuses nodes: it has not read the roles yet.
     cold_until: Option<Timestamp>,
@@ -45,7 +47,7 @@ impl ControlPlane {
 
     /// Adds a node whose API server and etcd member serve.
     pub fn join(&self, node: &str, version: KubeVersion) {
-        let member = Member { api_server: true, etcd: true, version, cold_until: None };
+        let member = Member { api_server: true, etcd: true, slow: false, version, cold_until: None };
         self.lock().insert(node.to_owned(), member);
     }
 
@@ -66,6 +68,24 @@ impl ControlPlane {
         if let Some(member) = self.lock().get_mut(node) {
             member.etcd = true;
         }
+    }
+
+    /// The etcd member answers late from now on, or in time again: a slow disk.
+    pub fn etcd_is_slow(&self, node: &str, slow: bool) {
+        if let Some(member) = self.lock().get_mut(node) {
+            member.slow = slow;
+        }
+    }
+
+    /// Whether the node's etcd member answers late.
+    pub fn is_etcd_slow(&self, node: &str) -> bool {
+        self.lock().get(node).is_some_and(|member| member.slow)
+    }
+
+    /// Whether etcd has its quorum.
+    pub fn has_quorum(&self) -> bool {
+        let members = self.lock();
+        members.values().filter(|member| member.etcd).count() * 2 > members.len()
     }
 
     /// The API server serves again, in that version; nodes are refused by it until `cold_until`.
@@ -117,12 +137,12 @@ impl ControlPlane {
         self.lock().get(node).is_some_and(|member| member.etcd)
     }
 
-    /// The members of etcd, by the names of their nodes, and whether each serves; none where that of `node` does not.
+    /// The members of etcd, by the names of their nodes, and whether each answers in time; none where that of `node` does not serve.
     pub fn etcd_members(&self, node: &str) -> Vec<(String, bool)> {
         if !self.etcd_is_up(node) {
             return Vec::new();
         }
-        self.lock().iter().map(|(name, member)| (name.clone(), member.etcd)).collect()
+        self.lock().iter().map(|(name, member)| (name.clone(), member.etcd && !member.slow)).collect()
     }
 
     /// The nodes whose API servers do not know the roles of nodes yet.

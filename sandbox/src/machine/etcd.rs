@@ -1,12 +1,14 @@
-//! Snapshots of the local etcd member.
+//! The local etcd member: what it says of etcd, and its snapshots.
 
 use super::ledger::{EffectKind, Ending};
 use super::state::SimMachine;
 use super::timing::Act;
 use super::transcript::hex;
-use cupcake_crds::values::{EtcdMember, NodeRole};
+use chrono::TimeDelta;
+use cupcake_crds::node_task::NodeInventory;
+use cupcake_crds::values::{EtcdDoubt, EtcdMember, NodeRole};
 use cupcake_engine::names::Reason;
-use cupcake_steps::ports::host::{HostError, SnapshotInfo};
+use cupcake_steps::ports::host::{EtcdView, HostError, SnapshotInfo};
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
 
@@ -17,7 +19,56 @@ const FOLDER: &str = "/var/lib/cupcake/snapshots";
 const BYTES_BASE: u64 = 5_300_000;
 const BYTES_PER_REVISION: u64 = 900;
 
+/// How long whoever asks waits for a member that does not answer, as the runner on real machines does.
+const MEMBER_LIMIT: TimeDelta = TimeDelta::seconds(5);
+const OWN_LIMIT: TimeDelta = TimeDelta::seconds(10);
+
+fn away(code: &str, message: &str) -> HostError {
+    HostError::Transient(Reason::new(code, message))
+}
+
 impl SimMachine {
+    /// From now on its etcd member answers too late, or in time again: a disk that is slow. It follows the others all the same.
+    pub fn let_etcd_be_slow(&self, slow: bool) {
+        self.site.control_plane.etcd_is_slow(&self.name, slow);
+    }
+
+    /// etcd as its member sees it now.
+    pub(super) async fn etcd_now(&self) -> Result<EtcdView, HostError> {
+        let control_plane = &self.site.control_plane;
+        if !self.state().manifests.contains_key("etcd") {
+            return Err(HostError::NeedsOperator(Reason::new("NoLocalEtcd", "this machine runs no etcd member")));
+        }
+        if control_plane.is_etcd_slow(&self.name) {
+            self.pass(OWN_LIMIT).await;
+            return Err(away("EtcdSlow", "etcd at https://127.0.0.1:2379 did not answer within 10 s"));
+        }
+        if !control_plane.etcd_is_up(&self.name) {
+            return Err(away("EtcdAway", "etcd at https://127.0.0.1:2379 cannot be reached: connection refused"));
+        }
+        if !control_plane.has_quorum() || control_plane.is_electing(self.site.now()) {
+            self.pass(OWN_LIMIT).await;
+            return Err(away("EtcdAway", "etcd gave no list of members: Unavailable: etcdserver: no leader"));
+        }
+        let told = self.told(NodeInventory { etcd_members: self.etcd_members(), ..NodeInventory::default() });
+        if told.etcd_members.iter().any(|member| !member.healthy) {
+            self.pass(MEMBER_LIMIT).await;
+        }
+        let tag = self.state().running.get("etcd").cloned().unwrap_or_default();
+        Ok(EtcdView {
+            own: self.name.clone(),
+            version: tag.split('-').next().unwrap_or_default().to_owned(),
+            members: told.etcd_members,
+            alarms: Vec::new(),
+        })
+    }
+
+    /// What speaks against etcd 3.6 on its data.
+    pub(super) fn etcd_doubts(&self) -> Vec<EtcdDoubt> {
+        let told = self.told(NodeInventory { etcd_store_doubts: Some(Vec::new()), ..NodeInventory::default() });
+        told.etcd_store_doubts.unwrap_or_default()
+    }
+
     pub(super) fn snapshot_now(&self, name: &str) -> Option<SnapshotInfo> {
         self.state().snapshots.get(name).cloned()
     }
@@ -44,11 +95,12 @@ impl SimMachine {
             }
         }
         self.take(Act::Snapshot).await;
+        if self.site.control_plane.is_etcd_slow(&self.name) {
+            self.pass(OWN_LIMIT).await;
+            return Err(away("EtcdSlow", "etcdctl snapshot save: context deadline exceeded"));
+        }
         if !self.site.control_plane.etcd_is_up(&self.name) {
-            return Err(HostError::Transient(Reason::new(
-                "EtcdAway",
-                "etcdctl snapshot save: https://127.0.0.1:2379: connection refused",
-            )));
+            return Err(away("EtcdAway", "etcdctl snapshot save: https://127.0.0.1:2379: connection refused"));
         }
         let revision = self.site.api.revision();
         let digest = Sha256::new()

@@ -7,12 +7,12 @@ use async_trait::async_trait;
 use chrono::TimeDelta;
 use cupcake_crds::limits::VERSIONS_MAX;
 use cupcake_crds::node_task::{NodeInventory, OfferedMinor};
-use cupcake_crds::values::{KubeVersion, MinorVersion, NodeRole, PackageVersion};
+use cupcake_crds::values::{EtcdDoubt, KubeVersion, MinorVersion, NodeRole, PackageVersion};
 use cupcake_engine::names::Reason;
 use cupcake_steps::host::params::ORDER_KINDS;
 use cupcake_steps::ports::host::{
-    ContainerdState, HostError, HostOps, Images, KubeProxy, KubeadmUpgrade, KubeletState, Package, PackageState,
-    SnapshotInfo, StaticPods,
+    ContainerdState, EtcdView, HostError, HostOps, Images, KubeProxy, KubeadmUpgrade, KubeletState, Package,
+    PackageState, SnapshotInfo, StaticPods,
 };
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -68,7 +68,7 @@ impl HostOps for SimHost {
             |minor| machine.site.repositories.versions(minor).rev().take(VERSIONS_MAX).map(|one| one.to_string());
         let next = index.next();
         let next_minor = OfferedMinor { minor: next.to_string(), unread: None, versions: listed(next).collect() };
-        let mut inventory = NodeInventory {
+        let inventory = NodeInventory {
             architecture: Some("amd64".to_owned()),
             available_versions: listed(index).collect(),
             certificates_expire: control_plane.then(|| now + TimeDelta::days(CERTIFICATE_DAYS)),
@@ -100,11 +100,7 @@ impl HostOps for SimHost {
             unattended_upgrades: None,
             without_package: Vec::new(),
         };
-        let tells = machine.state().tells.clone();
-        if let Some(tells) = tells {
-            (tells.0)(&mut inventory);
-        }
-        Ok(inventory)
+        Ok(machine.told(inventory))
     }
 
     async fn repository(&self) -> Result<Option<MinorVersion>, HostError> {
@@ -137,7 +133,11 @@ impl HostOps for SimHost {
         version: &KubeVersion,
         kube_proxy: KubeProxy,
     ) -> Result<(), HostError> {
-        self.machine().await.kubeadm(how, *version, kube_proxy).await
+        let machine = self.machine().await;
+        // What stands in for the runner's adapter: kubeadm itself does neither.
+        machine.put_manifests_back();
+        machine.await_api_server().await?;
+        machine.kubeadm(how, *version, kube_proxy).await
     }
 
     async fn has_configuration_archive(&self, name: &str) -> Result<bool, HostError> {
@@ -159,8 +159,9 @@ impl HostOps for SimHost {
     }
 
     async fn heal(&self) -> Result<(), HostError> {
-        // A manifest is never away here: only holds can be missing.
-        self.machine().await.hold_packages();
+        let machine = self.machine().await;
+        machine.put_manifests_back();
+        machine.hold_packages();
         Ok(())
     }
 
@@ -187,6 +188,19 @@ impl HostOps for SimHost {
 
     async fn restart_containerd(&self) -> Result<(), HostError> {
         self.machine().await.restart_containerd_unit().await
+    }
+
+    async fn etcd(&self) -> Result<EtcdView, HostError> {
+        self.machine().await.etcd_now().await
+    }
+
+    async fn etcd_store_doubts(&self) -> Result<Vec<EtcdDoubt>, HostError> {
+        Ok(self.machine().await.etcd_doubts())
+    }
+
+    async fn core_dns_image(&self, version: &KubeVersion) -> Result<Option<String>, HostError> {
+        let _alive = self.machine().await;
+        Ok(Some(super::releases::Images::of(*version).coredns()))
     }
 
     async fn etcd_snapshot(&self, name: &str) -> Result<Option<SnapshotInfo>, HostError> {

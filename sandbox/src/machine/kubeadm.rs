@@ -30,6 +30,10 @@ const KUBE_PROXY_CONFIG: &str = "/api/v1/namespaces/kube-system/configmaps/kube-
 /// (kubernetes/kubeadm#3137).
 const DISABLED_FROM: KubeVersion = KubeVersion::new(1, 32, 1);
 
+/// How long the API server is waited for before kubeadm begins, and how often it is asked, as the runner on real machines does.
+const API_SERVER_LIMIT: TimeDelta = TimeDelta::minutes(5);
+const API_SERVER_AGAIN: TimeDelta = TimeDelta::seconds(3);
+
 /// How changes of the kubelet's configuration begin; all others are of manifests.
 const OF_KUBELET: &str = "kubelet";
 
@@ -102,6 +106,23 @@ fn permanent(code: &str, message: impl Into<String>) -> HostError {
 }
 
 impl SimMachine {
+    /// Waits for an API server that is away.
+    pub(super) async fn await_api_server(&self) -> Result<(), HostError> {
+        let since = self.site.now();
+        while !self.site.control_plane.is_available() {
+            if self.site.now() - since >= API_SERVER_LIMIT {
+                return Err(transient("ApiServerAway", "the API server was not ready within 300 s"));
+            }
+            self.pass(API_SERVER_AGAIN).await;
+        }
+        Ok(())
+    }
+
+    /// What kubeadm takes the machine for: it goes by the manifest of the API server alone.
+    fn role_by_manifest(&self) -> NodeRole {
+        if self.state().manifests.contains_key("kube-apiserver") { NodeRole::ControlPlane } else { NodeRole::Worker }
+    }
+
     /// `kubeadm upgrade apply VERSION --yes`, or `kubeadm upgrade node`; with the phase for kube-proxy or without.
     pub(super) async fn kubeadm(
         self: &Arc<Self>,
@@ -114,7 +135,7 @@ impl SimMachine {
             KubeadmUpgrade::Node => "node",
         };
         let effect = self.site.ledger.begin(self.effect(EffectKind::Kubeadm, format!("{word} {version}")));
-        let result = match (how, self.role) {
+        let result = match (how, self.role_by_manifest()) {
             (KubeadmUpgrade::Apply | KubeadmUpgrade::Node, NodeRole::ControlPlane) => {
                 self.upgrade_control_plane(how, version, kube_proxy).await
             }
@@ -230,6 +251,11 @@ impl SimMachine {
         }
         if !same {
             self.pass(whole / 5).await;
+            let away_for = self.state().manifests_away_for;
+            if away_for > TimeDelta::zero() {
+                self.take_manifest_away(pod);
+                self.pass(away_for).await;
+            }
             self.write_manifest(pod, version);
         }
         self.pass(if same { TimeDelta::seconds(1) } else { whole - whole / 5 }).await;

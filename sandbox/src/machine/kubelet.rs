@@ -417,6 +417,34 @@ impl SimMachine {
         self.static_pod_starts(pod);
     }
 
+    /// A manifest is moved away; the kubelet sees it, and stops the static pod.
+    pub(super) fn take_manifest_away(self: &Arc<Self>, pod: &'static str) {
+        {
+            let mut state = self.state();
+            if let Some(tag) = state.manifests.remove(pod) {
+                state.put_aside.insert(pod.to_owned(), tag);
+            }
+        }
+        self.restart_static_pod(pod);
+    }
+
+    /// Manifests that are away are put back from the copies that kubeadm made of them.
+    pub(super) fn put_manifests_back(self: &Arc<Self>) {
+        if self.role == NodeRole::Worker {
+            return;
+        }
+        for pod in STATIC_PODS {
+            let was_away = {
+                let mut state = self.state();
+                let copy = state.put_aside.get(pod).cloned().filter(|_| !state.manifests.contains_key(pod));
+                copy.map(|tag| state.manifests.insert(pod.to_owned(), tag)).is_some()
+            };
+            if was_away {
+                self.restart_static_pod(pod);
+            }
+        }
+    }
+
     /// Writes a manifest; the kubelet sees it.
     pub(super) fn write_manifest(self: &Arc<Self>, pod: &'static str, version: KubeVersion) {
         let images = Images::of(version);

@@ -114,6 +114,8 @@ pub(super) struct State {
     pub(super) images: BTreeSet<String>,
     /// Image tags in the manifests, by static pod; empty on a worker.
     pub(super) manifests: BTreeMap<String, String>,
+    /// Image tags of the manifests that kubeadm put aside, by static pod: the newest copy of each in /etc/kubernetes/tmp.
+    pub(super) put_aside: BTreeMap<String, String>,
     /// Image tags of the running containers, by static pod.
     pub(super) running: BTreeMap<String, String>,
     /// Static pods whose containers do not start.
@@ -133,6 +135,8 @@ pub(super) struct State {
     pub(super) copies: BTreeSet<String>,
     /// How much longer its disk lets kubeadm take.
     pub(super) kubeadm_slower_by: TimeDelta,
+    /// For how long kubeadm leaves a static pod without a manifest while it exchanges it.
+    pub(super) manifests_away_for: TimeDelta,
     /// How often kubeadm will wait for a new etcd in vain, and go back.
     pub(super) etcd_stays: u32,
     /// How often kubeadm's test Job will not end in time.
@@ -184,6 +188,7 @@ impl SimMachine {
                 NodeRole::Worker => images.of_worker(),
             },
             manifests: tags.clone(),
+            put_aside: BTreeMap::new(),
             running: tags,
             broken: BTreeSet::new(),
             kubelet: Kubelet {
@@ -204,6 +209,7 @@ impl SimMachine {
             hand_made: Vec::new(),
             archives: BTreeSet::new(),
             kubeadm_slower_by: TimeDelta::zero(),
+            manifests_away_for: TimeDelta::zero(),
             etcd_stays: 0,
             job_fails: 0,
             tells: None,
@@ -271,6 +277,18 @@ impl SimMachine {
         self.state().kubeadm_slower_by = by;
     }
 
+    /// From now on kubeadm leaves each static pod without a manifest for that long while it exchanges it: it moves the old one away before
+    /// it moves the new one in, which takes no time on a disk that is well. Source: kubernetes/kubernetes
+    /// cmd/kubeadm/app/phases/upgrade/staticpods.go (v1.34), `upgradeComponent`.
+    pub fn let_manifests_be_away(&self, for_each: TimeDelta) {
+        self.state().manifests_away_for = for_each;
+    }
+
+    /// Names of the static pods' manifests that lie in /etc/kubernetes/manifests.
+    pub fn manifests(&self) -> BTreeSet<String> {
+        self.state().manifests.keys().cloned().collect()
+    }
+
     /// So often from now on the kubelet does not start a new etcd within kubeadm's five minutes, and kubeadm puts the old manifest back:
     /// the manifest has the hash of before, or the machine is too slow. Source: kubernetes/kubernetes
     /// cmd/kubeadm/app/phases/upgrade/staticpods.go (v1.34), `rollbackOldManifests`.
@@ -286,6 +304,15 @@ impl SimMachine {
     /// From now on the machine tells that of itself: a disk that is nearly full, a mirror that is behind.
     pub fn tell(&self, change: impl Fn(&mut NodeInventory) + Send + Sync + 'static) {
         self.state().tells = Some(Tells(Arc::new(change)));
+    }
+
+    /// What it tells of itself in place of that.
+    pub(super) fn told(&self, mut inventory: NodeInventory) -> NodeInventory {
+        let tells = self.state().tells.clone();
+        if let Some(tells) = tells {
+            (tells.0)(&mut inventory);
+        }
+        inventory
     }
 
     /// Another program takes the package manager's lock, or gives it back.

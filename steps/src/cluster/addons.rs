@@ -1,10 +1,14 @@
 //! `addons/v1`: kubeadm upgrades the addons with the last control-plane node; this step sees that it did. The machine runs their phase
 //! again where kubeadm left them behind; what still is, is told with what to run.
 //!
+//! CoreDNS has versions of its own: kubeadm of the control-plane nodes tells which image it brings. One that is not kubeadm's (an image
+//! that its configuration names, or one from elsewhere) is nobody's here to compare: it is told and left alone.
+//!
 //! Sources: kubernetes.io, "Upgrading kubeadm clusters" (v1.34); kubernetes/kubernetes PR 116570 (1.28: with the last control-plane node, by
 //! `upgrade apply` or, in its phase for the control plane, by `upgrade node`) and PR 127242 (1.32: by a phase of their own).
 
 use super::{again, look, params};
+use crate::host::params::CORE_DNS;
 use crate::ports::cluster::{AddonView, Cluster, OpsError};
 use async_trait::async_trait;
 use cupcake_crds::values::KubeVersion;
@@ -30,6 +34,36 @@ fn behind_message(addon: &AddonView, version: KubeVersion) -> String {
     format!("{} is at image {}; if it stays so, run on a control-plane node: {run}", addon.name, addon.image)
 }
 
+/// How CoreDNS stands to the image that kubeadm brings.
+#[derive(Debug, PartialEq, Eq)]
+enum CoreDns {
+    /// It is that, or nobody knows which one that is.
+    AsBrought,
+    /// It is kubeadm's, of another version.
+    Behind,
+    /// It is not kubeadm's, for that reason.
+    LeftAlone(String),
+}
+
+/// Judges CoreDNS by the image that kubeadm brings, if that is known.
+fn core_dns(addon: &AddonView, brought: Option<&str>) -> CoreDns {
+    let left_alone = |why: &str| CoreDns::LeftAlone(format!("coredns is left alone at image {}: {why}", addon.image));
+    if let Some(configured) = &addon.configured {
+        return left_alone(&format!("kubeadm's ClusterConfiguration says {configured}"));
+    }
+    let Some(brought) = brought else { return CoreDns::AsBrought };
+    let repository = |image: &str| {
+        let image = image.split('@').next().unwrap_or_default();
+        let name = image.rfind('/').map_or(0, |slash| slash + 1);
+        image[name..].find(':').map_or(image, |colon| &image[..name + colon]).to_owned()
+    };
+    if repository(&addon.image) != repository(brought) {
+        return left_alone(&format!("kubeadm's would be {brought}"));
+    }
+    // A digest behind the tag is of whoever pinned it.
+    if addon.image.split('@').next() == Some(brought) { CoreDns::AsBrought } else { CoreDns::Behind }
+}
+
 /// Waits until kubeadm's configuration and addons are at the version.
 pub struct Addons;
 
@@ -37,10 +71,14 @@ pub struct Addons;
 impl Step<Cluster> for Addons {
     const KIND: &'static str = "addons/v1";
     type Params = params::Addons;
-    type Output = ();
+    type Output = params::AddonsSeen;
     const ON_CANCEL: OnCancel = OnCancel::Leave;
 
-    async fn probe(&self, ctx: &StepContext<'_, Cluster>, params: &Self::Params) -> Result<Probe<()>, StepError> {
+    async fn probe(
+        &self,
+        ctx: &StepContext<'_, Cluster>,
+        params: &Self::Params,
+    ) -> Result<Probe<Self::Output>, StepError> {
         let cluster = &ctx.ports().cluster;
         let wait = |code, message| Ok(Probe::Wait(Wait::shown(again(ctx, AGAIN_SECONDS), Reason::new(code, message))));
         let configured = look!(cluster.kubeadm_config_version());
@@ -50,10 +88,23 @@ impl Step<Cluster> for Addons {
         }
         let addons = look!(cluster.addons());
         let left_out = |addon: &&AddonView| addon.name == "kube-proxy" && !params.kube_proxy.is_upgrade();
+        let told: Option<params::HostOutputs> = params.core_dns_of.as_ref().and_then(|vertex| ctx.output_of(vertex));
+        let brought = told.as_ref().and_then(|outputs| outputs.0.get(CORE_DNS)).map(String::as_str);
+        let mut seen = params::AddonsSeen::default();
         for addon in addons.iter().filter(|addon| !left_out(addon)) {
-            // CoreDNS has versions of its own; kube-proxy follows Kubernetes.
-            let behind =
-                addon.name == "kube-proxy" && !addon.image.ends_with(&format!(":{}", params.target_version.with_v()));
+            let behind = match addon.name.as_str() {
+                // It follows Kubernetes.
+                "kube-proxy" => !addon.image.ends_with(&format!(":{}", params.target_version.with_v())),
+                "coredns" => match core_dns(addon, brought) {
+                    CoreDns::AsBrought => false,
+                    CoreDns::Behind => true,
+                    CoreDns::LeftAlone(why) => {
+                        seen.left_alone = Some(why);
+                        false
+                    }
+                },
+                _ => false,
+            };
             if behind {
                 return wait("AddonBehind", behind_message(addon, params.target_version));
             }
@@ -61,10 +112,14 @@ impl Step<Cluster> for Addons {
                 return wait("AddonRollingOut", format!("{} is not on all its nodes yet", addon.name));
             }
         }
-        Ok(Probe::Satisfied(()))
+        Ok(Probe::Satisfied(seen))
     }
 
-    async fn apply(&self, ctx: &StepContext<'_, Cluster>, _: &Self::Params) -> Result<StepOutcome<()>, StepError> {
+    async fn apply(
+        &self,
+        ctx: &StepContext<'_, Cluster>,
+        _: &Self::Params,
+    ) -> Result<StepOutcome<Self::Output>, StepError> {
         let reason = Reason::new("AddonRollingOut", "waiting for kubeadm's addons");
         Ok(StepOutcome::Wait(Wait::quiet(again(ctx, AGAIN_SECONDS), reason)))
     }
@@ -75,9 +130,32 @@ mod tests {
     use super::*;
 
     #[test]
+    fn core_dns_is_compared_with_what_kubeadm_brings_where_it_is_kubeadms_own_and_left_alone_elsewhere() {
+        let of = |image: &str, configured: Option<&str>, brought: Option<&str>| {
+            let (image, configured) = (image.to_owned(), configured.map(str::to_owned));
+            core_dns(&AddonView { name: "coredns".to_owned(), image, configured, rolled_out: true }, brought)
+        };
+        let (old, new) = ("registry.k8s.io/coredns/coredns:v1.12.0", "registry.k8s.io/coredns/coredns:v1.12.1");
+        let pinned = format!("{new}@sha256:1234");
+        assert_eq!(of(old, None, Some(new)), CoreDns::Behind);
+        assert_eq!((of(new, None, Some(new)), of(&pinned, None, Some(new))), (CoreDns::AsBrought, CoreDns::AsBrought));
+        assert_eq!(of(old, None, None), CoreDns::AsBrought, "a runner of before does not tell");
+        let mirror = "registry.example.com:5000/coredns";
+        assert_eq!(of(&format!("{mirror}:v1.12.0"), None, Some(&format!("{mirror}:v1.12.1"))), CoreDns::Behind);
+        let CoreDns::LeftAlone(why) = of("docker.io/coredns/coredns:1.11.0", None, Some(new)) else {
+            panic!("it is not kubeadm's")
+        };
+        assert!(why.ends_with(&format!("1.11.0: kubeadm's would be {new}")), "{why}");
+        let CoreDns::LeftAlone(why) = of(old, Some("dns.imageTag v1.12.0"), Some(new)) else {
+            panic!("it is configured")
+        };
+        assert!(why.ends_with("ClusterConfiguration says dns.imageTag v1.12.0"), "{why}");
+    }
+
+    #[test]
     fn an_addon_that_stays_behind_is_told_with_what_to_run() {
         let image = "registry.k8s.io/kube-proxy:v1.33.13".to_owned();
-        let addon = AddonView { name: "kube-proxy".to_owned(), image, rolled_out: true };
+        let addon = AddonView { name: "kube-proxy".to_owned(), image, configured: None, rolled_out: true };
         for (version, run) in [
             (KubeVersion::new(1, 34, 4), "kubeadm upgrade node phase addon kube-proxy"),
             (KubeVersion::new(1, 32, 0), "kubeadm upgrade node phase addon kube-proxy"),

@@ -2,18 +2,19 @@
 
 use super::{again, look, params, read, task_subject};
 use crate::host::params::{
-    ETCD_SNAPSHOT, EtcdSnapshot, KUBEADM_UPGRADE, PULL_WORKER_IMAGES, SNAPSHOT_STEP, SNAPSHOT_TAKEN, SUCCESS_OF,
-    SUCCESS_OF_MAX, host_step, success_of,
+    CHECK_ETCD, CONTROL_PLANE, ETCD_SNAPSHOT, EtcdSnapshot, KUBEADM_UPGRADE, PULL_WORKER_IMAGES, SNAPSHOT_STEP,
+    SNAPSHOT_TAKEN, SUCCESS_OF, SUCCESS_OF_MAX, host_step, success_of,
 };
 use crate::mailbox::run_name;
 use crate::ports::cluster::{Cluster, OpsError};
 use async_trait::async_trait;
 use cupcake_crds::NodeTask;
 use cupcake_crds::node_task::{ErrorClass, Order, TaskState};
-use cupcake_crds::values::{HostStep, OrderKey};
+use cupcake_crds::values::{HostStep, NodeRole, OrderKey};
 use cupcake_engine::clock::Timestamp;
 use cupcake_engine::names::Reason;
 use cupcake_engine::step::{OnCancel, Probe, Step, StepContext, StepError, StepOutcome, Wait};
+use serde_json::Value;
 
 /// How soon an order is looked at again that nobody reported on, in seconds.
 const AGAIN_SECONDS: i64 = 30;
@@ -121,12 +122,18 @@ pub(super) async fn place<T>(
         return Ok(StepOutcome::Wait(Wait::shown(again(ctx, AGAIN_SECONDS), reason).on(task_subject(name))));
     }
     let before = orders_before(ctx, params, &task);
+    let mut prepare = known_to(&task, going_on(&prepare_of(ctx, params), &before));
+    if prepare.iter().any(|step| step.kind == CHECK_ETCD) {
+        let nodes = read!(ctx, ctx.ports().cluster.nodes());
+        let control_plane = nodes.into_iter().filter(|node| node.role == NodeRole::ControlPlane);
+        tell_control_plane(&mut prepare, control_plane.map(|node| node.node.name).collect());
+    }
     let order = Order {
         deadline_seconds: params.work_seconds_max,
         epoch: ctx.epoch().0,
         finish: going_on(&params.finish, &before),
         key: own_key(ctx),
-        prepare: known_to(&task, going_on(&prepare_of(ctx, params), &before)),
+        prepare,
         proceed: proceed == Proceed::AtOnce,
         stop: false,
         target_version: params.target_version,
@@ -168,8 +175,17 @@ fn going_on(steps: &[HostStep], before: &[String]) -> Vec<HostStep> {
 fn known_to(task: &NodeTask, mut steps: Vec<HostStep>) -> Vec<HostStep> {
     let inventory = task.status.as_ref().and_then(|status| status.inventory.as_ref());
     let knows = |kind: &str| inventory.is_some_and(|found| found.runner_kinds.iter().any(|known| known == kind));
-    steps.retain(|step| step.kind != PULL_WORKER_IMAGES || knows(&step.kind));
+    let can_do_without = |kind: &str| kind == PULL_WORKER_IMAGES || kind == CHECK_ETCD;
+    steps.retain(|step| !can_do_without(&step.kind) || knows(&step.kind));
     steps
+}
+
+/// Tells the look at etcd who the control-plane nodes are by now: one may have joined, or gone, since the plan was made.
+fn tell_control_plane(steps: &mut [HostStep], nodes: Vec<String>) {
+    let nodes = Value::from(nodes);
+    for step in steps.iter_mut().filter(|step| step.kind == CHECK_ETCD) {
+        step.params.insert(CONTROL_PLANE.to_owned(), nodes.clone());
+    }
 }
 
 /// The first part of the order. It begins with a snapshot of etcd where the one that the work asks for is too old by now: the run was
@@ -234,7 +250,11 @@ pub(super) fn answer(
         }
         Some(TaskState::Claimed | TaskState::Working) => {
             let step = status.step.as_deref().unwrap_or("its first step");
-            wait(Reason::new("HostWorking", format!("{name} is at {step}")))
+            let Some(waiting) = &status.waiting else {
+                return wait(Reason::new("HostWorking", format!("{name} is at {step}")));
+            };
+            let reason = Reason::new(waiting.code.clone(), format!("{name} at {step}: {}", waiting.message));
+            Ok(Probe::Wait(Wait::shown(again(ctx, AGAIN_SECONDS), reason).on(task_subject(name))))
         }
         Some(TaskState::Prepared) if prepared_is_enough => Ok(Probe::Satisfied(params::HostOutputs(status.outputs))),
         Some(TaskState::Prepared) => wait(Reason::new("HostPrepared", format!("{name} waits to proceed"))),
@@ -267,9 +287,9 @@ mod tests {
     }
 
     #[test]
-    fn a_runner_that_does_not_know_how_to_pull_a_workers_images_is_not_asked_to_and_gets_all_the_rest() {
+    fn a_runner_that_does_not_know_a_step_which_the_node_can_do_without_is_not_asked_to_and_gets_all_the_rest() {
         let step = |kind: &str| HostStep { name: kind.into(), kind: kind.into(), params: serde_json::Map::new() };
-        let steps = [step("install-packages/v1"), step(PULL_WORKER_IMAGES), step(KUBEADM_UPGRADE)];
+        let steps = ["install-packages/v1", PULL_WORKER_IMAGES, CHECK_ETCD, KUBEADM_UPGRADE].map(step);
         let ordered = |status: serde_json::Value| -> Vec<String> {
             let spec = serde_json::json!({"epoch": 1, "nodeName": "w-1", "nodeUid": "u"});
             let task = serde_json::json!({
@@ -283,7 +303,19 @@ mod tests {
         let kinds = |kinds: &[&str]| serde_json::json!({"inventory": {"runnerKinds": kinds}});
         assert_eq!(ordered(serde_json::json!({})), without, "nothing is known of its runner");
         assert_eq!(ordered(kinds(&without)), without, "one of a release before");
-        assert_eq!(ordered(kinds(&[KUBEADM_UPGRADE, PULL_WORKER_IMAGES])), steps.map(|step| step.kind));
+        let all = [KUBEADM_UPGRADE, PULL_WORKER_IMAGES, CHECK_ETCD];
+        assert_eq!(ordered(kinds(&all)), steps.map(|step| step.kind));
+    }
+
+    #[test]
+    fn the_look_at_etcd_goes_by_the_control_plane_nodes_of_the_moment_in_which_it_is_ordered() {
+        let step = |kind: &str| HostStep { name: kind.into(), kind: kind.into(), params: serde_json::Map::new() };
+        let mut steps = [CHECK_ETCD, KUBEADM_UPGRADE].map(step);
+        tell_control_plane(&mut steps, vec!["cp-1".into(), "cp-2".into()]);
+        let params: crate::host::params::CheckEtcd =
+            serde_json::from_value(Value::Object(steps[0].params.clone())).unwrap();
+        assert_eq!(params.control_plane, ["cp-1", "cp-2"]);
+        assert!(steps[1].params.is_empty(), "kubeadm's own parameters are others");
     }
 
     #[test]

@@ -195,7 +195,8 @@ pub struct UncordonNode {
     pub node: NodeRef,
 }
 
-/// `addons/v1`: kubeadm's configuration says the version, kube-proxy runs it everywhere unless it is left out, CoreDNS is rolled out.
+/// `addons/v1`: kubeadm's configuration says the version, kube-proxy runs it everywhere unless it is left out, CoreDNS runs the image that
+/// kubeadm brings, as far as it is kubeadm's.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Addons {
@@ -204,6 +205,19 @@ pub struct Addons {
     /// What kubeadm does about kube-proxy: one that is left out is not waited for.
     #[serde(default, skip_serializing_if = "KubeProxy::is_upgrade")]
     pub kube_proxy: KubeProxy,
+    /// The vertex of this run in which a machine's kubeadm told the image of CoreDNS that it brings; nothing is compared with it if
+    /// absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub core_dns_of: Option<VertexName>,
+}
+
+/// What `addons/v1` leaves to be told.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AddonsSeen {
+    /// An addon that is not kubeadm's own, and why: nobody here upgrades it, or waits for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_alone: Option<String>,
 }
 
 /// `child-run/v1`: the child run exists and Succeeded.

@@ -3,12 +3,12 @@
 use super::{kubeadm_copies, params, register};
 use crate::mailbox::{Answer, MailOrder, Mailbox, Verdict, run_name};
 use crate::ports::disk::Disk;
-use crate::ports::fake_host::{CONTAINERD_OF_BEFORE, COPY_OF_BEFORE, FakeHost, Interruption};
+use crate::ports::fake_host::{CONTAINERD_OF_BEFORE, COPY_OF_BEFORE, FakeHost, Interruption, etcd_of};
 use crate::ports::host::{HostError, KubeProxy, KubeadmUpgrade as How, Machine, MachinePorts, Package};
 use crate::ports::memory_disk::{Crash, MemoryDisk};
 use chrono::{DateTime, TimeDelta};
 use cupcake_crds::node_task::{ErrorClass, Order, TaskError};
-use cupcake_crds::values::{HostStep, KubeVersion, NodeRef, OrderKey};
+use cupcake_crds::values::{EtcdDoubt, EtcdDoubtKind, HostStep, KubeVersion, NodeRef, OrderKey};
 use cupcake_engine::clock::{Clock, SimClock, Timestamp};
 use cupcake_engine::cursor::{Cursor, RunPhase};
 use cupcake_engine::decide::{Limits, Observed};
@@ -88,6 +88,7 @@ fn cases() -> Vec<Case> {
             }),
             effects: &["archive before-1.34.4-uid", "kubeadm upgrade node 1.34.4"],
         },
+        Case { machine: control_plane, kind: params::CHECK_ETCD, params: check_of(&["w-1"]), effects: &[] },
         Case {
             machine: control_plane,
             kind: params::ETCD_SNAPSHOT,
@@ -122,6 +123,12 @@ fn cases() -> Vec<Case> {
         },
         Case { machine: worker, kind: params::AWAIT_PROCEED, params: json!({}), effects: &[] },
     ]
+}
+
+/// The look at etcd of a control plane of those nodes, before it comes to etcd 3.6.
+fn check_of(nodes: &[&str]) -> Value {
+    let control_plane = nodes.iter().map(|node| (*node).to_owned()).collect();
+    value(&params::CheckEtcd { control_plane, store: Some(params::CheckStore::default()) })
 }
 
 fn value(params: &impl Serialize) -> Value {
@@ -337,6 +344,7 @@ async fn answer(bench: &Bench) {
         step: None,
         step_since: None,
         message: None,
+        waiting: None,
         outputs: BTreeMap::new(),
         boot_id: None,
         at: now,
@@ -371,6 +379,87 @@ fn a_snapshot_that_cannot_be_taken_holds_kubeadm_up_unless_kubeadm_has_begun_the
         let expected = if skipped { RunPhase::Succeeded } else { RunPhase::RequiresAttention };
         assert_eq!(second.finish(), expected, "run {uid}, {why}");
     }
+}
+
+/// A control plane of three whose etcd is looked at in the second attempt of a run; kubeadm has begun there in that of `uid`.
+fn look_at_etcd(uid: &str, etcd: impl FnOnce(&FakeHost)) -> Bench {
+    let begun = apply_case();
+    let check = Case {
+        machine: || FakeHost::control_plane(OLD),
+        kind: params::CHECK_ETCD,
+        params: check_of(&["w-1", "w-2", "w-3"]),
+        effects: &[],
+    };
+    let first = Bench::of(&begun);
+    first.host.fail("kubeadm", HostError::NeedsOperator(Reason::new("StaticPodUnchanged", "etcd is away")));
+    assert_eq!(first.finish(), RunPhase::RequiresAttention);
+    block_on(answer(&first));
+    let steps =
+        [&check, &begun].map(|case| params::host_step(case.kind.split('/').next().unwrap(), case.kind, &case.params));
+    let key = OrderKey { run_uid: uid.into(), vertex: "w-1/prepare".into(), attempt: 2 };
+    let bench = Bench::of_order(&check, key, first.host.clone(), first.disk.clone(), steps.to_vec());
+    bench.host.see_etcd(Ok(etcd_of(&["w-1", "w-2", "w-3"])));
+    etcd(&bench.host);
+    bench
+}
+
+#[test]
+fn kubeadm_is_not_begun_while_etcd_could_not_do_without_this_member_and_is_repeated_where_it_has_begun() {
+    let away = Err(HostError::Transient(Reason::new("EtcdAway", "connection refused")));
+    let mut ill = etcd_of(&["w-1", "w-2", "w-3"]);
+    ill.members[1].healthy = false;
+    assert_eq!(look_at_etcd("uid", |_| ()).finish(), RunPhase::Succeeded);
+    // Its own member is down: kubeadm, which has begun here in this run, may be what mends it.
+    assert_eq!(look_at_etcd("uid", |host| host.see_etcd(away.clone())).finish(), RunPhase::Succeeded);
+    // In another run it has not, and another's member is nothing that it mends.
+    for (uid, etcd, code) in [
+        ("another", away, "EtcdAway"),
+        ("uid", Ok(ill), "EtcdMemberAway"),
+        ("uid", Ok(etcd_of(&["w-1", "w-2"])), "EtcdMembers"),
+    ] {
+        let bench = look_at_etcd(uid, |host| host.see_etcd(etcd));
+        assert_eq!(bench.finish(), RunPhase::RequiresAttention, "{code}");
+        let cursor = block_on(bench.store.load(&bench.run.name)).unwrap().cursor;
+        let vertex = cupcake_engine::names::VertexName::new("prepare/it").unwrap();
+        assert_eq!(cursor.note(&vertex).unwrap().code, code);
+    }
+}
+
+#[test]
+fn a_member_that_is_away_for_a_moment_is_waited_for_and_shown_with_until_when() {
+    let bench = look_at_etcd("another", |host| {
+        let mut etcd = etcd_of(&["w-1", "w-2", "w-3"]);
+        etcd.members[2].healthy = false;
+        host.see_etcd(Ok(etcd));
+    });
+    let mut registry = StepRegistry::<Machine>::new();
+    register(&mut registry).unwrap();
+    let engine = Engine::new(Arc::new(registry), bench.store.clone(), bench.clock.clone());
+    let ports = MachinePorts { host: Arc::new(bench.host.clone()), disk: Arc::new(bench.disk.clone()) };
+    let tick = || {
+        let (observed, changed) = (Observed::default(), BTreeSet::new());
+        let report = block_on(engine.tick(&bench.run.name, Epoch(3), &ports, &observed, &changed)).unwrap();
+        if let Some(wake) = report.wake_at {
+            bench.clock.0.advance((wake - bench.clock.now()).max(TimeDelta::zero()));
+        }
+        report.cursor
+    };
+    let vertex = cupcake_engine::names::VertexName::new("prepare/it").unwrap();
+    let note = |cursor: &Cursor| cursor.note(&vertex).map(ToString::to_string);
+    let told = note(&tick()).unwrap_or_default();
+    assert!(told.contains("members of etcd that do not answer: w-3; waited for until"), "{told}");
+    bench.host.see_etcd(Ok(etcd_of(&["w-1", "w-2", "w-3"])));
+    while tick().phase() == RunPhase::InProgress {}
+    assert_eq!(bench.finish(), RunPhase::Succeeded);
+}
+
+#[test]
+fn data_that_etcd_3_6_would_read_otherwise_is_found_right_before_kubeadm_too() {
+    let bench = look_at_etcd("another", |host| {
+        let message = "its database still has member d (cp-9), which was removed and would come back".to_owned();
+        host.doubt_etcds_store(vec![EtcdDoubt { kind: EtcdDoubtKind::MembersDiffer, message }]);
+    });
+    assert_eq!(bench.finish(), RunPhase::RequiresAttention);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use cupcake_engine::names::Reason;
 use cupcake_engine::step::{Probe, Step, StepContext, StepError, StepOutcome};
 
-/// What a member says that is down: why no snapshot could be taken that kubeadm's repetition may mend.
+/// What is said of a member that is down, which kubeadm's repetition may mend.
 const DOWN: [&str; 3] = ["EtcdAway", "EtcdSlow", "NoLocalEtcd"];
 
 /// Takes the snapshot.
@@ -40,7 +40,7 @@ impl Step<Machine> for EtcdSnapshot {
     ) -> Result<StepOutcome<SnapshotInfo>, StepError> {
         if let Err(error) = ctx.ports().host.take_etcd_snapshot(&params.name).await {
             let error = StepError::from(error);
-            if DOWN.contains(&error.reason().code.as_str()) && kubeadm_copies::is_to_be_repeated(ctx).await? {
+            if is_down(&error) && kubeadm_copies::is_to_be_repeated(ctx).await? {
                 let message =
                     format!("kubeadm has begun here and is repeated without another snapshot: {}", error.reason());
                 return Ok(StepOutcome::Skipped(Reason::new("KubeadmHasBegun", message)));
@@ -49,6 +49,11 @@ impl Step<Machine> for EtcdSnapshot {
         }
         outcome_of(ctx, self.probe(ctx, params).await?, "a verified snapshot lying on the machine")
     }
+}
+
+/// Whether it says that the member on this machine is down.
+pub(super) fn is_down(error: &StepError) -> bool {
+    DOWN.contains(&error.reason().code.as_str())
 }
 
 /// The name becomes a file name on the machine: nothing in it may lead elsewhere.

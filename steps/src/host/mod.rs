@@ -1,6 +1,7 @@
 //! Steps that run on the machine, in the runner. One file a step.
 
 pub mod await_proceed;
+pub mod check_etcd;
 pub mod etcd_snapshot;
 pub mod install_packages;
 pub mod kubeadm_copies;
@@ -41,6 +42,7 @@ impl Register for StepRegistry<Machine> {
 /// Registers every host step of this release.
 pub fn register(registry: &mut impl Register) -> Result<(), RegistryError> {
     registry.step(await_proceed::AwaitProceed)?;
+    registry.step(check_etcd::CheckEtcd)?;
     registry.step(etcd_snapshot::EtcdSnapshot)?;
     registry.step(install_packages::InstallPackages)?;
     registry.step(kubeadm_upgrade::KubeadmUpgrade::default())?;

@@ -17,12 +17,22 @@ pub const PULL_IMAGES: &str = "pull-images/v1";
 pub const PULL_WORKER_IMAGES: &str = "pull-worker-images/v1";
 /// Kind of the step that runs kubeadm's upgrade.
 pub const KUBEADM_UPGRADE: &str = "kubeadm-upgrade/v1";
+/// Kind of the step that looks at etcd right before kubeadm begins on a control-plane node.
+pub const CHECK_ETCD: &str = "check-etcd/v1";
 /// Kind of the step that takes an etcd snapshot.
 pub const ETCD_SNAPSHOT: &str = "etcd-snapshot/v1";
 /// Kind of the step that brings the running kubelet to the installed one.
 pub const RESTART_KUBELET: &str = "restart-kubelet/v1";
 /// Kind of the step that brings containerd to a version of its package.
 pub const UPGRADE_CONTAINERD: &str = "upgrade-containerd/v1";
+
+/// The name under which an order holds the step that pulls images, and the first word of what that leaves.
+pub const PULL_STEP: &str = "pull-images";
+/// Where the answer to such an order of a control-plane node says which image of CoreDNS its kubeadm brings.
+pub const CORE_DNS: &str = "pull-images.coreDns";
+
+/// The name under which an order holds the step that looks at etcd.
+pub const CHECK_STEP: &str = "check-etcd";
 
 /// The name under which an order holds the step that takes a snapshot of etcd, and the first word of what that leaves.
 pub const SNAPSHOT_STEP: &str = "etcd-snapshot";
@@ -38,7 +48,8 @@ pub const KUBELET_STARTED: &str = "restart-kubelet.startedAt";
 pub const AWAIT_PROCEED: &str = "await-proceed/v1";
 
 /// Every kind that may stand in an order of this release, sorted.
-pub const ORDER_KINDS: [&str; 8] = [
+pub const ORDER_KINDS: [&str; 9] = [
+    CHECK_ETCD,
     ETCD_SNAPSHOT,
     INSTALL_PACKAGES,
     KUBEADM_UPGRADE,
@@ -82,6 +93,15 @@ pub struct PullImages {
     pub version: KubeVersion,
 }
 
+/// What [`PULL_IMAGES`] leaves.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ImagesPulled {
+    /// The image of CoreDNS that kubeadm brings; absent where it names none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub core_dns: Option<String>,
+}
+
 /// [`PULL_WORKER_IMAGES`]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -113,6 +133,27 @@ pub struct UpgradeByKubeadm {
     /// What of kube-proxy; a runner of before this field refuses an order that has it.
     #[serde(default, skip_serializing_if = "KubeProxy::is_upgrade")]
     pub kube_proxy: KubeProxy,
+}
+
+/// [`CHECK_ETCD`]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CheckEtcd {
+    /// The control-plane nodes when it is ordered: those are etcd's members, by name, and nobody else. Plans leave it out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub control_plane: Vec<String>,
+    /// Where kubeadm brings etcd 3.6, which reads from the disk what etcd 3.5 does not go by: that is looked at, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store: Option<CheckStore>,
+}
+
+/// What of etcd's data is not asked again.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CheckStore {
+    /// The nodes of whose data somebody has acknowledged the doubts (`spec.acknowledge`, check `EtcdStore`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub acknowledged: Vec<String>,
 }
 
 /// [`ETCD_SNAPSHOT`]
@@ -157,6 +198,8 @@ pub struct AwaitProceed {}
 pub const SUCCESS_OF: &str = "successOf";
 /// How many of them are named.
 pub const SUCCESS_OF_MAX: usize = 4;
+/// The field of [`CheckEtcd`] that names the control-plane nodes.
+pub const CONTROL_PLANE: &str = "controlPlane";
 
 /// The names that a step's parameters carry in [`SUCCESS_OF`].
 pub fn success_of(step: &HostStep) -> Vec<String> {

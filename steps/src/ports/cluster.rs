@@ -252,6 +252,8 @@ pub struct AddonView {
     pub name: String,
     /// The image of its first container.
     pub image: String,
+    /// What kubeadm's configuration says that makes its image another one than kubeadm's own: `dns.imageTag v1.11.3`.
+    pub configured: Option<String>,
     /// Whether all its pods run that image.
     pub rolled_out: bool,
 }

@@ -1,13 +1,13 @@
 //! A machine in memory that can crash at each of its effects: the fake of [`HostOps`].
 
 use super::host::{
-    ContainerdState, HostError, HostOps, Images, KubeProxy, KubeadmUpgrade, KubeletState, Package, PackageState,
-    SnapshotInfo, StaticPods,
+    ContainerdState, EtcdView, HostError, HostOps, Images, KubeProxy, KubeadmUpgrade, KubeletState, Package,
+    PackageState, SnapshotInfo, StaticPods,
 };
 use async_trait::async_trait;
 use chrono::DateTime;
 use cupcake_crds::node_task::NodeInventory;
-use cupcake_crds::values::{KubeVersion, MinorVersion, PackageVersion};
+use cupcake_crds::values::{EtcdDoubt, EtcdMember, KubeVersion, MinorVersion, PackageVersion};
 use futures::future::{pending, poll_fn};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,6 +18,9 @@ pub const COPY_OF_BEFORE: &str = "kubeadm-backup-etcd-2026-01-01-00-00-00";
 
 /// The containerd of every machine at first.
 pub const CONTAINERD_OF_BEFORE: &str = "1.7.24-1";
+
+/// The image of CoreDNS that kubeadm brings, whatever the version.
+pub const CORE_DNS: &str = "registry.k8s.io/coredns/coredns:v1.12.1";
 
 /// Where in an effect the process dies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +54,8 @@ struct Inner {
     kubelet: KubeVersion,
     containerd: Containerd,
     snapshots: BTreeMap<String, SnapshotInfo>,
+    etcd: Result<EtcdView, HostError>,
+    doubts: Vec<EtcdDoubt>,
     copies: BTreeSet<String>,
     archives: BTreeSet<String>,
     begun: Vec<String>,
@@ -74,6 +79,17 @@ async fn others() {
         Poll::Pending
     })
     .await;
+}
+
+/// etcd 3.5 with those members, all of them well; the first one is the machine's.
+pub fn etcd_of(members: &[&str]) -> EtcdView {
+    let member = |name: &&str| EtcdMember { name: (*name).to_owned(), learner: false, healthy: true };
+    EtcdView {
+        own: members.first().map_or_else(String::new, |own| (*own).to_owned()),
+        version: "3.5.24".to_owned(),
+        members: members.iter().map(member).collect(),
+        alarms: Vec::new(),
+    }
 }
 
 /// containerd's package and its process.
@@ -106,6 +122,8 @@ impl FakeHost {
             kubelet: version,
             containerd: Containerd::of_before(),
             snapshots: BTreeMap::new(),
+            etcd: Ok(etcd_of(&["w-1"])),
+            doubts: Vec::new(),
             copies: BTreeSet::new(),
             archives: BTreeSet::new(),
             begun: Vec::new(),
@@ -175,6 +193,16 @@ impl FakeHost {
     /// Lets the next effect whose name begins so fail.
     pub fn fail(&self, effect: &str, error: HostError) {
         self.inner().failures.push_back((effect.to_owned(), error));
+    }
+
+    /// From now on its member of etcd sees that, or is away.
+    pub fn see_etcd(&self, etcd: Result<EtcdView, HostError>) {
+        self.inner().etcd = etcd;
+    }
+
+    /// From now on that speaks against starting etcd 3.6 on its data.
+    pub fn doubt_etcds_store(&self, doubts: Vec<EtcdDoubt>) {
+        self.inner().doubts = doubts;
     }
 
     /// Somebody puts an older manifest back.
@@ -479,6 +507,21 @@ impl HostOps for FakeHost {
             inner.containerd.running = inner.containerd.installed.clone();
         })
         .await
+    }
+
+    async fn etcd(&self) -> Result<EtcdView, HostError> {
+        self.alive().await;
+        self.inner().etcd.clone()
+    }
+
+    async fn etcd_store_doubts(&self) -> Result<Vec<EtcdDoubt>, HostError> {
+        self.alive().await;
+        Ok(self.inner().doubts.clone())
+    }
+
+    async fn core_dns_image(&self, _: &KubeVersion) -> Result<Option<String>, HostError> {
+        self.alive().await;
+        Ok(Some(CORE_DNS.to_owned()))
     }
 
     async fn etcd_snapshot(&self, name: &str) -> Result<Option<SnapshotInfo>, HostError> {

@@ -3,7 +3,7 @@
 use crate::ports::disk::SharedDisk;
 use async_trait::async_trait;
 use cupcake_crds::node_task::NodeInventory;
-use cupcake_crds::values::{KubeVersion, MinorVersion, PackageVersion};
+use cupcake_crds::values::{EtcdDoubt, EtcdMember, KubeVersion, MinorVersion, PackageVersion};
 use cupcake_engine::clock::Timestamp;
 use cupcake_engine::names::Reason;
 use cupcake_engine::step::{Domain, StepError};
@@ -214,6 +214,19 @@ impl ContainerdState {
     }
 }
 
+/// etcd, as the member on a machine sees it now.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EtcdView {
+    /// Name of the member on this machine.
+    pub own: String,
+    /// The version that it runs, such as `3.5.24`.
+    pub version: String,
+    /// All members, as most of them agree; each was asked by itself whether it answers and knows a leader.
+    pub members: Vec<EtcdMember>,
+    /// What is raised as an alarm, each once and by its member as far as that is told: `NOSPACE of cp-2`.
+    pub alarms: Vec<String>,
+}
+
 /// A finished etcd snapshot on the machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -224,7 +237,7 @@ pub struct SnapshotInfo {
     pub bytes: u64,
     /// Lower-case hex SHA-256 of the whole file.
     pub sha256: String,
-    /// The store revision it was taken at.
+    /// The revision of the store at which it ends, as it says itself; never before what its member said when it began.
     pub revision: u64,
     /// When it was finished.
     pub taken_at: Timestamp,
@@ -307,8 +320,16 @@ pub trait HostOps: Send + Sync {
     async fn install_containerd(&self, version: &PackageVersion) -> Result<(), HostError>;
     /// `systemctl daemon-reload` and `systemctl restart containerd`; containers go on running.
     async fn restart_containerd(&self) -> Result<(), HostError>;
+    /// etcd as the member on this machine sees it now. Down, it is `EtcdAway`, `EtcdSlow` or `NoLocalEtcd`.
+    async fn etcd(&self) -> Result<EtcdView, HostError>;
+    /// Why etcd 3.6 should not be started on the data of etcd 3.5 that lies here; empty if nothing speaks against it, or there is no
+    /// member.
+    async fn etcd_store_doubts(&self) -> Result<Vec<EtcdDoubt>, HostError>;
+    /// The image of CoreDNS that kubeadm of this machine brings with that version; `None` where it names none.
+    async fn core_dns_image(&self, version: &KubeVersion) -> Result<Option<String>, HostError>;
     /// The finished snapshot of that name, verified again; `None` if there is none.
     async fn etcd_snapshot(&self, name: &str) -> Result<Option<SnapshotInfo>, HostError>;
-    /// Takes a snapshot of the local etcd member under that name: `.part`, fsync, verify, rename.
+    /// Takes a snapshot of the local etcd member under that name: `.part`, fsync, verify (also that it ends at no older revision than the
+    /// member was at), rename.
     async fn take_etcd_snapshot(&self, name: &str) -> Result<SnapshotInfo, HostError>;
 }

@@ -7,7 +7,7 @@ use cupcake_engine::clock::Timestamp;
 use cupcake_operator::adapters::snapshot::gather_all;
 use cupcake_sandbox::machine::ledger::EffectKind;
 use cupcake_sandbox::world::WorldConfig;
-use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::{Value, json};
 
@@ -144,18 +144,31 @@ fn addons() -> Story {
             let patch = Patch::Strategic(json!({"spec": {"template": {"spec": {"containers": containers}}}}));
             cluster.ask(async || sets.patch("kube-proxy", &PatchParams::default(), &patch).await.map(drop)).await;
         };
-        story.happens("kubeadm has ended well on all three control-plane nodes, and kube-proxy is at the old version.");
+        let deployments: Api<Deployment> = Api::namespaced(cluster.client.clone(), "kube-system");
+        let dns = async |image: &str| {
+            let containers = json!([{"name": "coredns", "image": image}]);
+            let patch = Patch::Strategic(json!({"spec": {"template": {"spec": {"containers": containers}}}}));
+            cluster.ask(async || deployments.patch("coredns", &PatchParams::default(), &patch).await.map(drop)).await;
+        };
+        story.happens("kubeadm has ended well on all three control-plane nodes, and kube-proxy and CoreDNS are at what they were.");
         cluster.apply(UPDATE, json!({})).await;
         cluster.eventually("the addons are looked at", async || cluster.phase(UPDATE).1.contains("addons")).await;
         image("v1.33.4").await;
+        dns("registry.k8s.io/coredns/coredns:v1.12.0").await;
         cluster.eventually("it is told", async || cluster.phase(UPDATE).1.contains("AddonBehind")).await;
         cluster.pass(40).await;
         story.status(cluster);
         story.why(cluster);
-        story.happens("Somebody runs that command.");
+        story.happens("Somebody runs that command. CoreDNS has versions of its own: which one belongs to 1.34.4 kubeadm of the nodes has told.");
         image("v1.34.4").await;
+        cluster.eventually("CoreDNS is told", async || cluster.phase(UPDATE).1.contains("coredns is at image")).await;
+        story.status(cluster);
+        story
+            .happens("Somebody has a CoreDNS of their own instead: it is told and left alone, and the update goes on.");
+        dns("registry.example.com/dns/coredns:1.12.3-ours").await;
         let (phase, message) = cluster.at_rest(UPDATE).await;
         assert_eq!(phase, Phase::Succeeded, "{message}");
+        story.event_with(cluster, "StepSucceeded", "left alone");
         story.status(cluster);
     });
     story

@@ -2,6 +2,7 @@
 
 use super::story::Story;
 use crate::cluster::{Cluster, UPDATE, in_cluster, in_world};
+use chrono::TimeDelta;
 use cupcake_crds::values::{KubeVersion, Phase};
 use cupcake_engine::clock::Timestamp;
 use cupcake_operator::lease::LEASE_NAME;
@@ -223,7 +224,39 @@ fn resume() -> Story {
         assert_eq!(installs("cp-1"), before, "what was done stays done");
         story.nodes(cluster);
     });
+    manifest_away(&mut story);
     story
+}
+
+/// The worst moment for running kubeadm again: by the file that is away it tells a control plane from a worker.
+fn manifest_away(story: &mut Story) {
+    in_world(config(3, 0, 1), async |cluster| {
+        let machine = cluster.world.machine("cp-2").unwrap();
+        machine.let_manifests_be_away(TimeDelta::seconds(20));
+        cluster.apply(UPDATE, json!({})).await;
+        let api_server = || machine.manifests().contains("kube-apiserver");
+        cluster.eventually("the manifest of the API server is away", async || !api_server()).await;
+        story.happens("kubeadm exchanges the manifests of cp-2: the old one of the API server is moved away, the new one is not there yet, and just then the machine loses its power. `kubeadm upgrade node`, run again by hand, would take cp-2 for a worker now, and report success.");
+        story.seen("$ ls /etc/kubernetes/manifests");
+        for manifest in machine.manifests() {
+            story.seen(&format!("{manifest}.yaml"));
+        }
+        machine.power_cycle();
+        story.happens("The machine boots, and its runner goes on with the order: it puts the manifest back from the copy that kubeadm made, waits for the API server, and runs kubeadm again.");
+        rests_succeeded(cluster, story).await;
+        story.seen("$ ls /etc/kubernetes/manifests");
+        for manifest in machine.manifests() {
+            story.seen(&format!("{manifest}.yaml"));
+        }
+        let effects = cluster.world.effects().into_iter();
+        let runs: Vec<String> = effects
+            .filter(|effect| effect.name.node == "cp-2" && effect.name.kind == EffectKind::Kubeadm)
+            .map(|effect| format!("kubeadm {}: begun {} times", effect.name.what, effect.begun))
+            .collect();
+        assert_eq!((runs.len(), machine.manifests().len()), (1, 4), "{runs:?}");
+        story.seen(&runs[0]);
+        story.nodes(cluster);
+    });
 }
 
 fn single_control_plane() -> Story {

@@ -7,12 +7,13 @@
 
 use super::control_plane::gathered;
 use super::story::{Story, to};
-use crate::cluster::{UPDATE, in_cluster, in_cluster_at, in_world};
+use crate::cluster::{Cluster, UPDATE, in_cluster, in_cluster_at, in_world};
 use cupcake_crds::node_task::NodeInventory;
 use cupcake_crds::values::{
     AdmissionHook, AdmissionPolicy, ClusterSnapshot, EtcdDoubt, EtcdDoubtKind, KubeVersion, Phase,
 };
 use cupcake_engine::clock::Timestamp;
+use cupcake_sandbox::machine::ledger::EffectKind;
 use cupcake_sandbox::world::WorldConfig;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Api, Patch, PatchParams};
@@ -50,7 +51,71 @@ fn etcd(seen: &ClusterSnapshot) -> Story {
         .map(|name| serde_json::from_value(json!({"name": name, "learner": name == "cp-3"})).unwrap())
         .to_vec();
     story.preflight(&learner, &to("1.34.4"), &["EtcdMembers"]);
+    member_slow(&mut story);
+    zombie_meanwhile(&mut story);
     story
+}
+
+fn three_control_planes() -> WorldConfig {
+    let start = Timestamp::from_timestamp(1_790_000_000, 0).unwrap();
+    WorldConfig { workers: 0, budget: false, ..WorldConfig::new(KubeVersion::new(1, 33, 4), start) }
+}
+
+fn kubeadms(cluster: &Cluster, node: &str) -> u32 {
+    let effects = cluster.world.effects().into_iter();
+    let of_node = effects.filter(|effect| effect.name.node == node && effect.name.kind == EffectKind::Kubeadm);
+    of_node.map(|effect| effect.begun).sum()
+}
+
+/// Right before the second node: a member does not answer in time, first for good, then again.
+fn member_slow(story: &mut Story) {
+    in_world(three_control_planes(), async |cluster| {
+        story.happens("The checklist passed, and cp-1 is upgraded, when the disk of cp-3 becomes so slow that its member of etcd answers too late. kubeadm on cp-2 would take another of the three away: that is looked at on each node right before kubeadm, and waited for.");
+        cluster.apply(UPDATE, json!({})).await;
+        cluster.eventually("kubeadm works on cp-1", async || kubeadms(cluster, "cp-1") == 1).await;
+        let slow = cluster.world.machine("cp-3").unwrap();
+        slow.let_etcd_be_slow(true);
+        cluster.eventually("cp-2 waits", async || cluster.phase(UPDATE).1.contains("EtcdMemberAway")).await;
+        cluster.pass(40).await;
+        story.status(cluster);
+        story.why(cluster);
+        story.happens(
+            "It stays so for five minutes: the update rests, and says what to do. kubeadm was not begun on cp-2.",
+        );
+        let (phase, message) = cluster.at_rest(UPDATE).await;
+        assert_eq!(phase, Phase::RequiresAttention, "{message}");
+        assert_eq!((kubeadms(cluster, "cp-1"), kubeadms(cluster, "cp-2")), (1, 0), "{message}");
+        story.status(cluster);
+        story.happens("The disk is replaced; $ kubectl cupcake retry to-1-34 1.34.4/control-plane/cp-2/kubeadm-upgrade. It goes on from there.");
+        slow.let_etcd_be_slow(false);
+        let retry = json!([{"requestId": "retry-1", "vertex": "1.34.4/control-plane/cp-2/kubeadm-upgrade"}]);
+        cluster.patch(UPDATE, json!({"spec": {"control": {"retry": retry}}})).await;
+        cluster.eventually("it goes on", async || cluster.phase(UPDATE).0 == Phase::InProgress).await;
+        let (phase, message) = cluster.at_rest(UPDATE).await;
+        assert_eq!(phase, Phase::Succeeded, "{message}");
+        assert_eq!(kubeadms(cluster, "cp-1"), 1, "what was done stays done");
+        story.status(cluster);
+    });
+}
+
+/// Something is on a disk that was not there when the checklist looked.
+fn zombie_meanwhile(story: &mut Story) {
+    in_world(three_control_planes(), async |cluster| {
+        story.happens("On another cluster somebody restores an old database on cp-2 while the update is under way, in which a removed member is still one. Right before kubeadm brings etcd 3.6 there, the disk is looked at again.");
+        cluster.apply(UPDATE, json!({})).await;
+        cluster.eventually("kubeadm works on cp-1", async || kubeadms(cluster, "cp-1") == 1).await;
+        let machine = cluster.world.machine("cp-2").unwrap();
+        machine.tell(|inventory| {
+            let message =
+                "its database still has member 8e9e05c52164694d (cp-4), which was removed and would come back";
+            let doubt = EtcdDoubt { kind: EtcdDoubtKind::MembersDiffer, message: message.into() };
+            inventory.etcd_store_doubts = Some(vec![doubt]);
+        });
+        let (phase, message) = cluster.at_rest(UPDATE).await;
+        assert_eq!(phase, Phase::RequiresAttention, "{message}");
+        assert_eq!(kubeadms(cluster, "cp-2"), 0, "{message}");
+        story.status(cluster);
+    });
 }
 
 fn disk() -> Story {

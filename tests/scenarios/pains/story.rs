@@ -90,11 +90,17 @@ impl Story {
 
     /// The newest event of that reason.
     pub(super) fn event(&mut self, cluster: &Cluster, reason: &str) {
+        self.event_with(cluster, reason, "");
+    }
+
+    /// The newest event of that reason that says that.
+    pub(super) fn event_with(&mut self, cluster: &Cluster, reason: &str, says: &str) {
         let events = cluster.all::<Event>("", "events").into_iter();
         let mut told = events.filter(|event| event.reason.as_deref() == Some(reason)).filter_map(|event| event.message);
-        self.seen(&format!("$ kubectl get events --field-selector reason={reason}"));
-        let last = told.next_back();
-        self.seen(&last.unwrap_or_else(|| panic!("no event {reason}")));
+        let last = told.rfind(|message| message.contains(says));
+        let grep = if says.is_empty() { String::new() } else { format!(" | grep '{says}'") };
+        self.seen(&format!("$ kubectl get events --field-selector reason={reason}{grep}"));
+        self.seen(&last.unwrap_or_else(|| panic!("no event {reason} that says {says:?}")));
     }
 
     /// What the checklist has found, of those codes.

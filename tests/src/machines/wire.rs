@@ -3,12 +3,12 @@
 
 use async_trait::async_trait;
 use cupcake_crds::node_task::NodeInventory;
-use cupcake_crds::values::{KubeVersion, MinorVersion, PackageVersion};
+use cupcake_crds::values::{EtcdDoubt, KubeVersion, MinorVersion, PackageVersion};
 use cupcake_engine::names::Reason;
 use cupcake_sandbox::machine::ledger::EffectKind;
 use cupcake_steps::ports::host::{
-    ContainerdState, HostError, HostOps, Images, KubeProxy, KubeadmUpgrade, KubeletState, Package, PackageState,
-    SnapshotInfo, StaticPods,
+    ContainerdState, EtcdView, HostError, HostOps, Images, KubeProxy, KubeadmUpgrade, KubeletState, Package,
+    PackageState, SnapshotInfo, StaticPods,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -62,6 +62,12 @@ pub enum Call {
     InstallContainerd(PackageVersion),
     /// [`HostOps::restart_containerd`]
     RestartContainerd,
+    /// [`HostOps::etcd`]
+    Etcd,
+    /// [`HostOps::etcd_store_doubts`]
+    EtcdStoreDoubts,
+    /// [`HostOps::core_dns_image`]
+    CoreDnsImage(KubeVersion),
     /// [`HostOps::etcd_snapshot`]
     EtcdSnapshot(String),
     /// [`HostOps::take_etcd_snapshot`]
@@ -169,6 +175,15 @@ impl HostOps for RemoteHost {
     async fn restart_containerd(&self) -> Result<(), HostError> {
         self.call(&Call::RestartContainerd).await
     }
+    async fn etcd(&self) -> Result<EtcdView, HostError> {
+        self.call(&Call::Etcd).await
+    }
+    async fn etcd_store_doubts(&self) -> Result<Vec<EtcdDoubt>, HostError> {
+        self.call(&Call::EtcdStoreDoubts).await
+    }
+    async fn core_dns_image(&self, version: &KubeVersion) -> Result<Option<String>, HostError> {
+        self.call(&Call::CoreDnsImage(*version)).await
+    }
     async fn etcd_snapshot(&self, name: &str) -> Result<Option<SnapshotInfo>, HostError> {
         self.call(&Call::EtcdSnapshot(name.to_owned())).await
     }
@@ -206,6 +221,9 @@ pub async fn answer(host: &dyn HostOps, call: Call) -> Result<Value, HostError> 
         Call::Containerd => json(host.containerd().await?),
         Call::InstallContainerd(version) => json(host.install_containerd(&version).await?),
         Call::RestartContainerd => json(host.restart_containerd().await?),
+        Call::Etcd => json(host.etcd().await?),
+        Call::EtcdStoreDoubts => json(host.etcd_store_doubts().await?),
+        Call::CoreDnsImage(version) => json(host.core_dns_image(&version).await?),
         Call::EtcdSnapshot(name) => json(host.etcd_snapshot(&name).await?),
         Call::TakeEtcdSnapshot(name) => json(host.take_etcd_snapshot(&name).await?),
         Call::Recorded(_) | Call::StartUnit | Call::UnitIsActive => Ok(Value::Null),

@@ -1,4 +1,4 @@
-//! Reads one bucket of a bbolt database while etcd writes it.
+//! Reads one bucket of a bbolt database while etcd writes it, or the last key of one that nobody writes to.
 //!
 //! bbolt never writes to a page that its last finished transaction reaches: a transaction fills free pages, and ends with the meta page
 //! of its turn. So what was read is whole if no transaction ended meanwhile; otherwise it is read again.
@@ -24,6 +24,8 @@ const PAGE_BYTES: [u64; 4] = [4_096, 8_192, 16_384, 65_536];
 const PAGE_BYTES_MAX: u64 = 1_024 * 1_024;
 const PAGES_MAX: usize = 256;
 const DEPTH_MAX: u8 = 8;
+/// The longest last key: etcd's revisions have 18 bytes.
+const KEY_BYTES_MAX: u32 = 1_024;
 /// The most bytes of keys and values that are taken.
 const TAKEN_BYTES_MAX: usize = 4 * 1_024 * 1_024;
 /// How often it is read at most when transactions end meanwhile.
@@ -40,19 +42,22 @@ pub(super) fn bucket(path: &Path, name: &[u8]) -> io::Result<Option<Vec<Entry>>>
     bucket_while(&File::open(path)?, name, || ())
 }
 
+/// The last key of the bucket of that name, in a database that nobody writes to, however large; `None` if there is none.
+///
+/// # Errors
+/// `InvalidData` where the file is no bbolt database.
+pub(super) fn last_key(path: &Path, name: &[u8]) -> io::Result<Option<Vec<u8>>> {
+    let file = File::open(path)?;
+    let newest = Metas::read(&file)?.newest()?;
+    Reader::of(&file, newest).last_key(newest.root, name)
+}
+
 /// As `bucket`; `meanwhile` is called between the reading and the look whether a transaction ended.
 fn bucket_while(file: &File, name: &[u8], mut meanwhile: impl FnMut()) -> io::Result<Option<Vec<Entry>>> {
     for _ in 0..READS_MAX {
         let before = Metas::read(file)?;
         let newest = before.newest()?;
-        let reader = Reader {
-            file,
-            page_bytes: newest.page_bytes,
-            pages_left: PAGES_MAX,
-            bytes_left: TAKEN_BYTES_MAX,
-            found: Vec::new(),
-        };
-        let read = reader.bucket(newest.root, name);
+        let read = Reader::of(file, newest).bucket(newest.root, name);
         meanwhile();
         // Both of them: one that is just being written hides that another was.
         if Metas::read(file)? == before {
@@ -154,14 +159,67 @@ struct Reader<'f> {
     found: Vec<Element>,
 }
 
-impl Reader<'_> {
-    fn bucket(mut self, root: u64, name: &[u8]) -> io::Result<Option<Vec<Entry>>> {
+impl<'f> Reader<'f> {
+    fn of(file: &'f File, meta: Meta) -> Self {
+        Self {
+            file,
+            page_bytes: meta.page_bytes,
+            pages_left: PAGES_MAX,
+            bytes_left: TAKEN_BYTES_MAX,
+            found: Vec::new(),
+        }
+    }
+
+    /// What stands for the bucket of that name among all of them.
+    fn header(&mut self, root: u64, name: &[u8]) -> io::Result<Option<Vec<u8>>> {
         self.tree(root, 0)?;
         let buckets = std::mem::take(&mut self.found);
-        let Some((_, _, header)) = buckets.into_iter().find(|(flags, key, _)| flags & IS_BUCKET != 0 && key == name)
-        else {
-            return Ok(None);
-        };
+        let own = buckets.into_iter().find(|(flags, key, _)| flags & IS_BUCKET != 0 && key == name);
+        Ok(own.map(|(_, _, header)| header))
+    }
+
+    fn last_key(mut self, root: u64, name: &[u8]) -> io::Result<Option<Vec<u8>>> {
+        let Some(header) = self.header(root, name)? else { return Ok(None) };
+        match u64_at(&header, 0)? {
+            0 => {
+                self.leaf(header.get(HEADER_BYTES..).unwrap_or_default())?;
+                Ok(self.found.pop().map(|(_, key, _)| key))
+            }
+            page => self.last_key_below(page),
+        }
+    }
+
+    /// Goes down to the last leaf. Of each page the elements alone are read: behind them lie values of any size.
+    fn last_key_below(&self, mut number: u64) -> io::Result<Option<Vec<u8>>> {
+        for _ in 0..=DEPTH_MAX {
+            let offset = number.checked_mul(self.page_bytes).ok_or_else(|| damaged("a page lies nowhere"))?;
+            let mut header = [0; HEADER_BYTES];
+            self.file.read_exact_at(&mut header, offset)?;
+            let (flags, count) = (u16_at(&header, 8)?, u64::from(u16_at(&header, 10)?));
+            if u64_at(&header, 0)? != number {
+                return Err(damaged("a page has another's number"));
+            }
+            let Some(last) = count.checked_sub(1) else { return Ok(None) };
+            let at = offset + HEADER_BYTES as u64 + last * ELEMENT_BYTES as u64;
+            let mut element = [0; ELEMENT_BYTES];
+            self.file.read_exact_at(&mut element, at)?;
+            if flags & IS_BRANCH != 0 {
+                number = u64_at(&element, 8)?;
+                continue;
+            }
+            let (start, bytes) = (u32_at(&element, 4)?, u32_at(&element, 8)?);
+            if flags & IS_LEAF == 0 || bytes > KEY_BYTES_MAX {
+                return Err(damaged("a page of a tree is neither branch nor leaf, or its key is too long"));
+            }
+            let mut key = vec![0; usize::try_from(bytes).map_err(io::Error::other)?];
+            self.file.read_exact_at(&mut key, at + u64::from(start))?;
+            return Ok(Some(key));
+        }
+        Err(damaged("a tree is too deep"))
+    }
+
+    fn bucket(mut self, root: u64, name: &[u8]) -> io::Result<Option<Vec<Entry>>> {
+        let Some(header) = self.header(root, name)? else { return Ok(None) };
         match u64_at(&header, 0)? {
             // A small bucket lies behind its own header, as one page.
             0 => self.leaf(header.get(HEADER_BYTES..).unwrap_or_default())?,
@@ -273,6 +331,45 @@ pub(super) mod tests {
         torn[4_096 + HEADER_BYTES + 48] ^= 1;
         folder.write("db", torn);
         assert_eq!(bucket(&folder.path("db"), b"members").unwrap(), None, "the transaction before had none");
+    }
+
+    /// A database at whose keys are those, and whose `meta` says that; `meta` lies within the root's page, as etcd's does.
+    pub(in crate::real::etcd) fn keys(keys: &[&[u8]], meta_of: &[(&str, &[u8])]) -> Vec<u8> {
+        let elements: Vec<(u32, &[u8], &[u8])> = keys.iter().map(|key| (0, *key, &b"value"[..])).collect();
+        let half = elements.len() / 2;
+        let leaves = [page(6, IS_LEAF, &elements[..half]), page(7, IS_LEAF, &elements[half..])];
+        let mut branch = page(5, IS_BRANCH, &[]);
+        branch[10..12].copy_from_slice(&2_u16.to_le_bytes());
+        for child in [6_u64, 7] {
+            branch.extend([0_u32, 0].map(u32::to_le_bytes).concat());
+            branch.extend(child.to_le_bytes());
+        }
+        let header = |page: u64| [page.to_le_bytes(), 0_u64.to_le_bytes()].concat();
+        let within: Vec<(u32, &[u8], &[u8])> = meta_of.iter().map(|(key, value)| (0, key.as_bytes(), *value)).collect();
+        let within = [header(0), page(0, IS_LEAF, &within)].concat();
+        let root = page(4, IS_LEAF, &[(IS_BUCKET, b"key", &header(5)), (IS_BUCKET, b"meta", &within)]);
+        let old = page(3, IS_LEAF, &[]);
+        let pages = [meta(0, 3, 8), meta(1, 4, 9), page(2, 0x10, &[]), old, root, branch];
+        file(&[&pages[..], &leaves].concat())
+    }
+
+    #[test]
+    fn the_last_key_is_found_however_much_lies_before_it() {
+        let folder = TestFolder::new("bolt-last");
+        folder.write("db", keys(&[b"a", b"b", b"c"], &[("x", b"1"), ("y", b"2")]));
+        let last = |name: &[u8]| last_key(&folder.path("db"), name).unwrap();
+        assert_eq!(last(b"key").as_deref(), Some(&b"c"[..]));
+        assert_eq!(last(b"meta").as_deref(), Some(&b"y"[..]), "within the root's page");
+        assert_eq!(last(b"nowhere"), None);
+        folder.write("db", keys(&[], &[]));
+        assert_eq!((last(b"key"), last(b"meta")), (None, None));
+        let whole = keys(&[b"a", b"b", b"c"], &[("x", b"1")]);
+        for place in (0..whole.len()).step_by(13) {
+            let mut other = whole.clone();
+            other[place] ^= 0xff;
+            folder.write("db", other);
+            let _ = last_key(&folder.path("db"), b"key");
+        }
     }
 
     #[test]

@@ -1,17 +1,23 @@
-//! Who the members of etcd are, and whether each answers.
+//! Who the members of etcd are, and how each is.
 
 use super::client::Member;
-use super::messages::ListedMember;
+use super::messages::{ListedMember, StatusResponse};
 use crate::real::RealHost;
+use crate::real::failure::{needs_operator, transient};
 use cupcake_crds::values::EtcdMember;
-use cupcake_steps::ports::host::HostError;
+use cupcake_steps::ports::host::{EtcdView, HostError};
 use futures::future::join_all;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// How long one member may take to say how it is.
 const ASK_LIMIT: Duration = Duration::from_secs(5);
 /// As many members as are told: more than any cluster that kubeadm makes.
 const MEMBERS_MAX: usize = 9;
+/// How a member's status tells an alarm: `memberID:10276657743932975437 alarm:NOSPACE`, in protobuf's text form.
+/// Source: etcd server/etcdserver/api/v3rpc/maintenance.go, release-3.5 and release-3.6.
+const ALARM: &str = "alarm:";
+const OF_MEMBER: &str = "memberID:";
 
 impl RealHost {
     /// The members as the local one lists them, each asked by itself. `None` on a machine without a member, or where it does not
@@ -19,25 +25,109 @@ impl RealHost {
     pub(in crate::real) async fn etcd_members(&self) -> Option<Vec<EtcdMember>> {
         let address = self.etcd_address()?;
         let listed = tokio::time::timeout(ASK_LIMIT * 2, self.listed(&address)).await.ok()?.ok()?;
-        let asked = listed.into_iter().take(MEMBERS_MAX).map(|member| async move {
-            let healthy = tokio::time::timeout(ASK_LIMIT, self.answers(&member)).await.unwrap_or(false);
-            EtcdMember { name: member.name, learner: member.is_learner, healthy }
-        });
-        Some(join_all(asked).await)
+        Some(self.asked(listed).await.into_iter().map(|(member, status)| told(member, status.as_ref())).collect())
+    }
+
+    /// etcd as the local member sees it, each member asked by itself.
+    pub(in crate::real) async fn etcd_now(&self) -> Result<EtcdView, HostError> {
+        let Some(address) = self.etcd_address() else {
+            return Err(needs_operator(
+                "NoLocalEtcd",
+                "this machine runs no etcd member of kubeadm's: put /etc/kubernetes/manifests/etcd.yaml back, then retry",
+            ));
+        };
+        let slow =
+            |_| transient("EtcdSlow", format!("etcd at {address} did not answer within {} s", 2 * ASK_LIMIT.as_secs()));
+        let (own, listed) = tokio::time::timeout(ASK_LIMIT * 2, async {
+            let own = Member::connect(self.files(), &address).await?.status().await?;
+            Ok::<_, HostError>((own, self.listed(&address).await?))
+        })
+        .await
+        .map_err(slow)??;
+        Ok(view(&own, self.asked(listed).await))
     }
 
     async fn listed(&self, address: &str) -> Result<Vec<ListedMember>, HostError> {
         Member::connect(self.files(), address).await?.members().await
     }
 
-    /// Whether the member answers under one of its addresses, and knows a leader.
-    async fn answers(&self, member: &ListedMember) -> bool {
+    /// What each of them says of itself; `None` of one that does not answer in time.
+    async fn asked(&self, listed: Vec<ListedMember>) -> Vec<(ListedMember, Option<StatusResponse>)> {
+        let asked = listed.into_iter().take(MEMBERS_MAX).map(|member| async move {
+            let status = tokio::time::timeout(ASK_LIMIT, self.status_of(&member)).await.ok().flatten();
+            (member, status)
+        });
+        join_all(asked).await
+    }
+
+    /// What the member says under one of its addresses.
+    async fn status_of(&self, member: &ListedMember) -> Option<StatusResponse> {
         for address in &member.client_urls {
             let status = async { Member::connect(self.files(), address).await?.status().await };
-            if status.await.is_ok_and(|status| status.leader != 0) {
-                return true;
+            if let Ok(status) = status.await {
+                return Some(status);
             }
         }
-        false
+        None
+    }
+}
+
+/// A member as it is told: it is well if it answers and knows a leader.
+fn told(member: ListedMember, status: Option<&StatusResponse>) -> EtcdMember {
+    let healthy = status.is_some_and(|status| status.leader != 0);
+    EtcdMember { name: member.name, learner: member.is_learner, healthy }
+}
+
+/// etcd by what the local member says of itself, and all members of themselves.
+fn view(own: &StatusResponse, asked: Vec<(ListedMember, Option<StatusResponse>)>) -> EtcdView {
+    let own_id = own.header.as_ref().map_or(0, |header| header.member_id);
+    let name_of = |id: u64| asked.iter().find(|(member, _)| member.id == id).map(|(member, _)| member.name.clone());
+    let statuses = asked.iter().filter_map(|(_, status)| status.as_ref()).chain([own]);
+    // Each member knows those of all: told once.
+    let alarms: BTreeSet<String> =
+        statuses.flat_map(|status| &status.errors).filter_map(|error| alarm(error, &name_of)).collect();
+    EtcdView {
+        own: name_of(own_id).unwrap_or_default(),
+        version: own.version.clone(),
+        alarms: alarms.into_iter().collect(),
+        members: asked.into_iter().map(|(member, status)| told(member, status.as_ref())).collect(),
+    }
+}
+
+/// The alarm that an error of a member's status tells, and whose it is; `None` of other errors, such as that there is no leader.
+fn alarm(error: &str, name_of: &impl Fn(u64) -> Option<String>) -> Option<String> {
+    let word = |key: &str| error.split_whitespace().find_map(|word| word.strip_prefix(key));
+    let kind = word(ALARM)?;
+    let id: Option<u64> = word(OF_MEMBER).and_then(|id| id.parse().ok());
+    let of = id.map(|id| name_of(id).filter(|name| !name.is_empty()).unwrap_or_else(|| format!("{id:x}")));
+    Some(of.map_or_else(|| kind.to_owned(), |of| format!("{kind} of {of}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::real::etcd::messages::ResponseHeader;
+
+    #[test]
+    fn etcd_is_told_by_what_its_members_say_with_each_alarm_once_and_by_name() {
+        let listed = |id, name: &str| ListedMember { id, name: name.to_owned(), ..ListedMember::default() };
+        let status = |id, leader, errors: &[&str]| StatusResponse {
+            header: Some(ResponseHeader { member_id: id, ..ResponseHeader::default() }),
+            version: "3.5.24".to_owned(),
+            leader,
+            errors: errors.iter().map(|error| (*error).to_owned()).collect(),
+            ..StatusResponse::default()
+        };
+        let full = "memberID:11 alarm:NOSPACE ";
+        let asked = vec![
+            (listed(10, "cp-1"), Some(status(10, 12, &[full]))),
+            (listed(11, "cp-2"), Some(status(11, 0, &["etcdserver: no leader", full]))),
+            (listed(12, "cp-3"), None),
+        ];
+        let seen = view(&status(10, 12, &[full, "memberID:77 alarm:CORRUPT "]), asked);
+        assert_eq!((seen.own.as_str(), seen.version.as_str()), ("cp-1", "3.5.24"));
+        assert_eq!(seen.alarms, ["CORRUPT of 4d", "NOSPACE of cp-2"]);
+        let healthy: Vec<_> = seen.members.iter().map(|member| (member.name.as_str(), member.healthy)).collect();
+        assert_eq!(healthy, [("cp-1", true), ("cp-2", false), ("cp-3", false)]);
     }
 }

@@ -162,13 +162,14 @@ async fn snapshot_and_members(etcd: &Path, etcdutl: &Path, minor: &str) {
     assert!(status.version.starts_with(minor), "{} is not {minor}", status.version);
 
     let info = host.new_snapshot("to-next").await.expect("a snapshot");
-    assert!(info.revision >= u64::from(KEYS), "{info:?}");
+    let said = status.header.as_ref().map(|header| u64::try_from(header.revision).expect("a revision"));
+    assert!(info.revision >= u64::from(KEYS) && Some(info.revision) >= said, "{info:?}, its member said {said:?}");
     let file = PathBuf::from(&info.path);
     let mode = std::fs::metadata(&file).expect("it is there").permissions().mode();
     assert_eq!(mode & 0o777, 0o600, "it holds every secret of the cluster");
     let text = done(Command::new(etcdutl).args(["snapshot", "status", "-w", "json"]).arg(&file));
     let seen: serde_json::Value = serde_json::from_str(&text).expect("etcdutl prints JSON");
-    assert!(seen["revision"].as_u64() >= Some(info.revision), "{seen}");
+    assert_eq!(seen["revision"].as_u64(), Some(info.revision), "{seen}");
     assert!(seen["totalKey"].as_u64() >= Some(u64::from(KEYS)), "{seen}");
     assert_eq!(host.finished_snapshot("to-next").await.expect("looked at"), Some(info.clone()));
     println!(
@@ -186,17 +187,21 @@ async fn snapshot_and_members(etcd: &Path, etcdutl: &Path, minor: &str) {
 
     let all = ["cp-1", "cp-2", "cp-3"].map(|name| told(name, true));
     assert_eq!(members_until(&host, &all).await, Some(all.to_vec()));
+    let whole = host.etcd_now().await.expect("all of them answer");
+    assert_eq!((whole.own.as_str(), whole.alarms.as_slice()), ("cp-1", &[][..]), "{whole:?}");
+    assert!(whole.version.starts_with(minor) && whole.members.iter().all(|member| member.healthy), "{whole:?}");
     store(&cluster, &host).await;
     cluster.end(2);
     let two = [told("cp-1", true), told("cp-2", true), told("cp-3", false)];
     assert_eq!(members_until(&host, &two).await, Some(two.to_vec()));
     cluster.end(1);
     assert_eq!(host.etcd_members().await, None, "one of three knows nothing for sure");
+    assert!(host.etcd_now().await.is_err(), "nor is that taken for all being well");
 }
 
 /// What lies on the disk of a member that writes is what the members say, and one that they do not name is found.
 async fn store(cluster: &Cluster, host: &RealHost) {
-    assert_eq!(host.etcd_store_doubts().await, Some(Vec::new()));
+    assert_eq!(host.doubts_of_etcds_store().await, Some(Vec::new()));
     let folder = cluster.folder.path("data-0/member/snap");
     let files = std::fs::read_dir(&folder).expect("it is there").filter_map(Result::ok);
     assert!(files.map(|file| file.path()).any(|path| path.extension().is_some_and(|ending| ending == "snap")));

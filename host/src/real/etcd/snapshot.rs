@@ -1,5 +1,6 @@
 //! Snapshots of the local member on this machine's disk.
 
+use super::bolt;
 use super::client::{Member, refused};
 use super::messages::{SnapshotResponse, StatusResponse};
 use crate::real::RealHost;
@@ -97,6 +98,40 @@ fn check_name(name: &str) -> Result<(), HostError> {
     ))
 }
 
+/// The revision at which a database ends: that of its last key, or of its last compaction, which may have taken that key.
+///
+/// Source: etcd server/storage/mvcc/kvstore.go (`restore`) and revision.go, release-3.5 and release-3.6.
+fn last_revision(database: &Path) -> std::io::Result<u64> {
+    let main = |bytes: &[u8]| Some(u64::from_be_bytes(bytes.get(..8)?.try_into().ok()?));
+    let last = bolt::last_key(database, b"key")?;
+    let meta = bolt::bucket(database, b"meta")?.unwrap_or_default();
+    let compactions = meta.iter().filter(|(key, _)| key == b"finishedCompactRev" || key == b"scheduledCompactRev");
+    let revisions = last.iter().chain(compactions.map(|(_, value)| value)).filter_map(|bytes| main(bytes));
+    // Where a store begins that holds nothing.
+    Ok(revisions.max().unwrap_or(1))
+}
+
+/// The revision at which a snapshot ends, where that is not before what its member said when it began: an older one is not what etcd holds
+/// now, and whoever restored it would lose what came since.
+fn accepted(database: &Path, before: &StatusResponse) -> Result<u64, HostError> {
+    let revision = last_revision(database).map_err(|error| {
+        transient(
+            "SnapshotDamaged",
+            format!("the last revision of the snapshot cannot be read, so it is not kept: {error}"),
+        )
+    })?;
+    let member = before.header.as_ref().map_or(0, |header| u64::try_from(header.revision).unwrap_or(0));
+    if revision >= member {
+        return Ok(revision);
+    }
+    Err(transient(
+        "SnapshotOlder",
+        format!(
+            "the snapshot ends at revision {revision}, and its member was at {member} before it began: it is not kept, and taken anew"
+        ),
+    ))
+}
+
 /// Whether the member can be trusted with a snapshot.
 fn check_member(status: &StatusResponse) -> Result<(), HostError> {
     if let Some(alarm) = status.errors.iter().find(|error| error.contains("CORRUPT")) {
@@ -178,13 +213,13 @@ impl RealHost {
                 ),
             ));
         }
+        let revision = accepted(&part, &status)?;
         let header = status.header.unwrap_or_default();
         let info = SnapshotInfo {
             path: file.display().to_string(),
             bytes: seen.bytes,
             sha256: seen.sha256,
-            // Read just before: the snapshot holds at least this revision.
-            revision: u64::try_from(header.revision).unwrap_or(0),
+            revision,
             taken_at: self.settings.clock.now(),
         };
         let sidecar =
@@ -324,6 +359,34 @@ mod tests {
         }
         folder.write("a.db", Sha256::digest(b""));
         assert!(!look_through(&folder.path("a.db")).expect("readable").whole, "an empty database is none");
+    }
+
+    /// A key of that revision, as etcd has it.
+    fn key(revision: u64) -> Vec<u8> {
+        [&revision.to_be_bytes()[..], b"_", &0_u64.to_be_bytes()].concat()
+    }
+
+    #[test]
+    fn a_snapshot_that_ends_before_what_its_member_said_is_not_kept() {
+        let folder = TestFolder::new("snapshot-older");
+        let said = |revision| {
+            let header = super::super::messages::ResponseHeader { revision, ..Default::default() };
+            accepted(&folder.path("db"), &StatusResponse { header: Some(header), ..StatusResponse::default() })
+        };
+        folder.write("db", bolt::tests::keys(&[&key(299), &key(300), &[key(301), vec![b't']].concat()], &[]));
+        assert_eq!((said(300), said(301)), (Ok(301), Ok(301)), "what was written meanwhile is more, and no less");
+        let error = said(302).expect_err("a revision is missing");
+        assert!(matches!(&error, HostError::Transient(reason) if reason.code == "SnapshotOlder"), "{error}");
+        assert!(error.to_string().contains("ends at revision 301, and its member was at 302"), "{error}");
+        // A compaction may take the last key with it, if that was a deletion.
+        let compacted = key(310);
+        let meta = [("consistent_index", &b"12345678"[..]), ("finishedCompactRev", compacted.as_slice())];
+        folder.write("db", bolt::tests::keys(&[&key(299)], &meta));
+        assert_eq!(said(310), Ok(310));
+        folder.write("db", bolt::tests::keys(&[], &[]));
+        assert_eq!(said(1), Ok(1), "a store that holds nothing");
+        folder.write("db", "no database");
+        assert!(matches!(said(1), Err(HostError::Transient(reason)) if reason.code == "SnapshotDamaged"));
     }
 
     #[tokio::test]

@@ -74,7 +74,7 @@ impl OldNode {
 impl RealHost {
     /// Why etcd 3.6 should not be started on this machine's etcd data; empty if nothing speaks against it. `None` on a machine
     /// without a member.
-    pub(in crate::real) async fn etcd_store_doubts(&self) -> Option<Vec<EtcdDoubt>> {
+    pub(in crate::real) async fn doubts_of_etcds_store(&self) -> Option<Vec<EtcdDoubt>> {
         let address = self.etcd_address()?;
         let data = self.etcd_argument("--data-dir=").unwrap_or_else(|| DATA.to_owned());
         let folder = self.files.path(&data).join("member/snap");

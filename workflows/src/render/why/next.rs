@@ -98,6 +98,9 @@ fn look_at(wait: &Wait) -> Option<String> {
             Some(node) => format!("kubectl describe node {node}"),
             None => "kubectl get nodes".to_owned(),
         }),
+        "EtcdMemberAway" | "EtcdLearner" | "EtcdAway" | "EtcdSlow" | "EtcdStore" => {
+            Some("kubectl --namespace kube-system get pods --selector component=etcd --output wide".to_owned())
+        }
         "NodesUnavailable" => Some("kubectl get nodes".to_owned()),
         "ApiServerAway" | "ApiServerBusy" | "ApiServerError" => Some("kubectl get --raw /readyz?verbose".to_owned()),
         _ => None,
