@@ -670,7 +670,10 @@ impl<'o> Loop<'o> {
             }
         }
         // What its children came to is no news to one that rests until somebody asks for more.
-        let asks = own.status.as_ref().is_some_and(|status| status.reason.as_deref() == Some(NODES_FAILED));
+        // Nor is it to one that the watch shows as it was before its last record.
+        let shown = own.status.as_ref().and_then(|status| status.commit);
+        let is_old = self.committed.get(run).is_some_and(|last| Some(*last) != shown);
+        let asks = is_old || own.status.as_ref().is_some_and(|status| status.reason.as_deref() == Some(NODES_FAILED));
         let children = newest.into_iter().filter_map(|(vertex, child)| {
             let goes_on = matches!(child.status.as_ref()?.phase?, Phase::InProgress | Phase::Succeeded);
             (goes_on && !(asks && vertex == STRAGGLERS_VERTEX)).then(|| VertexName::new(vertex).ok()).flatten()

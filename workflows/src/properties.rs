@@ -214,8 +214,8 @@ fn wave_is_sound(wave: &CompiledWave, spec: &DirectUpdateSpec, snapshot: &Cluste
     let comes_after = |vertex: &&Vertex| stragglers.iter().all(|last| last.after.contains(&vertex.name));
     let waited_for = children.iter().filter(|batch| comes_after(batch)).count();
     let parallel = spec.strategy == cupcake_crds::values::Strategy::Parallel;
-    let last_ones = if parallel { children.len() } else { 1 };
-    prop_assert!(!may_lose || waited_for == last_ones, "stragglers come after {waited_for} batches");
+    let last = if parallel { children.len() } else { 1 };
+    prop_assert!(!may_lose || waited_for == last, "it waits for {waited_for} batches");
     prop_assert_eq!(children.len(), wave.batches.len());
     let both = [true, false].iter().all(|canary| wave.batches.iter().any(|batch| batch.canary == *canary));
     prop_assert_eq!(gates.len(), usize::from(both), "a gate stands between canaries and others");

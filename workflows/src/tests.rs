@@ -406,7 +406,7 @@ fn a_wave_is_compiled_from_what_is_there_when_it_opens() {
     };
     assert_eq!(compiled.batches[0].nodes, ["w-02", "w-03", "w-04", "w-new"]);
     assert_eq!((compiled.batches[0].limits.concurrency, compiled.batches[0].limits.failures_max), (2, 2));
-    let lost = BTreeSet::from(["w-03".to_owned(), "w-gone".to_owned()]);
+    let lost = std::collections::BTreeSet::from(["w-03".to_owned(), "w-gone".to_owned()]);
     let again = crate::compile_again(&request, &wave, 1, &last(target), &fresh, &lost).unwrap();
     assert_eq!(
         (again.run.as_str(), again.nodes),
