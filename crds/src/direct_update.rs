@@ -10,7 +10,7 @@ use crate::{
     validate::direct_update as rules,
     values::{
         AirGapped, ApprovalPoint, Canary, Component, ComponentVersions, Concurrency, DrainRule, InvalidVersion,
-        KubeVersion, OnExpiry, Phase, Strategy,
+        KubeVersion, OnExpiry, Phase, Strategy, UserGate,
     },
 };
 use cupcake_engine::clock::Timestamp;
@@ -41,6 +41,7 @@ use std::collections::BTreeMap;
     validation = rules::FROZEN_COMPONENT_VERSIONS,
     validation = rules::FROZEN_DRAIN,
     validation = rules::FROZEN_DRY_RUN,
+    validation = rules::FROZEN_GATES,
     validation = rules::FROZEN_MAX_FAILURES,
     validation = rules::FROZEN_NODE_ORDER,
     validation = rules::FROZEN_NODE_SELECTOR,
@@ -138,6 +139,11 @@ pub struct DirectUpdateSpec {
     /// Plan and check only; nothing is changed. What would happen stands in status.graph, status.preflightResults and status.commands. Example: true
     #[serde(default)]
     pub dry_run: bool,
+
+    /// What is measured before the update goes on, and has to be right.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = limits::USER_GATES_MAX), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub gates: Vec<UserGate>,
 
     /// When nodes may be begun; outside it, nodes that are under way come to their end, and the update goes on by itself when it opens. May change at any time. At any time if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -283,6 +289,10 @@ pub struct DirectUpdateStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "crate::conditions::list_schema")]
     pub conditions: Vec<Condition>,
+    /// What spec.gates came to where they stand, with their last values, the last 16 places.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = limits::GATES_SEEN_MAX), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["place"]))]
+    pub gates: Vec<GateSeen>,
     /// The run as a tree, one step a line, finished nodes folded.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = limits::GRAPH_LINES_MAX), inner(length(max = limits::GRAPH_LINE_CHARS_MAX)), extend("x-kubernetes-list-type" = "atomic"))]
@@ -363,6 +373,22 @@ pub struct Approved {
     /// Which gate. Example: 1.34.4/canary-gate
     #[schemars(length(min = 1, max = 320))]
     pub gate: String,
+}
+
+/// What the gates of a user came to at one place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GateSeen {
+    /// When that was first told. Example: 2026-11-22T07:25:00Z
+    pub at: Timestamp,
+    /// Whether they are open. Example: true
+    pub open: bool,
+    /// Where they stand. Example: 1.34.4/batch-2-gates
+    #[schemars(length(min = 1, max = limits::STEP_CHARS_MAX))]
+    pub place: String,
+    /// Their last values. Example: error-rate is 0.034, has to be at most 0.01
+    #[schemars(length(max = limits::NODE_MESSAGE_CHARS_MAX))]
+    pub values: String,
 }
 
 /// What would be done on nodes that are treated alike.
@@ -578,6 +604,10 @@ impl DirectUpdateStatus {
         self.left_out.truncate(limits::LEFT_OUT_MAX);
         for one in &mut self.left_out {
             cut(&mut one.reason, limits::NODE_MESSAGE_CHARS_MAX);
+        }
+        keep_last(&mut self.gates, limits::GATES_SEEN_MAX);
+        for seen in &mut self.gates {
+            cut(&mut seen.values, limits::NODE_MESSAGE_CHARS_MAX);
         }
         keep_last(&mut self.notices, limits::NOTICES_MAX);
         for notice in &mut self.notices {

@@ -56,6 +56,10 @@ pub const DRAIN_RULE_EXPRESSIONS_MAX: usize = 4;
 pub const DRAIN_RULE_VALUES_MAX: usize = 8;
 /// Requests that a DirectUpdate remembers to have taken up.
 pub const ACKNOWLEDGED_MAX: usize = 3 * REQUESTS_MAX + 4;
+/// Gates of a user in one update.
+pub const USER_GATES_MAX: usize = 8;
+/// Places of such gates that a DirectUpdate tells of.
+pub const GATES_SEEN_MAX: usize = 16;
 /// Changes of a DirectUpdate that are still to be told to the sink of notifications: an update has some ten in all, and a sink that is
 /// away for as many is not waited for.
 pub const NOTICES_MAX: usize = 16;

@@ -105,6 +105,11 @@ them off, the installation fails loudly, and admissionPolicies.enabled: false is
 {{- if and .Values.notifications.url .Values.notifications.existingSecret -}}
 {{- fail "notifications.url: there is notifications.existingSecret, too; give one of them" -}}
 {{- end -}}
+{{- with .Values.gates.prometheus -}}
+{{- if and .url .existingSecret -}}
+{{- fail "gates.prometheus.url: there is gates.prometheus.existingSecret, too; give one of them" -}}
+{{- end -}}
+{{- end -}}
 {{- if eq .Values.operator.serviceAccount.name .Values.agent.serviceAccount.name -}}
 {{- fail "agent.serviceAccount.name: operator and agent need accounts of their own; the policies tell them apart by name" -}}
 {{- end -}}

@@ -27,6 +27,7 @@ pub mod server;
 mod silence;
 pub mod traces;
 pub mod watches;
+pub mod web;
 
 use adapters::cluster_ops::KubeClusterOps;
 use adapters::kube_store::KubeStore;
@@ -37,6 +38,7 @@ use cupcake_engine::names::Epoch;
 use cupcake_engine::registry::{RegistryError, StepRegistry};
 use cupcake_engine::tick::Engine;
 use cupcake_steps::ports::cluster::{Cluster, ClusterPorts};
+use cupcake_steps::ports::measures::{Measures, Nobody};
 use futures::FutureExt;
 use leader::Ended;
 use lease::{LeaseLock, Standing, Timing};
@@ -69,6 +71,8 @@ pub struct OperatorConfig {
     pub spans: Option<Arc<dyn Spans>>,
     /// Where notifications go, if anywhere.
     pub sink: Option<Arc<dyn Sink>>,
+    /// Who measures what `spec.gates` ask for, if anybody.
+    pub measures: Option<Arc<dyn Measures>>,
 }
 
 /// The steps of this release.
@@ -104,8 +108,19 @@ pub struct Operator {
 /// # Panics
 /// Only where a reconcile does: the panic ends the whole process, lease and all, and whoever restarts it decides about it.
 pub async fn run(config: OperatorConfig, shutdown: CancellationToken) {
-    let OperatorConfig { client, clock, identity, node_name, namespace, timing, registry, metrics, spans, sink } =
-        config;
+    let OperatorConfig {
+        client,
+        clock,
+        identity,
+        node_name,
+        namespace,
+        timing,
+        registry,
+        metrics,
+        spans,
+        sink,
+        measures,
+    } = config;
     let store = KubeStore::new(client.clone());
     let timed = TimedStore { store: store.clone(), clock: Arc::clone(&clock), metrics: metrics.clone() };
     let cluster = KubeClusterOps::new(client.clone(), store.clone(), Arc::clone(&clock));
@@ -120,7 +135,11 @@ pub async fn run(config: OperatorConfig, shutdown: CancellationToken) {
         identity: identity.clone(),
         engine: Engine::new(Arc::new(registry), Arc::new(timed), Arc::clone(&clock)),
         store,
-        ports: ClusterPorts { cluster: Arc::new(cluster), nodes: Arc::new(nodes) },
+        ports: ClusterPorts {
+            cluster: Arc::new(cluster),
+            nodes: Arc::new(nodes),
+            measures: measures.unwrap_or_else(|| Arc::new(Nobody)),
+        },
         metrics: metrics.clone(),
         spans,
         sink,

@@ -2,14 +2,17 @@
 #![expect(clippy::disallowed_methods, reason = "the one place with the process's own clock, server task and signals")]
 
 use crate::OperatorConfig;
+use crate::adapters::prometheus::Prometheus;
 use crate::lease::Timing;
 use crate::metrics::Metrics;
 use crate::notify::Sink;
-use crate::notify::http::{HttpSink, Place, Secret};
+use crate::notify::http::HttpSink;
 use crate::notify::message::Format;
 use crate::traces::{Spans, otlp};
+use crate::web::{Place, Secret};
 use anyhow::Context;
 use cupcake_engine::clock::{Clock, Timestamp};
+use cupcake_steps::ports::measures::Measures;
 use futures::future::BoxFuture;
 use kube::client::ClientBuilder;
 use std::net::SocketAddr;
@@ -53,6 +56,12 @@ pub struct Args {
     /// What the cluster is called in notifications, where one receiver has several.
     #[arg(long, env = "CUPCAKE_NOTIFY_CLUSTER", default_value = "", value_parser = cluster_name)]
     pub notify_cluster: String,
+    /// The Prometheus that is asked for what spec.gates of a DirectUpdate want measured, such as http://prometheus.monitoring:9090; none unless given.
+    #[arg(long, env = "CUPCAKE_PROMETHEUS_URL", hide_env_values = true)]
+    pub prometheus_url: Option<Secret>,
+    /// A folder whose file `url` holds the URL of that Prometheus; beside it, where they are needed, `ca.crt` and `token`. Read anew each time.
+    #[arg(long, env = "CUPCAKE_PROMETHEUS_DIR", conflicts_with = "prometheus_url")]
+    pub prometheus_dir: Option<PathBuf>,
 }
 
 /// The longest name of a cluster, in characters.
@@ -67,19 +76,32 @@ fn cluster_name(text: &str) -> Result<String, String> {
     Err(format!("give at most {CLUSTER_CHARS_MAX} letters, digits, dashes, dots and underscores"))
 }
 
-/// Where notifications go by these settings, if anywhere.
-async fn sink_of(args: &Args) -> anyhow::Result<Option<Arc<dyn Sink>>> {
-    let place = match (&args.notify_dir, &args.notify_url) {
+/// The place that one of two settings names, if one does. A URL that is none ends the start; what a folder lacks may still come.
+async fn place_of(name: &str, folder: Option<&PathBuf>, url: Option<&Secret>) -> anyhow::Result<Option<Place>> {
+    let place = match (folder, url) {
         (Some(folder), _) => Place::Folder(folder.clone()),
         (None, Some(url)) => Place::Given(url.clone()),
         (None, None) => return Ok(None),
     };
     match (&place, place.read().await) {
         (_, Ok(_)) => {}
-        // Read anew for each notification, so it may still come; upgrades need none.
-        (Place::Folder(_), Err(error)) => tracing::warn!(%error, "notifications are kept until it can be read"),
-        (Place::Given(_), Err(error)) => anyhow::bail!("CUPCAKE_NOTIFY_URL: {error}"),
+        (Place::Folder(_), Err(error)) => tracing::warn!(%error, name, "not used before it can be read"),
+        (Place::Given(_), Err(error)) => anyhow::bail!("{name}: {error}"),
     }
+    Ok(Some(place))
+}
+
+/// Who measures by these settings, if anybody.
+async fn measures_of(args: &Args, clock: &Arc<dyn Clock>) -> anyhow::Result<Option<Arc<dyn Measures>>> {
+    let (folder, url) = (args.prometheus_dir.as_ref(), args.prometheus_url.as_ref());
+    let place = place_of("CUPCAKE_PROMETHEUS_URL", folder, url).await?;
+    Ok(place.map(|place| Arc::new(Prometheus::new(place, Arc::clone(clock))) as Arc<dyn Measures>))
+}
+
+/// Where notifications go by these settings, if anywhere.
+async fn sink_of(args: &Args) -> anyhow::Result<Option<Arc<dyn Sink>>> {
+    let place = place_of("CUPCAKE_NOTIFY_URL", args.notify_dir.as_ref(), args.notify_url.as_ref()).await?;
+    let Some(place) = place else { return Ok(None) };
     Ok(Some(Arc::new(HttpSink::new(place, args.notify_format, args.notify_cluster.clone()))))
 }
 
@@ -106,6 +128,7 @@ pub async fn run(args: Args, shutdown: CancellationToken) -> anyhow::Result<()> 
         None => (None, None),
     };
     let sink = sink_of(&args).await?;
+    let measures = measures_of(&args, &clock).await?;
     let config = OperatorConfig {
         client,
         clock,
@@ -117,6 +140,7 @@ pub async fn run(args: Args, shutdown: CancellationToken) -> anyhow::Result<()> 
         metrics,
         spans,
         sink,
+        measures,
     };
     crate::run(config, shutdown.clone()).await;
     if let Some(sending) = sending {

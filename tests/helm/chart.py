@@ -62,6 +62,7 @@ CASES = {
                 "podLabels": {"example.com/tier": "control", "app.kubernetes.io/name": "mine"},
             },
             "notifications": {"url": "https://hooks.example.com/services/T0KEN", "format": "slack", "cluster": "prod-eu"},
+            "gates": {"prometheus": {"existingSecret": "prometheus"}},
             "agent": {
                 "image": {"digest": "sha256:" + "0123456789abcdef" * 4},
                 "env": {"logLevel": "debug"},

@@ -7,6 +7,7 @@ use crate::gates::SOAK_SECONDS_MAX;
 use crate::request::is_concurrency;
 use crate::schedule::Window;
 use crate::skew::{self, Skew};
+use crate::user_gates;
 use crate::wave::Workers;
 use chrono::TimeDelta;
 use cupcake_crds::direct_update::opted_out;
@@ -21,6 +22,7 @@ use std::time::Duration;
 /// Fields of the spec that need no cluster to be judged.
 pub(crate) fn spec(spec: &DirectUpdateSpec, findings: &mut Findings) {
     components(spec, findings);
+    user_gates::check(spec, findings);
     if !is_concurrency(spec.concurrency) {
         findings.refuse(Finding::new(
             Code::OutOfRange,

@@ -19,7 +19,7 @@ use crate::wave::{self, WaveOf, Workers};
 use crate::{addons, changes, checks, containerd, machines, packages, settings, surroundings};
 use cupcake_crds::DirectUpdateSpec;
 use cupcake_crds::values::{
-    ApprovalPoint, ClusterSnapshot, KubeVersion, NodeRole, NodeSnapshot, PackageVersion, Strategy,
+    ApprovalPoint, ClusterSnapshot, GatePoint, KubeVersion, NodeRole, NodeSnapshot, PackageVersion, Strategy,
 };
 use cupcake_engine::names::RunName;
 use cupcake_engine::plan::Plan;
@@ -299,6 +299,7 @@ fn add_hop(
         plan.vertex(templates.approval(ApprovalPoint::BeforeEachHop, &after));
         after = vec![gate_name(templates.target, ApprovalPoint::BeforeEachHop)];
     }
+    after = add_user_gates(plan, spec, GatePoint::BeforeEachHop, templates.name("hop-gates"), after);
     if spec.preflight_checks {
         plan.vertex(templates.preflight(&after));
         after = vec![templates.name("preflight")];
@@ -307,6 +308,10 @@ fn add_hop(
     if control_plane.moves && spec.approvals.contains(&ApprovalPoint::BeforeControlPlane) {
         plan.vertex(templates.approval(ApprovalPoint::BeforeControlPlane, &after));
         after = vec![gate_name(templates.target, ApprovalPoint::BeforeControlPlane)];
+    }
+    if control_plane.moves {
+        let name = templates.name("control-plane-gates");
+        after = add_user_gates(plan, spec, GatePoint::BeforeControlPlane, name, after);
     }
     if let Some(node) = control_plane.backup_on() {
         templates.etcd_backup(run, &node.node, &after).into_iter().for_each(|vertex| {
@@ -357,6 +362,23 @@ fn add_hop(
     }
     plan.vertex(templates.verify(&after));
     vec![templates.name("verify")]
+}
+
+/// Appends the gates of a user at that place, if there are such; gives what the next one comes after.
+fn add_user_gates(
+    plan: &mut Plan,
+    spec: &DirectUpdateSpec,
+    point: GatePoint,
+    name: String,
+    after: Vec<String>,
+) -> Vec<String> {
+    match templates::user_gates(spec, point, name.clone(), &after) {
+        Some(gates) => {
+            plan.vertex(gates);
+            vec![name]
+        }
+        None => after,
+    }
 }
 
 fn summary(

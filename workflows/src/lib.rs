@@ -49,6 +49,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 mod timing;
+mod user_gates;
 mod wave;
 
 pub use checks::INVENTORY_SECONDS_MAX;
@@ -64,5 +65,5 @@ pub use request::{
     wave_run,
 };
 pub use summary::{BatchPreview, ContainerdSummary, HopSummary, Summary};
-pub use templates::{CHILD_RUN, CLUSTER_KINDS, lane_of};
+pub use templates::{CHILD_RUN, CLUSTER_KINDS, METRIC_GATES, lane_of};
 pub use wave::{CompiledBatch, CompiledWave, WaveOf, compile_wave};

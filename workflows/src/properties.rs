@@ -132,6 +132,7 @@ fn params_are_readable(dag: &Dag) -> Checked {
             }
             "uncordon-node/v1" => is::<params::UncordonNode>(params)?,
             "gate/v1" => is::<params::Gate>(params)?,
+            "metric-gates/v1" => is::<params::MetricGates>(params)?,
             "addons/v1" => is::<params::Addons>(params)?,
             "child-run/v1" => is::<params::ChildRun>(params)?,
             "verify-cluster/v1" => is::<params::VerifyCluster>(params)?,

@@ -16,14 +16,17 @@ use crate::timing::{
     BACKUP_SECONDS, CONTROL_PLANE_SOAK_SECONDS, NodeTime, PREFLIGHT_SECONDS, VERIFY_SECONDS, WORKER_SOAK_SECONDS,
     pod_seconds,
 };
+use crate::user_gates;
 use cupcake_crds::DirectUpdateSpec;
 use cupcake_crds::values::{
-    ApprovalPoint, Component, DrainRule, HostStep, KubeVersion, NodeRef, NodeSnapshot, OnExpiry, PackageVersion,
+    ApprovalPoint, Component, DrainRule, GatePoint, HostStep, KubeVersion, NodeRef, NodeSnapshot, OnExpiry,
+    PackageVersion,
 };
 use cupcake_engine::names::{InvalidName, RunName, StepKind, VertexName};
 use cupcake_engine::plan::{Item, Plan, VertexTemplate};
 use cupcake_steps::cluster::params::{
-    Addons, ChildRun, DrainNode, FreshSnapshot, Gate, HostOrder, Preflight, UncordonNode, VerifyCluster,
+    Addons, ChildRun, DrainNode, FreshSnapshot, Gate, HostOrder, MetricGate, MetricGates, Preflight, UncordonNode,
+    VerifyCluster,
 };
 use cupcake_steps::host::params::{
     ETCD_SNAPSHOT, EtcdSnapshot, INSTALL_PACKAGES, InstallPackages, KUBEADM_UPGRADE, PULL_IMAGES, PULL_WORKER_IMAGES,
@@ -38,7 +41,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 /// Kinds of the cluster steps that plans of this release are made of, sorted.
-pub const CLUSTER_KINDS: [&str; 10] = [
+pub const CLUSTER_KINDS: [&str; 11] = [
     ADDONS,
     CHILD_RUN,
     DRAIN_NODE,
@@ -46,6 +49,7 @@ pub const CLUSTER_KINDS: [&str; 10] = [
     HOST_ORDER,
     HOST_PROCEED,
     HOST_RELEASE,
+    METRIC_GATES,
     PREFLIGHT,
     UNCORDON_NODE,
     VERIFY_CLUSTER,
@@ -62,6 +66,8 @@ pub(crate) const HOST_ORDER: &str = "host-order/v1";
 pub(crate) const HOST_PROCEED: &str = "host-proceed/v1";
 /// Kind of the vertices that close an order which nobody waits for any more.
 pub(crate) const HOST_RELEASE: &str = "host-release/v1";
+/// Kind of the vertices that measure.
+pub const METRIC_GATES: &str = "metric-gates/v1";
 const PREFLIGHT: &str = "preflight/v1";
 /// Kind of the vertices that give a node back.
 pub(crate) const UNCORDON_NODE: &str = "uncordon-node/v1";
@@ -424,6 +430,22 @@ impl<'a> Templates<'a> {
 /// The lane of a node in the root run of an update with several hops: it holds one slot in each.
 pub fn lane_of(hop: impl fmt::Display, node: &str) -> String {
     format!("{hop}/{node}")
+}
+
+/// The gates of a user at one place, if there are such.
+pub(crate) fn user_gates(
+    spec: &DirectUpdateSpec,
+    point: GatePoint,
+    name: String,
+    after: &[String],
+) -> Option<VertexTemplate> {
+    let gates: Vec<MetricGate> = user_gates::at(spec, point).collect();
+    let longest = gates.iter().map(|gate| gate.seconds_max).max()?;
+    let params = MetricGates { gates };
+    Some(
+        vertex(name, METRIC_GATES, &params, after)
+            .deadline_seconds(longest.saturating_add(user_gates::VERDICT_SECONDS)),
+    )
 }
 
 /// Between the canaries and the others of a wave.

@@ -12,7 +12,7 @@ use cupcake_crds::DirectUpdateSpec;
 use cupcake_crds::direct_update::NodeOrder;
 use cupcake_crds::limits::NODE_GROUPS_MAX;
 use cupcake_crds::values::{
-    ApprovalPoint, ClusterSnapshot, KubeVersion, NodeRole, NodeSnapshot, PackageVersion, Strategy,
+    ApprovalPoint, ClusterSnapshot, GatePoint, KubeVersion, NodeRole, NodeSnapshot, PackageVersion, Strategy,
 };
 use cupcake_engine::names::{RunName, VertexName};
 use cupcake_engine::plan::{Item, Plan};
@@ -365,7 +365,15 @@ fn wave_plan(
             plan.each(items, vec![templates::batch(wave, deadline_seconds, &[])]);
         }
         Strategy::Rolling | Strategy::Canary => {
-            let batch = |after: &[String]| vec![templates::batch(wave, deadline_seconds, after)];
+            // What stands before a batch is measured when that comes; before the first of a hop nothing is.
+            let batch = |after: &[String]| {
+                let name = "batch-{item}-gates".to_owned();
+                let gates = templates::user_gates(spec, GatePoint::BetweenBatches, name.clone(), after);
+                match gates.filter(|_| !after.is_empty()) {
+                    Some(gates) => vec![gates, templates::batch(wave, deadline_seconds, &[name])],
+                    None => vec![templates::batch(wave, deadline_seconds, after)],
+                }
+            };
             let canaries = batches.iter().take_while(|batch| batch.canary);
             let went_first: Vec<String> = canaries.clone().flat_map(|batch| batch.nodes.clone()).collect();
             let last = canaries.last().map(|batch| batch.vertex.as_str().to_owned());

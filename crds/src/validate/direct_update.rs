@@ -74,6 +74,12 @@ pub(crate) const VALUES_OF_OPERATOR: CelRule = (
     "in matchExpressions operator In and NotIn need values, Exists and DoesNotExist take none",
 );
 
+/// On the query of each gate.
+pub(crate) const GATE_HAS_THRESHOLD: CelRule = (
+    "has(self.atLeast) || has(self.atMost)",
+    "prometheus needs atLeast or atMost, or both: the value with which the gate is open, for example atMost: \"0.01\"",
+);
+
 /// CEL: a run exists, or it was over without one (nothing to do, a dry run, cancelled before its start).
 macro_rules! frozen {
     ($field:literal) => {
@@ -99,6 +105,7 @@ pub(crate) const FROZEN_COMPONENTS: CelRule = frozen!("spec.components");
 pub(crate) const FROZEN_COMPONENT_VERSIONS: CelRule = frozen!("spec.componentVersions");
 pub(crate) const FROZEN_DRAIN: CelRule = frozen!("spec.drain");
 pub(crate) const FROZEN_DRY_RUN: CelRule = frozen!("spec.dryRun");
+pub(crate) const FROZEN_GATES: CelRule = frozen!("spec.gates");
 pub(crate) const FROZEN_MAX_FAILURES: CelRule = frozen!("spec.maxFailures");
 pub(crate) const FROZEN_NODE_ORDER: CelRule = frozen!("spec.nodeOrder");
 pub(crate) const FROZEN_NODE_SELECTOR: CelRule = frozen!("spec.nodeSelector");
@@ -178,6 +185,11 @@ fn every_time(checks: &mut Checks, spec: &DirectUpdateSpec) {
     checks.rule(PACKAGE_VERSION, sound, "spec.componentVersions.containerd", containerd.unwrap_or_default());
     let named = containerd.is_none() || spec.moves_containerd();
     checks.rule(VERSION_OF_NAMED_COMPONENT, named, "spec.componentVersions", json(&spec.component_versions));
+    for gate in &spec.gates {
+        let bounded = gate.prometheus.at_least.is_some() || gate.prometheus.at_most.is_some();
+        checks.rule(GATE_HAS_THRESHOLD, bounded, "spec.gates", json(gate));
+        duration(checks, gate.timeout, "spec.gates");
+    }
     drain(checks, spec.drain.as_ref(), ["spec.drain.timeout", "spec.drain.podTimeout", "spec.drain.rules"]);
     choices(checks, spec.strategy, spec.canary.as_ref(), spec.air_gapped.as_ref());
     let after_canary = spec.approvals.contains(&ApprovalPoint::AfterCanary);
@@ -234,6 +246,7 @@ fn frozen(checks: &mut Checks, new: &DirectUpdate, old: &DirectUpdate) {
     );
     same(FROZEN_DRAIN, new.drain == old.drain, "spec.drain", json(&new.drain));
     same(FROZEN_DRY_RUN, new.dry_run == old.dry_run, "spec.dryRun", json(&new.dry_run));
+    same(FROZEN_GATES, new.gates == old.gates, "spec.gates", json(&new.gates));
     same(FROZEN_MAX_FAILURES, new.max_failures == old.max_failures, "spec.maxFailures", json(&new.max_failures));
     same(FROZEN_NODE_ORDER, new.node_order == old.node_order, "spec.nodeOrder", json(&new.node_order));
     same(FROZEN_NODE_SELECTOR, new.node_selector == old.node_selector, "spec.nodeSelector", json(&new.node_selector));

@@ -11,6 +11,7 @@ mod package_version;
 mod phase;
 mod snapshot;
 mod surroundings;
+mod user_gate;
 
 pub use concurrency::{Concurrency, InvalidConcurrency};
 pub use drain_rule::{DrainAction, DrainRule, LabelOperator, PodRequirement, PodSelector, Treatment};
@@ -26,3 +27,4 @@ pub use surroundings::{
     AbsentAddon, AdmissionHook, AdmissionPolicy, ComponentSetting, DeprecatedRequest, DisruptionBudget, EtcdDoubt,
     EtcdDoubtKind, EtcdMember, PodSnapshot, Surroundings,
 };
+pub use user_gate::{GatePoint, PrometheusQuery, UserGate};

@@ -5,6 +5,7 @@ pub mod at_work;
 pub mod cluster_ops;
 pub mod kube_store;
 pub mod node_ops;
+pub mod prometheus;
 pub mod snapshot;
 pub mod surroundings;
 pub mod timed_store;

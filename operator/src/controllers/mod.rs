@@ -3,6 +3,7 @@
 pub mod acknowledge;
 pub mod deletion;
 mod dry_run;
+mod gates;
 mod inventories;
 pub(crate) mod mirror;
 pub mod node;

@@ -13,8 +13,9 @@ use cupcake_crds::values::Phase;
 use cupcake_engine::clock::Timestamp;
 use cupcake_engine::cursor::{Cursor, VertexState};
 use cupcake_engine::dag::{Dag, Vertex};
-use cupcake_steps::cluster::params::Verified;
+use cupcake_steps::cluster::params::{GatesMet, Verified};
 use cupcake_steps::host::params::SNAPSHOT_TAKEN;
+use cupcake_workflows::METRIC_GATES;
 use cupcake_workflows::render::{self, Glyphs};
 use kube::ResourceExt;
 use serde::Deserialize;
@@ -58,6 +59,31 @@ impl Record<'_> {
         let view = render::View { dag, cursor, now, children };
         let names = render::Names { direct_update: &self.run.spec.direct_update.name, run: &name };
         (render::status_lines(&view, Glyphs::Unicode), render::message(&view, &names))
+    }
+
+    /// The gates of a user that were measured: where they stand, whether they are open, and their last values.
+    pub fn gates(&self) -> Vec<(String, bool, String)> {
+        let Recorded { dag, cursor } = &self.recorded;
+        let gates = dag.vertices().iter().filter(|vertex| vertex.kind.as_str() == METRIC_GATES);
+        let measured = gates.filter_map(|vertex| {
+            let note = || cursor.note(&vertex.name).map(|note| note.message.clone());
+            let (open, values) = match cursor.state(&vertex.name)? {
+                VertexState::Succeeded { .. } => {
+                    (true, GatesMet::deserialize(cursor.output(&vertex.name)?).ok()?.values)
+                }
+                VertexState::Waiting { .. } | VertexState::BackingOff { .. } | VertexState::Failed { .. } => {
+                    (false, note()?)
+                }
+                VertexState::Pending { .. } | VertexState::Started { .. } | VertexState::Skipped { .. } => return None,
+            };
+            // The root says the hop in the names of its steps.
+            let place = match (&self.run.spec.parent, self.run.spec.hop) {
+                (Some(_), Some(hop)) => format!("{hop}/{}", vertex.name),
+                _ => vertex.name.to_string(),
+            };
+            Some((place, open, values))
+        });
+        measured.collect()
     }
 
     /// The code of what a run below the root waits for in the sight of people, if it does.

@@ -13,7 +13,7 @@ use super::acknowledge::Stage;
 use super::preflight::Looked;
 use super::stand::{MESSAGE_CHARS_MAX, Stand, answer, forget_told, replace_status, write};
 use super::window::State;
-use super::{acknowledge, deletion, dry_run, inventories, mirror, records, run, timeout, window};
+use super::{acknowledge, deletion, dry_run, gates, inventories, mirror, records, run, timeout, window};
 use crate::adapters::at_work::Held;
 use crate::adapters::cluster_ops::run_phase;
 use crate::adapters::kube_store::RunMeta;
@@ -143,6 +143,10 @@ async fn reconciled(operator: &Operator, view: &View) -> Result<Next, kube::Erro
     if let Some(owner) = owner_of_cluster(operator, &view.update).await? {
         let message = format!("waits for DirectUpdate {owner}: one update owns the cluster at a time");
         write(operator, view, Stand::pending(run::WAITING_FOR_CLUSTER, message)).await?;
+        return Ok(again(operator));
+    }
+    if let Some(reason) = gates::unmeasurable(operator, &view.update.spec).await {
+        write(operator, view, Stand::stalled(&reason.code, reason.message)).await?;
         return Ok(again(operator));
     }
     // While machines answer, only they are looked at: the rest is read anew when all have. A dry run asks none.
@@ -422,6 +426,7 @@ async fn follow(operator: &Operator, view: &View, name: &str) -> Result<Next, ku
         after.approvals = acknowledge::approved(&before.approvals, control, &gates, now);
     }
     mirror::set_approved(&mut after, view, &gates, now);
+    after.gates = gates::seen(&before.gates, &records, now);
     let window = window::state(&view.update, now);
     if let (Some(held), Some(Phase::InProgress), Some(message)) =
         (window.clone().holds(), after.phase, &mut after.message)

@@ -28,7 +28,7 @@ use words::Words;
 
 /// How many codes of reasons are told apart. The release has about 130; steps of users may have more.
 const CODES_MAX: usize = 192;
-/// How many kinds of steps are told apart. The release has ten; steps of users may be more.
+/// How many kinds of steps are told apart. The release has eleven; steps of users may be more.
 const KINDS_MAX: usize = 64;
 /// Bounds of the durations of steps, in seconds: from what an answer of the API takes to the longest drain.
 const STEP_SECONDS: [f64; 12] = [1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1_200.0, 1_800.0, 3_600.0, 7_200.0];

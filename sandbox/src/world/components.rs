@@ -25,6 +25,7 @@ use cupcake_operator::notify::Sink;
 use cupcake_operator::traces::Spans;
 use cupcake_steps::ports::disk::SharedDisk;
 use cupcake_steps::ports::host::MachinePorts;
+use cupcake_steps::ports::measures::Measures;
 use futures::future::BoxFuture;
 use std::sync::{Arc, OnceLock};
 use std::task::Poll;
@@ -61,6 +62,8 @@ pub(super) struct Components {
     pub(super) spans: OnceLock<Arc<dyn Spans>>,
     /// Where the operator's notifications go, if anywhere.
     pub(super) sink: OnceLock<Arc<dyn Sink>>,
+    /// Who measures for the operator, if anybody.
+    pub(super) measures: OnceLock<Arc<dyn Measures>>,
     /// Where the operator counts, if somebody looks.
     pub(super) metrics: OnceLock<Metrics>,
 }
@@ -138,6 +141,7 @@ impl Components {
                         metrics: self.metrics.get().cloned().unwrap_or_default(),
                         spans: self.spans.get().cloned(),
                         sink: self.sink.get().cloned(),
+                        measures: self.measures.get().cloned(),
                     };
                     self.live(&life, Box::pin(cupcake_operator::run(config, life.asked_to_stop()))).await;
                 }

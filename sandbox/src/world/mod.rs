@@ -53,6 +53,7 @@ use cupcake_engine::clock::{Clock, Timestamp};
 use cupcake_operator::metrics::Metrics;
 use cupcake_operator::notify::Sink;
 use cupcake_operator::traces::Spans;
+use cupcake_steps::ports::measures::Measures;
 use drains::Drains;
 use faults::Hands;
 use futures::FutureExt;
@@ -185,6 +186,7 @@ impl World {
             commits_told_apart: !config.without.contains(&Fence::CommitIds),
             spans: OnceLock::new(),
             sink: OnceLock::new(),
+            measures: OnceLock::new(),
             metrics: OnceLock::new(),
         });
         let tasks = Arc::<Mutex<JoinSet<()>>>::default();
@@ -219,6 +221,11 @@ impl World {
     /// Where the operator's notifications go; before [`World::start`].
     pub fn notify(&self, sink: Arc<dyn Sink>) {
         let _ = self.components.sink.set(sink);
+    }
+
+    /// Who measures what `spec.gates` ask for; before [`World::start`].
+    pub fn measure_by(&self, measures: Arc<dyn Measures>) {
+        let _ = self.components.measures.set(measures);
     }
 
     /// Starts the cluster, the operator and the agents.

@@ -7,6 +7,7 @@ pub mod gate;
 pub mod host_order;
 pub mod host_proceed;
 pub mod host_release;
+pub mod metric_gates;
 pub mod params;
 pub mod preflight;
 pub mod uncordon_node;
@@ -58,6 +59,7 @@ pub fn register(registry: &mut StepRegistry<Cluster>) -> Result<(), RegistryErro
         .register(host_order::HostOrder)?
         .register(host_proceed::HostProceed)?
         .register(host_release::HostRelease)?
+        .register(metric_gates::MetricGates)?
         .register(preflight::Preflight)?
         .register(uncordon_node::UncordonNode)?
         .register(verify_cluster::VerifyCluster)?;

@@ -130,6 +130,40 @@ impl Drained {
     }
 }
 
+/// `metric-gates/v1`: each of the gates measures what it has to, at the same look.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MetricGates {
+    /// The gates, in the order of the spec.
+    pub gates: Vec<MetricGate>,
+}
+
+/// One of them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MetricGate {
+    /// The least value with which it is open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_least: Option<f64>,
+    /// The greatest one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_most: Option<f64>,
+    /// What it is called.
+    pub name: String,
+    /// What is asked.
+    pub query: String,
+    /// How long it may stay closed.
+    pub seconds_max: u32,
+}
+
+/// What `metric-gates/v1` leaves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GatesMet {
+    /// The values with which they were open.
+    pub values: String,
+}
+
 /// `host-proceed/v1`: the second part of the order that `order_vertex` placed is done, and the Node is Ready at the version.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

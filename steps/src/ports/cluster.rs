@@ -7,6 +7,7 @@
 //! ([`OpsError::Changed`]) instead of done.
 
 use crate::ports::host::KubeProxy;
+use crate::ports::measures::Measures;
 use async_trait::async_trait;
 use chrono::TimeDelta;
 use cupcake_crds::NodeTask;
@@ -35,6 +36,8 @@ pub struct ClusterPorts {
     pub cluster: Arc<dyn ClusterOps>,
     /// One node at a time.
     pub nodes: Arc<dyn NodeOps>,
+    /// What users want measured.
+    pub measures: Arc<dyn Measures>,
 }
 
 /// Why an operation was not carried out, by what the step does next.

@@ -7,6 +7,7 @@ pub mod disk_suite;
 #[cfg(any(test, feature = "fakes"))]
 pub mod fake_host;
 pub mod host;
+pub mod measures;
 #[cfg(any(test, feature = "fakes"))]
 pub mod memory_disk;
 #[cfg(feature = "real-disk")]
