@@ -426,7 +426,7 @@ pub struct PackageHold {
     /// What it is, in the package manager's words. Example: apt-mark hold
     #[schemars(length(max = limits::PACKAGE_HOLD_CHARS_MAX))]
     pub by: String,
-    /// What it comes to for an upgrade. Example: Lifted
+    /// What it comes to for an upgrade: Lifted (it is off for the install of the exact version, and back afterwards), Keeps (it stays, and lets in what it names alone) or Hides (it stays, and keeps away what it names). Example: Lifted
     pub effect: HoldEffect,
     /// Name of the package. Example: kubelet
     #[schemars(length(max = 64))]
