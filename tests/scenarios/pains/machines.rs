@@ -236,7 +236,8 @@ fn repositories(story: &mut Story) {
         story.happens(
             "Both are set right, and the update begins. Then the mirror of w-2 loses 1.34 again, before its turn.",
         );
-        ["w-1", "w-2"].map(|name| machine(name).name_repository(Source::Whole));
+        machine("w-1").name_repository(Source::Whole);
+        machine("w-2").name_repository(Source::Whole);
         cluster.eventually("it begins", async || cluster.phase(UPDATE).0 == Phase::InProgress).await;
         machine("w-2").name_repository(Source::NothingNewer);
         rests_until_mended(story, cluster, "RepositoryMissing", async || {
