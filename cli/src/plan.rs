@@ -158,7 +158,8 @@ fn tell(update: &DirectUpdate, snapshot: &ClusterSnapshot, args: &PlanArgs) -> E
 
 fn warn(warnings: &[Finding]) {
     for warning in warnings {
-        out::line(format!("warning: {warning}"));
+        let word = if warning.code.is_note() { "note" } else { "warning" };
+        out::line(format!("{word}: {warning}"));
     }
 }
 

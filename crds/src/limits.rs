@@ -83,6 +83,10 @@ pub const SETTING_CHARS_MAX: usize = 128;
 pub const VERSIONS_MAX: usize = 32;
 /// Versions of containerd's package that an inventory names.
 pub const CONTAINERDS_MAX: usize = 16;
+/// What keeps packages at their version, of which an inventory names so many.
+pub const PACKAGE_HOLDS_MAX: usize = 24;
+/// Characters of one of them.
+pub const PACKAGE_HOLD_CHARS_MAX: usize = 128;
 /// Characters of a folder that an inventory names.
 pub const FOLDER_CHARS_MAX: usize = 256;
 /// Milliseconds by which an inventory says that a clock is off, at the most: a hundred years.

@@ -342,6 +342,11 @@ pub struct NodeInventory {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = limits::HAND_MADE_CHARS_MAX))]
     pub hand_made_unread: Option<String>,
+    /// What keeps packages of an upgrade at their version there: marks, excludes and locks of the package manager; left out where that
+    /// could not be told, and by runners of releases that did not look.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = limits::PACKAGE_HOLDS_MAX), extend("x-kubernetes-list-type" = "atomic"))]
+    pub holds: Option<Vec<PackageHold>>,
     /// Version of kubeadm. Example: 1.33.4
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
@@ -416,7 +421,7 @@ pub struct ContainerdPackage {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     pub name: Option<String>,
-    /// Versions of that package that the machine's index offers, from the installed one on, newest first and as whole as dpkg has them; 16 at most, those of the installed minor before others. Example: ["1.7.27-1", "1.7.24-1"]
+    /// Versions of that package that the machine's index offers, from the installed one on, newest first and as whole as the package manager has them; 16 at most, those of the installed minor before others. Example: ["1.7.27-1", "1.7.24-1"]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = limits::CONTAINERDS_MAX), inner(length(max = 64)), extend("x-kubernetes-list-type" = "atomic"))]
     pub offered: Vec<String>,
@@ -428,6 +433,36 @@ pub struct ContainerdPackage {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub version: Option<String>,
+}
+
+/// Something that keeps a package at its version.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PackageHold {
+    /// What it is, in the package manager's words. Example: apt-mark hold
+    #[schemars(length(max = limits::PACKAGE_HOLD_CHARS_MAX))]
+    pub by: String,
+    /// What it comes to for an upgrade: Lifted (it is off for the install of the exact version, and back afterwards), Keeps (it stays, and lets in what it names alone) or Hides (it stays, and keeps away what it names). Example: Lifted
+    pub effect: HoldEffect,
+    /// Name of the package. Example: kubelet
+    #[schemars(length(max = 64))]
+    pub package: String,
+    /// The versions that it keeps (all others are kept away) or hides, as a pattern; it lets no other version in at all, if left out. Example: 1.33.*
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub versions: Option<String>,
+}
+
+/// What something that keeps a package at its version comes to for an upgrade: Lifted (for the install of the exact version, and as it
+/// was afterwards), Keeps (it stays, and lets in what it names alone) or Hides (it stays, and keeps away what it names).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum HoldEffect {
+    /// It is off while the exact version is installed, and back afterwards.
+    Lifted,
+    /// It stays, and lets in what it names alone.
+    Keeps,
+    /// It stays, and keeps away what it names.
+    Hides,
 }
 
 /// A file system besides that of /var/lib.

@@ -161,7 +161,8 @@ pub async fn publish(operator: &Operator, run: &RunName, report: &TickReport) {
 pub async fn warn(operator: &Operator, update: &DirectUpdate, warnings: &[Finding]) {
     let api: Api<Event> = Api::namespaced(operator.client.clone(), NAMESPACE);
     let uid = update.uid().unwrap_or_default();
-    for (index, warning) in warnings.iter().take(WARNINGS_MAX).enumerate() {
+    let warnings = warnings.iter().filter(|warning| !warning.code.is_note());
+    for (index, warning) in warnings.take(WARNINGS_MAX).enumerate() {
         let regarding = ObjectReference { uid: Some(uid.clone()), ..reference("DirectUpdate", &update.name_any()) };
         let head: String = update.name_any().chars().take(200).collect();
         // One compilation, one set of events, whoever publishes it again.

@@ -16,7 +16,7 @@ use crate::summary::{BatchPreview, ContainerdSummary, HopSummary, Summary};
 use crate::templates::{self, Emptied, Templates, Visit};
 use crate::timing::{NodeTime, addons_seconds, child_seconds, estimate_seconds};
 use crate::wave::{self, WaveOf, Workers};
-use crate::{addons, changes, checks, containerd, etcd_store, machines, packages, settings, surroundings};
+use crate::{addons, changes, checks, containerd, etcd_store, holds, machines, packages, settings, surroundings};
 use cupcake_crds::DirectUpdateSpec;
 use cupcake_crds::values::{
     ApprovalPoint, ClusterSnapshot, GatePoint, KubeVersion, NodeRole, NodeSnapshot, PackageVersion, Strategy,
@@ -125,6 +125,7 @@ pub fn compile(
     match way {
         Way::Known => {
             packages::packages(&hops, &mut findings);
+            holds::holds(&hops, containerd.as_ref(), &mut findings);
             findings.append(of_containerd);
         }
         Way::OfMinorsOnly => {}

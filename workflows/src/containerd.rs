@@ -204,7 +204,7 @@ fn resolve(
             let message = format!("no package index offers it, but {} at the newest", shown(offers));
             let nodes: Vec<String> = known.keys().map(|name| (*name).to_owned()).collect();
             let remedy = format!(
-                "name a version that is offered in {VERSION_FIELD}, or let the mirror carry it and refresh (on the node: apt-get update)"
+                "name a version that is offered in {VERSION_FIELD}, or let the mirror carry it and refresh (on the node: apt-get update, dnf makecache --refresh or zypper refresh)"
             );
             let finding = Finding::new(Code::RuntimeVersion, VERSION_FIELD, asked, message, remedy);
             findings.refuse(finding.by_inventories_of(nodes));
@@ -270,7 +270,7 @@ fn fits(known: &BTreeMap<&str, Told>, version: &PackageVersion, findings: &mut F
     let newest = lacking.iter().filter_map(|(_, told)| told.offered.iter().max()).max();
     let message = format!("their package indexes offer no containerd {version}, but {} at the newest", shown(newest));
     let remedy = format!(
-        "let the mirror carry it and refresh (on the node: apt-get update), or name a version that every node offers in {VERSION_FIELD}; the machines are asked again every five minutes"
+        "let the mirror carry it and refresh (on the node: apt-get update, dnf makecache --refresh or zypper refresh), or name a version that every node offers in {VERSION_FIELD}; the machines are asked again every five minutes"
     );
     let finding = Finding::new(Code::RuntimeVersion, "nodes", named(&nodes), message, remedy);
     findings.refuse(finding.by_inventories_of(nodes));

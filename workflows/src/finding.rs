@@ -143,6 +143,19 @@ codes! {
     NotInstalledByPackage,
     /// Machines whose repositories lack the exact version that is to be installed.
     PackagesNotOffered,
+    /// Packages that are held, and are as they were after each exact install.
+    PackagesHeld,
+    /// Packages that something keeps away which no install lifts.
+    PackagesLocked,
+    /// Packages that come along with those of an upgrade, and that something keeps at their version.
+    NeededHeld,
+}
+
+impl Code {
+    /// Whether it only tells what is done, and speaks against nothing.
+    pub const fn is_note(self) -> bool {
+        matches!(self, Self::PackagesHeld)
+    }
 }
 
 impl fmt::Display for Code {

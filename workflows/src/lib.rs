@@ -28,6 +28,7 @@ mod etcd_store;
 mod facts;
 mod finding;
 mod gates;
+mod holds;
 #[cfg(test)]
 mod hop_properties;
 mod hops;

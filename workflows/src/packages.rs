@@ -18,15 +18,21 @@ enum Offer {
     Yes,
     /// It cannot: the newest that it can get of that minor, if any.
     No(Option<KubeVersion>),
+    /// It cannot get any: no Kubernetes repository is named there.
+    Nowhere,
     /// That is not known, for that reason.
     Unknown(String),
 }
+
+/// The code with which a machine tells that its sources name no repository in the layout of pkgs.k8s.io.
+const NO_REPOSITORY: &str = "RepositoryUnknown:";
 
 /// Refuses nodes whose repositories lack the exact version of the next hop that moves them, and tells where that is not known.
 pub(crate) fn packages(hops: &[Hop<'_>], findings: &mut Findings) {
     for hop in hops {
         let version = hop.step.version;
         let (mut lacking, mut unknown): (Vec<&NodeSnapshot>, Vec<&NodeSnapshot>) = (Vec::new(), Vec::new());
+        let mut nowhere: Vec<&NodeSnapshot> = Vec::new();
         let (mut newest, mut why) = (None, String::new());
         for node in moving(hop).into_values() {
             // A machine of another package manager is refused for that; of one that told of none nothing is known at all.
@@ -39,6 +45,7 @@ pub(crate) fn packages(hops: &[Hop<'_>], findings: &mut Findings) {
                     newest = newest.max(has);
                     lacking.push(node);
                 }
+                Offer::Nowhere => nowhere.push(node),
                 Offer::Unknown(reason) => {
                     if unknown.is_empty() {
                         why = format!("{}: {reason}", node.node.name);
@@ -61,6 +68,17 @@ pub(crate) fn packages(hops: &[Hop<'_>], findings: &mut Findings) {
             let finding = Finding::new(Code::PackagesNotOffered, "nodes", named(&nodes), message, remedy);
             findings.refuse(finding.by_inventories_of(nodes));
         }
+        if !nowhere.is_empty() {
+            let message = format!(
+                "no Kubernetes repository (core:/stable:/vX.Y) is named in their sources, so that they cannot get {version}"
+            );
+            let remedy = "add one there as kubernetes.io documents it, on a mirror of yours where you have one; \
+                          apt.kubernetes.io, yum.kubernetes.io and packages.cloud.google.com are gone since 2024; the machines are \
+                          asked again every five minutes";
+            let nodes = names(&nowhere);
+            let finding = Finding::new(Code::PackagesNotOffered, "nodes", named(&nodes), message, remedy);
+            findings.refuse(finding.by_inventories_of(nodes));
+        }
         if !unknown.is_empty() {
             let message = format!("whether their repositories offer {version} is not known; {why}");
             let remedy = "see that the mirror carries it: a version that it lacks rests the update when its hop begins";
@@ -71,7 +89,7 @@ pub(crate) fn packages(hops: &[Hop<'_>], findings: &mut Findings) {
 }
 
 /// The nodes on which a hop installs something, by name.
-fn moving<'s>(hop: &Hop<'s>) -> BTreeMap<&'s str, &'s NodeSnapshot> {
+pub(crate) fn moving<'s>(hop: &Hop<'s>) -> BTreeMap<&'s str, &'s NodeSnapshot> {
     let kubeadm = hop.control_plane.nodes.iter().filter(|_| hop.control_plane.moves);
     let nodes = kubeadm.chain(&hop.control_plane.kubelets).chain(&hop.workers.moving);
     nodes.map(|node| (node.node.name.as_str(), *node)).collect()
@@ -79,6 +97,11 @@ fn moving<'s>(hop: &Hop<'s>) -> BTreeMap<&'s str, &'s NodeSnapshot> {
 
 fn offer(found: &NodeInventory, version: KubeVersion) -> Offer {
     let minor = version.minor_version();
+    // Whatever its index still lists: each order sets the repository first, and there is none to be set.
+    let unread = found.next_minor.as_ref().and_then(|next| next.unread.as_deref());
+    if unread.is_some_and(|why| why.starts_with(NO_REPOSITORY)) {
+        return Offer::Nowhere;
+    }
     let own = of_minor(&found.available_versions, minor);
     let next = found.next_minor.as_ref().filter(|next| next.minor == minor.to_string());
     let of_next = next.map(|next| of_minor(&next.versions, minor)).unwrap_or_default();
@@ -157,6 +180,18 @@ mod tests {
         let many = NodeInventory { available_versions: many, ..found(&[], None) };
         assert!(matches!(of(many.clone(), "1.34.4"), Offer::Unknown(_)));
         assert!(matches!(of(many, "1.34.99"), Offer::Unknown(_)));
+    }
+
+    #[test]
+    fn a_machine_whose_sources_name_no_kubernetes_repository_is_refused_before_it_comes_to_set_one() {
+        let none = Some(("1.34", [].as_slice(), Some("RepositoryUnknown: none is named in /etc/yum.repos.d")));
+        let refusal = planned(&json!({}), &found(&["1.33.13"], none)).unwrap_err();
+        assert_eq!((refusal.code(), refusal.findings[0].value.as_str()), (Code::PackagesNotOffered, "w-02"));
+        for words in ["no Kubernetes repository (core:/stable:/vX.Y)", "as kubernetes.io documents it", "since 2024"] {
+            assert!(refusal.to_string().contains(words), "{refusal}");
+        }
+        let patch = planned(&json!({"targetVersion": "1.33.13"}), &found(&["1.33.13"], none));
+        assert_eq!(patch.unwrap_err().code(), Code::PackagesNotOffered, "also where its index still has the version");
     }
 
     fn planned(to: &Value, of_w_02: &NodeInventory) -> Result<Vec<String>, Refusal> {

@@ -43,7 +43,7 @@ const CHECKS: [(&str, &str); 17] = [
     ("Machines", "disk, certificates, clock, package manager"),
     (
         "Packages",
-        "kubeadm and kubelet from packages, and the exact version in each machine's repositories, as far as they tell",
+        "kubeadm and kubelet from packages, the exact version in each machine's repositories, as far as they tell, and what holds them",
     ),
     ("HandMade", "manifests and kubelet settings that kubeadm would write anew without somebody's changes"),
     ("Kubelet", "removed flags, control groups, swap"),
@@ -85,7 +85,7 @@ pub fn checklist(compiled: &Result<Compilation<Compiled>, Refusal>) -> Vec<Check
         let (waits, warned): (Vec<_>, Vec<_>) =
             of(warnings).into_iter().partition(|finding| finding.code == Code::NodeNotReady);
         let failed = [of(refused), waits].concat();
-        let verdict = match (failed.is_empty(), warned.is_empty()) {
+        let verdict = match (failed.is_empty(), warned.iter().all(|finding| finding.code.is_note())) {
             (false, _) => Verdict::Failed,
             (true, false) => Verdict::Warned,
             (true, true) => Verdict::Passed,
@@ -149,7 +149,11 @@ fn check_of(finding: &Finding) -> &'static str {
         | Code::ClockSkew
         | Code::ExternalCa
         | Code::PackageManager => "Machines",
-        Code::NotInstalledByPackage | Code::PackagesNotOffered => "Packages",
+        Code::NotInstalledByPackage
+        | Code::PackagesNotOffered
+        | Code::PackagesHeld
+        | Code::PackagesLocked
+        | Code::NeededHeld => "Packages",
         Code::RemovedKubeletFlags | Code::CgroupV1 | Code::SwapOn => "Kubelet",
         Code::RemovedSettings => "Settings",
         Code::HandMadeChanges => "HandMade",
@@ -198,7 +202,8 @@ mod tests {
             assert!(known.iter().all(|check| CHECKS.iter().any(|(name, _)| name == check)), "{name} under {checks}");
             assert_eq!(acknowledged.starts_with("by name"), ACKNOWLEDGED.contains(&code), "{name}: {acknowledged}");
             assert!(acknowledged.starts_with("by name") || acknowledged == "no", "{name}: {acknowledged}");
-            assert!(verdict.starts_with("refused") || verdict.starts_with("warned"), "{name}: {verdict}");
+            let starts = |word: &str| verdict.starts_with(word);
+            assert!(starts(if code.is_note() { "told" } else { "refused" }) || starts("warned"), "{name}: {verdict}");
             assert!(!found.is_empty() && !remedy.is_empty(), "{name}");
         }
     }

@@ -1,4 +1,4 @@
-//! Versions of Debian packages, compared as dpkg compares them.
+//! Versions of packages, compared as dpkg compares them; two of rpm's of one release of upstream as rpm does.
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -12,10 +12,14 @@ const CHARS_MAX: usize = 64;
 /// What Debian puts behind an upstream version whose sources it had to change.
 const REPACKED: [&str; 4] = ["~ds", "+ds", "~dfsg", "+dfsg"];
 
-/// A version of a package: `[epoch:]upstream[-revision]`, such as `1.7.24-1` or `1.6.20~ds1-1+deb12u3`.
+/// What a distribution of rpm puts into each release of its packages, before the number of its own version: `3.1.el9`, `1.fc42`.
+const RPM_DISTRIBUTIONS: [&str; 7] = ["el", "fc", "amzn", "azl", "oe", "module+el", "module_el"];
+
+/// A version of a package: `[epoch:]upstream[-revision]`, such as `1.7.24-1`, `1.6.20~ds1-1+deb12u3` or `1.7.24-3.1.el9`.
 ///
 /// # Guarantees
-/// Ordered as dpkg orders (Debian policy manual, "Version"): `1.7.9` before `1.7.24`, `2.0.0~rc.1` before `2.0.0`.
+/// Ordered as dpkg orders (Debian policy manual, "Version"): `1.7.9` before `1.7.24`, `2.0.0~rc.1` before `2.0.0`. Upstream's versions
+/// of containerd are ordered alike by rpm. Revisions that name a distribution of rpm are ordered as rpm orders, behind all others.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct PackageVersion(String);
 
@@ -100,6 +104,63 @@ fn compare(left: &str, right: &str) -> Ordering {
     Ordering::Equal
 }
 
+/// Whether a revision is one of rpm's, by the distribution that it names.
+fn is_of_rpm(revision: &str) -> bool {
+    let names = |part: &str, distribution: &&str| {
+        part.strip_prefix(*distribution).is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+    };
+    revision.split('.').any(|part| RPM_DISTRIBUTIONS.iter().any(|distribution| names(part, distribution)))
+}
+
+/// rpm's `rpmvercmp` without `^`: runs of digits and of letters, whatever parts them; a number is newer than letters.
+fn compare_as_rpm(left: &str, right: &str) -> Ordering {
+    let (mut left, mut right) = (left, right);
+    loop {
+        let parts = |c: char| !c.is_ascii_alphanumeric() && c != '~';
+        (left, right) = (left.trim_start_matches(parts), right.trim_start_matches(parts));
+        match (left.strip_prefix('~'), right.strip_prefix('~')) {
+            (Some(left_rest), Some(right_rest)) => {
+                (left, right) = (left_rest, right_rest);
+                continue;
+            }
+            (Some(_), None) => return Ordering::Less,
+            (None, Some(_)) => return Ordering::Greater,
+            (None, None) => {}
+        }
+        if left.is_empty() || right.is_empty() {
+            return left.len().cmp(&right.len());
+        }
+        let run = |text: &str| {
+            let is_number = text.starts_with(|c: char| c.is_ascii_digit());
+            let same = |c: char| c.is_ascii_alphanumeric() && c.is_ascii_digit() == is_number;
+            (is_number, text.find(|c: char| !same(c)).unwrap_or(text.len()))
+        };
+        let ((left_number, left_end), (right_number, right_end)) = (run(left), run(right));
+        let order = match (left_number, right_number) {
+            (true, true) => {
+                let bare = |text: &str, end: usize| text[..end].trim_start_matches('0').to_owned();
+                let (left, right) = (bare(left, left_end), bare(right, right_end));
+                left.len().cmp(&right.len()).then_with(|| left.cmp(&right))
+            }
+            (false, false) => left[..left_end].cmp(&right[..right_end]),
+            (left_number, right_number) => left_number.cmp(&right_number),
+        };
+        if order != Ordering::Equal {
+            return order;
+        }
+        (left, right) = (&left[left_end..], &right[right_end..]);
+    }
+}
+
+/// Revisions of one release of upstream. Each kind is ordered within itself, so that the whole is an order.
+fn compare_revisions(left: &str, right: &str) -> Ordering {
+    match (is_of_rpm(left), is_of_rpm(right)) {
+        (true, true) => compare_as_rpm(left, right),
+        (false, false) => compare(left, right),
+        (left, right) => left.cmp(&right),
+    }
+}
+
 /// Takes the number at the beginning, without zeros before it.
 fn digits<'t>(text: &mut &'t [u8]) -> &'t [u8] {
     let end = text.iter().position(|c| !c.is_ascii_digit()).unwrap_or(text.len());
@@ -115,7 +176,7 @@ impl Ord for PackageVersion {
             (self.parts(), other.parts());
         let order = epoch.cmp(&other_epoch).then_with(|| compare(upstream, other_upstream));
         // Two spellings of one version are told apart, so that order and equality agree.
-        order.then_with(|| compare(revision, other_revision)).then_with(|| self.0.cmp(&other.0))
+        order.then_with(|| compare_revisions(revision, other_revision)).then_with(|| self.0.cmp(&other.0))
     }
 }
 
@@ -214,6 +275,33 @@ mod tests {
             }
         }
         assert_eq!(compare("1.07", "1.7"), Ordering::Equal, "zeros before a number count for nothing");
+    }
+
+    #[test]
+    fn revisions_of_rpm_are_ordered_as_rpm_orders_them() {
+        // Each is older than the next; `rpm --eval '%{lua: print(rpm.vercmp(…))}'` says the same of each pair.
+        let ordered = [
+            "1.7.24-1.el9",
+            "1.7.24-1.el9.1",
+            "1.7.24-1.1.el9",
+            "1.7.24-3.1.el8",
+            "1.7.24-3.1.el9",
+            "1.7.24-3.2.el9",
+            "1.7.24-10.fc42",
+            "1.7.27-1.amzn2023.0.3",
+            "2.0.0~rc.1-3.1.el9",
+            "2.0.0-1.el9~pre",
+            "2.0.0-1.el9",
+            "1:1.6.4-1.fc42",
+        ];
+        for (at, older) in ordered.iter().enumerate() {
+            for newer in &ordered[at + 1..] {
+                assert!(v(older) < v(newer), "{older} {newer}");
+            }
+        }
+        let package = v("1.7.27-1.amzn2023.0.3");
+        assert!(package.is(&v("1.7.27")) && package.is_release() && package.is_whole());
+        assert_eq!((package.upstream(), package.minor()), ("1.7.27", Some((1, 7))));
     }
 
     #[test]

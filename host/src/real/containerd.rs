@@ -1,46 +1,33 @@
 //! containerd: its package, the process that systemd runs, its restart.
 //!
 //! ```text
-//!   held? ─► marker written ─► unhold, install ─► hold, marker removed
+//!   held? ─► noted on disk ─► off, install ─► back, note removed
 //! ```
-//! A hold that was there comes back whatever happens in between: the marker says that it is owed, and outlives this process.
+//! A hold that was there comes back whatever happens in between: the note says that it is owed, and outlives this process. What no
+//! hold kept before is not held afterwards: containerd is upgraded because somebody asked for it, and is otherwise not ours.
 
 use super::RealHost;
 use super::failure::{self, needs_operator, permanent};
-use super::os::write_whole;
-use super::packages::apt::Apt;
-use super::packages::{Found, Manager as _};
+use super::packages::{Found, Manager, Wanted};
 use super::program::{Program, ProgramError};
 use cupcake_crds::limits::{HAND_MADE_CHARS_MAX, cut};
 use cupcake_crds::node_task::ContainerdPackage;
 use cupcake_crds::values::PackageVersion;
 use cupcake_steps::ports::host::{ContainerdState, HostError};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-const BINARY: &str = "/usr/bin/containerd";
+/// Where packages put it: SUSE's in the second place.
+const BINARIES: [&str; 2] = ["/usr/bin/containerd", "/usr/sbin/containerd"];
 const UNIT: &str = "containerd.service";
 /// The packages that bring it: Docker's and the distribution's, which exclude each other.
-const PACKAGES: [&str; 2] = ["containerd.io", "containerd"];
+pub(super) const PACKAGES: [&str; 2] = ["containerd.io", "containerd"];
 
 /// The package that brought the containerd of this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Brought {
-    name: &'static str,
-    dpkg: Found,
+pub(super) struct Brought {
+    pub(super) name: &'static str,
+    found: Found,
     version: PackageVersion,
-}
-
-/// Versions that `apt-cache madison` lists, newest first.
-fn offered(madison: &str) -> Vec<PackageVersion> {
-    let lines = madison.lines().filter_map(|line| {
-        let fields: Vec<&str> = line.split('|').map(str::trim).collect();
-        let [_, version, source] = fields.as_slice() else { return None };
-        if source.ends_with("Packages") { version.parse::<PackageVersion>().ok() } else { None }
-    });
-    let mut versions: Vec<_> = lines.collect();
-    versions.sort_by(|one, other| other.cmp(one));
-    versions.dedup();
-    versions
 }
 
 /// Where a process was started from, if that file still has this name or had it.
@@ -51,38 +38,39 @@ fn program_of(link: &Path) -> Option<String> {
 }
 
 impl RealHost {
-    fn apt(&self) -> Apt<'_> {
-        Apt::of(self)
-    }
-
     /// The package that brought the containerd that the kubelet uses, or why there is none.
-    async fn containerd_brought(&self) -> Result<Result<Brought, String>, HostError> {
+    pub(super) async fn containerd_brought(&self) -> Result<Result<Brought, String>, HostError> {
         if let Some(endpoint) = self.runtime_endpoint().filter(|endpoint| !endpoint.contains("containerd")) {
             return Ok(Err(format!("the kubelet uses {endpoint}")));
         }
-        if let Some(manager) = self.manager_name().filter(|name| *name != "apt") {
-            return Ok(Err(format!("packages are {manager}'s here, and containerd is upgraded by apt alone")));
-        }
+        let Ok(manager) = self.manager() else {
+            return Ok(Err("packages are installed there by none of apt, dnf and zypper".to_owned()));
+        };
         let mut brought = None;
         for name in PACKAGES {
-            let dpkg = self.apt().find(name).await?;
-            if let Some(text) = dpkg.state.version.clone() {
+            let found = manager.find(name).await?;
+            if let Some(text) = found.state.version.clone() {
                 let version = text
                     .parse::<PackageVersion>()
                     .map_err(|error| permanent("PackageUnknown", failure::chain(&error)))?;
-                brought = Some(Brought { name, dpkg, version });
+                brought = Some(Brought { name, found, version });
                 break;
             }
         }
         let Some(brought) = brought else {
-            return Ok(Err("dpkg knows neither containerd nor containerd.io".to_owned()));
+            return Ok(Err(format!("{} knows neither containerd nor containerd.io", manager.database())));
         };
         let unit = self.unit_now(UNIT).await?;
         let link = self.files.path(&format!("/proc/{}/exe", unit.main_pid));
-        Ok(match program_of(&link).filter(|program| program != BINARY) {
+        Ok(match program_of(&link).filter(|program| !BINARIES.contains(&program.as_str())) {
             Some(program) => Err(format!("{UNIT} runs {program}, which no package brought")),
             None => Ok(brought),
         })
+    }
+
+    /// Where the installed containerd is.
+    fn containerd_binary(&self) -> &'static str {
+        BINARIES.into_iter().find(|binary| self.files.has(binary)).unwrap_or(BINARIES[0])
     }
 
     async fn containerd_or_refusal(&self) -> Result<Brought, HostError> {
@@ -98,12 +86,13 @@ impl RealHost {
 
     pub(super) async fn containerd_now(&self) -> Result<ContainerdState, HostError> {
         let brought = self.containerd_or_refusal().await?;
+        let manager = self.manager()?;
         let unit = self.unit_now(UNIT).await?;
         Ok(ContainerdState {
             version: brought.version,
-            whole: brought.dpkg.state.whole,
-            unheld: self.owes_hold().is_some(),
-            runs_installed: self.runs_installed(&unit, BINARY),
+            whole: brought.found.state.whole && manager.is_intact(brought.name).await?,
+            unheld: PACKAGES.iter().any(|package| manager.owes_hold(package)),
+            runs_installed: self.runs_installed(&unit, self.containerd_binary()),
             answers: self.runtime_answers().await?,
         })
     }
@@ -111,66 +100,33 @@ impl RealHost {
     pub(super) async fn install_containerd_exact(&self, version: &PackageVersion) -> Result<(), HostError> {
         let installed = self.install_containerd_wanting(version).await;
         // Whatever happened now, or to an earlier call that was cut short. An install that failed is the more telling error.
-        let held = self.give_back_hold().await;
+        let held = self.give_back_holds().await;
         installed.and(held)
     }
 
     async fn install_containerd_wanting(&self, version: &PackageVersion) -> Result<(), HostError> {
-        // An interrupted dpkg stops apt before it begins.
-        self.apt().finish(&PACKAGES).await?;
-        let Brought { name, dpkg, version: found } = self.containerd_or_refusal().await?;
-        if found > *version {
+        let manager = self.manager()?;
+        manager.repair().await?;
+        // What was interrupted may stop an install before it begins.
+        manager.finish_interrupted(&PACKAGES).await?;
+        let Brought { name, found, version: present } = self.containerd_or_refusal().await?;
+        if present > *version {
             let message = format!(
-                "{name} {found} is installed, which is newer than {version}: an older package is never put over a newer one"
+                "{name} {present} is installed, which is newer than {version}: an older package is never put over a newer one"
             );
             return Err(permanent("WouldDowngrade", message));
         }
-        if found == *version && dpkg.state.whole {
+        if present == *version && found.state.whole && manager.is_intact(name).await? {
             return Ok(());
         }
-        self.see_containerd_offered(name, version).await?;
-        if dpkg.state.held {
-            write_whole(&self.hold_marker(), name.as_bytes(), 0o600)?;
-        }
-        self.apt().install_exactly(&[name], &[format!("{name}={version}")], dpkg.reinstall).await
+        see_offered(manager.as_ref(), name, version).await?;
+        let is_present = present == *version;
+        let wanted = Wanted { name, exact: version.to_string(), is_present, reinstall: found.reinstall };
+        manager.install_from_anywhere(&wanted).await
     }
 
-    /// Refreshes the machine's index once if it does not list that version.
-    async fn see_containerd_offered(&self, name: &str, version: &PackageVersion) -> Result<(), HostError> {
-        if offered(&self.apt().madison(name).await?).contains(version) {
-            return Ok(());
-        }
-        self.apt().refresh_all().await?;
-        let offered = offered(&self.apt().madison(name).await?);
-        if offered.contains(version) {
-            return Ok(());
-        }
-        let newest = offered.first().map_or("nothing".to_owned(), |newest| format!("at most {newest}"));
-        Err(needs_operator(
-            "VersionNotOffered",
-            format!(
-                "the package repositories offer no {name} {version}, but {newest}: set the mirror right, then retry"
-            ),
-        ))
-    }
-
-    fn hold_marker(&self) -> PathBuf {
-        self.settings.state.join("containerd-was-held")
-    }
-
-    /// The package whose hold was released for an install.
-    fn owes_hold(&self) -> Option<&'static str> {
-        let name = std::fs::read_to_string(self.hold_marker()).ok()?;
-        PACKAGES.into_iter().find(|package| *package == name.trim())
-    }
-
-    pub(super) async fn give_back_hold(&self) -> Result<(), HostError> {
-        let Some(name) = self.owes_hold() else { return Ok(()) };
-        if !self.apt().find(name).await?.state.held {
-            self.apt().mark("hold", &[name]).await?;
-        }
-        let marker = self.hold_marker();
-        std::fs::remove_file(&marker).map_err(|error| failure::file("removing", &marker, &error))
+    pub(super) async fn give_back_holds(&self) -> Result<(), HostError> {
+        self.manager()?.give_back_holds().await
     }
 
     pub(super) async fn restart_containerd_unit(&self) -> Result<(), HostError> {
@@ -200,9 +156,26 @@ impl RealHost {
             }
             Err(_unknown) => return None,
         };
-        let offered = self.apt().madison(brought.name).await.map(|text| offered(&text)).unwrap_or_default();
+        let offered = async { self.manager()?.offered_anywhere(brought.name).await }.await.unwrap_or_default();
         Some(ContainerdPackage::of(brought.name, &brought.version, offered))
     }
+}
+
+/// Refreshes the machine's index once if it does not list that version.
+async fn see_offered(manager: &dyn Manager, name: &str, version: &PackageVersion) -> Result<(), HostError> {
+    if manager.offered_anywhere(name).await?.contains(version) {
+        return Ok(());
+    }
+    manager.refresh_all().await?;
+    let offered = manager.offered_anywhere(name).await?;
+    if offered.contains(version) {
+        return Ok(());
+    }
+    let newest = offered.iter().max().map_or("nothing".to_owned(), |newest| format!("at most {newest}"));
+    Err(needs_operator(
+        "VersionNotOffered",
+        format!("the package repositories offer no {name} {version}, but {newest}: set the mirror right, then retry"),
+    ))
 }
 
 #[cfg(test)]
@@ -224,9 +197,10 @@ mod tests {
         let folder = TestFolder::new(name);
         folder.write("installed", "1.7.24-1\n");
         folder.write("want", format!("{want}\n"));
-        folder.write(BINARY, "1.7.24-1");
+        folder.write("/usr/bin/apt-get", "");
+        folder.write(BINARIES[0], "1.7.24-1");
         folder.write("/proc/7/cmdline", "");
-        std::fs::hard_link(folder.path(BINARY), folder.path("/proc/7/exe")).expect("linked");
+        std::fs::hard_link(folder.path(BINARIES[0]), folder.path("/proc/7/exe")).expect("linked");
         folder.be_the_machine(&[
             (
                 "dpkg-query",

@@ -180,7 +180,7 @@ impl HostOps for RealHost {
         let restored = self.restore_manifests();
         // Whatever came of that: either may be all that is wrong.
         let held = self.hold(&Package::ALL).await;
-        let given_back = self.give_back_hold().await;
+        let given_back = self.give_back_holds().await;
         restored.and(held).and(given_back)
     }
 

@@ -67,6 +67,11 @@ impl Containerd {
         ContainerdPackage::of("containerd.io", &self.installed, self.offered.clone())
     }
 
+    /// The name of its package, if that is held.
+    pub(super) fn held_package(&self) -> Option<&'static str> {
+        (self.unfit.is_none() && self.held).then_some("containerd.io")
+    }
+
     /// The version that `containerd --version` prints.
     pub(super) fn binary(&self) -> String {
         self.installed.upstream().to_owned()
@@ -134,6 +139,7 @@ impl SimMachine {
             return Err(HostError::NeedsOperator(Reason::new("VersionNotOffered", message)));
         }
         let _lock = self.lock_packages()?;
+        self.finish_interrupted()?;
         let whole = self.draw(Act::InstallPackages);
         let change = |change: &dyn Fn(&mut Containerd)| change(&mut self.state().containerd);
         change(&|found| {

@@ -85,6 +85,7 @@ impl HostOps for SimHost {
             external_cas: Vec::new(),
             hand_made,
             hand_made_unread: None,
+            holds: None,
             kubeadm: version(Package::Kubeadm),
             kubectl: version(Package::Kubectl),
             kubelet: version(Package::Kubelet),
@@ -100,6 +101,7 @@ impl HostOps for SimHost {
             unattended_upgrades: None,
             without_package: Vec::new(),
         };
+        machine.tell_packages(&mut inventory);
         Ok(machine.told(inventory))
     }
 

@@ -28,7 +28,9 @@ mod stream;
 pub mod systemd;
 pub mod timing;
 pub mod transcript;
+mod trouble;
 mod wrong;
 
 pub use host_ops::SimHost;
 pub use state::{SimMachine, Site};
+pub use trouble::Source;

@@ -34,8 +34,8 @@ impl SimMachine {
         let mut state = self.state();
         if state.package_lock {
             return Err(HostError::Transient(Reason::new(
-                "PackageManagerLocked",
-                "apt-get: could not get lock /var/lib/dpkg/lock-frontend: it is held by another process",
+                "PackageLockHeld",
+                "another process works on packages: Could not get lock /var/lib/dpkg/lock-frontend. It is held by process 4711 (unattended-upgr)",
             )));
         }
         state.package_lock = true;
@@ -59,11 +59,9 @@ impl SimMachine {
     /// Holds every package, rewrites the source file, then reads the index.
     pub(super) async fn set_repository(&self, minor: MinorVersion) -> Result<(), HostError> {
         if !self.site.repositories.has(minor) {
-            return Err(HostError::NeedsOperator(Reason::new(
-                "RepositoryMissing",
-                format!("apt-get update: https://pkgs.k8s.io/core:/stable:/v{minor}/deb/ Release: 404 Not Found"),
-            )));
+            return Err(self.repository_missing(minor));
         }
+        self.see_repository(minor)?;
         let _lock = self.lock_packages()?;
         self.hold_packages();
         self.state().source = minor;
@@ -112,6 +110,8 @@ impl SimMachine {
             )));
         }
         let _lock = self.lock_packages()?;
+        self.finish_interrupted()?;
+        self.see_unlocked(packages)?;
         let whole = self.draw(Act::InstallPackages);
         let change = |change: &dyn Fn(&mut PackageState)| {
             let mut state = self.state();

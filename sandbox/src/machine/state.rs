@@ -9,6 +9,7 @@ use super::ledger::{EffectKind, EffectName, Ledger};
 use super::releases::{Images, Repositories, STATIC_PODS, package_version};
 use super::systemd::Unit;
 use super::timing::{Act, Timing, derive};
+use super::trouble::Trouble;
 use chrono::TimeDelta;
 use cupcake_crds::node_task::NodeInventory;
 use cupcake_crds::values::{KubeVersion, MinorVersion, NodeRole};
@@ -107,6 +108,8 @@ pub(super) struct State {
     pub(super) packages: BTreeMap<Package, PackageState>,
     /// Whether the package manager's lock is held.
     pub(super) package_lock: bool,
+    /// What else is wrong with packages and repositories.
+    pub(super) trouble: Trouble,
     /// The minor that the source file names.
     pub(super) source: MinorVersion,
     /// The minor whose index was read last.
@@ -181,6 +184,7 @@ impl SimMachine {
             booted: None,
             packages: packages.into_iter().map(|name| (name, package.clone())).collect(),
             package_lock: false,
+            trouble: Trouble::default(),
             source: version.minor_version(),
             index: version.minor_version(),
             images: match role {

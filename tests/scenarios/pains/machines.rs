@@ -8,13 +8,19 @@
 use super::control_plane::gathered;
 use super::story::{Story, to};
 use crate::cluster::{Cluster, UPDATE, in_cluster, in_cluster_at, in_world};
-use cupcake_crds::node_task::NodeInventory;
+use crate::stalls::answer;
+use cupcake_crds::node_task::{HoldEffect, NodeInventory, PackageHold};
 use cupcake_crds::values::{
     AdmissionHook, AdmissionPolicy, ClusterSnapshot, EtcdDoubt, EtcdDoubtKind, KubeVersion, Phase,
 };
 use cupcake_engine::clock::Timestamp;
+use cupcake_sandbox::machine::Source;
+use cupcake_sandbox::machine::Source;
 use cupcake_sandbox::machine::ledger::EffectKind;
 use cupcake_sandbox::world::WorldConfig;
+use cupcake_sandbox::world::WorldConfig;
+use cupcake_steps::ports::host::Package;
+use cupcake_steps::ports::host::Package;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::json;
@@ -248,8 +254,7 @@ fn packages() -> Story {
         story.happens("The mirror is mended. On w-1 somebody holds the lock of the package manager meanwhile.");
         machine("w-1").hold_package_lock(true);
         machine("w-2").tell(|_| ());
-        cluster.eventually("w-1 finds the lock", async || cluster.phase(UPDATE).1.contains("lock")).await;
-        cluster.pass(40).await;
+        cluster.eventually("w-1 finds the lock", async || cluster.phase(UPDATE).1.contains("PackageLockHeld")).await;
         story.status(cluster);
         story.why(cluster);
         story.happens("The lock is given back: the node goes on by itself.");
@@ -258,5 +263,107 @@ fn packages() -> Story {
         assert_eq!(phase, Phase::Succeeded, "{message}");
         story.status(cluster);
     });
+    holds(&mut story);
+    repositories(&mut story);
+    interrupted(&mut story);
     story
+}
+
+/// What holds packages is told before the start; what no install lifts refuses.
+fn holds(story: &mut Story) {
+    in_cluster(2, false, async |cluster| {
+        story.happens("Another cluster, whose packages are held as kubernetes.io tells people to. On w-1 somebody has locked all of 1.33 by one line of versionlock; on w-2 cri-tools is held, too.");
+        let machine = |name: &str| cluster.world.machine(name).unwrap();
+        let kept = |package: &str, by: &str, versions: Option<&str>| PackageHold {
+            by: by.into(),
+            effect: HoldEffect::Keeps,
+            package: package.into(),
+            versions: versions.map(str::to_owned),
+        };
+        let line = "versionlock kube*-1.33.*";
+        machine("w-1").keep_packages(vec![
+            kept("kubeadm", line, Some("1.33.*")),
+            kept("kubelet", line, Some("1.33.*")),
+            kept("kubectl", line, Some("1.33.*")),
+        ]);
+        machine("w-2").keep_packages(vec![kept("cri-tools", "apt-mark hold", None)]);
+        cluster.apply(UPDATE, json!({})).await;
+        cluster.eventually("it is refused", async || cluster.phase(UPDATE).1.contains("versionlock")).await;
+        assert_eq!(cluster.effects(), 0, "before anything moves");
+        let codes = ["PackagesLocked", "NeededHeld", "PackagesHeld"];
+        story.preflight(&gathered(cluster).await, &to("1.34.4"), &codes);
+        story.happens("The line of w-1 is taken off: the machine is asked again by itself, the update begins, and every package is held afterwards as before.");
+        machine("w-1").keep_packages(Vec::new());
+        cluster.eventually("it begins", async || cluster.phase(UPDATE).0 == Phase::InProgress).await;
+        let (phase, message) = cluster.at_rest(UPDATE).await;
+        assert_eq!(phase, Phase::Succeeded, "{message}");
+        story.status(cluster);
+        assert!(
+            cluster
+                .world
+                .machines()
+                .all(|machine| Package::ALL.iter().all(|package| machine.package_is_whole_and_held(*package)))
+        );
+    });
+}
+
+/// A wrong repository: told before the start where a machine can tell, and where the node's turn comes otherwise.
+fn repositories(story: &mut Story) {
+    in_cluster(2, false, async |cluster| {
+        story.happens("Another cluster. w-1's sources name apt.kubernetes.io, which is gone since 2024; the mirror of w-2 has no repository of 1.34.");
+        let machine = |name: &str| cluster.world.machine(name).unwrap();
+        machine("w-1").name_repository(Source::None);
+        machine("w-2").name_repository(Source::NothingNewer);
+        cluster.apply(UPDATE, json!({})).await;
+        cluster
+            .eventually("both are told", async || {
+                let (_, message) = cluster.phase(UPDATE);
+                message.contains("nothing of 1.34 at all") && message.contains("core:/stable")
+            })
+            .await;
+        story.preflight(&gathered(cluster).await, &to("1.34.4"), &["PackagesNotOffered"]);
+        story.happens(
+            "Both are set right, and the update begins. Then the mirror of w-2 loses 1.34 again, before its turn.",
+        );
+        machine("w-1").name_repository(Source::Whole);
+        machine("w-2").name_repository(Source::Whole);
+        cluster.eventually("it begins", async || cluster.phase(UPDATE).0 == Phase::InProgress).await;
+        machine("w-2").name_repository(Source::NothingNewer);
+        rests_until_mended(story, cluster, "RepositoryMissing", async || {
+            machine("w-2").name_repository(Source::Whole);
+        })
+        .await;
+    });
+}
+
+/// What an interrupted install left: finished by the next one where that can be, and told with the command where it cannot.
+fn interrupted(story: &mut Story) {
+    in_cluster(2, false, async |cluster| {
+        story.happens("Another cluster. On w-1 somebody's apt was killed: its kubelet is half-configured and no longer held. On w-2 a package of somebody's cannot be configured, so that dpkg finishes nothing.");
+        let machine = |name: &str| cluster.world.machine(name).unwrap();
+        machine("w-1").leave_half_configured(Package::Kubelet);
+        machine("w-2").break_package(Some("linux-image-6.1.0-41-amd64"));
+        cluster.apply(UPDATE, json!({})).await;
+        rests_until_mended(story, cluster, "PackagesBroken", async || machine("w-2").break_package(None)).await;
+        story.nodes(cluster);
+        assert!(machine("w-1").package_is_whole_and_held(Package::Kubelet), "finished, and held again");
+    });
+}
+
+/// The update rests for w-2 with that code; a person mends it and asks for the node again.
+async fn rests_until_mended(story: &mut Story, cluster: &Cluster, code: &str, mend: impl AsyncFnOnce()) {
+    let (phase, message) = cluster.at_rest(UPDATE).await;
+    assert_eq!(phase, Phase::RequiresAttention, "{message}");
+    story.status(cluster);
+    story.why(cluster);
+    let told = answer(cluster, UPDATE).join("\n");
+    assert!(told.contains(code) && told.contains("kubectl cupcake retry"), "{told}");
+    story.happens("It is mended, and the node is asked for again: kubectl cupcake retry to-1-34 w-2.");
+    mend().await;
+    let retry = json!({"spec": {"control": {"retry": [{"requestId": "retry-1", "vertex": "w-2"}]}}});
+    cluster.patch(UPDATE, retry).await;
+    cluster.eventually("it goes on", async || cluster.phase(UPDATE).0 == Phase::InProgress).await;
+    let (phase, message) = cluster.at_rest(UPDATE).await;
+    assert_eq!(phase, Phase::Succeeded, "{message}");
+    story.status(cluster);
 }

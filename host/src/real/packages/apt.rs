@@ -4,18 +4,21 @@ use super::apt_words::{INSTALL, LOCKED, UPDATE};
 use super::repository::sources_aside;
 use super::sources::{Form, SourceFile};
 use super::{
-    Found, INSTALL_LIMIT, LOCK_AGAIN, LOCK_SECONDS_MAX, LOOK_LIMIT, Manager, REFRESH_LIMIT, Wanted, both_of,
+    Found, INSTALL_LIMIT, LOCK_AGAIN, LOCK_SECONDS_MAX, LOOK_LIMIT, Manager, Part, REFRESH_LIMIT, Wanted, both_of,
     newest_first, past_lock,
 };
 use crate::real::RealHost;
+use crate::real::containerd::PACKAGES as OF_CONTAINERD;
 use crate::real::failure::{self, needs_operator, transient};
 use crate::real::os::write_whole;
 use crate::real::program::{Program, ProgramError};
 use async_trait::async_trait;
-use cupcake_crds::values::{KubeVersion, MinorVersion};
+use cupcake_crds::node_task::{HoldEffect, PackageHold};
+use cupcake_crds::values::{KubeVersion, MinorVersion, PackageVersion};
 use cupcake_steps::ports::host::{HostError, Package, PackageState};
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::PathBuf;
 use std::time::Duration;
 
 const MAIN: &str = "/etc/apt/sources.list";
@@ -53,25 +56,50 @@ fn dpkg_state(text: &str) -> Option<Found> {
     Some(Found { state, reinstall: *error == "reinstreq" })
 }
 
-/// Kubernetes versions that `apt-cache madison` lists with the whole version of their package, newest first.
-fn offered(madison: &str) -> Vec<(KubeVersion, String)> {
-    newest_first(madison.lines().filter_map(|line| {
+/// Whole versions of packages (not of their sources) that `apt-cache madison` lists.
+fn listed(madison: &str) -> impl Iterator<Item = &str> {
+    madison.lines().filter_map(|line| {
         let fields: Vec<&str> = line.split('|').map(str::trim).collect();
         let [_, version, source] = fields.as_slice() else { return None };
-        if !source.ends_with("Packages") {
-            return None;
-        }
-        Some((version.parse::<KubeVersion>().ok()?, (*version).to_owned()))
-    }))
+        source.ends_with("Packages").then_some(*version)
+    })
 }
 
-pub(in crate::real) struct Apt<'h> {
+/// Kubernetes versions that `apt-cache madison` lists with the whole version of their package, newest first.
+fn offered(madison: &str) -> Vec<(KubeVersion, String)> {
+    newest_first(listed(madison).filter_map(|version| Some((version.parse::<KubeVersion>().ok()?, version.to_owned()))))
+}
+
+/// Whether `apt-cache policy` lists a version of the package that preferences keep away: one of a priority below 0.
+fn is_pinned_away(policy: &str) -> bool {
+    let versions = policy.lines().skip_while(|line| line.trim() != "Version table:").skip(1);
+    // ` *** 1.2.0-1.1 500` is the installed one; what follows it is older. Lines of sources stand deeper, with their own priority.
+    let mut newer = versions.take_while(|line| !line.trim_start().starts_with("***"));
+    newer.any(|line| {
+        let mut words = line.split_whitespace();
+        let (version, priority) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+        version.starts_with(|c: char| c.is_ascii_digit()) && priority.parse::<i32>().is_ok_and(|priority| priority < 0)
+    })
+}
+
+pub(super) struct Apt<'h> {
     host: &'h RealHost,
 }
 
 impl<'h> Apt<'h> {
-    pub(in crate::real) fn of(host: &'h RealHost) -> Self {
+    pub(super) fn of(host: &'h RealHost) -> Self {
         Self { host }
+    }
+
+    /// Where it is noted that the hold of containerd's package is off.
+    fn hold_note(&self) -> PathBuf {
+        self.host.settings.state.join("containerd-was-held")
+    }
+
+    /// The package whose hold was taken off for an install.
+    fn unheld(&self) -> Option<&'static str> {
+        let name = fs::read_to_string(self.hold_note()).ok()?;
+        OF_CONTAINERD.into_iter().find(|package| *package == name.trim())
     }
 
     /// Variables for apt and dpkg: never a question, never a restart of services that were not named.
@@ -85,7 +113,7 @@ impl<'h> Apt<'h> {
         variables
     }
 
-    pub(in crate::real) async fn mark(&self, mark: &'static str, names: &[&str]) -> Result<(), HostError> {
+    async fn mark(&self, mark: &'static str, names: &[&str]) -> Result<(), HostError> {
         let arguments = std::iter::once(mark).chain(names.iter().copied());
         let program = Program::doing("apt-mark", MARK_LIMIT, arguments).with(&self.environment());
         let marked = past_lock(program, &LOCKED, LOCK_AGAIN, LOCK_SECONDS_MAX).await;
@@ -93,19 +121,13 @@ impl<'h> Apt<'h> {
     }
 
     /// What `apt-cache madison` lists of a package.
-    pub(in crate::real) async fn madison(&self, package: &str) -> Result<String, HostError> {
+    async fn madison(&self, package: &str) -> Result<String, HostError> {
         let finished = Program::asking("apt-cache", ["madison", package]).with(&self.environment()).run().await;
         finished.map(|finished| finished.stdout).map_err(|error| failure::program(&error, &[], "AptCacheFailed"))
     }
 
-    /// Refreshes the whole index of the machine, from whichever of its repositories answers.
-    pub(in crate::real) async fn refresh_all(&self) -> Result<(), HostError> {
-        let update = Program::doing("apt-get", REFRESH_LIMIT, ["update"]).with(&self.environment());
-        update.run().await.map(drop).map_err(|error| failure::program(&error, &UPDATE, "RepositoryUnreachable"))
-    }
-
     /// Brings what an interrupted dpkg left to its end.
-    pub(in crate::real) async fn finish(&self, packages: &[&str]) -> Result<(), HostError> {
+    async fn finish(&self, packages: &[&str]) -> Result<(), HostError> {
         let arguments = KEEP_CONFIGURATION.into_iter().chain(["--configure", "-a"]);
         let program = Program::doing("dpkg", CONFIGURE_LIMIT, arguments).with(&self.environment());
         let Err(error) = past_lock(program, &LOCKED, LOCK_AGAIN, LOCK_SECONDS_MAX).await else { return Ok(()) };
@@ -136,12 +158,7 @@ impl<'h> Apt<'h> {
     }
 
     /// Installs exactly these words of apt, and releases the holds of those packages for it.
-    pub(in crate::real) async fn install_exactly(
-        &self,
-        names: &[&str],
-        wanted: &[String],
-        reinstall: bool,
-    ) -> Result<(), HostError> {
+    async fn install_exactly(&self, names: &[&str], wanted: &[String], reinstall: bool) -> Result<(), HostError> {
         self.mark("unhold", names).await?;
         let lock = format!("DPkg::Lock::Timeout={LOCK_SECONDS_MAX}");
         let mut arguments = vec!["install", "--yes", "--no-install-recommends", "--no-remove"];
@@ -205,8 +222,8 @@ impl Manager for Apt<'_> {
         Ok(offered(&self.madison(package).await?))
     }
 
-    async fn finish_interrupted(&self, packages: &[Package]) -> Result<(), HostError> {
-        self.finish(&packages.iter().map(|package| package.as_str()).collect::<Vec<_>>()).await
+    async fn finish_interrupted(&self, packages: &[&str]) -> Result<(), HostError> {
+        self.finish(packages).await
     }
 
     async fn install(&self, packages: &[Package], wanted: &[Wanted]) -> Result<(), HostError> {
@@ -224,6 +241,58 @@ impl Manager for Apt<'_> {
             }
         }
         if loose.is_empty() { Ok(()) } else { self.mark("hold", &loose).await }
+    }
+
+    async fn offered_anywhere(&self, package: &str) -> Result<Vec<PackageVersion>, HostError> {
+        Ok(listed(&self.madison(package).await?).filter_map(|version| version.parse().ok()).collect())
+    }
+
+    async fn refresh_all(&self) -> Result<(), HostError> {
+        let update = Program::doing("apt-get", REFRESH_LIMIT, ["update"]).with(&self.environment());
+        update.run().await.map(drop).map_err(|error| failure::program(&error, &UPDATE, "RepositoryUnreachable"))
+    }
+
+    async fn install_from_anywhere(&self, wanted: &Wanted) -> Result<(), HostError> {
+        if self.find(wanted.name).await?.state.held {
+            write_whole(&self.hold_note(), wanted.name.as_bytes(), 0o600)?;
+        }
+        let exact = format!("{}={}", wanted.name, wanted.exact);
+        self.install_exactly(&[wanted.name], &[exact], wanted.reinstall).await
+    }
+
+    fn owes_hold(&self, package: &str) -> bool {
+        self.unheld() == Some(package)
+    }
+
+    async fn give_back_holds(&self) -> Result<(), HostError> {
+        let Some(name) = self.unheld() else { return Ok(()) };
+        if !self.find(name).await?.state.held {
+            self.mark("hold", &[name]).await?;
+        }
+        let note = self.hold_note();
+        fs::remove_file(&note).map_err(|error| failure::file("removing", &note, &error))
+    }
+
+    /// A pin keeps no package away that is asked for by its exact version, but those that come along with it.
+    async fn holds_of(&self, package: &str, part: Part) -> Result<Vec<PackageHold>, HostError> {
+        let hold =
+            |by: &str, effect| PackageHold { by: by.to_owned(), effect, package: package.to_owned(), versions: None };
+        let mut holds = Vec::new();
+        if self.find(package).await?.state.held {
+            let effect = match part {
+                Part::Itself => HoldEffect::Lifted,
+                Part::Needed => HoldEffect::Keeps,
+            };
+            holds.push(hold("apt-mark hold", effect));
+        }
+        if part == Part::Needed {
+            let asked = Program::asking("apt-cache", ["policy", package]).with(&self.environment()).run().await;
+            let policy = asked.map_err(|error| failure::program(&error, &[], "AptCacheFailed"))?.stdout;
+            if is_pinned_away(&policy) {
+                holds.push(hold("a pin below 0 (/etc/apt/preferences.d)", HoldEffect::Keeps));
+            }
+        }
+        Ok(holds)
     }
 
     fn sources(&self) -> Vec<SourceFile> {
@@ -398,6 +467,20 @@ mod tests {
         assert_eq!(state("unknown\tok\tnot-installed\t\n"), (None, false, false, false));
         assert_eq!(state(""), (None, false, false, false));
         assert_eq!(dpkg_state("what is this\n"), None);
+    }
+
+    #[test]
+    fn a_pin_counts_where_it_keeps_a_newer_version_away() {
+        // As apt-cache policy of apt 2.6 prints it.
+        let policy = |newer: &str, installed: &str| {
+            format!(
+                "kubernetes-cni:\n  Installed: 1.2.0-1.1\n  Candidate: (none)\n  Version table:\n     1.4.0-1.1 {newer}\n        500 file:/m ./ Packages\n \
+                 *** 1.2.0-1.1 {installed}\n        500 file:/m ./ Packages\n        100 /var/lib/dpkg/status\n     1.1.0-1.1 -1\n        500 file:/m ./ Packages\n"
+            )
+        };
+        assert!(is_pinned_away(&policy("-1", "-1")) && is_pinned_away(&policy("-10", "1001")));
+        assert!(!is_pinned_away(&policy("500", "1001")), "it only stays where nothing asks for a newer one");
+        assert!(!is_pinned_away(&policy("100", "-1")) && !is_pinned_away("N: Unable to locate package x\n"));
     }
 
     const MADISON: &str = "   kubeadm | 1.34.4-1.1 | https://pkgs.k8s.io/core:/stable:/v1.34/deb  Packages

@@ -3,22 +3,27 @@
 //! Packages count as held where `exclude=` of every Kubernetes repository hides them, or that of dnf's main section, or a lock of
 //! versionlock keeps them at their version. Excludes stay where they are: an install lifts them for itself. Locks are taken off for
 //! it, and put back. What nothing holds gets the `exclude=` that the documentation of Kubernetes tells people to write.
+//!
+//! containerd comes from whichever repository has it. Excludes of others may be how an administrator chose between two, so they are
+//! lifted only where they hide all there is of it.
 
 use super::dnf_locks::{VersionlockList, VersionlockToml};
 use super::dnf_words::{LOCKED, MEANINGS};
+use super::holds::{cut_pattern, hold};
 use super::remembered::{Locks, text_of};
 use super::repository::sources_aside;
 use super::rpm;
 use super::sources::{Form, SourceFile};
 use super::{
-    Found, INSTALL_LIMIT, LOCK_AGAIN, LOCK_SECONDS_MAX, LOOK_LIMIT, Manager, QUESTION_LOCK_SECONDS_MAX, REFRESH_LIMIT,
-    Wanted, both_of, newest_first, past_lock, repo_files,
+    Found, INSTALL_LIMIT, LOCK_AGAIN, LOCK_SECONDS_MAX, LOOK_LIMIT, Manager, Part, QUESTION_LOCK_SECONDS_MAX,
+    REFRESH_LIMIT, Wanted, both_of, newest_first, past_lock, repo_files,
 };
 use crate::real::RealHost;
 use crate::real::failure;
 use crate::real::program::{Program, ProgramError};
 use async_trait::async_trait;
-use cupcake_crds::values::{KubeVersion, MinorVersion};
+use cupcake_crds::node_task::{HoldEffect, PackageHold};
+use cupcake_crds::values::{KubeVersion, MinorVersion, PackageVersion};
 use cupcake_steps::ports::host::{HostError, Package};
 use std::collections::BTreeMap;
 use std::fs;
@@ -32,6 +37,10 @@ const VERSIONLOCK_OF_5: &str = "/etc/dnf/versionlock.toml";
 
 /// What a query is to tell of each package that is offered.
 const FORMAT: &str = "%{epoch}:%{version}-%{release}|%{arch}\\n";
+/// The same with its name: what is asked for may be found by what it provides.
+const FORMAT_WITH_NAME: &str = "%{name}|%{epoch}:%{version}-%{release}|%{arch}\\n";
+/// Of other repositories what was fetched before is enough, and one that is away is left out.
+const AS_FETCHED: [&str; 2] = ["--setopt=*.metadata_expire=-1", "--setopt=*.skip_if_unavailable=True"];
 
 /// Which dnf: they differ in options and in where their locks stand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,15 +55,27 @@ pub(super) struct Dnf<'h> {
     generation: Generation,
 }
 
+/// The whole version in what [`FORMAT`] tells of a package that is no source, without the epoch that is left out where there is none.
+fn exact(told: &str) -> Option<&str> {
+    let (evr, arch) = told.split_once('|')?;
+    let exact = evr.strip_prefix("0:").unwrap_or(evr);
+    (!matches!(arch, "src" | "nosrc")).then_some(exact)
+}
+
 /// Versions in lines of [`FORMAT`], newest first.
 fn offered(text: &str) -> Vec<(KubeVersion, String)> {
     newest_first(text.lines().filter_map(|line| {
-        let (evr, arch) = line.trim().split_once('|')?;
-        let (_, version) = evr.split_once(':')?;
-        let exact = evr.strip_prefix("0:").unwrap_or(evr);
-        let is_source = matches!(arch, "src" | "nosrc");
-        Some((version.parse().ok()?, exact.to_owned())).filter(|_| !is_source)
+        let exact = exact(line.trim())?;
+        let version = exact.split_once(':').map_or(exact, |(_, version)| version);
+        Some((version.parse().ok()?, exact.to_owned()))
     }))
+}
+
+/// Versions of that package in lines of [`FORMAT_WITH_NAME`].
+fn offered_of(package: &str, text: &str) -> Vec<PackageVersion> {
+    let lines = text.lines().filter_map(|line| line.trim().split_once('|'));
+    let of_it = lines.filter(|(name, _)| *name == package);
+    of_it.filter_map(|(_, told)| exact(told)?.parse().ok()).collect()
 }
 
 /// The file of locks that the plugin of dnf 4 reads; `None` where it is turned off.
@@ -95,13 +116,66 @@ impl<'h> Dnf<'h> {
 
     /// Lifts the excludes of these repositories for one call, and those of dnf's main section where they hide what is ours.
     fn without_excludes(&self, ids: &[String]) -> Vec<String> {
-        let main = self.host.files().text(CONFIGURATION).unwrap_or_default();
-        let hides = Package::ALL.iter().any(|package| repo_files::main_excludes(&main, package.as_str()));
-        let places = ids.iter().map(String::as_str).chain(hides.then_some("main"));
+        let hides = Package::ALL.iter().any(|package| self.main_excludes(package.as_str()));
+        self.lifting(ids.iter().cloned().chain(hides.then(|| "main".to_owned())))
+    }
+
+    /// Lifts the excludes of those places for one call: ids of repositories, or `main`.
+    fn lifting(&self, places: impl Iterator<Item = String>) -> Vec<String> {
         match self.generation {
             Generation::Four => places.map(|place| format!("--disableexcludes={place}")).collect(),
-            Generation::Five => vec![format!("--setopt=disable_excludes={}", places.collect::<Vec<_>>().join(","))],
+            Generation::Five => {
+                let places: Vec<_> = places.collect();
+                let lift = || format!("--setopt=disable_excludes={}", places.join(","));
+                (!places.is_empty()).then(lift).into_iter().collect()
+            }
         }
+    }
+
+    fn main_excludes(&self, package: &str) -> bool {
+        self.host.files().text(CONFIGURATION).is_some_and(|text| repo_files::main_excludes(&text, package))
+    }
+
+    /// Where a package is hidden by its name: ids of whichever repositories in use, and `main`.
+    fn hidden_in(&self, package: &str) -> Vec<String> {
+        let paths = self.host.files().entries(REPOSITORIES).into_iter();
+        let files = paths.filter(|path| path.extension().is_some_and(|ending| ending == "repo"));
+        let texts = files.filter_map(|path| fs::read_to_string(path).ok());
+        let ids = texts.flat_map(|text| repo_files::excluding(&text, package));
+        ids.chain(self.main_excludes(package).then(|| "main".to_owned())).collect()
+    }
+
+    /// What any repository has of a package, and what has to be lifted for it to be seen.
+    async fn anywhere(&self, package: &str) -> Result<(Vec<PackageVersion>, Vec<String>), HostError> {
+        let found = self.ask_anywhere(Vec::new(), package).await?;
+        let hidden = self.hidden_in(package);
+        if !found.is_empty() || hidden.is_empty() {
+            return Ok((found, Vec::new()));
+        }
+        let lift = self.lifting(hidden.into_iter());
+        Ok((self.ask_anywhere(lift.clone(), package).await?, lift))
+    }
+
+    async fn ask_anywhere(&self, lift: Vec<String>, package: &str) -> Result<Vec<PackageVersion>, HostError> {
+        let words = ["--quiet", "--cacheonly", AS_FETCHED[1]].map(str::to_owned).into_iter().chain(lift);
+        let words = words.chain(["repoquery", "--queryformat", FORMAT_WITH_NAME, package].map(str::to_owned));
+        let asked = past_lock(self.asking(words.collect()), &LOCKED, LOCK_AGAIN, QUESTION_LOCK_SECONDS_MAX).await;
+        match asked {
+            Ok(finished) => Ok(offered_of(package, &finished.stdout)),
+            Err(ProgramError::Failed { last_lines, .. }) if last_lines.contains("no cache for") => Ok(Vec::new()),
+            Err(error) => Err(failure::program(&error, &MEANINGS, "PackageUnknown")),
+        }
+    }
+
+    async fn put_locks_back(&self) -> Result<(), HostError> {
+        let Some((file, locks)) = self.locks() else { return Ok(()) };
+        let mut installed = BTreeMap::new();
+        for package in self.host.packages_without_their_locks() {
+            if let Some(newest) = rpm::query(&package).await?.last() {
+                installed.insert(package, newest.evr());
+            }
+        }
+        self.host.put_locks_back(&file, locks, &installed)
     }
 
     fn only(ids: &[String]) -> impl Iterator<Item = String> + '_ {
@@ -121,9 +195,7 @@ impl<'h> Dnf<'h> {
 
     fn is_held(&self, package: &str, sources: &[SourceFile], evr: Option<&str>) -> Result<bool, HostError> {
         let hidden = !sources.is_empty() && sources.iter().all(|file| repo_files::excludes(&file.text, package));
-        let main =
-            || self.host.files().text(CONFIGURATION).is_some_and(|text| repo_files::main_excludes(&text, package));
-        if hidden || main() {
+        if hidden || self.main_excludes(package) {
             return Ok(true);
         }
         let (Some(evr), Some((file, locks))) = (evr, self.locks()) else { return Ok(false) };
@@ -143,18 +215,23 @@ impl<'h> Dnf<'h> {
         }
     }
 
-    async fn change(&self, command: &str, ids: &[String], specs: Vec<String>) -> Result<(), HostError> {
+    /// Runs a command for these packages; repositories of `ids` have to answer if they are needed.
+    async fn change(
+        &self,
+        command: &str,
+        mut options: Vec<String>,
+        ids: &[String],
+        specs: Vec<String>,
+    ) -> Result<(), HostError> {
         if specs.is_empty() {
             return Ok(());
         }
-        let mut arguments = self.without_excludes(ids);
-        arguments.push("--setopt=install_weak_deps=False".to_owned());
-        // Of other repositories what was fetched before is enough, and one that is away is left out.
-        arguments.extend(["--setopt=*.metadata_expire=-1", "--setopt=*.skip_if_unavailable=True"].map(str::to_owned));
-        arguments.extend(ids.iter().map(|id| format!("--setopt={id}.skip_if_unavailable=False")));
-        arguments.push(command.to_owned());
-        arguments.extend(specs);
-        let changed = past_lock(self.doing(INSTALL_LIMIT, arguments), &LOCKED, LOCK_AGAIN, LOCK_SECONDS_MAX).await;
+        options.push("--setopt=install_weak_deps=False".to_owned());
+        options.extend(AS_FETCHED.map(str::to_owned));
+        options.extend(ids.iter().map(|id| format!("--setopt={id}.skip_if_unavailable=False")));
+        options.push(command.to_owned());
+        options.extend(specs);
+        let changed = past_lock(self.doing(INSTALL_LIMIT, options), &LOCKED, LOCK_AGAIN, LOCK_SECONDS_MAX).await;
         changed.map(drop).map_err(|error| failure::program(&error, &MEANINGS, "PackageInstallFailed"))
     }
 }
@@ -196,7 +273,7 @@ impl Manager for Dnf<'_> {
         self.query(options, package).await
     }
 
-    async fn finish_interrupted(&self, packages: &[Package]) -> Result<(), HostError> {
+    async fn finish_interrupted(&self, packages: &[&str]) -> Result<(), HostError> {
         rpm::remove_left_over(self.host.files(), packages)
     }
 
@@ -209,20 +286,13 @@ impl Manager for Dnf<'_> {
         let ids = Self::ids(&self.sources());
         let (present, absent): (Vec<_>, Vec<_>) = wanted.iter().partition(|wanted| wanted.is_present);
         let specs = |wanted: Vec<&Wanted>| wanted.iter().map(|one| format!("{}-{}", one.name, one.exact)).collect();
-        self.change("install", &ids, specs(absent)).await?;
-        self.change("reinstall", &ids, specs(present)).await
+        let lift = self.without_excludes(&ids);
+        self.change("install", lift.clone(), &ids, specs(absent)).await?;
+        self.change("reinstall", lift, &ids, specs(present)).await
     }
 
     async fn hold(&self, packages: &[Package]) -> Result<(), HostError> {
-        if let Some((file, locks)) = self.locks() {
-            let mut installed = BTreeMap::new();
-            for package in self.host.packages_without_their_locks() {
-                if let Some(newest) = rpm::query(&package).await?.last() {
-                    installed.insert(package, newest.evr());
-                }
-            }
-            self.host.put_locks_back(&file, locks, &installed)?;
-        }
+        self.put_locks_back().await?;
         let mut loose = Vec::new();
         for package in packages {
             let state = self.find(package.as_str()).await?.state;
@@ -241,6 +311,58 @@ impl Manager for Dnf<'_> {
             }
         }
         Ok(())
+    }
+
+    async fn offered_anywhere(&self, package: &str) -> Result<Vec<PackageVersion>, HostError> {
+        Ok(self.anywhere(package).await?.0)
+    }
+
+    async fn refresh_all(&self) -> Result<(), HostError> {
+        let words = [AS_FETCHED[1], "--refresh", "makecache"].map(str::to_owned).to_vec();
+        let refreshed = past_lock(self.doing(REFRESH_LIMIT, words), &LOCKED, LOCK_AGAIN, LOCK_SECONDS_MAX).await;
+        refreshed.map(drop).map_err(|error| failure::program(&error, &MEANINGS, "RepositoryUnreachable"))
+    }
+
+    async fn install_from_anywhere(&self, wanted: &Wanted) -> Result<(), HostError> {
+        let (_, lift) = self.anywhere(wanted.name).await?;
+        if let Some((file, locks)) = self.locks() {
+            self.host.take_locks(&file, locks, &[wanted.name])?;
+        }
+        let command = if wanted.is_present { "reinstall" } else { "install" };
+        self.change(command, lift, &[], vec![format!("{}-{}", wanted.name, wanted.exact)]).await
+    }
+
+    fn owes_hold(&self, package: &str) -> bool {
+        self.host.packages_without_their_locks().iter().any(|owed| owed == package)
+    }
+
+    async fn give_back_holds(&self) -> Result<(), HostError> {
+        self.put_locks_back().await
+    }
+
+    async fn holds_of(&self, package: &str, part: Part) -> Result<Vec<PackageHold>, HostError> {
+        let main = self.host.files().text(CONFIGURATION).unwrap_or_default();
+        // Of Kubernetes repositories only those hide anything that could be installed from there.
+        let of_kubernetes = Self::ids(&self.sources());
+        let is_ours = Package::ALL.iter().any(|ours| ours.as_str() == package) || part == Part::Needed;
+        let hidden = self.hidden_in(package).into_iter().filter(|place| !is_ours || of_kubernetes.contains(place));
+        let mut holds: Vec<PackageHold> = hidden
+            .filter(|place| place != "main")
+            .map(|place| hold(package, &format!("exclude= of [{place}]"), HoldEffect::Lifted, None))
+            .collect();
+        if repo_files::main_excludes(&main, package) {
+            let lifted = part == Part::Itself || Package::ALL.iter().any(|ours| self.main_excludes(ours.as_str()));
+            let effect = if lifted { HoldEffect::Lifted } else { HoldEffect::Keeps };
+            holds.push(hold(package, &format!("exclude= of {CONFIGURATION}"), effect, None));
+        }
+        for versions in repo_files::main_excluded_versions(&main, package) {
+            let by = format!("exclude={package}-{versions} of {CONFIGURATION}");
+            holds.push(hold(package, &by, HoldEffect::Hides, Some(cut_pattern(versions))));
+        }
+        if let Some((file, locks)) = self.locks() {
+            holds.extend(locks.keeps(&text_of(&file)?, package).into_iter().map(|kept| kept.hold(package, part)));
+        }
+        Ok(holds)
     }
 
     fn sources(&self) -> Vec<SourceFile> {

@@ -3,7 +3,10 @@
 //! Sources: dnf-plugins-core, plugins/versionlock.py (tried against 4.3.1); dnf5-versionlock(8), "Versionlock file". Only what locks a
 //! package by name at a version is taken off and put back; an entry that excludes a version stays, and so does one of a name with `*`.
 
+use super::holds::{Kept, cut_pattern};
 use super::remembered::Locks;
+use super::repo_files::fits;
+use cupcake_crds::node_task::HoldEffect;
 
 /// `/etc/dnf/plugins/versionlock.list`: a pattern a line, such as `kubelet-0:1.33.13-150500.1.1.*`.
 pub(super) struct VersionlockList;
@@ -22,6 +25,13 @@ fn version_of<'l>(line: &'l str, package: &str) -> Option<&'l str> {
     let line = line.strip_prefix("0:").unwrap_or(line);
     let version = without_epoch(line.strip_prefix(package)?.strip_prefix('-')?);
     version.starts_with(|c: char| c.is_ascii_digit()).then_some(version)
+}
+
+/// The name, which may be a pattern, and the versions of a line that locks any.
+fn name_and_versions(line: &str) -> Option<(&str, &str)> {
+    let line = line.trim().strip_prefix("0:").unwrap_or(line.trim());
+    let mut dashes = line.match_indices('-').map(|(at, _)| (&line[..at], without_epoch(&line[at + 1..])));
+    dashes.find(|(_, versions)| versions.starts_with(|c: char| c.is_ascii_digit()))
 }
 
 impl Locks for VersionlockList {
@@ -55,6 +65,23 @@ impl Locks for VersionlockList {
         let (version, _) = evr.rsplit_once('-').unwrap_or((evr, ""));
         let locked = |found: &str| found == version || found == evr || found.starts_with(&format!("{evr}."));
         text.lines().filter_map(|line| version_of(line, package)).any(locked)
+    }
+
+    fn keeps(&self, text: &str, package: &str) -> Vec<Kept> {
+        let kept = |line: &str| {
+            let line = line.trim();
+            let (effect, versions) = if let Some(excluded) = line.strip_prefix('!') {
+                let (name, versions) = name_and_versions(excluded)?;
+                fits(name, package).then_some((HoldEffect::Hides, versions))?
+            } else if let Some(versions) = version_of(line, package) {
+                (HoldEffect::Lifted, versions)
+            } else {
+                let (name, versions) = name_and_versions(line)?;
+                fits(name, package).then_some((HoldEffect::Keeps, versions))?
+            };
+            Some(Kept { by: format!("versionlock {line}"), effect, versions: Some(cut_pattern(versions)) })
+        };
+        text.lines().filter_map(kept).collect()
     }
 }
 
@@ -156,6 +183,22 @@ impl Locks for VersionlockToml {
         };
         blocks(text).1.iter().any(locked)
     }
+
+    fn keeps(&self, text: &str, package: &str) -> Vec<Kept> {
+        let kept = |(comparator, version): (&str, &str)| Kept {
+            by: format!("versionlock {package} {comparator} {version}"),
+            effect: if comparator == "!=" { HoldEffect::Hides } else { HoldEffect::Lifted },
+            // What keeps a package by a limit lets in what no pattern tells.
+            versions: matches!(comparator, "=" | "!=").then(|| cut_pattern(without_epoch(version))),
+        };
+        let of_block = |block: &String| -> Vec<Kept> {
+            let kept: Vec<Kept> = conditions(block, package).into_iter().map(kept).collect();
+            // A lock with a condition that is lifted is lifted as a whole.
+            let lifted = kept.iter().any(|kept| kept.effect == HoldEffect::Lifted);
+            kept.into_iter().filter(|kept| !lifted || kept.effect == HoldEffect::Lifted).collect()
+        };
+        blocks(text).1.iter().flat_map(of_block).collect()
+    }
 }
 
 #[cfg(test)]
@@ -215,6 +258,42 @@ bash-0:5.2-1.*
         ] {
             assert!(!holds(text), "{text}");
         }
+    }
+
+    #[test]
+    fn what_a_list_says_of_a_package_is_told_with_what_becomes_of_it() {
+        let told = |text: &str, package: &str| -> Vec<(String, HoldEffect, Option<String>)> {
+            let kept = VersionlockList.keeps(text, package).into_iter();
+            kept.map(|kept| (kept.by, kept.effect, kept.versions)).collect()
+        };
+        let one = |by: &str, effect, versions: &str| (format!("versionlock {by}"), effect, Some(versions.to_owned()));
+        assert_eq!(
+            told(LIST, "kubeadm"),
+            [
+                one("kubeadm-1.33.*", HoldEffect::Lifted, "1.33.*"),
+                one("!kubeadm-0:1.34.3-150500.1.1.*", HoldEffect::Hides, "1.34.3-150500.1.1.*")
+            ]
+        );
+        assert!(told(LIST, "kubectl").is_empty() && told("# kubectl-1.33\n", "kubectl").is_empty());
+        let wide = "kube*-0:1.33.*\n!k*-1.34.3\n";
+        assert_eq!(
+            told(wide, "kubelet"),
+            [one("kube*-0:1.33.*", HoldEffect::Keeps, "1.33.*"), one("!k*-1.34.3", HoldEffect::Hides, "1.34.3")]
+        );
+        assert!(VersionlockList.take(wide, "kubelet").1.is_empty(), "it is of other packages, too");
+    }
+
+    #[test]
+    fn what_dnf_5_says_of_a_package_is_told_with_what_becomes_of_it() {
+        let told: Vec<_> =
+            VersionlockToml.keeps(TOML, "kubelet").into_iter().map(|kept| (kept.by, kept.effect)).collect();
+        let expected = [
+            ("versionlock kubelet = 0:1.33.13-150500.1.1".to_owned(), HoldEffect::Lifted),
+            ("versionlock kubelet != 0:1.34.3-150500.1.1".to_owned(), HoldEffect::Hides),
+        ];
+        assert_eq!(told, expected);
+        let limit = VersionlockToml.keeps(TOML, "kubeadm");
+        assert_eq!((limit.len(), limit[0].effect, limit[0].versions.as_deref()), (1, HoldEffect::Lifted, None));
     }
 
     /// As dnf 5 writes it, and as people do.

@@ -26,7 +26,7 @@ const NOT_TRUSTED: Meaning = Meaning {
     words: "",
     class: Class::NeedsOperator,
     code: "RepositoryNotTrusted",
-    advice: "the Kubernetes repository is not signed by the key that gpgkey names: set it right, then retry",
+    advice: "the repository is not signed by the key that gpgkey names: set it right, then retry",
 };
 const DISK_FULL: Meaning =
     Meaning { words: "", class: Class::NeedsOperator, code: "DiskFull", advice: "free some space, then retry" };

@@ -5,13 +5,15 @@
 //!                     ▲         ◄── dnf (4 and 5) ◄── rpm     repository            set to a minor, refreshed, taken back
 //!                     │         ◄── zypper ◄──────────┘       dnf_locks, zypp_locks locks, as text; remembered while off
 //!          the flow, here: refuse, finish what was cut short, install, hold
+//!                                                          holds   what keeps packages at their version, for inventories
 //! ```
 
-pub(super) mod apt;
+mod apt;
 mod apt_words;
 mod dnf;
 mod dnf_locks;
 mod dnf_words;
+mod holds;
 #[cfg(test)]
 mod real;
 mod remembered;
@@ -27,7 +29,8 @@ use super::RealHost;
 use super::failure::{needs_operator, permanent};
 use super::program::{Finished, Program, ProgramError};
 use async_trait::async_trait;
-use cupcake_crds::values::{KubeVersion, MinorVersion, NodeRole};
+use cupcake_crds::node_task::PackageHold;
+use cupcake_crds::values::{KubeVersion, MinorVersion, NodeRole, PackageVersion};
 use cupcake_steps::ports::host::{HostError, Package, PackageState};
 use sources::SourceFile;
 use std::time::Duration;
@@ -54,13 +57,22 @@ pub(super) struct Found {
 /// A package that is to be installed at an exact version.
 #[derive(Debug)]
 pub(super) struct Wanted {
-    name: &'static str,
+    pub(super) name: &'static str,
     /// The whole version, as the package manager is to be asked for it.
-    exact: String,
+    pub(super) exact: String,
     /// Whether the package manager already has that version of it, but not whole.
-    is_present: bool,
+    pub(super) is_present: bool,
     /// [`Found::reinstall`].
-    reinstall: bool,
+    pub(super) reinstall: bool,
+}
+
+/// What a package is to an upgrade.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    /// One that is installed at an exact version.
+    Itself,
+    /// One that such a package needs, and that comes along where a newer one is needed.
+    Needed,
 }
 
 /// What a package manager does for the runner.
@@ -85,11 +97,23 @@ pub(super) trait Manager: Send + Sync {
     /// Versions that the index of the Kubernetes repositories lists, newest first, with the whole version of their package.
     async fn offered(&self, package: &str) -> Result<Vec<(KubeVersion, String)>, HostError>;
     /// Brings what an interrupted operation left as far as an install can begin.
-    async fn finish_interrupted(&self, packages: &[Package]) -> Result<(), HostError>;
+    async fn finish_interrupted(&self, packages: &[&str]) -> Result<(), HostError>;
     /// Installs exactly these; holds of `packages` may be off afterwards.
     async fn install(&self, packages: &[Package], wanted: &[Wanted]) -> Result<(), HostError>;
     /// Holds those of the packages that are installed, and puts back every lock that an install took off.
     async fn hold(&self, packages: &[Package]) -> Result<(), HostError>;
+    /// Versions of a package that the index of any of the machine's repositories lists, in no order.
+    async fn offered_anywhere(&self, package: &str) -> Result<Vec<PackageVersion>, HostError>;
+    /// Refreshes the whole index of the machine, from whichever of its repositories answers.
+    async fn refresh_all(&self) -> Result<(), HostError>;
+    /// Installs exactly that, from whichever repository has it. A hold of it may be off afterwards, and is owed then.
+    async fn install_from_anywhere(&self, wanted: &Wanted) -> Result<(), HostError>;
+    /// Whether an install took a hold of that package off that is not back.
+    fn owes_hold(&self, package: &str) -> bool;
+    /// Puts back every hold that is owed, and holds nothing else.
+    async fn give_back_holds(&self) -> Result<(), HostError>;
+    /// What keeps that package at its version, and what it comes to.
+    async fn holds_of(&self, package: &str, part: Part) -> Result<Vec<PackageHold>, HostError>;
     /// The files that name Kubernetes repositories.
     fn sources(&self) -> Vec<SourceFile>;
     /// Where such files are looked for, and what is gone.
@@ -256,7 +280,7 @@ impl RealHost {
         manager.repair().await?;
         self.brought_by_packages(packages).await?;
         // What was interrupted may stop an install before it begins.
-        manager.finish_interrupted(packages).await?;
+        manager.finish_interrupted(&packages.iter().map(|package| package.as_str()).collect::<Vec<_>>()).await?;
         let mut wanted = Vec::new();
         for package in packages {
             let name = package.as_str();

@@ -8,6 +8,7 @@
 //! The files are written as a whole, and not by the package manager's own commands: those need its lock, and one that was killed in
 //! between would have to be asked what it did.
 
+use super::holds::Kept;
 use super::repository::{read_json, remove_file, write_json};
 use crate::real::RealHost;
 use crate::real::failure;
@@ -27,6 +28,8 @@ pub(super) trait Locks: Send + Sync {
     fn put_back(&self, text: &str, package: &str, evr: Option<&str>, taken: &[String]) -> String;
     /// Whether the package stays at that version.
     fn holds(&self, text: &str, package: &str, evr: &str) -> bool;
+    /// What is there about the package: what [`Locks::take`] takes, and what it leaves.
+    fn keeps(&self, text: &str, package: &str) -> Vec<Kept>;
 }
 
 /// Locks that are off, as they stood in their file, by package.

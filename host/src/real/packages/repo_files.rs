@@ -62,13 +62,16 @@ impl<'t> Section<'t> {
         words.filter(|word| !word.is_empty()).collect()
     }
 
+    /// Whether it is a repository in use.
+    fn is_enabled(&self) -> bool {
+        let enabled = self.words(&["enabled"]);
+        let is_on = |word: &&str| !matches!(word.to_ascii_lowercase().as_str(), "0" | "no" | "false" | "off");
+        !self.id.is_empty() && enabled.last().is_none_or(is_on)
+    }
+
     /// Whether it names Kubernetes repositories, and is in use.
     pub(super) fn is_live(&self) -> bool {
-        let enabled = self.words(&["enabled"]);
-        let enabled = enabled
-            .last()
-            .is_none_or(|word| !matches!(word.to_ascii_lowercase().as_str(), "0" | "no" | "false" | "off"));
-        enabled && !self.id.is_empty() && self.words(&ADDRESSES).iter().any(|word| !places(word).is_empty())
+        self.is_enabled() && self.words(&ADDRESSES).iter().any(|word| !places(word).is_empty())
     }
 
     /// Whether packages of that name are hidden from ordinary upgrades.
@@ -116,9 +119,23 @@ pub(super) fn excludes(text: &str, package: &str) -> bool {
     !live.is_empty() && live.iter().all(|section| section.excludes(package))
 }
 
+/// Ids of the repositories in use, whichever they are, that hide packages of that name.
+pub(super) fn excluding(text: &str, package: &str) -> Vec<String> {
+    let sections = Section::all(text).into_iter().filter(|section| section.is_enabled() && section.excludes(package));
+    sections.map(|section| section.id.to_owned()).collect()
+}
+
 /// Whether the main section of dnf's own configuration hides packages of that name.
 pub(super) fn main_excludes(text: &str, package: &str) -> bool {
     Section::all(text).iter().any(|section| section.id == "main" && section.excludes(package))
+}
+
+/// The versions of the package, as patterns, that the main section hides: `1.35*` of `exclude=kubelet-1.35*`.
+pub(super) fn main_excluded_versions<'t>(text: &'t str, package: &str) -> Vec<&'t str> {
+    let main = Section::all(text).into_iter().filter(|section| section.id == "main");
+    let words = main.flat_map(|section| section.words(&EXCLUDES));
+    let version = |word: &'t str| word.strip_prefix(package)?.strip_prefix('-');
+    words.filter_map(version).filter(|rest| rest.starts_with(|c: char| c.is_ascii_digit())).collect()
 }
 
 /// The same text with these packages hidden in every Kubernetes repository in use; what is hidden already is not named twice.
@@ -258,6 +275,15 @@ baseurl=https://pkgs.k8s.io/addons:/cri-o:/stable:/v1.33/rpm/
         assert!(!excludes("", "kubelet"));
         let main = "[main]\ngpgcheck=1\nexclude=kube? kubelet-1.35* kubeadm\n[x]\nexclude=kubectl\n";
         assert!(main_excludes(main, "kubeadm") && !main_excludes(main, "kubelet") && !main_excludes(main, "kubectl"));
+        assert_eq!(main_excluded_versions(main, "kubelet"), ["1.35*"]);
+        assert!(main_excluded_versions(main, "kubeadm").is_empty() && main_excluded_versions("", "kubelet").is_empty());
+        let docker = "[docker]\nbaseurl=x\nexclude=containerd.io\n[old]\nenabled=0\nbaseurl=y\nexclude=containerd*\n";
+        assert_eq!(
+            excluding(docker, "containerd.io"),
+            ["docker"],
+            "whatever repository it is, as long as it is in use"
+        );
+        assert!(excluding(docker, "containerd").is_empty());
     }
 
     #[test]

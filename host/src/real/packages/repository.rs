@@ -222,7 +222,13 @@ impl RealHost {
     pub(in crate::real) async fn next_minor(&self) -> Option<OfferedMinor> {
         let manager = self.manager().ok()?;
         let files = manager.sources();
-        let minor = files.iter().flat_map(|file| &file.minors).max()?.next();
+        let Some(minor) = files.iter().flat_map(|file| &file.minors).max().map(|minor| minor.next()) else {
+            // Every order sets the repository first, so that none could be carried out: to be told before.
+            let minor = self.kubelet_version().await?.minor_version().next();
+            let mut why = format!("RepositoryUnknown: none is named in {}", manager.where_sources_are());
+            cut(&mut why, HAND_MADE_CHARS_MAX);
+            return Some(OfferedMinor { minor: minor.to_string(), unread: Some(why), versions: Vec::new() });
+        };
         let (versions, unread) = match manager.look_at(&files, minor).await {
             Ok(versions) => (versions, None),
             // There is no such repository: that is an answer.
@@ -378,5 +384,10 @@ mod tests {
         folder.write("/etc/apt/sources.list", "deb https://apt.kubernetes.io/ kubernetes-xenial main\n");
         let error = host.set_repository(MinorVersion { major: 1, minor: 34 }).await.expect_err("there is none");
         assert!(matches!(&error, HostError::NeedsOperator(reason) if reason.code == "RepositoryUnknown"), "{error}");
+        folder.be_the_machine(&[("kubelet", "echo Kubernetes v1.33.4")]);
+        let told = host.next_minor().await.expect("told before");
+        assert_eq!((told.minor.as_str(), told.versions.len()), ("1.34", 0));
+        let why = "RepositoryUnknown: none is named in /etc/apt/sources.list and /etc/apt/sources.list.d";
+        assert_eq!(told.unread.as_deref(), Some(why));
     }
 }

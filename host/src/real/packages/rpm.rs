@@ -4,19 +4,21 @@
 //! and only then removes the older one (rpm 4.18, lib/psm.c). So one that was killed leaves either the older version alone, perhaps
 //! with files of the newer one, or both: two versions of one name are an interrupted upgrade, and the newest is what its files are of.
 
-use super::{Found, LOCK_AGAIN, LOCK_SECONDS_MAX, Locked, past_lock, revision};
+use super::{Found, LOCK_AGAIN, LOCK_SECONDS_MAX, Locked, past_lock};
 use crate::real::failure::{self, transient};
 use crate::real::os::Files;
 use crate::real::program::{Program, ProgramError};
-use cupcake_crds::values::KubeVersion;
-use cupcake_steps::ports::host::{HostError, Package, PackageState};
+use cupcake_crds::values::PackageVersion;
+use cupcake_steps::ports::host::{HostError, PackageState};
 use std::fs;
 use std::time::Duration;
 
 const FORMAT: &str = "%{EPOCHNUM}\\t%{VERSION}-%{RELEASE}\\n";
 const REBUILD_LIMIT: Duration = Duration::from_secs(10 * 60);
-/// Where the packages put their programs.
-const PROGRAMS: &str = "/usr/bin";
+/// Where the packages put their programs; SUSE's containerd is in the second one.
+const PROGRAMS: [&str; 2] = ["/usr/bin", "/usr/sbin"];
+/// The programs of containerd without which no container starts.
+const OF_CONTAINERD: [&str; 2] = ["containerd", "containerd-shim-runc-v2"];
 
 /// How rpm says that another process works on packages; dnf and zypper pass it on.
 pub(super) const TRANSACTION_LOCK: &str = "can't create transaction lock";
@@ -38,6 +40,11 @@ impl Installed {
     pub(super) fn evr(&self) -> String {
         format!("{}:{}", self.epoch, self.version)
     }
+
+    /// With the epoch where there is one, as package managers write it.
+    fn whole(&self) -> String {
+        if self.epoch == "0" { self.version.clone() } else { self.evr() }
+    }
 }
 
 /// Reads lines of [`FORMAT`], oldest first.
@@ -47,7 +54,7 @@ fn installed(text: &str) -> Option<Vec<Installed>> {
         let (epoch, version) = line.split_once('\t')?;
         versions.push(Installed { epoch: epoch.to_owned(), version: version.to_owned() });
     }
-    versions.sort_by_key(|installed| (installed.version.parse::<KubeVersion>().ok(), revision(&installed.version)));
+    versions.sort_by_cached_key(|installed| installed.evr().parse::<PackageVersion>().ok());
     Some(versions)
 }
 
@@ -67,16 +74,23 @@ pub(super) async fn query(package: &str) -> Result<Vec<Installed>, HostError> {
 
 /// What these versions of one package are.
 pub(super) fn found(versions: &[Installed], held: bool) -> Found {
-    let version = versions.last().map(|newest| newest.version.clone());
+    let version = versions.last().map(Installed::whole);
     let state = PackageState { version, whole: versions.len() == 1, held };
     Found { state, reinstall: versions.len() > 1 }
 }
 
-/// Whether lines of `rpm --verify` say that the program of the package is another than it brought, or gone. What else was changed
+/// The programs of a package by which it is known to be what it brought.
+fn programs_of(package: &str) -> Vec<&str> {
+    if package.starts_with(OF_CONTAINERD[0]) { OF_CONTAINERD.to_vec() } else { vec![package] }
+}
+
+/// Whether lines of `rpm --verify` say that a program of the package is another than it brought, or gone. What else was changed
 /// (units, above all) is the administrator's.
 fn says_changed(verified: &str, package: &str) -> bool {
-    let program = format!("{PROGRAMS}/{package}");
-    let mut lines = verified.lines().filter(|line| line.trim_end().ends_with(&format!(" {program}")));
+    let programs: Vec<String> =
+        programs_of(package).iter().flat_map(|name| PROGRAMS.map(|folder| format!(" {folder}/{name}"))).collect();
+    let mut lines =
+        verified.lines().filter(|line| programs.iter().any(|program| line.trim_end().ends_with(program.as_str())));
     lines.any(|line| line.starts_with("missing") || line.chars().nth(2) == Some('5'))
 }
 
@@ -104,10 +118,11 @@ pub(super) async fn repair() -> Result<(), HostError> {
 }
 
 /// Removes programs that an interrupted transaction did not move to their place.
-pub(super) fn remove_left_over(files: &Files, packages: &[Package]) -> Result<(), HostError> {
-    for path in files.entries(PROGRAMS) {
+pub(super) fn remove_left_over(files: &Files, packages: &[&str]) -> Result<(), HostError> {
+    let programs: Vec<&str> = packages.iter().flat_map(|package| programs_of(package)).collect();
+    for path in PROGRAMS.iter().flat_map(|folder| files.entries(folder)) {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        if packages.iter().any(|package| is_left_over(name, package.as_str())) {
+        if programs.iter().any(|program| is_left_over(name, program)) {
             fs::remove_file(&path).map_err(|error| failure::file("removing", &path, &error))?;
             tracing::info!(file = %path.display(), "removed: an interrupted transaction left it");
         }
@@ -115,9 +130,9 @@ pub(super) fn remove_left_over(files: &Files, packages: &[Package]) -> Result<()
     Ok(())
 }
 
-/// Whether a file is a program of the package under the name that rpm unpacks it to: `kubelet;6a1c0f2e`.
-fn is_left_over(name: &str, package: &str) -> bool {
-    let suffix = name.strip_prefix(package).and_then(|rest| rest.strip_prefix(';'));
+/// Whether a file is that program under the name that rpm unpacks it to: `kubelet;6a1c0f2e`.
+fn is_left_over(name: &str, program: &str) -> bool {
+    let suffix = name.strip_prefix(program).and_then(|rest| rest.strip_prefix(';'));
     suffix.is_some_and(|suffix| suffix.len() == 8 && suffix.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
@@ -138,6 +153,7 @@ mod tests {
         assert_eq!(found(""), (None, false, false));
         assert_eq!(installed("what is this\n"), None);
         assert_eq!(installed("1\t1.34.4-1.1\n").expect("read")[0].evr(), "1:1.34.4-1.1");
+        assert_eq!(found("1\t1.7.24-1.fc42\n").0.as_deref(), Some("1:1.7.24-1.fc42"), "an epoch is part of it");
     }
 
     #[test]
@@ -148,27 +164,36 @@ mod tests {
         assert!(!changed(".......T.    /usr/bin/kubelet\n.M.......    /usr/bin/kubelet\n"));
         assert!(!changed("S.5....T.    /usr/lib/systemd/system/kubelet.service\nS.5....T.    /opt/usr/bin/kubelet\n"));
         assert!(!changed(""));
+        let of_containerd = |text: &str| says_changed(text, "containerd.io");
+        assert!(
+            of_containerd("S.5....T.    /usr/bin/containerd\n") && of_containerd("missing     /usr/sbin/containerd\n")
+        );
+        assert!(!of_containerd("S.5....T.  c /etc/containerd/config.toml\nS.5....T.    /usr/bin/runc\n"));
     }
 
     #[tokio::test]
     async fn what_a_killed_process_left_is_cleared_away_and_nothing_else() {
         let folder = TestFolder::new("rpm-left");
-        let left = ["kubelet;6a1c0f2e", "kubeadm;00000000"];
+        let left = ["kubelet;6a1c0f2e", "kubeadm;00000000", "containerd;6a1c0f2e", "containerd-shim-runc-v2;6a1c0f2e"];
         let kept = ["kubelet", "kubelet;notes", "kubectl;6a1c0f2e", "runc;6a1c0f2e"];
         for name in left.iter().chain(&kept) {
-            folder.write(&format!("{PROGRAMS}/{name}"), "");
+            folder.write(&format!("{}/{name}", PROGRAMS[0]), "");
         }
+        folder.write("/usr/sbin/containerd;6a1c0f2e", "");
         let broken = "if [ $1 = --rebuilddb ]; then : >$here/rebuilt; exit 0; fi
             [ -e $here/rebuilt ] || { echo 'error: rpmdb: BDB0113 Thread/process 1/2 failed: BDB1507 Thread died in Berkeley DB library'; exit 1; }";
         folder.be_the_machine(&[("rpm", broken)]);
         let files = Files::below(folder.root().to_owned());
         for _ in 0..2 {
             repair().await.expect("repaired");
-            remove_left_over(&files, &[Package::Kubelet, Package::Kubeadm]).expect("removed");
+            remove_left_over(&files, &["kubelet", "kubeadm", "containerd.io"]).expect("removed");
         }
         assert_eq!(folder.calls(), ["rpm --query rpm", "rpm --rebuilddb", "rpm --query rpm"]);
-        let names: Vec<_> =
-            files.entries(PROGRAMS).iter().map(|path| path.file_name().expect("a name").to_owned()).collect();
+        let names: Vec<_> = PROGRAMS
+            .iter()
+            .flat_map(|folder| files.entries(folder))
+            .map(|path| path.file_name().expect("a name").to_owned())
+            .collect();
         let mut expected = kept.map(std::ffi::OsString::from).to_vec();
         expected.sort();
         assert_eq!(names, expected);

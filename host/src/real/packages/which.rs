@@ -114,7 +114,7 @@ impl RealHost {
     }
 
     /// The machine's package manager, looked for anew each time.
-    pub(super) fn manager(&self) -> Result<Box<dyn Manager + '_>, HostError> {
+    pub(in crate::real) fn manager(&self) -> Result<Box<dyn Manager + '_>, HostError> {
         match kind(self.files()) {
             Some(Kind::Apt) => Ok(Box::new(Apt::of(self))),
             Some(Kind::Dnf(program, generation)) => Ok(Box::new(Dnf::of(self, program, generation))),

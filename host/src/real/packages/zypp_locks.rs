@@ -1,10 +1,12 @@
 //! Locks of zypper, as text: `/etc/zypp/locks`, a stanza of fields a lock.
 //!
 //! Source: libzypp, zypp/PoolQuery.cc (`readPoolQueriesFromFile`); tried against zypper 1.14.42. A lock of a regular expression is
-//! left alone: where it stands in the way, zypper says so.
+//! left alone: where it stands in the way, zypper says so, and is asked before.
 
+use super::holds::Kept;
 use super::remembered::Locks;
 use super::repo_files::fits;
+use cupcake_crds::node_task::HoldEffect;
 
 pub(super) struct ZyppLocks;
 
@@ -69,6 +71,43 @@ impl Locks for ZyppLocks {
         let limited = |stanza: &[&str]| ["version", "repo", "complex"].iter().any(|name| field(stanza, name).is_some());
         stanzas(text).iter().any(|stanza| concerns(stanza, package) && !limited(stanza))
     }
+
+    fn keeps(&self, text: &str, package: &str) -> Vec<Kept> {
+        let kept = |stanza: &Vec<&str>| {
+            let name = field(stanza, "solvable_name").unwrap_or_default();
+            let version = field(stanza, "version").map(|version| format!(" {version}")).unwrap_or_default();
+            Kept { by: format!("zypper lock {name}{version}"), effect: HoldEffect::Lifted, versions: None }
+        };
+        stanzas(text).iter().filter(|stanza| concerns(stanza, package)).map(kept).collect()
+    }
+}
+
+/// Whether there is a lock whose packages zypper alone can tell: one of a regular expression, or of something else than a name.
+pub(super) fn has_riddles(text: &str) -> bool {
+    let known = |stanza: &Vec<&str>| {
+        let by_name = matches!(field(stanza, "match_type").unwrap_or("glob"), "glob" | "exact" | "word" | "substring");
+        by_name && field(stanza, "solvable_name").is_some()
+    };
+    let of_packages = |stanza: &&Vec<&str>| field(stanza, "type").is_none_or(|kind| kind == "package");
+    stanzas(text).iter().filter(of_packages).any(|stanza| !known(stanza))
+}
+
+/// What is left of the package's locks in the answer of `zypper --xmlout locks --solvables` without those that are known by name.
+pub(super) fn riddles(xml: &str, text: &str, package: &str) -> Vec<Kept> {
+    let known: Vec<&str> = {
+        let stanzas = stanzas(text).into_iter().filter(|stanza| concerns(stanza, package));
+        stanzas.filter_map(|stanza| field(&stanza, "solvable_name")).collect()
+    };
+    let locks = xml.split("<lock ").skip(1);
+    let its = locks.filter(|lock| lock.contains(&format!("<match kind=\"package\" name=\"{package}\" ")));
+    let name = |lock: &str| {
+        let (_, rest) = lock.split_once("<name>")?;
+        rest.split("</name>").next().map(ToOwned::to_owned)
+    };
+    let names = its.map(|lock| name(lock).unwrap_or_else(|| "without a name".to_owned()));
+    let unknown = names.filter(|name| !known.contains(&name.as_str()));
+    let kept = |name: String| Kept { by: format!("zypper lock {name}"), effect: HoldEffect::Keeps, versions: None };
+    unknown.map(kept).collect()
 }
 
 /// The lock that `zypper addlock` writes.
@@ -129,6 +168,19 @@ solvable_name: ^kube.*
         }
         assert_eq!(ZyppLocks.take(LOCKS, "bash"), (LOCKS.to_owned(), Vec::new()), "and nothing is written anew");
         assert_eq!(ZyppLocks.take("\ntype: package\nsolvable_name: kube*\n", "kubectl").1.len(), 1);
+    }
+
+    #[test]
+    fn locks_are_told_as_zypper_names_them_and_those_of_no_name_are_riddles() {
+        let told = |package: &str| -> Vec<_> {
+            ZyppLocks.keeps(LOCKS, package).into_iter().map(|kept| (kept.by, kept.effect)).collect()
+        };
+        assert_eq!(told("kubeadm"), [("zypper lock kubeadm < 1.34".to_owned(), HoldEffect::Lifted)]);
+        assert_eq!(told("bash"), []);
+        assert!(has_riddles(LOCKS), "there is a regular expression");
+        assert!(!has_riddles(&lock_of("kube*")) && !has_riddles(""));
+        assert!(!has_riddles("type: patch\nmatch_type: regex\nsolvable_name: .*\n"), "patches are no packages");
+        assert!(has_riddles("type: package\ncomplex: provides: containerd\n"));
     }
 
     #[test]

@@ -2,22 +2,24 @@
 //!
 //! zypper knows no `exclude=`: packages are held by its locks, which are taken off for an install and put back.
 
+use super::holds::Kept;
 use super::remembered::{Locks, text_of, write_locks};
 use super::repository::sources_aside;
 use super::rpm::{self, TRANSACTION_LOCK};
 use super::sources::{Form, SourceFile};
-use super::zypp_locks::{ZyppLocks, lock_of};
+use super::zypp_locks::{ZyppLocks, has_riddles, lock_of, riddles};
 use super::{
-    Found, INSTALL_LIMIT, LOCK_AGAIN, LOCK_SECONDS_MAX, LOOK_LIMIT, Locked, Manager, QUESTION_LOCK_SECONDS_MAX,
+    Found, INSTALL_LIMIT, LOCK_AGAIN, LOCK_SECONDS_MAX, LOOK_LIMIT, Locked, Manager, Part, QUESTION_LOCK_SECONDS_MAX,
     REFRESH_LIMIT, Wanted, both_of, newest_first, past_lock, repo_files,
 };
 use crate::real::RealHost;
 use crate::real::failure::{self, Class, Meaning};
 use crate::real::program::{Program, ProgramError};
 use async_trait::async_trait;
-use cupcake_crds::values::{KubeVersion, MinorVersion};
+use cupcake_crds::node_task::{HoldEffect, PackageHold};
+use cupcake_crds::values::{KubeVersion, MinorVersion, PackageVersion};
 use cupcake_steps::ports::host::{HostError, Package};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -28,8 +30,12 @@ const LOCKS: &str = "/etc/zypp/locks";
 const EXIT_LOCKED: i32 = 7;
 /// `ZYPPER_EXIT_INF_CAP_NOT_FOUND`.
 const EXIT_NOT_FOUND: i32 = 104;
-/// A reboot is needed, a restart of zypper is, a script of a package failed: what was asked for is done.
-const EXIT_DONE: [i32; 3] = [102, 103, 107];
+/// `ZYPPER_EXIT_INF_REPOS_SKIPPED`: a repository that nothing was needed of is away.
+const EXIT_SKIPPED: i32 = 106;
+/// A reboot is needed, a restart of zypper is, a repository was left aside, a script of a package failed: what was asked for is done.
+const EXIT_DONE: [i32; 4] = [102, 103, EXIT_SKIPPED, 107];
+/// How `zypper refresh` says that others were refreshed.
+const SOME_REFRESHED: &str = "Some of the repositories have not been refreshed";
 
 /// How zypper says that another process works on packages.
 const LOCKED: Locked = Locked { words: &["System management is locked", TRANSACTION_LOCK], code: Some(EXIT_LOCKED) };
@@ -54,7 +60,8 @@ const MEANINGS: [Meaning; 17] = [
     is("not found in package names", Class::NeedsOperator, "PackageHidden", HIDDEN),
     is("Choose from above solutions", Class::NeedsOperator, "UnmetDependencies", UNMET),
 ];
-const NOT_TRUSTED: &str = "the key of the Kubernetes repository is not known to rpm: import the one that gpgkey names (rpm --import), then retry";
+const NOT_TRUSTED: &str =
+    "the key of the repository is not known to rpm: import the one that gpgkey names (rpm --import), then retry";
 const MISSING: &str = "the server has no repository of that minor: a mirror has to carry it first";
 const HIDDEN: &str = "a lock or another repository hides that version (zypper locks): take it off, then retry";
 const UNMET: &str = "another package stands in the way: release its lock or upgrade it, then retry";
@@ -73,13 +80,19 @@ fn attribute<'l>(element: &'l str, name: &str) -> Option<&'l str> {
     rest.split('"').next()
 }
 
-/// Versions in the answer of `zypper --xmlout search --details`, newest first.
-fn offered(xml: &str) -> Vec<(KubeVersion, String)> {
+/// Whole versions of packages that a repository has, in the answer of `zypper --xmlout search --details`.
+fn editions(xml: &str) -> impl Iterator<Item = &str> {
     let elements = xml.lines().filter(|line| line.trim_start().starts_with("<solvable "));
-    newest_first(elements.filter_map(|element| {
+    elements.filter_map(|element| {
         let is_package = attribute(element, "kind") == Some("package");
         let is_offered = attribute(element, "repository") != Some("(System Packages)");
-        let edition = attribute(element, "edition").filter(|_| is_package && is_offered)?;
+        attribute(element, "edition").filter(|_| is_package && is_offered)
+    })
+}
+
+/// Versions in the answer of `zypper --xmlout search --details`, newest first.
+fn offered(xml: &str) -> Vec<(KubeVersion, String)> {
+    newest_first(editions(xml).filter_map(|edition| {
         let version = edition.split_once(':').map_or(edition, |(_, version)| version);
         Some((version.parse().ok()?, edition.to_owned()))
     }))
@@ -103,21 +116,37 @@ impl<'h> Zypper<'h> {
         sources.iter().flat_map(|file| repo_files::ids(&file.text)).collect()
     }
 
-    /// What the cache of these repositories lists, by whichever options.
+    /// What the cache of these repositories lists, by whichever options; of all of them where none is named.
     async fn search(
         &self,
         options: &[String],
         ids: &[String],
         package: &str,
     ) -> Result<Vec<(KubeVersion, String)>, HostError> {
+        Ok(offered(&self.answer(options, ids, package).await?))
+    }
+
+    async fn answer(&self, options: &[String], ids: &[String], package: &str) -> Result<String, HostError> {
         let words = ["--non-interactive", "--xmlout", "--no-refresh"].map(str::to_owned).into_iter();
         let words = words.chain(options.iter().cloned());
         let words = words.chain(["search", "--details", "--match-exact", "--type", "package"].map(str::to_owned));
         let words = words.chain(ids.iter().flat_map(|id| ["--repo".to_owned(), id.clone()]));
         let search = Program::asking("zypper", words.chain([package.to_owned()])).with(&self.host.settings.proxies);
         match past_lock(search, &LOCKED, LOCK_AGAIN, QUESTION_LOCK_SECONDS_MAX).await {
-            Ok(finished) => Ok(offered(&finished.stdout)),
-            Err(ProgramError::Failed { code: Some(EXIT_NOT_FOUND), .. }) => Ok(Vec::new()),
+            Ok(finished) => Ok(finished.stdout),
+            Err(ProgramError::Failed { code: Some(EXIT_SKIPPED), stdout, .. }) => Ok(stdout),
+            Err(ProgramError::Failed { code: Some(EXIT_NOT_FOUND), .. }) => Ok(String::new()),
+            Err(error) => Err(failure::program(&error, &MEANINGS, "PackageUnknown")),
+        }
+    }
+
+    /// Locks whose packages cannot be told from their text.
+    async fn ask_for_locks(&self) -> Result<String, HostError> {
+        let words = ["--non-interactive", "--xmlout", "--no-refresh", "locks", "--solvables"];
+        let locks = Program::asking("zypper", words).with(&self.host.settings.proxies);
+        match past_lock(locks, &LOCKED, LOCK_AGAIN, QUESTION_LOCK_SECONDS_MAX).await {
+            Ok(finished) => Ok(finished.stdout),
+            Err(ProgramError::Failed { code: Some(EXIT_SKIPPED), stdout, .. }) => Ok(stdout),
             Err(error) => Err(failure::program(&error, &MEANINGS, "PackageUnknown")),
         }
     }
@@ -168,7 +197,7 @@ impl Manager for Zypper<'_> {
         if ids.is_empty() { Ok(Vec::new()) } else { self.search(&[], &ids, package).await }
     }
 
-    async fn finish_interrupted(&self, packages: &[Package]) -> Result<(), HostError> {
+    async fn finish_interrupted(&self, packages: &[&str]) -> Result<(), HostError> {
         rpm::remove_left_over(self.host.files(), packages)
     }
 
@@ -195,6 +224,51 @@ impl Manager for Zypper<'_> {
             }
         }
         if text == before { Ok(()) } else { write_locks(&file, &text) }
+    }
+
+    async fn offered_anywhere(&self, package: &str) -> Result<Vec<PackageVersion>, HostError> {
+        let xml = self.answer(&[], &[], package).await?;
+        Ok(editions(&xml).filter_map(|edition| edition.parse().ok()).collect())
+    }
+
+    async fn refresh_all(&self) -> Result<(), HostError> {
+        let refresh = self.doing(REFRESH_LIMIT, vec!["refresh".to_owned()]);
+        match past_lock(refresh, &LOCKED, LOCK_AGAIN, LOCK_SECONDS_MAX).await {
+            Err(error) if !error.last_lines().contains(SOME_REFRESHED) => {
+                Err(failure::program(&error, &MEANINGS, "RepositoryUnreachable"))
+            }
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
+    async fn install_from_anywhere(&self, wanted: &Wanted) -> Result<(), HostError> {
+        self.host.take_locks(&self.locks(), &ZyppLocks, &[wanted.name])?;
+        let options: &[&str] = if wanted.is_present { &["--force"] } else { &[] };
+        self.change(options, vec![wanted]).await
+    }
+
+    fn owes_hold(&self, package: &str) -> bool {
+        self.host.packages_without_their_locks().iter().any(|owed| owed == package)
+    }
+
+    async fn give_back_holds(&self) -> Result<(), HostError> {
+        self.host.put_locks_back(&self.locks(), &ZyppLocks, &BTreeMap::new())
+    }
+
+    async fn holds_of(&self, package: &str, part: Part) -> Result<Vec<PackageHold>, HostError> {
+        let text = text_of(&self.locks())?;
+        // A lock that is taken off for one of ours is off for all that it names.
+        let of_ours = Package::ALL.iter().flat_map(|ours| ZyppLocks.keeps(&text, ours.as_str()));
+        let off: BTreeSet<String> = of_ours.map(|kept| kept.by).collect();
+        let mut kept = ZyppLocks.keeps(&text, package);
+        if has_riddles(&text) {
+            kept.extend(riddles(&self.ask_for_locks().await?, &text, package));
+        }
+        let hold = |kept: Kept| {
+            let goes_along = kept.effect == HoldEffect::Lifted && off.contains(&kept.by);
+            kept.hold(package, if goes_along { Part::Itself } else { part })
+        };
+        Ok(kept.into_iter().map(hold).collect())
     }
 
     fn sources(&self) -> Vec<SourceFile> {

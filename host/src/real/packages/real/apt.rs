@@ -1,9 +1,12 @@
 //! Real apt and dpkg, with a root of their own (`Dir`, `--root`). Scripts of packages run here, not in a chroot.
 
-use super::{CONFIGURATION, Machine, NEW, NEWER, Numbers, OLD, done, expectations, has, host};
+use super::{
+    CONFIGURATION, Machine, NEW, NEWER, Numbers, OLD, all_are_at, done, expectations, has, host, minor, version,
+};
 use crate::real::packages::Manager as _;
 use crate::real::packages::apt::Apt;
 use crate::real::test_folder::TestFolder;
+use cupcake_crds::node_task::HoldEffect;
 use cupcake_steps::ports::host::{HostOps as _, Package};
 use rustix::fs::{FlockOperation, fcntl_lock};
 use sha2::{Digest, Sha256};
@@ -181,6 +184,27 @@ async fn an_install_that_is_killed_at_any_moment_is_repaired_and_repeated() {
     if has("real apt and dpkg", &TOOLS) {
         expectations(&AptMachine::new("real-apt")).await;
     }
+}
+
+#[tokio::test]
+async fn a_pin_keeps_no_exact_version_away_and_holds_are_told_before() {
+    if !has("real apt and dpkg", &TOOLS) {
+        return;
+    }
+    let machine = AptMachine::new("real-apt-pins");
+    let folder = machine.folder();
+    let host = host(folder);
+    machine.install_by_hand();
+    assert_eq!(host.inventory("look").await.expect("told").holds, Some(Vec::new()), "nothing is held yet");
+    host.heal().await.expect("held");
+    host.switch_repository(minor(34)).await.expect("it is there");
+    folder.write("target/etc/apt/preferences.d/kubernetes", "Package: kube*\nPin: version *\nPin-Priority: -1\n");
+    let holds = host.inventory("look").await.expect("told").holds.expect("told").into_iter();
+    let told: Vec<_> = holds.map(|hold| (hold.package, hold.by, hold.effect)).collect();
+    let held = |name: &str| (name.to_owned(), "apt-mark hold".to_owned(), HoldEffect::Lifted);
+    assert_eq!(told, ["kubeadm", "kubelet", "kubectl"].map(held), "a pin of these is no matter");
+    host.install(&Package::ALL, &version(NEW)).await.expect("installed");
+    all_are_at(&machine, &host, NEW, "past a pin").await;
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@
 //! skipped with a loud line elsewhere, never where CI is set. `CUPCAKE_SEED` repeats a run.
 
 mod apt;
+mod containerd;
 mod rpm;
 
 use crate::real::test_folder::TestFolder;

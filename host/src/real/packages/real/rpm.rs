@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
 const RELEASE: &str = "150500.1.1";
-const DNF: [&str; 4] = ["/usr/bin/dnf", "/usr/bin/rpm", "/usr/bin/rpmbuild", "/usr/bin/createrepo_c"];
-const ZYPPER: [&str; 4] = ["/usr/bin/zypper", "/usr/bin/rpm", "/usr/bin/rpmbuild", "/usr/bin/createrepo_c"];
+pub(super) const DNF: [&str; 4] = ["/usr/bin/dnf", "/usr/bin/rpm", "/usr/bin/rpmbuild", "/usr/bin/createrepo_c"];
+pub(super) const ZYPPER: [&str; 4] = ["/usr/bin/zypper", "/usr/bin/rpm", "/usr/bin/rpmbuild", "/usr/bin/createrepo_c"];
 
 /// The packages of one release, built from one file. Their scripts only take time, in rpm's own Lua.
 fn spec(release: &str) -> String {
@@ -40,23 +40,28 @@ fn spec(release: &str) -> String {
 /// A repository for each of two minors.
 fn repositories(folder: &TestFolder) {
     for (minor, releases) in [("1.33", &[OLD][..]), ("1.34", &[NEW, NEWER])] {
-        let repository = folder.path(&format!("repository/core:/stable:/v{minor}/rpm"));
-        for release in releases {
-            let file = format!("build/{release}.spec");
-            folder.write(&file, spec(release));
-            let define = |name: &str, path: PathBuf| ["--define".to_owned(), format!("{name} {}", path.display())];
-            let mut build = Command::new("/usr/bin/rpmbuild");
-            build.args(["-bb", "--quiet"]).args(define("_topdir", folder.path("build")));
-            build.args(define("_rpmdir", repository.clone())).args(define("_dbpath", folder.path("build/db")));
-            done(build.arg(folder.path(&file)));
-        }
-        done(Command::new("/usr/bin/createrepo_c").args(["--quiet", "--no-database"]).arg(&repository));
+        let specs: Vec<String> = releases.iter().map(|release| spec(release)).collect();
+        repository(folder, &format!("repository/core:/stable:/v{minor}/rpm"), &specs);
     }
+}
+
+/// A repository of the packages that these files build.
+pub(super) fn repository(folder: &TestFolder, place: &str, specs: &[String]) {
+    let repository = folder.path(place);
+    for spec in specs {
+        folder.write("build/package.spec", spec);
+        let define = |name: &str, path: PathBuf| ["--define".to_owned(), format!("{name} {}", path.display())];
+        let mut build = Command::new("/usr/bin/rpmbuild");
+        build.args(["-bb", "--quiet"]).args(define("_topdir", folder.path("build")));
+        build.args(define("_rpmdir", repository.clone())).args(define("_dbpath", folder.path("build/db")));
+        done(build.arg(folder.path("build/package.spec")));
+    }
+    done(Command::new("/usr/bin/createrepo_c").args(["--quiet", "--no-database"]).arg(&repository));
 }
 
 /// How packages are held on a machine of dnf before it is upgraded for the first time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Held {
+pub(super) enum Held {
     /// By the `exclude=` of the documentation.
     Excluded,
     /// By nothing.
@@ -65,16 +70,16 @@ enum Held {
     Locked,
 }
 
-struct DnfMachine {
-    folder: TestFolder,
+pub(super) struct DnfMachine {
+    pub(super) folder: TestFolder,
     held: Held,
 }
 
 const PLUGINS: &str = "usr/lib/python3/dist-packages/dnf-plugins/versionlock.py";
-const LOCKLIST: &str = "/etc/dnf/plugins/versionlock.list";
+pub(super) const LOCKLIST: &str = "/etc/dnf/plugins/versionlock.list";
 
 /// The plugin that locks versions, as Debian packs it: unpacked into the folder, since it cannot be installed beside zypper.
-fn versionlock(folder: &TestFolder) -> bool {
+pub(super) fn versionlock(folder: &TestFolder) -> bool {
     let unpacked = folder.path("plugins");
     folder.write("plugins/.keep", "");
     let own = Path::new("/").join(PLUGINS);
@@ -108,7 +113,7 @@ fn versionlock(folder: &TestFolder) -> bool {
 }
 
 impl DnfMachine {
-    fn new(name: &str, held: Held) -> Self {
+    pub(super) fn new(name: &str, held: Held) -> Self {
         let folder = TestFolder::new(name);
         repositories(&folder);
         let exclude =
@@ -120,8 +125,7 @@ impl DnfMachine {
                 folder.root().display()
             ),
         );
-        // A repository of the machine's that is away, and must not matter.
-        folder.write("target/etc/yum.repos.d/away.repo", "[away]\nname=away\nbaseurl=file:///nowhere/at/all/\n");
+        folder.write("target/etc/yum.repos.d/away.repo", AWAY);
         folder.write("target/etc/dnf/dnf.conf", "[main]\nclean_requirements_on_remove=True\n");
         folder.write("target/usr/bin/dnf", "");
         folder.write("target/etc/os-release", "ID=\"rocky\"\nID_LIKE=\"rhel centos fedora\"\n");
@@ -152,7 +156,7 @@ impl DnfMachine {
         Self { folder, held }
     }
 
-    fn dnf(&self, arguments: &[&str]) -> String {
+    pub(super) fn dnf(&self, arguments: &[&str]) -> String {
         let mut dnf = Command::new(self.folder.path("bin/dnf"));
         done(dnf.env("PATH", self.folder.path("bin")).arg("--assumeyes").args(arguments))
     }
@@ -238,10 +242,13 @@ impl Machine for DnfMachine {
     }
 }
 
-struct ZypperMachine(TestFolder);
+pub(super) struct ZypperMachine(pub(super) TestFolder);
+
+/// A repository of the machine's that is away, and must not matter.
+const AWAY: &str = "[away]\nname=away\nenabled=1\nbaseurl=file:///nowhere/at/all/\n";
 
 impl ZypperMachine {
-    fn new(name: &str) -> Self {
+    pub(super) fn new(name: &str) -> Self {
         let folder = TestFolder::new(name);
         repositories(&folder);
         folder.write(
@@ -259,7 +266,7 @@ impl ZypperMachine {
         Self(folder)
     }
 
-    fn zypper(&self, arguments: &[&str]) -> String {
+    pub(super) fn zypper(&self, arguments: &[&str]) -> String {
         let mut zypper = Command::new(self.0.path("bin/zypper"));
         done(zypper.env("PATH", self.0.path("bin")).arg("--non-interactive").args(arguments))
     }
@@ -284,6 +291,7 @@ impl Machine for ZypperMachine {
         self.zypper(&["install"].into_iter().chain(specs).collect::<Vec<_>>());
         // Locks of somebody's: one of ours, limited, and one that is none of our business.
         self.zypper(&["addlock", "kubelet<1.99", "bash"]);
+        self.0.write("target/etc/zypp/repos.d/away.repo", AWAY);
     }
 
     fn work(&self) -> Box<dyn Any> {
