@@ -57,7 +57,8 @@ fn failed(forest: &Forest, graphs: &Graphs) -> Vec<Vertex> {
     };
     // What has ended is never tried again, but for the nodes that a batch lost: its wave does that.
     let is_tried = |run: &&UpgradeRun| !is_finished(run) || lost_some(forest, graphs, run);
-    let given: BTreeSet<String> = forest.runs.iter().filter(tries_again).flat_map(|run| lanes(graphs, run)).collect();
+    let given: BTreeSet<String> =
+        forest.runs.iter().filter(|run| tries_again(run)).flat_map(|run| lanes(graphs, run)).collect();
     let is_given = |run: &UpgradeRun, vertex: &Vertex| {
         is_finished(run) && vertex.lane.as_ref().is_some_and(|lane| given.contains(lane))
     };
@@ -79,7 +80,7 @@ fn lost_some(forest: &Forest, graphs: &Graphs, run: &UpgradeRun) -> bool {
 }
 
 /// Whether a run tries nodes of a wave again: it was opened for its last vertex.
-fn tries_again(run: &&UpgradeRun) -> bool {
+fn tries_again(run: &UpgradeRun) -> bool {
     run.spec.parent.as_ref().is_some_and(|parent| parent.vertex == "stragglers")
 }
 
@@ -103,7 +104,7 @@ mod tests {
     use std::sync::Arc;
 
     /// A run of one vertex that failed.
-    fn run(name: &str, parent: Value, phase: &str, vertex: &VertexTemplate) -> (UpgradeRun, String, Arc<Dag>) {
+    fn run(name: &str, parent: &Value, phase: &str, vertex: &VertexTemplate) -> (UpgradeRun, String, Arc<Dag>) {
         let mut plan = Plan::new("test");
         plan.vertex(vertex.clone());
         let (dag, digest) = (plan.expand().unwrap(), plan.digest());
@@ -136,11 +137,11 @@ mod tests {
             let graphs = runs.iter().map(|(_, plan, dag)| (plan.clone(), Arc::clone(dag))).collect();
             failed(&forest, &graphs).iter().map(|vertex| vertex.name.to_string()).collect()
         };
-        let batch = run("batch-1", below("batch-1"), "Failed", &drain);
-        let wave = |phase: &str| run("wave", Value::Null, phase, &last);
+        let batch = run("batch-1", &below("batch-1"), "Failed", &drain);
+        let wave = |phase: &str| run("wave", &Value::Null, phase, &last);
         assert_eq!(named(&[wave("RequiresAttention"), batch.clone()]), ["stragglers", "w-1/drain"]);
         assert_eq!(named(&[wave("Succeeded"), batch.clone()]), [""; 0], "left out, or moved by now");
-        let again = run("stragglers-1", below("stragglers"), "Succeeded", &drain);
+        let again = run("stragglers-1", &below("stragglers"), "Succeeded", &drain);
         assert_eq!(named(&[wave("RequiresAttention"), batch, again]), ["stragglers"], "it was tried again");
     }
 }

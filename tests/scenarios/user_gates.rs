@@ -40,6 +40,7 @@ impl Measures for Dial {
     }
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "stands where a measurement may fail")]
 fn value(value: f64) -> Result<Measured, OpsError> {
     Ok(Measured::Value(value))
 }

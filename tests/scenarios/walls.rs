@@ -255,8 +255,8 @@ fn every_step_of_the_procedure_has_its_row_with_what_is_looked_at_before_it_is_r
     let names: Vec<&str> = rows.iter().map(|row| row[0]).collect();
     assert_eq!(names, REPEATED);
     for row in rows {
-        let [name, done, half, shown] = row[..] else { panic!("{row:?}") };
-        let shows = shown.contains('`') && !done.is_empty() && !half.is_empty();
+        let [name, done, half, tests] = row[..] else { panic!("{row:?}") };
+        let shows = tests.contains('`') && !done.is_empty() && !half.is_empty();
         assert!(shows || name == "upload", "{name} is shown by nothing");
     }
 }

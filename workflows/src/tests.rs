@@ -11,7 +11,7 @@ use cupcake_crds::{DirectUpdateSpec, OPT_OUT_LABEL};
 use cupcake_engine::plan::Plan;
 use cupcake_steps::ports::host::KubeProxy;
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 /// Each vertex on a line: name, kind, attempts, deadline, lane, and what it comes after.

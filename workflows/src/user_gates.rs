@@ -21,8 +21,8 @@ pub(crate) const VERDICT_SECONDS: u32 = 120;
 pub(crate) fn at(spec: &DirectUpdateSpec, point: GatePoint) -> impl Iterator<Item = MetricGate> {
     spec.gates.iter().filter(move |gate| gate.at == point).filter_map(|gate| {
         Some(MetricGate {
-            at_least: number(gate.prometheus.at_least.as_ref())?,
-            at_most: number(gate.prometheus.at_most.as_ref())?,
+            at_least: number(gate.prometheus.at_least.as_ref()).ok()?,
+            at_most: number(gate.prometheus.at_most.as_ref()).ok()?,
             name: gate.name.clone(),
             query: gate.prometheus.query.clone(),
             seconds_max: seconds(gate)?,
@@ -30,10 +30,13 @@ pub(crate) fn at(spec: &DirectUpdateSpec, point: GatePoint) -> impl Iterator<Ite
     })
 }
 
-/// The number, if there is one; `None` if it is none.
-fn number(text: Option<&String>) -> Option<Option<f64>> {
-    let Some(text) = text else { return Some(None) };
-    text.parse::<f64>().ok().filter(|number| number.is_finite()).map(Some)
+/// A text that is no finite number.
+struct NoNumber;
+
+/// The number, if one is given.
+fn number(text: Option<&String>) -> Result<Option<f64>, NoNumber> {
+    let parsed = |text: &String| text.parse::<f64>().ok().filter(|number| number.is_finite()).ok_or(NoNumber);
+    text.map(parsed).transpose()
 }
 
 /// How long it may stay closed, if that is a time that it can have.
@@ -60,20 +63,20 @@ pub(crate) fn check(spec: &DirectUpdateSpec, findings: &mut Findings) {
         let (name, asked) = (&gate.name, &gate.prometheus);
         let (least, most) = (number(asked.at_least.as_ref()), number(asked.at_most.as_ref()));
         match (least, most) {
-            (None, _) | (_, None) => {
+            (Err(NoNumber), _) | (_, Err(NoNumber)) => {
                 refuse(name, "atLeast or atMost is no decimal number".to_owned(), "write one such as \"0.01\"");
             }
-            (Some(None), Some(None)) => {
+            (Ok(None), Ok(None)) => {
                 refuse(name, "it has no threshold".to_owned(), "set prometheus.atLeast or prometheus.atMost");
             }
-            (Some(Some(least)), Some(Some(most))) if least > most => {
+            (Ok(Some(least)), Ok(Some(most))) if least > most => {
                 refuse(
                     name,
                     "no value is at least atLeast and at most atMost".to_owned(),
                     "swap the two, or leave one out",
                 );
             }
-            (Some(_), Some(_)) => {}
+            (Ok(_), Ok(_)) => {}
         }
         if seconds(gate).is_none() {
             let value = gate.timeout.map(|timeout| timeout.to_string()).unwrap_or_default();

@@ -96,7 +96,7 @@ mod tests {
     use super::*;
     use serde_json::{Value, json};
 
-    fn meta(namespace: Value, name: &str, fields: &[(&str, &str, &str)]) -> ObjectMeta {
+    fn meta(namespace: &Value, name: &str, fields: &[(&str, &str, &str)]) -> ObjectMeta {
         let entry = |(manager, version, day): &(&str, &str, &str)| json!({"manager": manager, "apiVersion": version, "operation": "Update", "time": format!("{day}T08:00:00Z")});
         let fields: Vec<Value> = fields.iter().map(entry).collect();
         serde_json::from_value(json!({"namespace": namespace, "name": name, "managedFields": fields})).unwrap()
@@ -107,19 +107,19 @@ mod tests {
         let old = "policy/v1beta1";
         let mut objects = vec![
             meta(
-                json!("shop"),
+                &json!("shop"),
                 "web",
                 &[("helm", old, "2026-11-01"), ("kube-controller-manager", "policy/v1", "2026-11-09")],
             ),
-            meta(json!("shop"), "db", &[("helm", old, "2026-11-20"), ("argocd", old, "2026-11-25")]),
-            meta(json!("ci"), "runner", &[("kubectl", "policy/v1", "2026-11-26")]),
+            meta(&json!("shop"), "db", &[("helm", old, "2026-11-20"), ("argocd", old, "2026-11-25")]),
+            meta(&json!("ci"), "runner", &[("kubectl", "policy/v1", "2026-11-26")]),
         ];
         assert_eq!(
             writers_in(&objects, old),
             ["argocd (shop/db; last on 2026-11-25)", "helm (shop/db, shop/web; last on 2026-11-20)"]
         );
-        objects.extend((0..9).map(|n| meta(Value::Null, &format!("o-{n}"), &[("many", old, "2026-10-01")])));
-        objects.extend((0..9).map(|n| meta(Value::Null, "x", &[(format!("p-{n}").as_str(), old, "2026-09-01")])));
+        objects.extend((0..9).map(|n| meta(&Value::Null, &format!("o-{n}"), &[("many", old, "2026-10-01")])));
+        objects.extend((0..9).map(|n| meta(&Value::Null, "x", &[(format!("p-{n}").as_str(), old, "2026-09-01")])));
         let told = writers_in(&objects, old);
         assert_eq!(told.len(), WRITERS_MAX, "{told:?}");
         assert_eq!(told[2], "many (o-0, o-1, o-2 and 6 more; last on 2026-10-01)");

@@ -180,12 +180,11 @@ pub(super) async fn replace_status(
     update: &DirectUpdate,
     mut status: DirectUpdateStatus,
 ) -> Result<(), kube::Error> {
-    let surplus = match operator.sink {
-        Some(_) => transitions::note(update, &mut status, operator.clock.now()),
-        None => {
-            status.notices.clear();
-            0
-        }
+    let surplus = if operator.sink.is_some() {
+        transitions::note(update, &mut status, operator.clock.now())
+    } else {
+        status.notices.clear();
+        0
     };
     status.bound();
     let mut object = update.clone();

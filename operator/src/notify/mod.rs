@@ -80,7 +80,7 @@ pub(crate) fn take_note(metrics: &Metrics, outbox: &mut Outbox, delivered: Deliv
         match posted {
             Posted::GivenUp => tracing::warn!(directupdate, id, %error, "notification given up"),
             Posted::Sent | Posted::Again => {
-                tracing::info!(directupdate, id, %error, "notification not taken; trying again")
+                tracing::info!(directupdate, id, %error, "notification not taken; trying again");
             }
         }
     }

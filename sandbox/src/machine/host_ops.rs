@@ -68,7 +68,7 @@ impl HostOps for SimHost {
             |minor| machine.site.repositories.versions(minor).rev().take(VERSIONS_MAX).map(|one| one.to_string());
         let next = index.next();
         let next_minor = OfferedMinor { minor: next.to_string(), unread: None, versions: listed(next).collect() };
-        let inventory = NodeInventory {
+        let mut inventory = NodeInventory {
             architecture: Some("amd64".to_owned()),
             available_versions: listed(index).collect(),
             certificates_expire: control_plane.then(|| now + TimeDelta::days(CERTIFICATE_DAYS)),

@@ -59,7 +59,7 @@ impl SimMachine {
     /// Holds every package, rewrites the source file, then reads the index.
     pub(super) async fn set_repository(&self, minor: MinorVersion) -> Result<(), HostError> {
         if !self.site.repositories.has(minor) {
-            return Err(self.repository_missing(minor));
+            return Err(super::trouble::repository_missing(minor));
         }
         self.see_repository(minor)?;
         let _lock = self.lock_packages()?;

@@ -131,12 +131,12 @@ struct Found {
 }
 
 impl Found {
-    fn passing(&mut self, code: &str, message: String, remedy: &'static str) {
+    fn passing(&mut self, code: &str, message: impl Into<String>, remedy: &'static str) {
         self.passing.push(Problem { reason: Reason::new(code, message), remedy });
     }
 
-    fn lasting(&mut self, code: &str, message: String, remedy: &str) {
-        self.lasting.push(Reason::new(code, format!("{message}; {remedy}")));
+    fn lasting(&mut self, code: &str, message: impl AsRef<str>, remedy: &str) {
+        self.lasting.push(Reason::new(code, format!("{}; {remedy}", message.as_ref())));
     }
 
     /// Adds what etcd 3.6 would find on the disk.
@@ -166,7 +166,8 @@ impl Found {
 
 /// Both of them, under the first one's code.
 fn both(first: Reason, other: Reason) -> Reason {
-    Reason::new(first.code, format!("{}; {}", first.message, other.message))
+    let (Reason { code, message }, Reason { message: also, .. }) = (first, other);
+    Reason::new(code, format!("{message}; {also}"))
 }
 
 /// Judges the members of etcd, in a cluster with those control-plane nodes.
@@ -175,9 +176,9 @@ fn both(first: Reason, other: Reason) -> Reason {
 /// nothing could be upgraded otherwise, which the checklist told.
 fn of_members(view: &EtcdView, control_plane: &[String]) -> Found {
     let mut found = Found::default();
-    let named = |members: Vec<&str>| Some(members.join(", ")).filter(|names| !names.is_empty());
+    let listed = |members: Vec<&str>| Some(members.join(", ")).filter(|names| !names.is_empty());
     let names = |is: &dyn Fn(&EtcdMember) -> bool| {
-        named(view.members.iter().filter(|member| is(member)).map(|member| member.name.as_str()).collect())
+        listed(view.members.iter().filter(|member| is(member)).map(|member| member.name.as_str()).collect())
     };
     let nodes: BTreeSet<&str> = control_plane.iter().map(String::as_str).collect();
     let members: BTreeSet<&str> = view.members.iter().map(|member| member.name.as_str()).collect();
@@ -190,7 +191,7 @@ fn of_members(view: &EtcdView, control_plane: &[String]) -> Found {
         let remedy = "if their machines are gone, etcdctl member remove ID";
         found.lasting("EtcdMembers", message, remedy);
     }
-    if let Some(names) = named(nodes.difference(&members).copied().collect())
+    if let Some(names) = listed(nodes.difference(&members).copied().collect())
         && !members.contains("")
     {
         let message = format!("control-plane nodes without a member of etcd: {names}");
@@ -234,7 +235,7 @@ mod tests {
         (passing.iter().map(|problem| words(&problem.reason)).collect(), lasting.iter().map(words).collect())
     }
 
-    fn is(told: (Vec<String>, Vec<String>), passing: &[&str], lasting: &[&str]) {
+    fn is(told: &(Vec<String>, Vec<String>), passing: &[&str], lasting: &[&str]) {
         let begin = |told: &[String], words: &[&str]| {
             told.len() == words.len() && told.iter().zip(words).all(|(line, begin)| line.starts_with(begin))
         };
@@ -243,30 +244,30 @@ mod tests {
 
     #[test]
     fn what_of_etcds_members_may_pass_is_told_apart_from_what_a_person_has_to_mend() {
-        is(found(|_| ()), &[], &[]);
+        is(&found(|_| ()), &[], &[]);
         is(
-            found(|view| view.members[1].healthy = false),
+            &found(|view| view.members[1].healthy = false),
             &["EtcdMemberAway: members of etcd that do not answer: cp-2"],
             &[],
         );
-        is(found(|view| view.members[2].learner = true), &["EtcdLearner: members of etcd without a vote: cp-3"], &[]);
+        is(&found(|view| view.members[2].learner = true), &["EtcdLearner: members of etcd without a vote: cp-3"], &[]);
         is(
-            found(|view| view.members[2].name.clear()),
+            &found(|view| view.members[2].name.clear()),
             &["EtcdMemberAway: a member of etcd was added and has never started"],
             &[],
         );
         is(
-            found(|view| view.members.push(member("cp-4"))),
+            &found(|view| view.members.push(member("cp-4"))),
             &[],
             &["EtcdMembers: etcd has members that are no control-plane node of this cluster: cp-4; if "],
         );
         is(
-            found(|view| drop(view.members.pop())),
+            &found(|view| drop(view.members.pop())),
             &[],
             &["EtcdMembers: control-plane nodes without a member of etcd: cp-3; join them"],
         );
         is(
-            found(|view| view.alarms.push("NOSPACE of cp-2".into())),
+            &found(|view| view.alarms.push("NOSPACE of cp-2".into())),
             &[],
             &["EtcdAlarm: etcd has raised an alarm: NOSPACE of cp-2; NOSPACE: compact"],
         );

@@ -15,11 +15,8 @@ use cupcake_crds::values::{
 };
 use cupcake_engine::clock::Timestamp;
 use cupcake_sandbox::machine::Source;
-use cupcake_sandbox::machine::Source;
 use cupcake_sandbox::machine::ledger::EffectKind;
 use cupcake_sandbox::world::WorldConfig;
-use cupcake_sandbox::world::WorldConfig;
-use cupcake_steps::ports::host::Package;
 use cupcake_steps::ports::host::Package;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Api, Patch, PatchParams};

@@ -125,8 +125,8 @@ const SEE: &str = "see: kubectl describe upgraderun ";
 
 fn again(view: &View<'_>, vertex: &Vertex, names: &Names<'_>) -> String {
     // Of workers that were lost before each is tried again by itself.
-    let note = view.cursor.note(&vertex.name).filter(|_| vertex.kind.as_str() == STRAGGLERS);
-    let lost = note.and_then(|note| stragglers::workers_named(&note.message).first().copied());
+    let told = view.cursor.note(&vertex.name).filter(|_| vertex.kind.as_str() == STRAGGLERS);
+    let lost = told.and_then(|note| stragglers::workers_named(&note.message).first().copied());
     // The node of a lane: the whole of it is tried again.
     let node = vertex.lane.as_deref().and_then(|lane| lane.rsplit('/').next());
     let what = lost.or(node).unwrap_or(vertex.name.as_str());
