@@ -20,8 +20,8 @@ const WAYS_MAX: usize = 3;
 /// What holds packages, by node: words of the package manager with the packages.
 type Held<'s> = BTreeMap<&'s str, BTreeMap<&'s str, BTreeSet<&'s str>>>;
 
-fn add<'s>(held: &mut Held<'s>, node: &'s NodeSnapshot, hold: &'s PackageHold) {
-    held.entry(&node.node.name).or_default().entry(&hold.by).or_default().insert(&hold.package);
+fn add<'s>(to: &mut Held<'s>, node: &'s NodeSnapshot, hold: &'s PackageHold) {
+    to.entry(&node.node.name).or_default().entry(&hold.by).or_default().insert(&hold.package);
 }
 
 /// Tells what holds packages on the nodes that move, and refuses those on which an exact version would be kept away.
@@ -50,11 +50,10 @@ pub(crate) fn holds(hops: &[Hop<'_>], containerd: Option<&PackageVersion>, findi
                 };
                 match (hold.effect, version) {
                     (HoldEffect::Lifted, Some(_)) => add(&mut lifted, node, hold),
-                    (HoldEffect::Lifted, None) => {}
                     (HoldEffect::Keeps | HoldEffect::Hides, Some(version)) if keeps_away(hold, version) => {
                         add(&mut locked, node, hold);
                     }
-                    (HoldEffect::Keeps | HoldEffect::Hides, Some(_)) => {}
+                    (HoldEffect::Lifted, None) | (HoldEffect::Keeps | HoldEffect::Hides, Some(_)) => {}
                     (HoldEffect::Keeps | HoldEffect::Hides, None) => add(&mut needed, node, hold),
                 }
             }
@@ -162,7 +161,7 @@ mod tests {
         (check, ended)
     }
 
-    fn of<'c>(check: &'c Check, code: Code) -> Vec<&'c Finding> {
+    fn of(check: &Check, code: Code) -> Vec<&Finding> {
         check.findings.iter().filter(|finding| finding.code == code).collect()
     }
 
