@@ -37,6 +37,14 @@ fn needs_operator(code: &str, message: String) -> HostError {
     HostError::NeedsOperator(Reason::new(code, message))
 }
 
+/// What a mirror without that minor comes to.
+pub(super) fn repository_missing(minor: MinorVersion) -> HostError {
+    let message = format!(
+        "the server has no repository of that minor: a mirror has to carry it first: apt-get update: https://pkgs.k8s.io/core:/stable:/v{minor}/deb/ Release: 404 Not Found"
+    );
+    needs_operator("RepositoryMissing", message)
+}
+
 impl SimMachine {
     /// Somebody's install of that package was killed in its middle: it is half-configured, and its hold is off.
     pub fn leave_half_configured(&self, package: Package) {
@@ -99,16 +107,9 @@ impl SimMachine {
         };
         match source {
             Source::None => Err(needs_operator("RepositoryUnknown", NO_REPOSITORY.to_owned())),
-            Source::NothingNewer if minor > present => Err(self.repository_missing(minor)),
+            Source::NothingNewer if minor > present => Err(repository_missing(minor)),
             Source::Whole | Source::NothingNewer => Ok(()),
         }
-    }
-
-    pub(super) fn repository_missing(&self, minor: MinorVersion) -> HostError {
-        let message = format!(
-            "the server has no repository of that minor: a mirror has to carry it first: apt-get update: https://pkgs.k8s.io/core:/stable:/v{minor}/deb/ Release: 404 Not Found"
-        );
-        needs_operator("RepositoryMissing", message)
     }
 
     /// What the inventory tells of holds and repositories.
