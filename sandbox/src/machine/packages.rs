@@ -4,6 +4,7 @@ use super::ledger::{EffectKind, Ending};
 use super::releases::{self, package_version};
 use super::state::SimMachine;
 use super::timing::Act;
+use super::trouble::repository_missing;
 use cupcake_crds::values::{KubeVersion, MinorVersion};
 use cupcake_engine::names::Reason;
 use cupcake_steps::ports::host::{HostError, Images, KubeProxy, Package, PackageState};
@@ -59,7 +60,7 @@ impl SimMachine {
     /// Holds every package, rewrites the source file, then reads the index.
     pub(super) async fn set_repository(&self, minor: MinorVersion) -> Result<(), HostError> {
         if !self.site.repositories.has(minor) {
-            return Err(super::trouble::repository_missing(minor));
+            return Err(repository_missing(minor));
         }
         self.see_repository(minor)?;
         let _lock = self.lock_packages()?;

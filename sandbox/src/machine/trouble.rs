@@ -37,7 +37,7 @@ fn needs_operator(code: &str, message: String) -> HostError {
     HostError::NeedsOperator(Reason::new(code, message))
 }
 
-/// What a package manager says of a repository that is not there.
+/// What a mirror without that minor comes to.
 pub(super) fn repository_missing(minor: MinorVersion) -> HostError {
     let message = format!(
         "the server has no repository of that minor: a mirror has to carry it first: apt-get update: https://pkgs.k8s.io/core:/stable:/v{minor}/deb/ Release: 404 Not Found"
