@@ -57,6 +57,35 @@ fn a_worker_that_is_left_out_at_any_moment_is_given_back_and_holds_nobody_up() {
 }
 
 #[test]
+fn what_is_asked_of_a_node_while_watches_are_late_is_answered_by_what_the_node_is() {
+    let mut in_time = 0;
+    for seconds in (30..330).step_by(50) {
+        in_cluster(2, false, async |cluster| {
+            cluster.apply(UPDATE, json!({})).await;
+            cluster.pass(seconds).await;
+            // What the leader sees of the update is older than what it writes to: it reads the request from the refusal on.
+            cluster.world.server().hold_watches(true);
+            cluster.patch(UPDATE, leave_out("w-2")).await;
+            cluster.pass(60).await;
+            let answered = |cluster: &Cluster| {
+                let status = cluster.update(UPDATE).unwrap().status.unwrap();
+                status
+                    .acknowledged
+                    .into_iter()
+                    .find(|answer| answer.request_id == "skip-1")
+                    .map(|answer| answer.message)
+            };
+            in_time += u32::from(answered(cluster).is_some());
+            cluster.world.server().hold_watches(false);
+            cluster.eventually("it is answered", async || answered(cluster).is_some()).await;
+            let message = answered(cluster).unwrap();
+            assert!(message.starts_with("w-2: left out"), "asked after {seconds} s: {message}");
+        });
+    }
+    assert!(in_time > 0, "nothing was answered while watches were late: this shows nothing");
+}
+
+#[test]
 fn a_worker_that_is_left_out_while_its_machine_installs_begins_nothing_after_that() {
     in_cluster(2, true, async |cluster| {
         cluster.apply(UPDATE, json!({})).await;

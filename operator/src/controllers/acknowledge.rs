@@ -1,7 +1,6 @@
 //! What a DirectUpdate answers to the requests of its `spec.control`: each once, under its id, as soon as it is read. Pure.
 
 use crate::adapters::views::node_view;
-use crate::watches::Watches;
 use cupcake_crds::DirectUpdate;
 use cupcake_crds::conditions::ConditionStatus;
 use cupcake_crds::control::{Acknowledgement, Control};
@@ -11,6 +10,7 @@ use cupcake_crds::values::NodeRole;
 use cupcake_engine::clock::Timestamp;
 use cupcake_engine::names::{Reason, RunName};
 use cupcake_steps::cluster::gate::WAITING_FOR_APPROVAL;
+use k8s_openapi::api::core::v1::Node;
 use std::collections::BTreeMap;
 
 /// Nodes that a message names.
@@ -59,8 +59,15 @@ pub fn pause_of(update: &DirectUpdate) -> Option<Reason> {
     })
 }
 
-/// The nodes that the update is asked to leave out, as far as they are there.
-pub fn asked_for(update: &DirectUpdate, watches: &Watches) -> BTreeMap<String, AskedFor> {
+/// The names of the nodes that the update is asked to leave out, or has left out.
+pub fn named(update: &DirectUpdate) -> impl Iterator<Item = &String> {
+    let asked = update.spec.control.iter().flat_map(|control| &control.skip).map(|request| &request.vertex);
+    asked.chain(update.status.iter().flat_map(|status| &status.left_out).map(|one| &one.node))
+}
+
+/// The nodes that the update is asked to leave out, as far as they are there. `node` shows a Node as it is now: each of [`named`] has to
+/// be looked for there, or what is asked of a node would be answered as if there was none of that name, for good.
+pub fn asked_for<'n>(update: &DirectUpdate, node: impl Fn(&str) -> Option<&'n Node>) -> BTreeMap<String, AskedFor> {
     let target = update.spec.target().ok();
     let asked = update.spec.control.iter().flat_map(|control| &control.skip).map(|request| &request.vertex);
     let expired = update.status.iter().flat_map(|status| &status.left_out).map(|one| &one.node);
@@ -69,7 +76,7 @@ pub fn asked_for(update: &DirectUpdate, watches: &Watches) -> BTreeMap<String, A
     expired
         .chain(asked.map(|node| (node, AskedFor::Behind)))
         .filter_map(|(name, behind)| {
-            let node = node_view(watches.nodes.get(name)?);
+            let node = node_view(node(name)?);
             let is = match node.role {
                 NodeRole::ControlPlane => AskedFor::ControlPlane,
                 NodeRole::Worker if target.is_some() && node.kubelet == target => AskedFor::Moved,

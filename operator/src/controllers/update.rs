@@ -37,6 +37,7 @@ use cupcake_engine::store::StoreError;
 use cupcake_steps::ports::cluster::OpsError;
 use cupcake_workflows::render::{self, RUN_REFUSED};
 use cupcake_workflows::{Code, Compilation, Compiled, Refusal, Request, compile, gates_of, plan_name};
+use k8s_openapi::api::core::v1::Node;
 use kube::ResourceExt;
 use kube::api::{Api, ListParams};
 use std::collections::{BTreeMap, BTreeSet};
@@ -75,7 +76,7 @@ impl View {
         let runs = watches.runs.iter().map(|(_, run)| run).filter(|run| run.spec.direct_update.name == name);
         let runs = runs.cloned().collect();
         let nodes = mirror::nodes_now(&update, watches);
-        let asked_for = acknowledge::asked_for(&update, watches);
+        let asked_for = acknowledge::asked_for(&update, |name| watches.nodes.get(name));
         let has_run = update.status.as_ref().is_some_and(|status| status.run.is_some());
         let told = if has_run { BTreeMap::new() } else { inventories::told(watches) };
         Self { update, runs, nodes, told, asked_for, unseen_until, refused, told_of: BTreeSet::new() }
@@ -90,10 +91,13 @@ pub async fn reconcile(operator: &Operator, view: View) -> Outcome {
         // Most often the change is on its way here, but one that the watch lost never comes: what stands at the server counts.
         done = match read(operator, &name).await {
             Ok(None) => return Outcome::of(Next::AwaitChange),
-            Ok(Some(update)) => {
-                of.update = update;
-                reconciled(operator, &of).await
-            }
+            Ok(Some(update)) => match asked_for_now(operator, &update).await {
+                Ok(asked_for) => {
+                    (of.update, of.asked_for) = (update, asked_for);
+                    reconciled(operator, &of).await
+                }
+                Err(error) => Err(error),
+            },
             Err(error) => Err(error),
         };
     }
@@ -114,6 +118,20 @@ pub async fn reconcile(operator: &Operator, view: View) -> Outcome {
             Outcome::of(Next::Failed)
         }
     }
+}
+
+/// What an update that was read again asks of nodes: the view knows those alone that it asked for when the watch showed it.
+async fn asked_for_now(
+    operator: &Operator,
+    update: &DirectUpdate,
+) -> Result<BTreeMap<String, acknowledge::AskedFor>, kube::Error> {
+    let (api, mut nodes) = (Api::<Node>::all(operator.client.clone()), BTreeMap::new());
+    for name in acknowledge::named(update) {
+        if let Some(node) = api.get_opt(name).await? {
+            nodes.insert(name.clone(), node);
+        }
+    }
+    Ok(acknowledge::asked_for(update, |name| nodes.get(name)))
 }
 
 async fn read(operator: &Operator, name: &str) -> Result<Option<DirectUpdate>, kube::Error> {
