@@ -54,13 +54,16 @@ impl RealHost {
         if !self.object(API_SERVERS).await.is_some_and(|api_servers| are_all_at(&api_servers, version)) {
             return;
         }
-        let (phase, proxy_is_behind) = match kube_proxy {
-            KubeProxy::Upgrade => ("all", self.kube_proxy_is_behind(version).await),
-            KubeProxy::LeaveOut => ("coredns", false),
+        let proxy_is_behind = match kube_proxy {
+            KubeProxy::Upgrade => self.kube_proxy_is_behind(version).await,
+            KubeProxy::LeaveOut => false,
         };
-        if !proxy_is_behind && !self.core_dns_is_behind(version).await {
-            return;
-        }
+        // Never `all` for CoreDNS alone: it would bring a kube-proxy back that somebody took away.
+        let phase = match proxy_is_behind {
+            true => "all",
+            false if self.core_dns_is_behind(version).await => "coredns",
+            false => return,
+        };
         let mut arguments = vec!["upgrade", "node", "phase", "addon", phase];
         if self.has_patches() {
             arguments.extend(["--patches", PATCHES]);
@@ -150,7 +153,7 @@ mod tests {
         folder.write("pods", pods(&["v1.34.4"]).to_string());
         folder.write("proxy", proxy("v1.34.4").to_string());
         for (image, kube_proxy, phase) in [
-            ("registry.k8s.io/coredns/coredns:v1.12.0", KubeProxy::Upgrade, Some("all")),
+            ("registry.k8s.io/coredns/coredns:v1.12.0", KubeProxy::Upgrade, Some("coredns")),
             ("registry.k8s.io/coredns/coredns:v1.12.0", KubeProxy::LeaveOut, Some("coredns")),
             ("registry.k8s.io/coredns/coredns:v1.12.1", KubeProxy::LeaveOut, None),
             ("docker.io/coredns/coredns:1.11.0", KubeProxy::LeaveOut, None),

@@ -29,8 +29,8 @@ use cupcake_steps::ports::cluster::{
     AddonView, ChildSource, ChildView, Cluster, ClusterOps, Consent, GateView, NodeView, OpsError, Readiness, Straggler,
 };
 use cupcake_workflows::{
-    BATCH_NODES_MAX, COMPILER, Code, Compilation, CompiledBatch, Request, RunLimits, WaveOf, batch_limits,
-    compile_again, compile_wave, opened_by,
+    BATCH_NODES_MAX, Code, Compilation, CompiledBatch, Request, RunLimits, WaveOf, batch_limits, compile_again,
+    compile_wave, opened_by,
 };
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::core::v1::{Node, PodTemplateSpec};
@@ -141,7 +141,34 @@ impl KubeClusterOps {
         Ok(update)
     }
 
-    /// Compiles and stores the plan of workers that are tried again; gives it with its bounds.
+    /// Stores the plan of a child; gives its digest.
+    async fn stored(&self, child: &RunName, plan: &Plan, parent: &UpgradeRun) -> Result<String, OpsError> {
+        self.store.create_plan(child, plan, plan_owner(parent)).await.map_err(|error| store_error(&error))
+    }
+
+    /// The bounds of a batch that is opened now.
+    async fn limits_of_batch(
+        &self,
+        wave: &RunName,
+        wave_uid: &str,
+        wave_run: &UpgradeRun,
+        vertex: &VertexName,
+    ) -> Result<RunLimits, OpsError> {
+        let limits = self.batch_limits(wave_run).await?;
+        let failures_max = if self.is_awaited_by_a_gate(wave, vertex).await? {
+            // Canaries are there to fail: the first one that does stops the update in front of the gate.
+            1
+        } else {
+            // The budget is that of the wave. What was used up before would have brought the batch before to rest.
+            let left_out = self.left_out(wave).await?;
+            let lost = self.lost_below(wave, wave_uid).await?;
+            let lost = lost.keys().filter(|node| !left_out.contains(*node)).count();
+            limits.failures_max.saturating_sub(u32::try_from(lost).unwrap_or(u32::MAX)).max(1)
+        };
+        Ok(RunLimits { failures_max, ..limits })
+    }
+
+    /// Compiles the plan of workers that are tried again, with its bounds.
     async fn compile_again(
         &self,
         wave: &UpgradeRun,
@@ -361,49 +388,21 @@ impl ClusterOps for KubeClusterOps {
         else {
             return Err(OpsError::Changed(Reason::new("ParentGone", format!("UpgradeRun {parent} is gone"))));
         };
-        let again = match source {
-            ChildSource::Wave { .. } | ChildSource::Plan { .. } => None,
-            ChildSource::Again { target_version, containerd, kube_proxy, nodes } => {
-                let (target, kube_proxy) = (*target_version, *kube_proxy);
-                let hop = WaveOf { target, oldest_kubelet: None, containerd: containerd.clone(), kube_proxy };
-                Some(self.compile_again(&parent_run, child, &hop, nodes).await?)
-            }
-        };
-        let limits = match source {
-            ChildSource::Wave { .. } => RunLimits::STRICT,
-            ChildSource::Again { .. } => again.as_ref().map_or(RunLimits::STRICT, |again| again.limits),
-            ChildSource::Plan { .. } => {
-                let limits = self.batch_limits(&parent_run).await?;
-                let failures_max = if self.is_awaited_by_a_gate(parent, vertex).await? {
-                    // Canaries are there to fail: the first one that does stops the update in front of the gate.
-                    1
-                } else {
-                    // The budget is that of the wave. What was used up before would have brought the batch before to rest.
-                    let left_out = self.left_out(parent).await?;
-                    let lost = self.lost_below(parent, parent_uid).await?;
-                    let lost = lost.keys().filter(|node| !left_out.contains(*node)).count();
-                    limits.failures_max.saturating_sub(u32::try_from(lost).unwrap_or(u32::MAX)).max(1)
-                };
-                RunLimits { failures_max, ..limits }
-            }
-        };
-        let plan_digest = match source {
+        let (limits, plan_digest) = match source {
             ChildSource::Wave { target_version, oldest_kubelet, containerd, kube_proxy } => {
                 let (target, oldest_kubelet, kube_proxy) = (*target_version, *oldest_kubelet, *kube_proxy);
                 let hop = WaveOf { target, oldest_kubelet, containerd: containerd.clone(), kube_proxy };
                 let plan = self.open_wave(&parent_run, child, &hop).await?;
-                self.store
-                    .create_plan(child, &plan, plan_owner(&parent_run))
-                    .await
-                    .map_err(|error| store_error(&error))?
+                (RunLimits::STRICT, self.stored(child, &plan, &parent_run).await?)
             }
-            ChildSource::Plan { digest } => digest.clone(),
-            ChildSource::Again { .. } => {
-                let plan = again.map_or_else(|| Plan::new(COMPILER), |again| again.plan);
-                self.store
-                    .create_plan(child, &plan, plan_owner(&parent_run))
-                    .await
-                    .map_err(|error| store_error(&error))?
+            ChildSource::Plan { digest } => {
+                (self.limits_of_batch(parent, parent_uid, &parent_run, vertex).await?, digest.clone())
+            }
+            ChildSource::Again { target_version, containerd, kube_proxy, nodes } => {
+                let (target, kube_proxy) = (*target_version, *kube_proxy);
+                let hop = WaveOf { target, oldest_kubelet: None, containerd: containerd.clone(), kube_proxy };
+                let again = self.compile_again(&parent_run, child, &hop, nodes).await?;
+                (again.limits, self.stored(child, &again.plan, &parent_run).await?)
             }
         };
         let meta = RunMeta {
