@@ -14,6 +14,7 @@ use crate::controllers::{acknowledge, node, run, schedule, scheduled, timeout, u
 use crate::events;
 use crate::notify::outbox::{Outbox, Posted};
 use crate::notify::{self, Delivered};
+use crate::outcome::{Next, Outcome};
 use crate::queue::{Key, Queue};
 use crate::silence::{self, Lost, Refused, Silence};
 use crate::traces;
@@ -64,19 +65,6 @@ const STAMP_AGAIN_SECONDS: i64 = 1;
 /// How long a leader that is asked to stop waits for what is under way, in seconds.
 const STOP_SECONDS_MAX: i64 = 5;
 
-/// When to reconcile a key again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Next {
-    /// When something changes.
-    AwaitChange,
-    /// At that time, or when something changes.
-    At(Timestamp),
-    /// As soon as possible.
-    AtOnce,
-    /// It failed: soon.
-    Failed,
-}
-
 /// Why a leader's loop ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
@@ -87,34 +75,6 @@ pub enum Ended {
         /// That one.
         by: Epoch,
     },
-}
-
-/// What one reconcile came to.
-pub struct Outcome {
-    /// When to do it again.
-    pub next: Next,
-    /// The run's last own commit, so that the echo of it in the watch causes no tick.
-    pub committed: Option<CommitId>,
-    /// What people should hear of, published beside the next reconciles: no step waits for it.
-    pub news: Option<(RunName, TickReport)>,
-    /// A greater epoch than the leader's own that it met.
-    pub outdated_by: Option<Epoch>,
-    /// Whether the API server answered, and took what was decided: if not, deadlines are given that time back later.
-    pub answered: bool,
-    /// With what it refused a run that was not answered for, if it did.
-    pub refused: Option<String>,
-}
-
-impl Outcome {
-    /// Nothing was committed.
-    pub fn of(next: Next) -> Self {
-        Self { next, committed: None, news: None, outdated_by: None, answered: true, refused: None }
-    }
-
-    /// The API server gave no answer, or refused.
-    pub fn unanswered(refused: Option<String>) -> Self {
-        Self { answered: false, refused, ..Self::of(Next::Failed) }
-    }
 }
 
 struct Loop<'o> {

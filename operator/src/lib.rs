@@ -21,6 +21,7 @@ pub mod leader;
 pub mod lease;
 pub mod metrics;
 pub mod notify;
+pub mod outcome;
 pub mod process;
 pub mod queue;
 pub mod run_status;

@@ -7,7 +7,7 @@ use crate::Operator;
 use crate::adapters::views::{CORDONED_AT_ANNOTATION, node_view};
 use crate::adapters::{is_already_exists, is_not_found, ops_error};
 use crate::guarded::Guarded;
-use crate::leader::{Next, Outcome};
+use crate::outcome::{Next, Outcome};
 use cupcake_crds::node_task::Order;
 use cupcake_crds::values::Phase;
 use cupcake_crds::{CORDONED_BY_ANNOTATION, NODE_LABEL, NodeTask, NodeTaskSpec, UpgradeRun};

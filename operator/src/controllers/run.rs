@@ -4,7 +4,7 @@
 
 use crate::adapters::kube_store::is_denied;
 use crate::guarded::Guarded;
-use crate::leader::{Next, Outcome};
+use crate::outcome::{Next, Outcome};
 use crate::{Operator, error_chain};
 use chrono::TimeDelta;
 use cupcake_crds::UpgradeRun;

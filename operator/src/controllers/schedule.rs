@@ -12,7 +12,7 @@ use super::schedule_status::{Stand, stand};
 use super::starts::{self, Created};
 use crate::adapters::snapshot;
 use crate::adapters::views::timestamp;
-use crate::leader::{Next, Outcome};
+use crate::outcome::{Next, Outcome};
 use crate::queue::Key;
 use crate::watches::Watches;
 use crate::{Operator, error_chain, events};

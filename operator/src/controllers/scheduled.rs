@@ -5,7 +5,7 @@
 use super::starts::{self, Created};
 use crate::adapters::views::timestamp;
 use crate::events::Note;
-use crate::leader::{Next, Outcome};
+use crate::outcome::{Next, Outcome};
 use crate::watches::Watches;
 use crate::{Operator, error_chain, events};
 use chrono::TimeDelta;

@@ -19,7 +19,7 @@ use crate::adapters::cluster_ops::run_phase;
 use crate::adapters::kube_store::RunMeta;
 use crate::adapters::{is_already_exists, is_not_found, snapshot};
 use crate::guarded::Guarded;
-use crate::leader::{Next, Outcome};
+use crate::outcome::{Next, Outcome};
 use crate::run_status;
 use crate::silence::Refused;
 use crate::watches::Watches;

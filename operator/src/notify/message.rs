@@ -11,6 +11,9 @@ use serde_json::{Value, json};
 /// Before the transition in the type of a CloudEvent.
 const TYPE: &str = "com.ricardomolendijk.cupcake.directupdate";
 
+/// Before the name of an attribute where it is a header.
+const HEADER: &str = "ce-";
+
 /// One notice with what it is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Letter {
@@ -53,7 +56,7 @@ pub fn write(letter: &Letter, format: Format, cluster: &str) -> Message {
             let mut event =
                 json!({"specversion": "1.0", "datacontenttype": "application/json", "data": data(letter, cluster)});
             for (name, value) in attributes(letter, cluster) {
-                event[name] = value.into();
+                event[name.trim_start_matches(HEADER)] = value.into();
             }
             Message {
                 headers: vec![("content-type", "application/cloudevents+json; charset=utf-8".to_owned())],
@@ -63,7 +66,7 @@ pub fn write(letter: &Letter, format: Format, cluster: &str) -> Message {
         Format::CloudeventsBinary => {
             let mut headers =
                 vec![("content-type", "application/json".to_owned()), ("ce-specversion", "1.0".to_owned())];
-            headers.extend(attributes(letter, cluster).into_iter().map(|(name, value)| (header(name), quoted(&value))));
+            headers.extend(attributes(letter, cluster).map(|(name, value)| (name, quoted(&value))));
             Message { headers, body: data(letter, cluster).to_string() }
         }
         Format::Slack => Message {
@@ -73,27 +76,17 @@ pub fn write(letter: &Letter, format: Format, cluster: &str) -> Message {
     }
 }
 
-/// The attributes of a CloudEvent that differ from one to another.
+/// The attributes of a CloudEvent that differ from one to another, by the names of their headers.
 fn attributes(letter: &Letter, cluster: &str) -> [(&'static str, String); 5] {
     let Letter { update, notice, .. } = letter;
     let authority = if cluster.is_empty() { String::new() } else { format!("//{cluster}") };
     [
-        ("id", notice.id.clone()),
-        ("source", format!("{authority}/apis/{GROUP}/{VERSION}/directupdates/{update}")),
-        ("type", format!("{TYPE}.{}", notice.transition.as_str())),
-        ("subject", update.clone()),
-        ("time", notice.at.to_rfc3339_opts(SecondsFormat::AutoSi, true)),
+        ("ce-id", notice.id.clone()),
+        ("ce-source", format!("{authority}/apis/{GROUP}/{VERSION}/directupdates/{update}")),
+        ("ce-type", format!("{TYPE}.{}", notice.transition.as_str())),
+        ("ce-subject", update.clone()),
+        ("ce-time", notice.at.to_rfc3339_opts(SecondsFormat::AutoSi, true)),
     ]
-}
-
-fn header(attribute: &str) -> &'static str {
-    match attribute {
-        "id" => "ce-id",
-        "source" => "ce-source",
-        "type" => "ce-type",
-        "subject" => "ce-subject",
-        _ => "ce-time",
-    }
 }
 
 /// As the binding asks for it in headers: what is no printable ASCII, a space, a quote or a percent sign is percent-encoded.
