@@ -80,6 +80,9 @@ pub(crate) struct SimulateArgs {
     /// A fault of the one schedule, in place of those drawn by its seed; can be repeated.
     #[arg(long, value_name = "WHO@N:WHAT")]
     fault: Vec<Fault>,
+    /// No fault at all in the one schedule, in place of those drawn by its seed.
+    #[arg(long, conflicts_with_all = ["fault", "faults", "fences", "controls"])]
+    calm: bool,
     /// Control-plane nodes.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=i64::from(CONTROL_PLANES_MAX)))]
     control_planes: u32,
@@ -181,6 +184,9 @@ struct Report {
     phases: BTreeMap<String, u64>,
     reruns_after_interruption: u64,
     virtual_seconds_max: f64,
+    /// Digest of the transcript, where there was one schedule.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    transcript_sha256: Option<String>,
     /// Schedules that gave the same transcript when they were run again; only with `--twice`.
     #[serde(skip_serializing_if = "Option::is_none")]
     transcripts_alike: Option<u64>,
@@ -223,6 +229,7 @@ impl Report {
         self.seconds = (seconds * 10.0).round() / 10.0;
         let schedules = f64::from(u32::try_from(self.schedules).unwrap_or(u32::MAX));
         self.schedules_per_minute = (schedules * 60.0 / seconds).round();
+        self.transcript_sha256 = self.transcripts.first().filter(|_| self.schedules == 1).cloned();
     }
 
     fn lines(&self) -> Vec<String> {
@@ -239,6 +246,9 @@ impl Report {
             format!("  {} effects run again after an interruption", self.reruns_after_interruption),
             format!("  {} schedules with a violation", self.violating_schedules),
         ];
+        if let Some(transcript) = &self.transcript_sha256 {
+            lines.push(format!("  transcript {transcript}"));
+        }
         if let Some(alike) = self.transcripts_alike {
             lines.push(format!("  {alike} schedules gave the same transcript twice"));
         }
@@ -324,7 +334,7 @@ fn families(args: &SimulateArgs, calm: &Verdict, until: Instant, index: u64) -> 
     };
     match args.faults {
         None if index > 0 => None,
-        None if args.fault.is_empty() => Some((seed, vec![simulate::random(seed, writes, None).faults])),
+        None if args.fault.is_empty() && !args.calm => Some((seed, vec![simulate::random(seed, writes, None).faults])),
         None => Some((seed, vec![args.fault.clone()])),
         Some(Which::Single) if place >= SINGLE_FAMILIES => None,
         Some(Which::Single) => {
@@ -384,7 +394,7 @@ fn tell(args: &SimulateArgs, settings: &Settings, leaf: &Leaf) -> Result<Vec<Tol
 
 /// One schedule, told in full.
 fn story(args: &SimulateArgs, settings: &Settings) -> Result<Exit, Failure> {
-    let schedule = if args.fault.is_empty() {
+    let schedule = if args.fault.is_empty() && !args.calm {
         let calm = simulate::run(settings, &Schedule { seed: args.seed, faults: Vec::new() });
         simulate::random(args.seed, calm.map_err(|error| failed(&error))?.outcome.writes, None)
     } else {

@@ -24,6 +24,8 @@ use std::ops::RangeInclusive;
 const DRAWN_FAULTS: RangeInclusive<usize> = 3..=6;
 /// At how many places of a stream that is sampled each single fault is tried: all of them would be ten times the rest.
 const SAMPLES_MAX: u64 = 24;
+/// Of how many faults every smaller list is tried for the shortest one; longer lists lose one fault at a time first.
+const SUBSETS_OF_MAX: usize = 8;
 /// How long an update is watched after its end, in virtual seconds: for what somebody wakes up to do.
 const AFTERMATH_SECONDS: i64 = 120;
 
@@ -61,6 +63,10 @@ impl fmt::Display for Schedule {
     /// As it can be typed.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "--seed {}", self.seed)?;
+        if self.faults.is_empty() {
+            // Without a word on faults a seed draws some.
+            f.write_str(" --calm")?;
+        }
         self.faults.iter().try_for_each(|fault| write!(f, " --fault {fault}"))
     }
 }
@@ -175,24 +181,46 @@ pub fn random(seed: u64, writes: Writes, count: Option<usize>) -> Schedule {
     Schedule { seed, faults }
 }
 
-/// Leaves out one fault after the other as long as the same invariant is still violated.
+/// The shortest list of faults of that schedule with which the same invariant is still violated.
 ///
 /// # Errors
 /// As [`run`].
 pub fn shrink(settings: &Settings, schedule: &Schedule, invariant: &str) -> Result<Schedule, WorldError> {
-    let mut shortest = schedule.clone();
+    let faults = shortest(&schedule.faults, |faults| {
+        let verdict = run(settings, &Schedule { faults: faults.to_vec(), ..*schedule })?;
+        Ok::<_, WorldError>(verdict.violations.iter().any(|violation| violation.invariant == invariant))
+    })?;
+    Ok(Schedule { faults, ..*schedule })
+}
+
+/// The shortest part of a list, in its order, that still shows something which the whole list shows. Of more than
+/// [`SUBSETS_OF_MAX`] items one that shows nothing any more without any of its items.
+fn shortest<T: Copy, E>(whole: &[T], mut shows: impl FnMut(&[T]) -> Result<bool, E>) -> Result<Vec<T>, E> {
+    let mut list = whole.to_vec();
     let mut index = 0;
-    while index < shortest.faults.len() {
-        let mut shorter = shortest.clone();
-        shorter.faults.remove(index);
-        let shows_it = run(settings, &shorter)?.violations.iter().any(|violation| violation.invariant == invariant);
-        if shows_it {
-            shortest = shorter;
-        } else {
-            index += 1;
+    while list.len() > SUBSETS_OF_MAX && index < list.len() {
+        let mut shorter = list.clone();
+        shorter.remove(index);
+        // What was needed beside an item may not be needed without it.
+        index = if shows(&shorter)? { 0 } else { index + 1 };
+        if index == 0 {
+            list = shorter;
         }
     }
-    Ok(shortest)
+    if list.len() > SUBSETS_OF_MAX {
+        return Ok(list);
+    }
+    let mut parts: Vec<u32> = (0..1 << list.len()).collect();
+    parts.sort_by_key(|part| part.count_ones());
+    for part in parts {
+        let kept: Vec<T> =
+            (0u32..).zip(&list).filter(|(bit, _)| part & (1 << bit) != 0).map(|(_, item)| *item).collect();
+        // The whole list is known to show it.
+        if kept.len() == list.len() || shows(&kept)? {
+            return Ok(kept);
+        }
+    }
+    Ok(list)
 }
 
 #[cfg(test)]
@@ -226,6 +254,33 @@ mod tests {
         assert_ne!(first.outcome.transcript_sha256, calm.outcome.transcript_sha256);
         assert!(calm.violations.is_empty() && first.violations.is_empty(), "{:?}", first.violations);
         assert!(calm.outcome.succeeded() && first.outcome.succeeded(), "{}", first.outcome.message);
+    }
+
+    #[test]
+    fn the_shortest_list_that_still_shows_a_violation_is_found_whatever_its_order_and_length() {
+        let shown_by = |needed: &'static [u32]| {
+            move |list: &[u32]| Ok::<_, std::convert::Infallible>(needed.iter().all(|fault| list.contains(fault)))
+        };
+        // 1 alone shows it, and so do 2 and 3 together: whoever leaves out one after the other, beginning with 1, keeps two.
+        let alone_or_together = |list: &[u32]| {
+            Ok::<_, std::convert::Infallible>(list.contains(&1) || list.contains(&2) && list.contains(&3))
+        };
+        assert_eq!(shortest(&[1, 2, 3, 4], alone_or_together), Ok(vec![1]));
+        assert_eq!(shortest(&[4, 3, 2, 1], alone_or_together), Ok(vec![1]));
+        assert_eq!(shortest(&[1, 2], shown_by(&[])), Ok(vec![]), "no fault is needed at all");
+        let many: Vec<u32> = (0..40).collect();
+        assert_eq!(shortest(&many, shown_by(&[5, 17, 39])), Ok(vec![5, 17, 39]));
+        let more: Vec<u32> = (0..12).collect();
+        assert_eq!(shortest(&many, |list: &[u32]| shown_by(&[])(list)), Ok(vec![]));
+        let all = |list: &[u32]| Ok::<_, std::convert::Infallible>(list.len() == more.len());
+        assert_eq!(shortest(&more, all), Ok(more.clone()), "each is needed");
+    }
+
+    #[test]
+    fn a_schedule_of_no_fault_is_typed_so_that_none_is_drawn() {
+        assert_eq!(Schedule { seed: 7, faults: Vec::new() }.to_string(), "--seed 7 --calm");
+        let faults = vec!["operator@9:stopped".parse().unwrap()];
+        assert_eq!(Schedule { seed: 7, faults }.to_string(), "--seed 7 --fault operator@9:stopped");
     }
 
     #[test]
