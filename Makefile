@@ -13,7 +13,7 @@ STATIC_TARGET ?= target/static
 VERSION := $(shell sed -n 's/^appVersion: "\(.*\)"$$/\1/p' helm/Chart.yaml)
 
 .DEFAULT_GOAL := help
-.PHONY: help sandbox build images test lint deny bench e2e-smoke e2e e2e-kills crds crds-check helm install uninstall watch logs-operator logs-agent status
+.PHONY: help sandbox build images test lint deny bench proof e2e-smoke e2e e2e-kills crds crds-check helm install uninstall watch logs-operator logs-agent status
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ deny: ## bans, licences and sources of the crates (needs cargo-deny)
 
 bench: ## the benches, as one table
 	cargo bench -p cupcake-benches
+
+proof: ## measures what docs/proof.md tells: rates, fail-overs, fences, conformance; an hour on a quiet machine
+	tests/proof/run
 
 e2e-smoke: ## upgrades a real kubeadm cluster of two nodes on this machine (root; docs/real-nodes.md)
 	tests/rig/e2e-smoke
