@@ -5,14 +5,19 @@
 use crate::changes::minor_of;
 use crate::facts;
 use crate::finding::{Code, Finding, Findings, named};
+use crate::surroundings::members_of;
 use cupcake_crds::DirectUpdateSpec;
 use cupcake_crds::values::{
-    ClusterSnapshot, EtcdDoubt, EtcdDoubtKind, EtcdTopology, KubeVersion, MinorVersion, NodeRole, NodeSnapshot,
+    ClusterSnapshot, EtcdDoubt, EtcdDoubtKind, EtcdMember, EtcdTopology, KubeVersion, MinorVersion, NodeRole,
+    NodeSnapshot,
 };
 use cupcake_steps::host::params::{CheckEtcd, CheckStore};
 
 /// The first minor of etcd that goes by its database alone.
 pub(crate) const BY_DATABASE: (u32, u32) = (3, 6);
+
+/// From that patch on etcd 3.5 makes its two lists of members alike when it starts. Source: etcd.io, blog of 2025 on zombie members.
+const MENDS_ITSELF: KubeVersion = KubeVersion::new(3, 5, 26);
 
 /// Whether a hop that comes from that minor is the one in which kubeadm brings that minor of etcd.
 pub(crate) fn is_brought_by(snapshot: &ClusterSnapshot, minor: MinorVersion, before: MinorVersion) -> bool {
@@ -84,6 +89,19 @@ pub(crate) fn etcd_store(spec: &DirectUpdateSpec, snapshot: &ClusterSnapshot, fi
         )
     };
     refuse(spec, not_read, message, remedy, findings);
+    let (members, seen_by) = members_of(snapshot);
+    let version_of =
+        |member: &EtcdMember| member.version.as_deref().and_then(|version| version.parse::<KubeVersion>().ok());
+    let old = members.iter().filter(|member| version_of(member).is_some_and(|version| version < MENDS_ITSELF));
+    let old: Vec<String> =
+        old.map(|member| format!("{} {}", member.name, member.version.as_deref().unwrap_or_default())).collect();
+    if !old.is_empty() {
+        let message = format!(
+            "members older than etcd {MENDS_ITSELF}, which mends what etcd 3.6 would read otherwise; nothing was found that speaks against their data"
+        );
+        let remedy = "to be on the safe side run a patch of kubeadm first that brings a newer 3.5";
+        findings.warn(Finding::new(Code::EtcdStore, "etcd", named(&old), message, remedy).by_inventories_of(seen_by));
+    }
 }
 
 fn by_node(nodes: &[(&NodeSnapshot, String)]) -> String {
@@ -182,6 +200,22 @@ mod tests {
             let store = name.starts_with("1.34.4/").then(|| json!({"store": {"acknowledged": ["cp-2"]}}));
             assert_eq!(params, store.unwrap_or(Value::Null), "{name}");
         }
+    }
+
+    #[test]
+    fn members_older_than_the_patch_that_mends_itself_are_told_where_nothing_speaks_against_their_data() {
+        let told = |to: &str, version: &str| -> Vec<String> {
+            let mut snapshot = cluster(3, 1, "1.33.4");
+            snapshot.surroundings.etcd_members[1].version = Some(version.to_owned());
+            let plan = crate::testing::plan_of(&spec(&json!({"targetVersion": to})), &snapshot);
+            let warned = plan.report.warnings.iter().filter(|warning| warning.code == Code::EtcdStore);
+            warned.map(ToString::to_string).collect()
+        };
+        let [warned] = &*told("1.34.4", "3.5.24") else { panic!("one warning") };
+        assert!(warned.contains("cp-2 3.5.24") && warned.contains("older than etcd 3.5.26"), "{warned}");
+        assert_eq!(told("1.34.4", "3.5.26"), Vec::<String>::new());
+        assert_eq!(told("1.34.4", "3.6.5"), Vec::<String>::new());
+        assert_eq!(told("1.33.9", "3.5.24"), Vec::<String>::new(), "etcd stays at its minor");
     }
 
     #[test]

@@ -85,6 +85,8 @@ codes! {
     RemovedSettings,
     /// A minor on the way brings another minor of etcd.
     EtcdMinor,
+    /// A member of etcd has raised an alarm.
+    EtcdAlarm,
     /// Members of etcd that are not as a safe upgrade needs them.
     EtcdMembers,
     /// Data of etcd on a machine that the next minor of etcd would read otherwise.

@@ -122,7 +122,7 @@ fn check_of(finding: &Finding) -> &'static str {
         Code::NoControlPlane | Code::NoKubeadmConfig | Code::ExternalEtcd | Code::OlderServer => "ControlPlane",
         Code::UnreadableNode | Code::NodeNotReady | Code::CordonedByOther | Code::ForeignNode => "Nodes",
         Code::NoInventory => "Agents",
-        Code::EtcdMinor | Code::EtcdMembers | Code::EtcdStore => "Etcd",
+        Code::EtcdAlarm | Code::EtcdMinor | Code::EtcdMembers | Code::EtcdStore => "Etcd",
         Code::DisruptionBudget | Code::LocalStorage | Code::UnmanagedPods => "Drains",
         Code::FailClosedHook | Code::AdmissionPolicy => "Hooks",
         Code::OtherUpdater | Code::UnattendedUpgrades | Code::KubeProxyAbsent | Code::AddonReturns => "Neighbours",

@@ -80,6 +80,16 @@ fn etcd(snapshot: &ClusterSnapshot, findings: &mut Findings) {
     let name = |member: &&EtcdMember| {
         if member.name.is_empty() { "one that never started".to_owned() } else { member.name.clone() }
     };
+    for member in members.iter().filter(|member| !member.alarms.is_empty()) {
+        let message = format!(
+            "has raised an alarm ({}), with which etcd takes no writes or may not be whole",
+            member.alarms.join(", ")
+        );
+        let remedy = "NOSPACE: compact and defragment etcd, then etcdctl alarm disarm; CORRUPT: remove that member and join its node again";
+        findings.refuse(
+            Finding::new(Code::EtcdAlarm, "etcd", name(&member), message, remedy).by_inventories_of(seen_by.clone()),
+        );
+    }
     let mut refuse = |bad: Vec<&EtcdMember>, message: &str, remedy: &str| {
         if !bad.is_empty() {
             let names = named(bad.iter().map(name));
@@ -115,7 +125,7 @@ fn etcd(snapshot: &ClusterSnapshot, findings: &mut Findings) {
 }
 
 /// The members that are known, and by the inventories of which nodes: the newest one that lists any.
-fn members_of(snapshot: &ClusterSnapshot) -> (&[EtcdMember], Vec<String>) {
+pub(crate) fn members_of(snapshot: &ClusterSnapshot) -> (&[EtcdMember], Vec<String>) {
     if !snapshot.surroundings.etcd_members.is_empty() {
         return (&snapshot.surroundings.etcd_members, Vec::new());
     }
@@ -344,7 +354,7 @@ mod tests {
     }
 
     fn member(name: &str) -> EtcdMember {
-        EtcdMember { name: name.to_owned(), learner: false, healthy: true }
+        EtcdMember::voting(name)
     }
 
     #[test]
@@ -365,6 +375,8 @@ mod tests {
         };
         one(members(&|members| members[1].learner = true), &["EtcdMembers", "\"cp-2\"", "without a vote", "promote"]);
         one(members(&|members| members[0].healthy = false), &["\"cp-1\"", "do not answer", "logs etcd-"]);
+        let full = |members: &mut Vec<EtcdMember>| members[2].alarms = vec!["NOSPACE".to_owned()];
+        one(members(&full), &["EtcdAlarm", "\"cp-3\"", "(NOSPACE)", "alarm disarm"]);
         one(members(&|members| members.push(member("cp-9"))), &["\"cp-9\"", "count for the quorum", "member remove"]);
         one(members(&|members| members.push(EtcdMember { healthy: false, ..member("") })), &["one that never started"]);
         one(members(&|members| drop(members.pop())), &["\"cp-3\"", "without a member of etcd"]);

@@ -58,7 +58,7 @@ pub(crate) fn cluster(control_planes: usize, workers: usize, version: &str) -> C
     let width = workers.to_string().len().max(2);
     let control_plane = (1..=control_planes).map(|n| node(&format!("cp-{n}"), NodeRole::ControlPlane, version));
     let workers = (1..=workers).map(|n| node(&format!("w-{n:0width$}"), NodeRole::Worker, version));
-    let member = |n: usize| EtcdMember { name: format!("cp-{n}"), learner: false, healthy: true };
+    let member = |n: usize| EtcdMember::voting(format!("cp-{n}"));
     let members = (1..=control_planes).map(member).collect();
     ClusterSnapshot {
         taken_at: start(),

@@ -68,6 +68,10 @@ pub struct AbsentAddon {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EtcdMember {
+    /// The alarms that it has raised. Example: ["NOSPACE"]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 4), inner(length(max = 32)), extend("x-kubernetes-list-type" = "atomic"))]
+    pub alarms: Vec<String>,
     /// Its name: kubeadm gives it that of its node. Empty if it never started. Example: cp-1
     #[schemars(length(max = 253))]
     pub name: String,
@@ -77,6 +81,17 @@ pub struct EtcdMember {
     /// Whether it answers and knows a leader. Example: true
     #[serde(default = "yes")]
     pub healthy: bool,
+    /// Version of its server, as it says; nothing where it does not answer. Example: 3.5.24
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    pub version: Option<String>,
+}
+
+impl EtcdMember {
+    /// A member of that name that answers, has a vote and raised no alarm, and of which no more is known.
+    pub fn voting(name: impl Into<String>) -> Self {
+        Self { alarms: Vec::new(), name: name.into(), learner: false, healthy: true, version: None }
+    }
 }
 
 /// What speaks against starting the next minor of etcd on a machine's data.

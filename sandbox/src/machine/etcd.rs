@@ -76,7 +76,7 @@ impl SimMachine {
     /// Who the members are, as the local one says.
     pub(super) fn etcd_members(&self) -> Vec<EtcdMember> {
         let members = self.site.control_plane.etcd_members(&self.name);
-        members.into_iter().map(|(name, healthy)| EtcdMember { name, learner: false, healthy }).collect()
+        members.into_iter().map(|(name, healthy)| EtcdMember { healthy, ..EtcdMember::voting(name) }).collect()
     }
 
     /// Takes a snapshot; cut short it leaves nothing under its name.

@@ -222,7 +222,7 @@ mod tests {
     use super::*;
 
     fn member(name: &str) -> EtcdMember {
-        EtcdMember { name: name.into(), learner: false, healthy: true }
+        EtcdMember::voting(name)
     }
 
     /// What is found with three nodes once `change` has come over etcd: what passes, and what does not.

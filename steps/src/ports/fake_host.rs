@@ -83,7 +83,7 @@ async fn others() {
 
 /// etcd 3.5 with those members, all of them well; the first one is the machine's.
 pub fn etcd_of(members: &[&str]) -> EtcdView {
-    let member = |name: &&str| EtcdMember { name: (*name).to_owned(), learner: false, healthy: true };
+    let member = |name: &&str| EtcdMember::voting(*name);
     EtcdView {
         own: members.first().map_or_else(String::new, |own| (*own).to_owned()),
         version: "3.5.24".to_owned(),

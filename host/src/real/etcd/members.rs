@@ -25,7 +25,7 @@ impl RealHost {
     pub(in crate::real) async fn etcd_members(&self) -> Option<Vec<EtcdMember>> {
         let address = self.etcd_address()?;
         let listed = tokio::time::timeout(ASK_LIMIT * 2, self.listed(&address)).await.ok()?.ok()?;
-        Some(self.asked(listed).await.into_iter().map(|(member, status)| told(member, status.as_ref())).collect())
+        Some(told(&self.asked(listed).await))
     }
 
     /// etcd as the local member sees it, each member asked by itself.
@@ -44,7 +44,7 @@ impl RealHost {
         })
         .await
         .map_err(slow)??;
-        Ok(view(&own, self.asked(listed).await))
+        Ok(view(&own, &self.asked(listed).await))
     }
 
     async fn listed(&self, address: &str) -> Result<Vec<ListedMember>, HostError> {
@@ -72,35 +72,50 @@ impl RealHost {
     }
 }
 
-/// A member as it is told: it is well if it answers and knows a leader.
-fn told(member: ListedMember, status: Option<&StatusResponse>) -> EtcdMember {
-    let healthy = status.is_some_and(|status| status.leader != 0);
-    EtcdMember { name: member.name, learner: member.is_learner, healthy }
+/// The members as they are told: one is well if it answers and knows a leader. Each knows the alarms of all.
+fn told(asked: &[(ListedMember, Option<StatusResponse>)]) -> Vec<EtcdMember> {
+    let statuses = asked.iter().filter_map(|(_, status)| status.as_ref());
+    let raised: BTreeSet<(String, Option<u64>)> =
+        statuses.flat_map(|status| &status.errors).filter_map(|error| alarm(error)).collect();
+    let of = |(member, status): &(ListedMember, Option<StatusResponse>)| EtcdMember {
+        alarms: raised.iter().filter(|(_, id)| *id == Some(member.id)).map(|(kind, _)| kind.clone()).collect(),
+        name: member.name.clone(),
+        learner: member.is_learner,
+        healthy: status.as_ref().is_some_and(|status| status.leader != 0),
+        version: status.as_ref().map(|status| status.version.clone()).filter(|version| !version.is_empty()),
+    };
+    asked.iter().map(of).collect()
 }
 
 /// etcd by what the local member says of itself, and all members of themselves.
-fn view(own: &StatusResponse, asked: Vec<(ListedMember, Option<StatusResponse>)>) -> EtcdView {
+fn view(own: &StatusResponse, asked: &[(ListedMember, Option<StatusResponse>)]) -> EtcdView {
     let own_id = own.header.as_ref().map_or(0, |header| header.member_id);
     let name_of = |id: u64| asked.iter().find(|(member, _)| member.id == id).map(|(member, _)| member.name.clone());
     let statuses = asked.iter().filter_map(|(_, status)| status.as_ref()).chain([own]);
     // Each member knows those of all: told once.
-    let alarms: BTreeSet<String> =
-        statuses.flat_map(|status| &status.errors).filter_map(|error| alarm(error, &name_of)).collect();
+    let raised = statuses.flat_map(|status| &status.errors).filter_map(|error| alarm(error));
+    let alarms: BTreeSet<String> = raised
+        .map(|(kind, id)| match id {
+            Some(id) => {
+                let name = name_of(id).filter(|name| !name.is_empty());
+                format!("{kind} of {}", name.unwrap_or_else(|| format!("{id:x}")))
+            }
+            None => kind,
+        })
+        .collect();
     EtcdView {
         own: name_of(own_id).unwrap_or_default(),
         version: own.version.clone(),
         alarms: alarms.into_iter().collect(),
-        members: asked.into_iter().map(|(member, status)| told(member, status.as_ref())).collect(),
+        members: told(asked),
     }
 }
 
 /// The alarm that an error of a member's status tells, and whose it is; `None` of other errors, such as that there is no leader.
-fn alarm(error: &str, name_of: &impl Fn(u64) -> Option<String>) -> Option<String> {
+fn alarm(error: &str) -> Option<(String, Option<u64>)> {
     let word = |key: &str| error.split_whitespace().find_map(|word| word.strip_prefix(key));
-    let kind = word(ALARM)?;
-    let id: Option<u64> = word(OF_MEMBER).and_then(|id| id.parse().ok());
-    let of = id.map(|id| name_of(id).filter(|name| !name.is_empty()).unwrap_or_else(|| format!("{id:x}")));
-    Some(of.map_or_else(|| kind.to_owned(), |of| format!("{kind} of {of}")))
+    let id = word(OF_MEMBER).and_then(|id| id.parse().ok());
+    Some((word(ALARM)?.to_owned(), id))
 }
 
 #[cfg(test)]
@@ -124,10 +139,15 @@ mod tests {
             (listed(11, "cp-2"), Some(status(11, 0, &["etcdserver: no leader", full]))),
             (listed(12, "cp-3"), None),
         ];
-        let seen = view(&status(10, 12, &[full, "memberID:77 alarm:CORRUPT "]), asked);
+        let seen = view(&status(10, 12, &[full, "memberID:77 alarm:CORRUPT "]), &asked);
         assert_eq!((seen.own.as_str(), seen.version.as_str()), ("cp-1", "3.5.24"));
         assert_eq!(seen.alarms, ["CORRUPT of 4d", "NOSPACE of cp-2"]);
         let healthy: Vec<_> = seen.members.iter().map(|member| (member.name.as_str(), member.healthy)).collect();
         assert_eq!(healthy, [("cp-1", true), ("cp-2", false), ("cp-3", false)]);
+        let more: Vec<_> =
+            seen.members.iter().map(|member| (member.alarms.join(","), member.version.clone())).collect();
+        let version = Some("3.5.24".to_owned());
+        let alarm = "NOSPACE".to_owned();
+        assert_eq!(more, [(String::new(), version.clone()), (alarm, version), (String::new(), None)]);
     }
 }

@@ -147,8 +147,8 @@ impl Drop for Cluster {
     }
 }
 
-fn told(name: &str, healthy: bool) -> EtcdMember {
-    EtcdMember { name: name.to_owned(), learner: false, healthy }
+fn told(name: &str, version: Option<&str>) -> EtcdMember {
+    EtcdMember { healthy: version.is_some(), version: version.map(str::to_owned), ..EtcdMember::voting(name) }
 }
 
 async fn snapshot_and_members(etcd: &Path, etcdutl: &Path, minor: &str) {
@@ -185,14 +185,14 @@ async fn snapshot_and_members(etcd: &Path, etcdutl: &Path, minor: &str) {
     done(Command::new(etcdutl).args(["snapshot", "restore"]).arg(&file).arg("--data-dir").arg(&restored));
     assert!(restored.join("member/snap/db").exists());
 
-    let all = ["cp-1", "cp-2", "cp-3"].map(|name| told(name, true));
+    let all = ["cp-1", "cp-2", "cp-3"].map(|name| told(name, Some(&status.version)));
     assert_eq!(members_until(&host, &all).await, Some(all.to_vec()));
     let whole = host.etcd_now().await.expect("all of them answer");
     assert_eq!((whole.own.as_str(), whole.alarms.as_slice()), ("cp-1", &[][..]), "{whole:?}");
     assert!(whole.version.starts_with(minor) && whole.members.iter().all(|member| member.healthy), "{whole:?}");
     store(&cluster, &host).await;
     cluster.end(2);
-    let two = [told("cp-1", true), told("cp-2", true), told("cp-3", false)];
+    let two = [told("cp-1", Some(&status.version)), told("cp-2", Some(&status.version)), told("cp-3", None)];
     assert_eq!(members_until(&host, &two).await, Some(two.to_vec()));
     cluster.end(1);
     assert_eq!(host.etcd_members().await, None, "one of three knows nothing for sure");
