@@ -24,6 +24,7 @@ use std::sync::{Arc, Mutex};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+mod cut_back;
 mod second_attempt;
 mod waits;
 

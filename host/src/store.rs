@@ -42,7 +42,7 @@ const HEAD_BYTES: usize = 8 + 1 + 16 + 1;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{path} is damaged at byte {offset}: {why}; move it away and order again")]
 pub struct Damage {
-    /// The file.
+    /// The file, by its absolute path.
     pub path: String,
     /// Where in it.
     pub offset: usize,
@@ -140,7 +140,7 @@ impl FileStore {
         let bytes = bytes.ok_or_else(|| StoreError::NotFound(run.clone()))?;
         let mut last_read = self.last_read.lock().unwrap_or_else(PoisonError::into_inner);
         let before = last_read.take().and_then(|(of, journal)| (of == *run).then_some(journal));
-        let journal = read(&path, &bytes, before)
+        let journal = read(&self.disk.place(&path), &bytes, before)
             .map_err(|damage| StoreError::Corrupt { run: run.clone(), source: Box::new(damage) })?;
         *last_read = Some((run.clone(), Arc::clone(&journal)));
         let torn = journal.whole.len() < bytes.len();

@@ -46,6 +46,10 @@ pub trait Disk: Send + Sync {
     /// Takes the lock of that name, or `None` at once if somebody holds it. Gone with its holder, however that ends. Nobody but
     /// the disk's owner can hold it.
     async fn lock(&self, path: &str) -> Result<Option<DiskLock>, DiskError>;
+    /// Where a person finds that file: its absolute path, where the disk knows one.
+    fn place(&self, path: &str) -> String {
+        path.to_owned()
+    }
 }
 
 /// A lock that is held until this is dropped.

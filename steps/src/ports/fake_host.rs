@@ -43,6 +43,7 @@ pub struct FakeHost {
     inner: Arc<Mutex<Inner>>,
 }
 
+#[derive(Clone)]
 struct Inner {
     boot: u32,
     repository: Option<MinorVersion>,
@@ -93,6 +94,7 @@ pub fn etcd_of(members: &[&str]) -> EtcdView {
 }
 
 /// containerd's package and its process.
+#[derive(Clone)]
 struct Containerd {
     installed: PackageVersion,
     running: PackageVersion,
@@ -145,6 +147,12 @@ impl FakeHost {
         host.inner().pods.running.insert("etcd".to_owned(), "3.5.24-0".to_owned());
         host.add_copy(COPY_OF_BEFORE);
         host
+    }
+
+    /// A machine of its own that came as far as this one.
+    pub fn copy(&self) -> Self {
+        let inner = Inner { wakers: Vec::new(), ..self.inner().clone() };
+        Self { inner: Arc::new(Mutex::new(inner)) }
     }
 
     /// Lets the process die in effect number `effect`, counted from 1 since the last restart.

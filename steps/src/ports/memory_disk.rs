@@ -7,6 +7,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
+/// The folder that a disk in memory says it is.
+pub const MEMORY_DISK_ROOT: &str = "/var/lib/cupcake";
+
 /// Where in a write the process dies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Crash {
@@ -70,6 +73,12 @@ impl MemoryDisk {
     /// The same files as another process has them: its writes do not crash and do not count.
     pub fn steady(&self) -> Self {
         Self { inner: Arc::clone(&self.inner), steady: true }
+    }
+
+    /// A disk of its own with the same files and nobody at it.
+    pub fn copy(&self) -> Self {
+        let files = self.lock_inner().files.clone();
+        Self { inner: Arc::new(Mutex::new(Inner { files, ..Inner::default() })), steady: false }
     }
 
     /// Lets the process die in write number `write`, counted from 1 since the disk was made.
@@ -307,6 +316,10 @@ impl Disk for MemoryDisk {
         let number = inner.locks_given;
         inner.locks.insert(path.to_owned(), number);
         Ok(Some(DiskLock::new(Held { inner: Arc::clone(&self.inner), path: path.to_owned(), number })))
+    }
+
+    fn place(&self, path: &str) -> String {
+        format!("{MEMORY_DISK_ROOT}/{path}")
     }
 }
 

@@ -306,6 +306,10 @@ impl Disk for RealDisk {
     async fn lock(&self, path: &str) -> Result<Option<DiskLock>, DiskError> {
         self.blocking("lock", path, lock).await
     }
+
+    fn place(&self, path: &str) -> String {
+        self.root.join(path).display().to_string()
+    }
 }
 
 #[cfg(test)]

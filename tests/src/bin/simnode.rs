@@ -111,6 +111,9 @@ impl Disk for TellingDisk {
     async fn lock(&self, path: &str) -> Result<Option<DiskLock>, DiskError> {
         self.disk.lock(path).await
     }
+    fn place(&self, path: &str) -> String {
+        self.disk.place(path)
+    }
 }
 
 /// The runner's unit, by the machine's own systemd.
