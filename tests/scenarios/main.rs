@@ -44,6 +44,7 @@ mod stalls;
 mod stored;
 mod stored_runs;
 mod stores;
+mod taken_names;
 mod timeouts;
 mod traces;
 mod user_gates;

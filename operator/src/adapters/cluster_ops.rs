@@ -374,15 +374,7 @@ impl ClusterOps for KubeClusterOps {
         source: &ChildSource,
     ) -> Result<(), OpsError> {
         if let Some(present) = self.run(child).await? {
-            let ours =
-                present.spec.parent.as_ref().is_some_and(|of| of.uid == parent_uid && of.vertex == vertex.as_str());
-            return if ours {
-                Ok(())
-            } else {
-                let message =
-                    format!("UpgradeRun {child} exists and is not a child of {parent}: delete it or rename the update");
-                Err(OpsError::NeedsOperator(Reason::new("NameTaken", message)))
-            };
+            return is_child_of(&present, parent, parent_uid, vertex);
         }
         let Some(parent_run) = self.run(parent).await?.filter(|run| run.metadata.uid.as_deref() == Some(parent_uid))
         else {
@@ -526,10 +518,17 @@ impl ClusterOps for KubeClusterOps {
         Ok(())
     }
 
-    async fn child(&self, child: &RunName) -> Result<Option<ChildView>, OpsError> {
+    async fn child(
+        &self,
+        parent: &RunName,
+        parent_uid: &str,
+        vertex: &VertexName,
+        child: &RunName,
+    ) -> Result<Option<ChildView>, OpsError> {
         let Some(run) = self.run(child).await? else {
             return Ok(None);
         };
+        is_child_of(&run, parent, parent_uid, vertex)?;
         let status = run.status.unwrap_or_default();
         Ok(Some(ChildView {
             phase: run_phase(status.phase),
@@ -540,6 +539,17 @@ impl ClusterOps for KubeClusterOps {
             progress: status.progress.unwrap_or_default(),
         }))
     }
+}
+
+/// Whether a run that has the name of that vertex's child is it: names can be given to anything, a UID cannot.
+fn is_child_of(run: &UpgradeRun, parent: &RunName, parent_uid: &str, vertex: &VertexName) -> Result<(), OpsError> {
+    let ours = run.spec.parent.as_ref().is_some_and(|of| of.uid == parent_uid && of.vertex == vertex.as_str());
+    if ours {
+        return Ok(());
+    }
+    let name = run.name_any();
+    let message = format!("UpgradeRun {name} exists and is not a child of {parent}: delete it or rename the update");
+    Err(OpsError::NeedsOperator(Reason::new("NameTaken", message)))
 }
 
 /// What a spec lets a drain of that node evict.

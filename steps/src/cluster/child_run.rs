@@ -21,7 +21,8 @@ impl Step<Cluster> for ChildRun {
     const ON_CANCEL: OnCancel = OnCancel::Stop;
 
     async fn probe(&self, ctx: &StepContext<'_, Cluster>, params: &Self::Params) -> Result<Probe<()>, StepError> {
-        let Some(child) = look!(ctx.ports().cluster.child(&params.run)) else {
+        let child = ctx.ports().cluster.child(ctx.run(), ctx.run_uid(), ctx.vertex(), &params.run);
+        let Some(child) = look!(child) else {
             return Ok(Probe::Unsatisfied);
         };
         let named = |code: &str| Reason::new(code, format!("{}: {}", params.run, child.reason.message));

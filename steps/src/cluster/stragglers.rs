@@ -117,7 +117,8 @@ async fn last_run(ctx: &StepContext<'_, Cluster>, params: &params::Stragglers) -
     let mut last = None;
     for number in 1..=RUNS_MAX {
         let name = name(params, number)?;
-        let Some(view) = ctx.ports().cluster.child(&name).await? else { break };
+        let view = ctx.ports().cluster.child(ctx.run(), ctx.run_uid(), ctx.vertex(), &name).await?;
+        let Some(view) = view else { break };
         last = Some(Opened { number, name, view });
     }
     Ok(last)

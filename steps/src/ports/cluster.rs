@@ -361,6 +361,13 @@ pub trait ClusterOps: Send + Sync {
     /// A Node carries no epoch. Whoever reads a Node, then asks this, then writes the Node under the version that was read, writes
     /// nothing that a newer leader has not allowed: that one stamps the run before it changes any Node.
     async fn still_leads(&self, run: &RunName, uid: &str, epoch: Epoch) -> Result<(), OpsError>;
-    /// The child run; `None` if it does not exist.
-    async fn child(&self, child: &RunName) -> Result<Option<ChildView>, OpsError>;
+    /// The child run of that vertex; `None` if it does not exist. A run of that name that is another's is [`OpsError::NeedsOperator`]: how
+    /// it ended says nothing of what was to be done here.
+    async fn child(
+        &self,
+        parent: &RunName,
+        parent_uid: &str,
+        vertex: &VertexName,
+        child: &RunName,
+    ) -> Result<Option<ChildView>, OpsError>;
 }
