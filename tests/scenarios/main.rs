@@ -42,6 +42,7 @@ mod snapshots;
 mod spared;
 mod stalls;
 mod stored;
+mod stored_moments;
 mod stored_runs;
 mod stores;
 mod taken_names;

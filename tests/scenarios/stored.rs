@@ -2,7 +2,8 @@
 //! journals of runners.
 //!
 //! `tests/stored/format-N/runs/<moment>/` has an UpgradePlan and the UpgradeRun that was under way by it, `.../runner/` what a
-//! runner had on its disk in the middle of an order. A new format adds a folder; none is ever changed or removed.
+//! runner had on its disk in the middle of an order (whole moments of everything: `stored_moments`). A new format adds a folder; none is
+//! ever changed or removed.
 #![expect(clippy::disallowed_methods, reason = "reads what earlier releases stored")]
 
 use cupcake_crds::{UpgradePlan, UpgradeRun};
