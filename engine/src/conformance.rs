@@ -12,6 +12,8 @@ use chrono::{DateTime, TimeDelta};
 use serde_json::Value;
 use std::sync::Arc;
 
+pub mod faults;
+
 /// The run that the suite works on.
 pub fn sample_run(name: &str) -> NewRun {
     let kind = StepKind::new("noop/v1").expect("a kind");
@@ -72,9 +74,12 @@ pub async fn suite(store: &dyn RunStore) {
     assert_ne!(loaded.version, fresh.version, "a commit changes the version");
     assert_eq!(loaded.uid, fresh.uid, "a commit keeps the UID");
 
-    let stale = store.commit(&name, Epoch(3), &fresh.version, &first).await;
+    // Another's: whoever commits what stands there already may be told that it does.
+    let mut others = started(&fresh, 2, 1);
+    others.cursor.stamp(CommitId { epoch: Epoch(2), sequence: 9 });
+    let stale = store.commit(&name, Epoch(3), &fresh.version, &others).await;
     assert!(matches!(stale, Err(StoreError::Conflict(_))), "a commit on an old version is a Conflict: {stale:?}");
-    let fenced = store.commit(&name, Epoch(2), &loaded.version, &first).await;
+    let fenced = store.commit(&name, Epoch(2), &loaded.version, &others).await;
     assert!(
         matches!(fenced, Err(StoreError::Fenced { .. } | StoreError::Conflict(_))),
         "a commit under an older epoch is refused: {fenced:?}"
