@@ -74,6 +74,8 @@ pub struct Observed {
     pub overdue_unseen: BTreeSet<VertexName>,
     /// The last time in which nobody led, or the leader could not reach the store: from when to when.
     pub unled: Option<(Timestamp, Timestamp)>,
+    /// Vertices that no deadline ends: they are bounded by what they watch (see [`crate::step::Bound`]).
+    pub watchers: BTreeSet<VertexName>,
     /// Vertices whose child run is at work, or has done it: one that gave up on its child follows a retry below it.
     pub children_under_way: BTreeSet<VertexName>,
 }
@@ -172,7 +174,7 @@ pub fn decide(
                 if !decision.start.contains(&vertex.name) {
                     decision.poll.push(vertex.name.clone());
                 }
-                wake_by_deadline(&mut decision, &cursor, first, vertex.deadline_seconds);
+                wake_by_deadline(&mut decision, &cursor, observed, vertex, first);
             }
             Some(VertexState::Waiting { first, until, .. }) => {
                 decision.poll.push(vertex.name.clone());
@@ -180,7 +182,7 @@ pub fn decide(
                 if until > now {
                     wake(&mut decision, until);
                 }
-                wake_by_deadline(&mut decision, &cursor, first, vertex.deadline_seconds);
+                wake_by_deadline(&mut decision, &cursor, observed, vertex, first);
             }
             Some(VertexState::BackingOff { until, .. }) => {
                 if !cursor.is_paused() && (!cursor.is_cancelling() || vertex.guard.is_some()) {
@@ -210,9 +212,9 @@ fn wake(decision: &mut Decision, at: Timestamp) {
 }
 
 /// Deadlines stand still while paused: looking then would change nothing.
-fn wake_by_deadline(decision: &mut Decision, cursor: &Cursor, first: Timestamp, seconds: u32) {
-    if !cursor.is_paused() {
-        wake(decision, first + deadline(seconds));
+fn wake_by_deadline(decision: &mut Decision, cursor: &Cursor, observed: &Observed, vertex: &Vertex, first: Timestamp) {
+    if !cursor.is_paused() && !observed.watchers.contains(&vertex.name) {
+        wake(decision, first + deadline(vertex.deadline_seconds));
     }
 }
 
@@ -221,7 +223,7 @@ fn deadline(seconds: u32) -> TimeDelta {
 }
 
 fn fail_overdue(cursor: &mut Cursor, dag: &Dag, observed: &Observed, now: Timestamp, decision: &mut Decision) {
-    for vertex in dag.vertices() {
+    for vertex in dag.vertices().iter().filter(|vertex| !observed.watchers.contains(&vertex.name)) {
         let (attempt, first) = match cursor.state(&vertex.name) {
             Some(VertexState::BackingOff { attempt, first, until }) => {
                 let goes_on = !cursor.is_cancelling() || vertex.guard.is_some();

@@ -37,3 +37,5 @@ pub mod tick;
 mod properties;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod watchers;

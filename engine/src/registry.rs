@@ -2,8 +2,8 @@
 
 use crate::dag::Dag;
 use crate::names::{InvalidName, StepKind, VertexName};
-use crate::step::{Domain, Erased, ErasedStep, Step};
-use std::collections::BTreeMap;
+use crate::step::{Bound, Domain, Erased, ErasedStep, Step};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Why a registration or a plan is refused.
@@ -83,6 +83,12 @@ impl<D: Domain> StepRegistry<D> {
             })?;
         }
         Ok(())
+    }
+
+    /// The vertices that are bounded by what they watch (see [`Bound`]), whatever deadline their plan gives them.
+    pub fn watchers(&self, dag: &Dag) -> BTreeSet<VertexName> {
+        let watches = |kind| self.get(kind).is_some_and(|step| step.bound() == Bound::WhatItWatches);
+        dag.vertices().iter().filter(|vertex| watches(&vertex.kind)).map(|vertex| vertex.name.clone()).collect()
     }
 
     pub(crate) fn get(&self, kind: &StepKind) -> Option<&Arc<dyn ErasedStep<D>>> {

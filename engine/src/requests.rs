@@ -144,7 +144,8 @@ pub(crate) fn take_retries(
     let gave_up = |vertex: &&Vertex| match cursor.state(&vertex.name) {
         // Not one whose own time was up: its child may be at work for ever.
         Some(VertexState::Failed { first, ended, .. }) => {
-            ended - first < TimeDelta::seconds(i64::from(vertex.deadline_seconds))
+            observed.watchers.contains(&vertex.name)
+                || ended - first < TimeDelta::seconds(i64::from(vertex.deadline_seconds))
         }
         Some(_) | None => false,
     };
@@ -443,13 +444,16 @@ mod tests {
         let dag = plan.expand().unwrap();
         let cursor = Cursor::new(plan.digest(), &dag, start());
         let goes_on = Observed { children_under_way: BTreeSet::from([name("child")]), ..Observed::default() };
-        let after = |seconds| {
+        let after = |seconds, observed: &Observed| {
             let mut cursor = cursor.clone();
             cursor.fold(&[started("child"), failed("child", 1, seconds)]).unwrap();
-            reset_by(&dag, &cursor, &asked(None), &goes_on)
+            reset_by(&dag, &cursor, &asked(None), observed)
         };
-        assert_eq!(after(0), ["reset child"]);
-        assert_eq!(after(i64::from(crate::plan::DEADLINE_SECONDS_DEFAULT)), Vec::<String>::new());
+        assert_eq!(after(0, &goes_on), ["reset child"]);
+        let late = i64::from(crate::plan::DEADLINE_SECONDS_DEFAULT);
+        assert_eq!(after(late, &goes_on), Vec::<String>::new());
+        let watches = Observed { watchers: BTreeSet::from([name("child")]), ..goes_on.clone() };
+        assert_eq!(after(late, &watches), ["reset child"], "one that watches has no time of its own");
         let mut rests = cursor.clone();
         rests.fold(&[started("child"), failed("child", 1, 0)]).unwrap();
         assert_eq!(reset_by(&dag, &rests, &asked(None), &Observed::default()), Vec::<String>::new(), "it rests still");

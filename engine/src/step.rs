@@ -104,6 +104,16 @@ pub enum OnCancel {
     Leave,
 }
 
+/// What bounds the time of a vertex.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bound {
+    /// Its own deadline: past it, it fails.
+    Deadline,
+    /// What it watches: a run of its own, whose vertices have their deadlines. One more would count what that waits for by rule (gates,
+    /// approvals, closed windows), and would fail what is as it has to be.
+    WhatItWatches,
+}
+
 /// All that a step may see.
 pub struct StepContext<'a, D: Domain> {
     pub(crate) ports: &'a D::Ports,
@@ -133,7 +143,7 @@ impl<D: Domain> StepContext<'_, D> {
     pub fn started(&self) -> Timestamp {
         self.started
     }
-    /// When the vertex fails if it is not done.
+    /// When the vertex fails if it is not done, unless its step is bounded by what it watches.
     pub fn deadline(&self) -> Timestamp {
         self.deadline
     }
@@ -204,6 +214,8 @@ pub trait Step<D: Domain>: Send + Sync + 'static {
     type Output: Serialize + DeserializeOwned + JsonSchema + Send + Sync;
     /// What a cancel means for it, unless it is guarded: guarded vertices always finish.
     const ON_CANCEL: OnCancel = OnCancel::Finish;
+    /// What bounds its time.
+    const BOUND: Bound = Bound::Deadline;
 
     /// Looks whether the goal holds.
     async fn probe(&self, ctx: &StepContext<'_, D>, params: &Self::Params) -> Result<Probe<Self::Output>, StepError>;
@@ -221,6 +233,7 @@ pub trait Step<D: Domain>: Send + Sync + 'static {
 pub(crate) trait ErasedStep<D: Domain>: Send + Sync {
     fn kind(&self) -> StepKind;
     fn on_cancel(&self) -> OnCancel;
+    fn bound(&self) -> Bound;
     fn check_params(&self, params: &Value) -> Result<(), serde_json::Error>;
     async fn probe(&self, ctx: &StepContext<'_, D>, params: &Value) -> Result<Probe<Value>, StepError>;
     async fn apply(&self, ctx: &StepContext<'_, D>, params: &Value) -> Result<StepOutcome<Value>, StepError>;
@@ -261,6 +274,10 @@ impl<D: Domain, S: Step<D>> ErasedStep<D> for Erased<S> {
 
     fn on_cancel(&self) -> OnCancel {
         S::ON_CANCEL
+    }
+
+    fn bound(&self) -> Bound {
+        S::BOUND
     }
 
     fn check_params(&self, params: &Value) -> Result<(), serde_json::Error> {

@@ -199,6 +199,7 @@ impl<D: Domain> Engine<D> {
         let mut results = self.unrecorded(&run, epoch);
         let mut changed = changed.clone();
         let mut observed = observed.clone();
+        observed.watchers = self.registry.watchers(&dag);
         let mut first = true;
         for _ in 0..self.rounds_max {
             let mut cursor = run.cursor.clone();

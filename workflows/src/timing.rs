@@ -31,7 +31,8 @@ pub(crate) const VERIFY_SECONDS: u32 = 900;
 pub(crate) const WORKER_SOAK_SECONDS: u32 = 10;
 /// How long a control-plane node must: a kubelet of a new minor restarts all its static pods a second or two after the Node shows Ready.
 pub(crate) const CONTROL_PLANE_SOAK_SECONDS: u32 = 30;
-/// Waves and batches end by their own nodes' deadlines; this bounds what could go wrong besides: pauses, gates, windows. A week.
+/// A week. Only releases of before go by it: a vertex that watches a run has no deadline (see `cupcake_engine::step::Bound`), and a leader
+/// of before that follows after a downgrade ends it then.
 const CHILD_SECONDS_MIN: u32 = 604_800;
 
 /// How one node's time is shared out. The parts of a visit add up to `spec.nodeTimeout`.
@@ -113,8 +114,8 @@ impl NodeTime {
     }
 }
 
-/// The deadline of a wave or batch of that many nodes: all of them one by one, with a half more, so that it never ends a parent's wait
-/// before the nodes' own deadlines end the child.
+/// The deadline that a plan gives a wave or batch of that many nodes, for releases that go by it: all of them one by one, with a half more.
+/// Plans are compared by their digest, so that they keep it.
 pub(crate) fn child_seconds(time: &NodeTime, nodes: u32) -> u32 {
     let one_by_one = nodes.saturating_mul(time.whole_seconds);
     one_by_one.saturating_add(one_by_one / 2).max(CHILD_SECONDS_MIN)

@@ -5,7 +5,7 @@ use crate::ports::cluster::{ChildSource, Cluster, OpsError};
 use async_trait::async_trait;
 use cupcake_engine::cursor::RunPhase;
 use cupcake_engine::names::Reason;
-use cupcake_engine::step::{OnCancel, Probe, Step, StepContext, StepError, StepOutcome, Wait};
+use cupcake_engine::step::{Bound, OnCancel, Probe, Step, StepContext, StepError, StepOutcome, Wait};
 
 /// How soon a child is looked at again whose changes went unseen, in seconds.
 const AGAIN_SECONDS: i64 = 60;
@@ -19,6 +19,8 @@ impl Step<Cluster> for ChildRun {
     type Params = params::ChildRun;
     type Output = ();
     const ON_CANCEL: OnCancel = OnCancel::Stop;
+    // Its runs wait by rule, for days or weeks: at gates, for approvals, outside maintenance windows.
+    const BOUND: Bound = Bound::WhatItWatches;
 
     async fn probe(&self, ctx: &StepContext<'_, Cluster>, params: &Self::Params) -> Result<Probe<()>, StepError> {
         let child = ctx.ports().cluster.child(ctx.run(), ctx.run_uid(), ctx.vertex(), &params.run);

@@ -13,7 +13,7 @@ use crate::ports::cluster::{ChildSource, Cluster, OpsError, Straggler};
 use async_trait::async_trait;
 use cupcake_engine::cursor::RunPhase;
 use cupcake_engine::names::{Reason, RunName};
-use cupcake_engine::step::{OnCancel, Probe, Step, StepContext, StepError, StepOutcome, Wait};
+use cupcake_engine::step::{Bound, OnCancel, Probe, Step, StepContext, StepError, StepOutcome, Wait};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How soon a run is looked at again whose changes went unseen, in seconds.
@@ -34,6 +34,8 @@ impl Step<Cluster> for Stragglers {
     type Params = params::Stragglers;
     type Output = ();
     const ON_CANCEL: OnCancel = OnCancel::Stop;
+    // Its runs wait by rule, for days or weeks: at gates, for approvals, outside maintenance windows.
+    const BOUND: Bound = Bound::WhatItWatches;
 
     async fn probe(&self, ctx: &StepContext<'_, Cluster>, params: &Self::Params) -> Result<Probe<()>, StepError> {
         if let Some(run) = look!(last_run(ctx, params)) {
