@@ -413,6 +413,16 @@ fn a_wave_is_compiled_from_what_is_there_when_it_opens() {
         ("to-1-34-6f0d7f0e-1-34-4-workers-stragglers-1", vec!["w-03".into()])
     );
     assert_eq!((again.limits.concurrency, again.limits.failures_max), (1, 1), "who fails once more lets it rest");
+    // An empty plan would succeed at once, and whoever was asked for would be asked for again.
+    let mut promoted = fresh.clone();
+    promoted.nodes.get_mut("w-03").unwrap().role = NodeRole::ControlPlane;
+    let refusal = crate::compile_again(&request, &wave, 1, &last(target), &promoted, &lost).unwrap_err();
+    assert!(refusal.message(500).contains("kubectl cupcake skip"), "{}", refusal.message(500));
+    let mut silent = fresh.clone();
+    silent.nodes.remove("w-03");
+    silent.unreadable.push(UnreadableNode { name: "w-03".into(), problem: "no kubelet version".into() });
+    let refusal = crate::compile_again(&request, &wave, 1, &last(target), &silent, &lost).unwrap_err();
+    assert_eq!((refusal.code(), refusal.findings[0].field.as_str()), (Code::UnreadableNode, "Node w-03"));
     assert!(compiled.report.warnings.iter().any(|warning| warning.value.contains("w-newer")), "{:?}", compiled.report);
     let Ok(Compilation::NothingToDo(nothing)) =
         compile_wave(&request, &wave, &last(target), &after_control_plane(&cluster(1, 3, "1.34.4"), target))

@@ -271,7 +271,8 @@ fn last_of(spec: &DirectUpdateSpec, batches: &[CompiledBatch]) -> Vec<String> {
 /// step of their visit. The run has the name of the wave's runs of this sort with that number; at most [`BATCH_NODES_MAX`] are in it.
 ///
 /// # Errors
-/// A [`Refusal`]: a plan that is too large, a spec whose times no longer add up.
+/// A [`Refusal`]: a plan that is too large, a spec whose times no longer add up, and where none of `nodes` is a worker that can be
+/// read: an empty plan would succeed at once, and whoever asks would ask again.
 pub fn compile_again(
     request: &Request<'_>,
     wave: &RunName,
@@ -289,10 +290,28 @@ pub fn compile_again(
         .with_image_repository(workers.image_repository);
     let again = snapshot.with_role(NodeRole::Worker).filter(|node| nodes.contains(&node.node.name));
     let group = BatchGroup { nodes: again.take(BATCH_NODES_MAX as usize).collect(), canary: false };
+    if group.nodes.is_empty() {
+        return Err(none_left(snapshot, nodes));
+    }
     let runs = stragglers_run(wave).map_err(Refusal::one)?;
     let batch = one_batch(spec, &runs, &templates, number, workers.selected_count(), &group).map_err(Refusal::one)?;
     // Whoever fails once more lets the run rest: nobody is lost twice.
     Ok(CompiledBatch { limits: RunLimits { failures_max: 1, ..batch.limits }, ..batch })
+}
+
+/// Why none of `nodes` can be tried again.
+fn none_left(snapshot: &ClusterSnapshot, nodes: &BTreeSet<String>) -> Refusal {
+    let mut findings = Findings::default();
+    let unreadable = snapshot.unreadable.iter().filter(|node| nodes.contains(&node.name)).cloned().collect();
+    checks::readable(&ClusterSnapshot { unreadable, ..snapshot.clone() }, &mut findings);
+    findings.refuse(Finding::new(
+        Code::NothingSelected,
+        "nodes",
+        named(nodes),
+        "no worker that can be tried again: it is none any more, or its Node cannot be read",
+        "mend the Node, or leave it out (kubectl cupcake skip)",
+    ));
+    refused(findings)
 }
 
 fn refused(findings: Findings) -> Refusal {

@@ -11,6 +11,7 @@
 use super::{again, look, named, params, read, run_subject};
 use crate::ports::cluster::{ChildSource, Cluster, OpsError, Straggler};
 use async_trait::async_trait;
+use cupcake_crds::values::NodeRole;
 use cupcake_engine::cursor::RunPhase;
 use cupcake_engine::names::{Reason, RunName};
 use cupcake_engine::step::{Bound, OnCancel, Probe, Step, StepContext, StepError, StepOutcome, Wait};
@@ -18,8 +19,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// How soon a run is looked at again whose changes went unseen, in seconds.
 const AGAIN_SECONDS: i64 = 60;
-/// How many runs one wave has of these: each moves one worker at least, and a wave has fewer.
-const RUNS_MAX: u32 = 15_000;
+/// How many runs one wave has of these. Each is one for which a person asked; where more come, something opens them by itself.
+const RUNS_MAX: u32 = 100;
 /// The code of a rest in which a person has to say what becomes of workers that failed.
 pub const NODES_FAILED: &str = "NodesFailed";
 /// The beginning of what such a rest says, before their names.
@@ -65,7 +66,11 @@ impl Step<Cluster> for Stragglers {
 
     async fn apply(&self, ctx: &StepContext<'_, Cluster>, params: &Self::Params) -> Result<StepOutcome<()>, StepError> {
         let number = read!(ctx, last_run(ctx, params)).map_or(1, |run| run.number + 1);
-        let asked = read!(ctx, lost(ctx)).into_iter().filter(|(_, straggler)| straggler.asked);
+        let lost = read!(ctx, lost(ctx));
+        if number > RUNS_MAX && !lost.is_empty() {
+            return Err(StepError::NeedsOperator(too_many(&lost)));
+        }
+        let asked = lost.into_iter().filter(|(_, straggler)| straggler.asked);
         let nodes: BTreeSet<String> = asked.map(|(node, _)| node).collect();
         if nodes.is_empty() {
             let reason = Reason::new("Changed", "nobody asks for them any more");
@@ -95,6 +100,16 @@ fn undecided(lost: &BTreeMap<String, Straggler>) -> Reason {
     let run = lost.values().next().map(|straggler| straggler.run.as_str()).unwrap_or_default();
     let message = format!(
         "{FAILED}{}; mend each and retry, or leave it out (kubectl cupcake skip); see upgraderun {run}",
+        named(&names)
+    );
+    Reason::new(NODES_FAILED, message)
+}
+
+/// The same where trying again is no way any more.
+fn too_many(lost: &BTreeMap<String, Straggler>) -> Reason {
+    let names: Vec<&str> = lost.keys().map(String::as_str).collect();
+    let message = format!(
+        "{FAILED}{}; {RUNS_MAX} runs tried such workers, which are the most: leave each out (kubectl cupcake skip), and name it in another update",
         named(&names)
     );
     Reason::new(NODES_FAILED, message)
@@ -131,7 +146,8 @@ fn name(params: &params::Stragglers, number: u32) -> Result<RunName, OpsError> {
         .map_err(|error| OpsError::NeedsOperator(Reason::new("NameTooLong", error.to_string())))
 }
 
-/// Workers that are lost and still there: not left out meanwhile, and not another machine by now.
+/// Workers that are lost and still there: not left out meanwhile, not another machine by now, and not of the control plane, which no
+/// wave moves. One whose kubelet's version cannot be read stays lost: the run for it is refused until it can.
 async fn lost(ctx: &StepContext<'_, Cluster>) -> Result<BTreeMap<String, Straggler>, OpsError> {
     let cluster = &ctx.ports().cluster;
     let mut lost = cluster.stragglers(ctx.run()).await?;
@@ -139,7 +155,8 @@ async fn lost(ctx: &StepContext<'_, Cluster>) -> Result<BTreeMap<String, Straggl
         return Ok(lost);
     }
     let left_out = cluster.left_out(ctx.run()).await?;
-    let there: BTreeSet<_> = cluster.nodes().await?.into_iter().map(|node| (node.node.name, node.node.uid)).collect();
+    let workers = cluster.nodes().await?.into_iter().filter(|node| node.role == NodeRole::Worker);
+    let there: BTreeSet<_> = workers.map(|node| (node.node.name, node.node.uid)).collect();
     lost.retain(|node, straggler| !left_out.contains(node) && there.contains(&(node.clone(), straggler.uid.clone())));
     Ok(lost)
 }
@@ -159,6 +176,9 @@ mod tests {
         assert_eq!(workers_named(&told.message), ["w-1", "w-2"]);
         let many = format!("stragglers: {}", undecided(&lost(9)).message);
         assert_eq!(workers_named(&many), ["w-1", "w-2", "w-3", "w-4", "w-5"], "{many}");
+        let spent = too_many(&lost(2));
+        assert_eq!((spent.code.as_str(), workers_named(&spent.message)), (NODES_FAILED, vec!["w-1", "w-2"]));
+        assert!(spent.message.contains("kubectl cupcake skip"), "{spent}");
         assert_eq!(workers_named("failed within spec.maxFailures: w-1, worker-with-a-lon…"), ["w-1"]);
         assert_eq!(workers_named("the drain did not end"), [""; 0]);
     }

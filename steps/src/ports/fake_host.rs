@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use chrono::DateTime;
 use cupcake_crds::node_task::NodeInventory;
 use cupcake_crds::values::{EtcdDoubt, EtcdMember, KubeVersion, MinorVersion, PackageVersion};
+use cupcake_engine::clock::Timestamp;
 use futures::future::{pending, poll_fn};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
