@@ -94,6 +94,8 @@ impl RealHost {
             unheld: PACKAGES.iter().any(|package| manager.owes_hold(package)),
             runs_installed: self.runs_installed(&unit, self.containerd_binary()),
             answers: self.runtime_answers().await?,
+            since: unit.started,
+            restarts: unit.restarts,
         })
     }
 

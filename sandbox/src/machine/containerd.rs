@@ -119,6 +119,8 @@ impl SimMachine {
             unheld: found.unheld,
             runs_installed: found.running == found.installed,
             answers: found.active,
+            since: None,
+            restarts: 0,
         })
     }
 

@@ -258,6 +258,18 @@ fn a_host_step_killed_before_between_or_after_any_of_its_effects_goes_on_to_its_
 }
 
 #[test]
+fn a_containerd_that_answers_a_moment_after_an_install_of_minutes_is_waited_for() {
+    let params = value(&params::UpgradeContainerd { version: "1.7.27-1".parse().unwrap() });
+    let case = Case { machine: || FakeHost::worker(OLD), kind: params::UPGRADE_CONTAINERD, params, effects: &[] };
+    let bench = Bench::of(&case);
+    bench.host.interrupt(1, Interruption::Before);
+    assert!(!bench.live(), "its install is cut short");
+    bench.clock.0.advance(TimeDelta::seconds(150));
+    bench.host.start_containerd_slowly(bench.clock.now(), 3);
+    assert_eq!(bench.finish(), RunPhase::Succeeded);
+}
+
+#[test]
 fn a_containerd_that_is_newer_already_is_left_alone_and_told_with_what_to_do() {
     let version = "1.7.20-1".parse().unwrap();
     let params = value(&params::UpgradeContainerd { version });

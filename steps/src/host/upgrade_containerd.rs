@@ -12,9 +12,11 @@ use cupcake_engine::clock::Timestamp;
 use cupcake_engine::names::Reason;
 use cupcake_engine::step::{Probe, Step, StepContext, StepError, StepOutcome, Wait};
 
-/// For how long a containerd that does not answer is waited for, in seconds: it answers within a second or two after its start,
-/// and well below the time that a machine has for its second part it is to be told where it says why.
+/// For how long a containerd that does not answer is waited for after its start, in seconds: it answers within a second or two, and well
+/// below the time that a machine has for its second part it is to be told where it says why.
 const SILENT_SECONDS_MAX: i64 = 120;
+/// From how many starts by systemd alone on its last start says nothing: one that crashes in a loop has been started a moment ago for ever.
+const RESTARTS_MIN: u32 = 3;
 /// How soon one that does not answer is asked again, in seconds.
 const ASK_AGAIN_SECONDS: i64 = 5;
 
@@ -74,7 +76,11 @@ fn answering(found: &ContainerdState, started: Timestamp, now: Timestamp) -> Res
         found.version
     );
     let reason = Reason::new("ContainerdSilent", message);
-    if now - started < TimeDelta::seconds(SILENT_SECONDS_MAX) {
+    // What was done before its start (a slow mirror's download) is none of its time. A start that is still to come is of a clock which was
+    // set back since.
+    let start = found.since.filter(|since| *since <= now && found.restarts < RESTARTS_MIN);
+    let counts_from = start.map_or(started, |since| since.max(started));
+    if now - counts_from < TimeDelta::seconds(SILENT_SECONDS_MAX) {
         return Ok(Probe::Wait(Wait::quiet(now + TimeDelta::seconds(ASK_AGAIN_SECONDS), reason)));
     }
     Err(StepError::NeedsOperator(reason))
@@ -93,6 +99,8 @@ mod tests {
             unheld: false,
             runs_installed: true,
             answers,
+            since: None,
+            restarts: 0,
         };
         let look = |answers, now| answering(&found(answers), at(100), at(now));
         assert_eq!(look(true, 100), Ok(Probe::Satisfied(())));
@@ -100,5 +108,15 @@ mod tests {
         let error = look(false, 220).unwrap_err();
         assert!(error.reason().to_string().contains("journalctl -u containerd"), "{error:?}");
         assert_eq!(look(true, 900), Ok(Probe::Satisfied(())), "however late it is");
+        let started = |since, restarts| ContainerdState { since: Some(at(since)), restarts, ..found(false) };
+        let waits = |found: &ContainerdState, now| answering(found, at(100), at(now)).is_ok();
+        assert_eq!(
+            [299, 300].map(|now| waits(&started(180, 0), now)),
+            [true, false],
+            "its own time, from its start on"
+        );
+        assert_eq!([219, 220].map(|now| waits(&started(50, 0), now)), [true, false], "one that nobody had to start");
+        assert_eq!([219, 220].map(|now| waits(&started(215, 3), now)), [true, false], "one that crashes in a loop");
+        assert_eq!([219, 220].map(|now| waits(&started(999, 0), now)), [true, false], "a clock that was set back");
     }
 }

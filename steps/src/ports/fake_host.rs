@@ -100,13 +100,17 @@ struct Containerd {
     installed: PackageVersion,
     running: PackageVersion,
     unheld: bool,
+    since: Option<Timestamp>,
+    /// How many looks after its next start find it silent.
+    slow: u32,
+    silent: u32,
 }
 
 impl Containerd {
     /// [`CONTAINERD_OF_BEFORE`], installed and running.
     fn of_before() -> Self {
         let version: PackageVersion = CONTAINERD_OF_BEFORE.parse().expect("a version of a package");
-        Self { installed: version.clone(), running: version, unheld: false }
+        Self { installed: version.clone(), running: version, unheld: false, since: None, slow: 0, silent: 0 }
     }
 }
 
@@ -237,6 +241,12 @@ impl FakeHost {
     /// Releases the hold of containerd, as an install does for a moment.
     pub fn lose_hold_of_containerd(&self) {
         self.inner().containerd.unheld = true;
+    }
+
+    /// Its next start is at that time, and that many looks after it find it silent.
+    pub fn start_containerd_slowly(&self, since: Timestamp, looks: u32) {
+        let mut inner = self.inner();
+        (inner.containerd.since, inner.containerd.slow) = (Some(since), looks);
     }
 
     /// Adds a copy, as an upgrade by hand leaves one.
@@ -491,14 +501,18 @@ impl HostOps for FakeHost {
 
     async fn containerd(&self) -> Result<ContainerdState, HostError> {
         self.alive().await;
-        let inner = self.inner();
-        let Containerd { installed, running, unheld } = &inner.containerd;
+        let mut inner = self.inner();
+        let answers = inner.containerd.silent == 0;
+        inner.containerd.silent = inner.containerd.silent.saturating_sub(1);
+        let Containerd { installed, running, unheld, since, .. } = &inner.containerd;
         Ok(ContainerdState {
             version: installed.clone(),
             whole: true,
             unheld: *unheld,
             runs_installed: installed == running,
-            answers: true,
+            answers,
+            since: *since,
+            restarts: 0,
         })
     }
 
@@ -514,6 +528,7 @@ impl HostOps for FakeHost {
     async fn restart_containerd(&self) -> Result<(), HostError> {
         self.effect("restart containerd".to_owned(), |inner| {
             inner.containerd.running = inner.containerd.installed.clone();
+            inner.containerd.silent = inner.containerd.slow;
         })
         .await
     }

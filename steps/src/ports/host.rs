@@ -205,6 +205,12 @@ pub struct ContainerdState {
     pub runs_installed: bool,
     /// Whether it answers over CRI.
     pub answers: bool,
+    /// Since when the unit's last process runs, if systemd knows it.
+    #[serde(default)]
+    pub since: Option<Timestamp>,
+    /// How often systemd has started it again by itself since somebody did.
+    #[serde(default)]
+    pub restarts: u32,
 }
 
 impl ContainerdState {
