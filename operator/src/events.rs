@@ -13,6 +13,7 @@ use cupcake_engine::names::RunName;
 use cupcake_engine::tick::TickReport;
 use cupcake_steps::cluster::gate::WAITING_FOR_APPROVAL;
 use cupcake_steps::cluster::params::{AddonsSeen, Drained};
+use cupcake_steps::host::params::CONTAINERD_NEWER;
 use cupcake_workflows::Finding;
 use cupcake_workflows::schedule::OUTSIDE_WINDOW;
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -41,7 +42,7 @@ fn words(event: &RunEvent) -> Option<(&'static str, String, String)> {
         RunEvent::Succeeded { vertex, output, .. } => Some(if let Some(joined) = joined_by(output) {
             ("Warning", "NodesJoined".into(), format!("{vertex} succeeded {joined}"))
         } else {
-            let told = not_drained(output).or_else(|| left_alone(output));
+            let told = not_drained(output).or_else(|| left_alone(output)).or_else(|| newer_runtime(output));
             let told = told.map(|told| format!("; {told}")).unwrap_or_default();
             ("Normal", "StepSucceeded".into(), format!("{vertex} succeeded{told}"))
         }),
@@ -75,6 +76,12 @@ fn words(event: &RunEvent) -> Option<(&'static str, String, String)> {
 /// The addon that is not kubeadm's own, by what its step leaves; `None` of any other step.
 fn left_alone(output: &Value) -> Option<String> {
     AddonsSeen::deserialize(output).ok()?.left_alone
+}
+
+/// The containerd that was newer than planned already, by what its order leaves; `None` of any other step.
+fn newer_runtime(output: &Value) -> Option<String> {
+    let newer = output.get(CONTAINERD_NEWER)?.as_str()?;
+    Some(format!("containerd is at {newer} already, which is newer than planned: it stays"))
 }
 
 /// What a drain has left where it was, by what its step leaves; `None` of any other step.
@@ -324,6 +331,8 @@ mod tests {
         assert!(type_ == "Warning" && note.ends_with("not evicted: 1 pod: default/late"), "{note}");
         let another = ended(json!({"etcd-snapshot.takenAt": "2027-01-09T20:00:00Z"}));
         assert_eq!(words(&another).unwrap().2, "w-1/drain succeeded", "what other steps leave is none of it");
+        let newer = ended(json!({"upgrade-containerd.newer": "1.7.28-1"}));
+        assert!(words(&newer).unwrap().2.contains("containerd is at 1.7.28-1 already, which is newer"));
         let addons = ended(json!({"leftAlone": "coredns is left alone at image x"}));
         assert_eq!(words(&addons).unwrap().2, "w-1/drain succeeded; coredns is left alone at image x");
     }

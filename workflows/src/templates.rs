@@ -30,10 +30,10 @@ use cupcake_steps::cluster::params::{
     UncordonNode, VerifyCluster,
 };
 use cupcake_steps::host::params::{
-    CHECK_ETCD, CHECK_STEP, CheckEtcd, ETCD_SNAPSHOT, EtcdSnapshot, INSTALL_PACKAGES, InstallPackages, KUBEADM_UPGRADE,
-    PULL_IMAGES, PULL_STEP, PULL_WORKER_IMAGES, PullImages, PullWorkerImages, RESTART_KUBELET, RESTART_STEP,
-    RestartKubelet, SNAPSHOT_STEP, SWITCH_REPOSITORY, SwitchRepository, UPGRADE_CONTAINERD, UpgradeByKubeadm,
-    UpgradeContainerd, host_step,
+    CHECK_ETCD, CHECK_STEP, CONTAINERD_STEP, CheckEtcd, ETCD_SNAPSHOT, EtcdSnapshot, INSTALL_PACKAGES, InstallPackages,
+    KUBEADM_UPGRADE, PULL_IMAGES, PULL_STEP, PULL_WORKER_IMAGES, PullImages, PullWorkerImages, RESTART_KUBELET,
+    RESTART_STEP, RestartKubelet, SNAPSHOT_STEP, SWITCH_REPOSITORY, SwitchRepository, UPGRADE_CONTAINERD,
+    UpgradeByKubeadm, UpgradeContainerd, host_step,
 };
 use cupcake_steps::ports::cluster::ChildSource;
 use cupcake_steps::ports::host::{KubeProxy, KubeadmUpgrade, Package};
@@ -408,7 +408,7 @@ impl<'a> Templates<'a> {
         let install = InstallPackages { packages, version: self.target };
         // First: the newer kubelet may need it.
         let containerd = containerd.map(|version| {
-            host_step("upgrade-containerd", UPGRADE_CONTAINERD, &UpgradeContainerd { version: version.clone() })
+            host_step(CONTAINERD_STEP, UPGRADE_CONTAINERD, &UpgradeContainerd { version: version.clone() })
         });
         let mut finish: Vec<HostStep> = containerd.into_iter().collect();
         finish.extend([

@@ -65,6 +65,11 @@ impl PackageVersion {
         !self.upstream().contains(|c: char| c == '~' || c.is_ascii_alphabetic())
     }
 
+    /// Whether it is what a machine may have instead of `planned`: newer, and of the same minor.
+    pub fn is_newer_patch_of(&self, planned: &Self) -> bool {
+        self > planned && self.minor().is_some() && self.minor() == planned.minor()
+    }
+
     /// Its minor: `(1, 7)` of `1.7.24-1`; none of one that does not begin with two numbers.
     pub fn minor(&self) -> Option<(u32, u32)> {
         let mut numbers = self.upstream().split(|c: char| !c.is_ascii_digit());

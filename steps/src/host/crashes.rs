@@ -270,13 +270,29 @@ fn a_containerd_that_answers_a_moment_after_an_install_of_minutes_is_waited_for(
 }
 
 #[test]
-fn a_containerd_that_is_newer_already_is_left_alone_and_told_with_what_to_do() {
-    let version = "1.7.20-1".parse().unwrap();
+fn a_containerd_of_a_newer_minor_is_left_alone_and_told_with_what_to_do() {
+    let version = "1.6.33-1".parse().unwrap();
     let params = value(&params::UpgradeContainerd { version });
     let case = Case { machine: || FakeHost::worker(OLD), kind: params::UPGRADE_CONTAINERD, params, effects: &[] };
     let bench = Bench::of(&case);
     assert_eq!(bench.finish(), RunPhase::RequiresAttention);
     assert_eq!(bench.host.begun(), Vec::<String>::new());
+}
+
+#[test]
+fn a_containerd_that_moved_by_itself_to_a_newer_patch_counts_as_done_and_is_told() {
+    let params = value(&params::UpgradeContainerd { version: "1.7.20-1".parse().unwrap() });
+    let case = Case { machine: || FakeHost::worker(OLD), kind: params::UPGRADE_CONTAINERD, params, effects: &[] };
+    let bench = Bench::of(&case);
+    assert_eq!(bench.finish(), RunPhase::Succeeded);
+    assert_eq!(bench.host.begun(), Vec::<String>::new(), "nothing was put over it");
+    let cursor = block_on(bench.store.load(&bench.run.name)).unwrap().cursor;
+    let told = cursor.output(&bench.run.plan.expand().unwrap().vertices()[0].name).cloned();
+    assert_eq!(told, Some(json!({"newer": CONTAINERD_OF_BEFORE})));
+    let owed = Bench::of(&case);
+    owed.host.lose_hold_of_containerd();
+    assert_eq!(owed.finish(), RunPhase::Succeeded);
+    assert_eq!(owed.host.done(), ["install containerd 1.7.24-1"], "its hold comes back, at its own version");
 }
 
 #[test]

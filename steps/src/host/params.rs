@@ -44,6 +44,11 @@ pub const RESTART_STEP: &str = "restart-kubelet";
 /// Where the answer to such an order says since when the kubelet runs that its Node has to hear of.
 pub const KUBELET_STARTED: &str = "restart-kubelet.startedAt";
 
+/// The name under which an order holds the step that brings containerd, and the first word of what that leaves.
+pub const CONTAINERD_STEP: &str = "upgrade-containerd";
+/// Where the answer to such an order names a containerd that had gone past the planned version by itself.
+pub const CONTAINERD_NEWER: &str = "upgrade-containerd.newer";
+
 /// Kind of the step that waits between the two parts of an order. Only the runner plans it; in an order it is refused.
 pub const AWAIT_PROCEED: &str = "await-proceed/v1";
 

@@ -1,5 +1,6 @@
 //! `upgrade-containerd/v1`: the package of containerd is installed whole, of exactly the version, its hold is as it was, what runs
-//! is what is installed, and it answers.
+//! is what is installed, and it answers. A newer one of the same minor, to which a machine moved by itself since it was planned, is as
+//! good, and told.
 //!
 //! Planned after the drain and before the newer kubelet, which may need it. Its restart leaves containers running; one that the
 //! package's own scripts have made already is not made again.
@@ -8,9 +9,12 @@ use super::{moment, outcome_of, params};
 use crate::ports::host::{ContainerdState, Machine};
 use async_trait::async_trait;
 use chrono::TimeDelta;
+use cupcake_crds::values::PackageVersion;
 use cupcake_engine::clock::Timestamp;
 use cupcake_engine::names::Reason;
 use cupcake_engine::step::{Probe, Step, StepContext, StepError, StepOutcome, Wait};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 /// For how long a containerd that does not answer is waited for after its start, in seconds: it answers within a second or two, and well
 /// below the time that a machine has for its second part it is to be told where it says why.
@@ -20,6 +24,15 @@ const RESTARTS_MIN: u32 = 3;
 /// How soon one that does not answer is asked again, in seconds.
 const ASK_AGAIN_SECONDS: i64 = 5;
 
+/// What it leaves.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Upgraded {
+    /// The version that is there, if the machine had gone past the planned one by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub newer: Option<String>,
+}
+
 /// Installs that version, and restarts what runs an older one.
 pub struct UpgradeContainerd;
 
@@ -27,30 +40,44 @@ pub struct UpgradeContainerd;
 impl Step<Machine> for UpgradeContainerd {
     const KIND: &'static str = params::UPGRADE_CONTAINERD;
     type Params = params::UpgradeContainerd;
-    type Output = ();
+    type Output = Upgraded;
 
-    async fn probe(&self, ctx: &StepContext<'_, Machine>, params: &Self::Params) -> Result<Probe<()>, StepError> {
+    async fn probe(&self, ctx: &StepContext<'_, Machine>, params: &Self::Params) -> Result<Probe<Upgraded>, StepError> {
         let found = ctx.ports().host.containerd().await?;
-        if found.version > params.version {
+        let wanted = wanted(&found, params);
+        if found.version > *wanted {
             let message = format!(
                 "containerd {} is installed, which is newer than {}: an older package is never put over a newer one; cancel this update, and name {0} or newer in spec.componentVersions of the next",
                 found.version, params.version
             );
             return Err(StepError::NeedsOperator(Reason::new("WouldDowngrade", message)));
         }
-        if !found.is_at(&params.version) || !found.runs_installed {
+        if !found.is_at(wanted) || !found.runs_installed {
             return Ok(Probe::Unsatisfied);
         }
-        answering(&found, ctx.started(), ctx.now())
+        Ok(match answering(&found, ctx.started(), ctx.now())? {
+            Probe::Satisfied(()) => {
+                Probe::Satisfied(Upgraded { newer: (*wanted != params.version).then(|| wanted.to_string()) })
+            }
+            Probe::Unsatisfied => Probe::Unsatisfied,
+            Probe::Unknown(reason) => Probe::Unknown(reason),
+            Probe::Wait(wait) => Probe::Wait(wait),
+        })
     }
 
-    async fn apply(&self, ctx: &StepContext<'_, Machine>, params: &Self::Params) -> Result<StepOutcome<()>, StepError> {
+    async fn apply(
+        &self,
+        ctx: &StepContext<'_, Machine>,
+        params: &Self::Params,
+    ) -> Result<StepOutcome<Upgraded>, StepError> {
         let host = &ctx.ports().host;
-        if !host.containerd().await?.is_at(&params.version) {
-            host.install_containerd(&params.version).await?;
+        let found = host.containerd().await?;
+        let wanted = wanted(&found, params);
+        if !found.is_at(wanted) {
+            host.install_containerd(wanted).await?;
         }
         let installed = host.containerd().await?;
-        let restarts = installed.is_at(&params.version) && !installed.runs_installed;
+        let restarts = installed.is_at(wanted) && !installed.runs_installed;
         if restarts {
             host.restart_containerd().await?;
         }
@@ -59,11 +86,16 @@ impl Step<Machine> for UpgradeContainerd {
             Probe::Unsatisfied if restarts => {
                 Ok(StepOutcome::Wait(moment(ctx, "ContainerdStarting", "containerd is being restarted")))
             }
-            probe @ (Probe::Satisfied(()) | Probe::Unknown(_) | Probe::Wait(_) | Probe::Unsatisfied) => {
+            probe @ (Probe::Satisfied(_) | Probe::Unknown(_) | Probe::Wait(_) | Probe::Unsatisfied) => {
                 outcome_of(ctx, probe, "that version of containerd being installed whole")
             }
         }
     }
+}
+
+/// The version that the machine is to end with: the planned one, or what it went on to by itself within the same minor.
+fn wanted<'v>(found: &'v ContainerdState, params: &'v params::UpgradeContainerd) -> &'v PackageVersion {
+    if found.version.is_newer_patch_of(&params.version) { &found.version } else { &params.version }
 }
 
 /// Whether the installed containerd answers, for a step that began at `started`.

@@ -248,8 +248,8 @@ async fn an_install_of_containerd_that_is_killed_at_any_moment_is_repaired_with_
             assert_eq!(dpkg.state.held, held, "round {round}: as it was before");
             assert_eq!(folder.read(&format!("target{CONTAINERD_CONFIGURATION}")), CONTAINERD_CHANGED, "round {round}");
         }
-        let error = host.install_containerd(&old).await.expect_err("no downgrade");
-        assert!(error.to_string().contains("never put over a newer one"), "{error}");
+        host.install_containerd(&old).await.expect("a newer patch is as good");
+        assert!(host.containerd().await.expect("it answers").version > old, "and nothing is put over it");
         std::fs::remove_dir_all(folder.path("target")).expect("removed");
         std::fs::rename(folder.path("before"), folder.path("target")).expect("put back");
     }
