@@ -83,6 +83,8 @@ pub const SETTING_CHARS_MAX: usize = 128;
 pub const VERSIONS_MAX: usize = 32;
 /// Versions of containerd's package that an inventory names.
 pub const CONTAINERDS_MAX: usize = 16;
+/// Members of etcd that a machine tells: more than any cluster that kubeadm makes has use for.
+pub const ETCD_MEMBERS_MAX: usize = 9;
 /// What keeps packages at their version, of which an inventory names so many.
 pub const PACKAGE_HOLDS_MAX: usize = 24;
 /// Characters of one of them.

@@ -6,6 +6,7 @@ use crate::checks::INVENTORY_SECONDS_MAX;
 use crate::compile::Hop;
 use crate::finding::{Code, Finding, Findings, named};
 use cupcake_crds::DirectUpdateSpec;
+use cupcake_crds::limits::ETCD_MEMBERS_MAX;
 use cupcake_crds::values::{
     ClusterSnapshot, DisruptionBudget, EtcdMember, EtcdTopology, NodeRole, NodeSnapshot, OnExpiry, PodSnapshot,
     Treatment,
@@ -112,8 +113,18 @@ fn etcd(snapshot: &ClusterSnapshot, findings: &mut Findings) {
     let known: BTreeSet<&str> = members.iter().map(|member| member.name.as_str()).collect();
     let missing: Vec<_> = control_plane.difference(&known).collect();
     if !missing.is_empty() {
-        let message = "control-plane nodes without a member of etcd";
-        let remedy = "join them again with kubeadm join --control-plane, or take the label off those that are none";
+        // Beyond so many a machine tells none: nothing says that these have no member.
+        let (message, remedy) = if control_plane.len() > ETCD_MEMBERS_MAX && members.len() >= ETCD_MEMBERS_MAX {
+            (
+                format!("more than {ETCD_MEMBERS_MAX} control-plane nodes: of more members etcd is not looked at"),
+                "take control-plane nodes out until no more are left: etcd suggests 7 at most",
+            )
+        } else {
+            (
+                "control-plane nodes without a member of etcd".to_owned(),
+                "join them again with kubeadm join --control-plane, or take the label off those that are none",
+            )
+        };
         let finding = Finding::new(Code::EtcdMembers, "etcd", named(missing), message, remedy);
         findings.refuse(finding.by_inventories_of(seen_by.clone()));
     }
@@ -328,7 +339,7 @@ fn who_asks(api: &str, writers_are_known: bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{cluster, compiled, spec};
+    use crate::testing::{cluster, compiled, node, spec};
     use crate::{Compilation, Compiled, Refusal};
     use cupcake_crds::node_task::NodeInventory;
     use cupcake_crds::values::{AdmissionHook, AdmissionPolicy, DeprecatedRequest, Surroundings};
@@ -380,6 +391,14 @@ mod tests {
         one(members(&|members| members.push(member("cp-9"))), &["\"cp-9\"", "count for the quorum", "member remove"]);
         one(members(&|members| members.push(EtcdMember { healthy: false, ..member("") })), &["one that never started"]);
         one(members(&|members| drop(members.pop())), &["\"cp-3\"", "without a member of etcd"]);
+        let (refused, _) = told(&json!({}), |snapshot| {
+            let names: Vec<String> = (1..=10).map(|number| format!("cp-{number}")).collect();
+            for name in &names {
+                snapshot.nodes.insert(name.clone(), node(name, NodeRole::ControlPlane, snapshot.server));
+            }
+            snapshot.surroundings.etcd_members = names.iter().take(9).map(|name| member(name)).collect();
+        });
+        one(refused, &["\"cp-10\"", "more than 9 control-plane nodes"]);
         let (refused, warned) = told(&json!({}), |snapshot| {
             snapshot.surroundings.etcd_members.clear();
             let members = ["cp-1", "cp-2", "cp-3"].map(member).to_vec();

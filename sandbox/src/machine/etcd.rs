@@ -59,6 +59,7 @@ impl SimMachine {
             own: self.name.clone(),
             version: tag.split('-').next().unwrap_or_default().to_owned(),
             members: told.etcd_members,
+            more: 0,
             alarms: Vec::new(),
         })
     }

@@ -18,6 +18,7 @@ use super::{UNKNOWN_AGAIN_SECONDS, etcd_snapshot, kubeadm_copies, params};
 use crate::ports::host::{EtcdView, Machine};
 use async_trait::async_trait;
 use chrono::TimeDelta;
+use cupcake_crds::limits::ETCD_MEMBERS_MAX;
 use cupcake_crds::values::{EtcdDoubt, EtcdDoubtKind, EtcdMember};
 use cupcake_engine::clock::Timestamp;
 use cupcake_engine::names::Reason;
@@ -191,7 +192,15 @@ fn of_members(view: &EtcdView, control_plane: &[String]) -> Found {
         let remedy = "if their machines are gone, etcdctl member remove ID";
         found.lasting("EtcdMembers", message, remedy);
     }
-    if let Some(names) = listed(nodes.difference(&members).copied().collect())
+    if view.more > 0 {
+        let all = view.members.len() + view.more;
+        let message = format!("etcd has {all} members, and more than {ETCD_MEMBERS_MAX} are not looked at");
+        found.lasting(
+            "EtcdMembers",
+            message,
+            "take control-plane nodes out until no more are left: etcd suggests 7 at most",
+        );
+    } else if let Some(names) = listed(nodes.difference(&members).copied().collect())
         && !members.contains("")
     {
         let message = format!("control-plane nodes without a member of etcd: {names}");
@@ -266,6 +275,11 @@ mod tests {
             &[],
             &["EtcdMembers: control-plane nodes without a member of etcd: cp-3; join them"],
         );
+        let ten = |view: &mut EtcdView| {
+            view.members.pop();
+            view.more = 8;
+        };
+        is(&found(ten), &[], &["EtcdMembers: etcd has 10 members, and more than 9 are not looked at; take "]);
         is(
             &found(|view| view.alarms.push("NOSPACE of cp-2".into())),
             &[],

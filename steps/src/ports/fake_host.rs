@@ -90,6 +90,7 @@ pub fn etcd_of(members: &[&str]) -> EtcdView {
         own: members.first().map_or_else(String::new, |own| (*own).to_owned()),
         version: "3.5.24".to_owned(),
         members: members.iter().map(member).collect(),
+        more: 0,
         alarms: Vec::new(),
     }
 }

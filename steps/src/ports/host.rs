@@ -227,8 +227,12 @@ pub struct EtcdView {
     pub own: String,
     /// The version that it runs, such as `3.5.24`.
     pub version: String,
-    /// All members, as most of them agree; each was asked by itself whether it answers and knows a leader.
+    /// All members, as most of them agree; each was asked by itself whether it answers and knows a leader. At most
+    /// [`ETCD_MEMBERS_MAX`](cupcake_crds::limits::ETCD_MEMBERS_MAX).
     pub members: Vec<EtcdMember>,
+    /// How many more there are.
+    #[serde(default)]
+    pub more: usize,
     /// What is raised as an alarm, each once and by its member as far as that is told: `NOSPACE of cp-2`.
     pub alarms: Vec<String>,
 }

@@ -4,16 +4,16 @@ use super::client::Member;
 use super::messages::{ListedMember, StatusResponse};
 use crate::real::RealHost;
 use crate::real::failure::{needs_operator, transient};
+use cupcake_crds::limits::ETCD_MEMBERS_MAX;
 use cupcake_crds::values::EtcdMember;
 use cupcake_steps::ports::host::{EtcdView, HostError};
-use futures::future::join_all;
+use futures::future::{join_all, select_ok};
 use std::collections::BTreeSet;
+use std::future::Future;
 use std::time::Duration;
 
 /// How long one member may take to say how it is.
 const ASK_LIMIT: Duration = Duration::from_secs(5);
-/// As many members as are told: more than any cluster that kubeadm makes.
-const MEMBERS_MAX: usize = 9;
 /// How a member's status tells an alarm: `memberID:10276657743932975437 alarm:NOSPACE`, in protobuf's text form.
 /// Source: etcd server/etcdserver/api/v3rpc/maintenance.go, release-3.5 and release-3.6.
 const ALARM: &str = "alarm:";
@@ -44,7 +44,8 @@ impl RealHost {
         })
         .await
         .map_err(slow)??;
-        Ok(view(&own, &self.asked(listed).await))
+        let more = listed.len().saturating_sub(ETCD_MEMBERS_MAX);
+        Ok(EtcdView { more, ..view(&own, &self.asked(listed).await) })
     }
 
     async fn listed(&self, address: &str) -> Result<Vec<ListedMember>, HostError> {
@@ -53,7 +54,7 @@ impl RealHost {
 
     /// What each of them says of itself; `None` of one that does not answer in time.
     async fn asked(&self, listed: Vec<ListedMember>) -> Vec<(ListedMember, Option<StatusResponse>)> {
-        let asked = listed.into_iter().take(MEMBERS_MAX).map(|member| async move {
+        let asked = listed.into_iter().take(ETCD_MEMBERS_MAX).map(|member| async move {
             let status = tokio::time::timeout(ASK_LIMIT, self.status_of(&member)).await.ok().flatten();
             (member, status)
         });
@@ -62,13 +63,8 @@ impl RealHost {
 
     /// What the member says under one of its addresses.
     async fn status_of(&self, member: &ListedMember) -> Option<StatusResponse> {
-        for address in &member.client_urls {
-            let status = async { Member::connect(self.files(), address).await?.status().await };
-            if let Ok(status) = status.await {
-                return Some(status);
-            }
-        }
-        None
+        let ask = async |address: &String| Member::connect(self.files(), address).await?.status().await;
+        first_good(member.client_urls.iter().map(ask)).await
     }
 }
 
@@ -85,6 +81,16 @@ fn told(asked: &[(ListedMember, Option<StatusResponse>)]) -> Vec<EtcdMember> {
         version: status.as_ref().map(|status| status.version.clone()).filter(|version| !version.is_empty()),
     };
     asked.iter().map(of).collect()
+}
+
+/// The first good answer of calls that are all made at once: one that hangs keeps no other from being heard.
+async fn first_good<T, E>(calls: impl Iterator<Item = impl Future<Output = Result<T, E>>>) -> Option<T> {
+    let calls: Vec<_> = calls.map(Box::pin).collect();
+    // None at all would panic there.
+    if calls.is_empty() {
+        return None;
+    }
+    select_ok(calls).await.ok().map(|(answer, _)| answer)
 }
 
 /// etcd by what the local member says of itself, and all members of themselves.
@@ -108,6 +114,7 @@ fn view(own: &StatusResponse, asked: &[(ListedMember, Option<StatusResponse>)]) 
         version: own.version.clone(),
         alarms: alarms.into_iter().collect(),
         members: told(asked),
+        more: 0,
     }
 }
 
@@ -122,6 +129,25 @@ fn alarm(error: &str) -> Option<(String, Option<u64>)> {
 mod tests {
     use super::*;
     use crate::real::etcd::messages::ResponseHeader;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_member_is_heard_under_its_second_address_while_the_first_one_says_nothing() {
+        let under = async |address: &str| match address {
+            "silent" => std::future::pending().await,
+            "refuses" => Err("connection refused"),
+            address => Ok(address.to_owned()),
+        };
+        for (addresses, heard) in [
+            (&["silent", "b"][..], Some("b")),
+            (&["refuses", "silent", "c"][..], Some("c")),
+            (&["refuses"][..], None),
+            (&[][..], None),
+        ] {
+            let asked = first_good(addresses.iter().map(|address| under(address)));
+            let answer = tokio::time::timeout(ASK_LIMIT, asked).await.expect("in time");
+            assert_eq!(answer.as_deref(), heard, "{addresses:?}");
+        }
+    }
 
     #[test]
     fn etcd_is_told_by_what_its_members_say_with_each_alarm_once_and_by_name() {
