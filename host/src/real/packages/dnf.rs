@@ -168,9 +168,11 @@ impl<'h> Dnf<'h> {
     }
 
     async fn put_locks_back(&self) -> Result<(), HostError> {
-        let Some((file, locks)) = self.locks() else { return Ok(()) };
+        let Some((file, locks)) = self.locks() else {
+            return self.host.nowhere_to_put_locks_back("the plugin versionlock of dnf", VERSIONLOCK);
+        };
         let mut installed = BTreeMap::new();
-        for package in self.host.packages_without_their_locks() {
+        for package in self.host.packages_without_their_locks()? {
             if let Some(newest) = rpm::query(&package).await?.last() {
                 installed.insert(package, newest.evr());
             }
@@ -333,7 +335,7 @@ impl Manager for Dnf<'_> {
     }
 
     fn owes_hold(&self, package: &str) -> bool {
-        self.host.packages_without_their_locks().iter().any(|owed| owed == package)
+        self.host.owes_locks(package)
     }
 
     async fn give_back_holds(&self) -> Result<(), HostError> {
@@ -476,6 +478,30 @@ mod tests {
         assert_eq!(folder.read(VERSIONLOCK_OF_5), lock);
         let source = folder.read(SOURCE);
         assert_eq!(source, format!("{REPOSITORY}exclude=kubeadm kubectl\n"), "the others had no hold at all");
+    }
+
+    #[tokio::test]
+    async fn locks_that_are_owed_to_a_plugin_which_is_off_by_now_name_it_and_its_file() {
+        let folder = TestFolder::new("dnf-plugin-off");
+        let on = "[main]\nenabled = 1\nlocklist = /etc/dnf/plugins/versionlock.list\n";
+        folder.write(VERSIONLOCK, on);
+        folder.write("/etc/dnf/plugins/versionlock.list", "kubelet-0:1.33.13-1.1.*\n");
+        folder.write("version", "1.34.4-1.1\n");
+        folder.be_the_machine(&[("rpm", RPM)]);
+        let host = host_in(&folder);
+        let dnf = Dnf::of(&host, "dnf", Generation::Four);
+        let (file, locks) = dnf.locks().expect("it is on");
+        host.take_locks(&file, locks, &["kubelet"]).expect("off");
+        folder.write(VERSIONLOCK, on.replace("enabled = 1", "enabled = 0"));
+        let told = dnf.give_back_holds().await.expect_err("nowhere");
+        assert!(matches!(told, HostError::NeedsOperator(_)), "trying again is no help: {told}");
+        let told = told.to_string();
+        assert!(told.contains("versionlock") && told.contains(VERSIONLOCK) && told.contains("kubelet"), "{told}");
+        folder.write(VERSIONLOCK, on);
+        dnf.give_back_holds().await.expect("back");
+        assert_eq!(folder.read("/etc/dnf/plugins/versionlock.list"), "kubelet-0:1.34.4-1.1.*\n");
+        folder.write(VERSIONLOCK, "[main]\nenabled = 0\n");
+        dnf.give_back_holds().await.expect("nothing is owed");
     }
 
     #[tokio::test]

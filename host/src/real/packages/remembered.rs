@@ -9,9 +9,9 @@
 //! between would have to be asked what it did.
 
 use super::holds::Kept;
-use super::repository::{read_json, remove_file, write_json};
+use super::repository::{remove_file, write_json};
 use crate::real::RealHost;
-use crate::real::failure;
+use crate::real::failure::{self, needs_operator};
 use crate::real::os::write_whole;
 use cupcake_steps::ports::host::HostError;
 use serde::{Deserialize, Serialize};
@@ -60,7 +60,7 @@ impl RealHost {
     /// Takes the locks of these packages off.
     pub(super) fn take_locks(&self, file: &Path, locks: &dyn Locks, packages: &[&str]) -> Result<(), HostError> {
         let mut text = text_of(file)?;
-        let mut remembered: Remembered = read_json(&self.remembered_locks()).unwrap_or_default();
+        let mut remembered = self.memory_of_locks()?;
         let mut any = false;
         for package in packages {
             let (kept, taken) = locks.take(&text, package);
@@ -91,9 +91,10 @@ impl RealHost {
         locks: &dyn Locks,
         installed: &BTreeMap<String, String>,
     ) -> Result<(), HostError> {
-        let Some(remembered) = read_json::<Remembered>(&self.remembered_locks()) else {
+        let remembered = self.memory_of_locks()?;
+        if remembered.packages.is_empty() {
             return Ok(());
-        };
+        }
         let before = text_of(file)?;
         let mut text = before.clone();
         for (package, taken) in &remembered.packages {
@@ -107,9 +108,48 @@ impl RealHost {
     }
 
     /// Packages whose locks are off and are to be put back.
-    pub(super) fn packages_without_their_locks(&self) -> Vec<String> {
-        let remembered: Remembered = read_json(&self.remembered_locks()).unwrap_or_default();
-        remembered.packages.into_keys().collect()
+    pub(super) fn packages_without_their_locks(&self) -> Result<Vec<String>, HostError> {
+        Ok(self.memory_of_locks()?.packages.into_keys().collect())
+    }
+
+    /// Whether locks of that package are to be put back; also where what remembers them cannot be read: putting back says so.
+    pub(super) fn owes_locks(&self, package: &str) -> bool {
+        self.memory_of_locks().map_or(true, |memory| memory.packages.contains_key(package))
+    }
+
+    /// The plugin that read `file` is off: what was taken off for it can be put back nowhere.
+    pub(super) fn nowhere_to_put_locks_back(&self, plugin: &str, file: &str) -> Result<(), HostError> {
+        let owed = self.packages_without_their_locks()?;
+        if owed.is_empty() {
+            return Ok(());
+        }
+        Err(needs_operator(
+            "LocksOwed",
+            format!(
+                "locks of {} were taken off for an install, and {plugin} is turned off by now in {file}: turn it on there (enabled, locklist), then retry; or remove {}, which remembers them",
+                owed.join(", "),
+                self.remembered_locks().display()
+            ),
+        ))
+    }
+
+    /// What is remembered; nothing where there is no such file. One that cannot be read is no empty one: what it holds is owed.
+    fn memory_of_locks(&self) -> Result<Remembered, HostError> {
+        let path = self.remembered_locks();
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Remembered::default()),
+            Err(error) => return Err(failure::file("reading", &path, &error)),
+        };
+        serde_json::from_slice(&bytes).map_err(|error| {
+            needs_operator(
+                "LocksOwed",
+                format!(
+                    "{} remembers locks of packages that are off, and cannot be read ({error}): lock what has to be locked by hand, remove that file, then retry",
+                    path.display()
+                ),
+            )
+        })
     }
 }
 
@@ -146,14 +186,38 @@ mod tests {
         host.take_locks(&file, &VersionlockList, &["kubelet"]).expect("off");
         host.take_locks(&file, &VersionlockList, &["kubelet"]).expect("off");
         assert_eq!(there(), "bash-0:5.2-1.*\n");
-        assert_eq!(host.packages_without_their_locks(), ["kubelet"]);
+        assert_eq!(host.packages_without_their_locks(), Ok(vec!["kubelet".to_owned()]));
         put("0:1.34.4-1.1").expect("back");
         assert_eq!(there(), "bash-0:5.2-1.*\nkubelet-0:1.34.4-1.1.*\n", "at the version that is installed now");
         // Killed after they were back, before they were forgotten.
         write_whole(&host.remembered_locks(), &remembered, 0o600).expect("as it was");
         put("0:1.34.4-1.1").expect("back");
         assert_eq!(there(), "bash-0:5.2-1.*\nkubelet-0:1.34.4-1.1.*\n");
-        assert!(host.packages_without_their_locks().is_empty());
+        assert_eq!(host.packages_without_their_locks(), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn a_damaged_memory_is_told_and_never_taken_for_an_empty_one() {
+        let folder = TestFolder::new("remembered-damaged");
+        let host = host_in(&folder);
+        let file = folder.path("/etc/dnf/plugins/versionlock.list");
+        folder.write("/etc/dnf/plugins/versionlock.list", BEFORE);
+        host.take_locks(&file, &VersionlockList, &["kubelet"]).expect("off");
+        write_whole(&host.remembered_locks(), b"{\"packages\":", 0o600).expect("cut short");
+        folder.write("/etc/dnf/plugins/versionlock.list", "kubeadm-0:1.33.13-1.1.*\n");
+        let took = host.take_locks(&file, &VersionlockList, &["kubeadm"]);
+        let put = host.put_locks_back(&file, &VersionlockList, &installed("0:1.34.4-1.1"));
+        for told in [took, put] {
+            let told = told.expect_err("told").to_string();
+            assert!(told.contains("LocksOwed") && told.contains("package-locks.json"), "{told}");
+        }
+        assert_eq!(
+            folder.read("/etc/dnf/plugins/versionlock.list"),
+            "kubeadm-0:1.33.13-1.1.*\n",
+            "nothing is taken off"
+        );
+        assert_eq!(fs::read(host.remembered_locks()).expect("there"), b"{\"packages\":", "nor written over");
+        assert!(host.owes_locks("kubelet"));
     }
 
     #[test]

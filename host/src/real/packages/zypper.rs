@@ -248,7 +248,7 @@ impl Manager for Zypper<'_> {
     }
 
     fn owes_hold(&self, package: &str) -> bool {
-        self.host.packages_without_their_locks().iter().any(|owed| owed == package)
+        self.host.owes_locks(package)
     }
 
     async fn give_back_holds(&self) -> Result<(), HostError> {
