@@ -275,13 +275,15 @@ impl Manager for Dnf<'_> {
         self.query(options, package).await
     }
 
-    async fn finish_interrupted(&self, packages: &[&str]) -> Result<(), HostError> {
-        rpm::remove_left_over(self.host.files(), packages)
+    /// What lies there may be of another transaction that goes on: an install of ours clears it away once it is done.
+    async fn finish_interrupted(&self, _: &[&str]) -> Result<(), HostError> {
+        Ok(())
     }
 
     /// Installing a version, also anew, removes every other version of that name: also the one that an interrupted upgrade left.
     async fn install(&self, packages: &[Package], wanted: &[Wanted]) -> Result<(), HostError> {
         let names: Vec<&str> = packages.iter().map(|package| package.as_str()).collect();
+        let left_over = rpm::left_over(self.host.files(), &names);
         if let Some((file, locks)) = self.locks() {
             self.host.take_locks(&file, locks, &names)?;
         }
@@ -290,7 +292,8 @@ impl Manager for Dnf<'_> {
         let specs = |wanted: Vec<&Wanted>| wanted.iter().map(|one| format!("{}-{}", one.name, one.exact)).collect();
         let lift = self.without_excludes(&ids);
         self.change("install", lift.clone(), &ids, specs(absent)).await?;
-        self.change("reinstall", lift, &ids, specs(present)).await
+        self.change("reinstall", lift, &ids, specs(present)).await?;
+        if wanted.is_empty() { Ok(()) } else { rpm::remove(&left_over) }
     }
 
     async fn hold(&self, packages: &[Package]) -> Result<(), HostError> {
@@ -327,11 +330,13 @@ impl Manager for Dnf<'_> {
 
     async fn install_from_anywhere(&self, wanted: &Wanted) -> Result<(), HostError> {
         let (_, lift) = self.anywhere(wanted.name).await?;
+        let left_over = rpm::left_over(self.host.files(), &[wanted.name]);
         if let Some((file, locks)) = self.locks() {
             self.host.take_locks(&file, locks, &[wanted.name])?;
         }
         let command = if wanted.is_present { "reinstall" } else { "install" };
-        self.change(command, lift, &[], vec![format!("{}-{}", wanted.name, wanted.exact)]).await
+        self.change(command, lift, &[], vec![format!("{}-{}", wanted.name, wanted.exact)]).await?;
+        rpm::remove(&left_over)
     }
 
     fn owes_hold(&self, package: &str) -> bool {
@@ -445,10 +450,11 @@ mod tests {
     #[tokio::test]
     async fn dnf_5_is_called_with_its_own_options_and_its_locks_come_back() {
         // Once another process is at work, as dnf 5 says it; then nothing is locked while it installs.
-        let install = "[ -e $here/free ] || { : >$here/free; \
+        let install = "[ -e $here/free ] || { : >$here/free; /bin/cp \"$here/usr/bin/kubelet;6a1c0f2e\" $here/there; \
              echo 'Transaction failed: Failed to obtain rpm transaction lock. Another transaction is in progress.'; exit 1; }
              /bin/cp $here/etc/dnf/versionlock.toml $here/during; echo 1.34.4-150500.1.1 >$here/version";
         let folder = fedora("dnf5", install);
+        folder.write("/usr/bin/kubelet;6a1c0f2e", "half of it");
         let host = host_in(&folder);
         let state = |version: &str| PackageState { version: Some(version.to_owned()), whole: true, held: true };
         assert_eq!(host.package(Package::Kubelet).await, Ok(state("1.33.13-150500.1.1")));
@@ -461,6 +467,8 @@ mod tests {
         // What follows the query's end of line stands in the next line of the calls.
         assert_eq!(calls, [ask, put, put]);
         assert!(!folder.read("during").contains("kubelet"), "the lock was off");
+        assert_eq!(folder.read("there"), "half of it", "it may be of the one that was at work");
+        assert!(!folder.path("/usr/bin/kubelet;6a1c0f2e").exists(), "whoever wrote it is done");
         assert!(VersionlockToml.holds(&folder.read(VERSIONLOCK_OF_5), "kubelet", "0:1.34.4-150500.1.1"));
         assert_eq!(folder.read(SOURCE), REPOSITORY, "a lock is enough");
     }

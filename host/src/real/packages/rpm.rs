@@ -11,6 +11,7 @@ use crate::real::program::{Program, ProgramError};
 use cupcake_crds::values::PackageVersion;
 use cupcake_steps::ports::host::{HostError, PackageState};
 use std::fs;
+use std::path::PathBuf;
 use std::time::Duration;
 
 const FORMAT: &str = "%{EPOCHNUM}\\t%{VERSION}-%{RELEASE}\\n";
@@ -117,14 +118,25 @@ pub(super) async fn repair() -> Result<(), HostError> {
     rebuilt.map(drop).map_err(|error| failure::program(&error, &[], "PackagesBroken"))
 }
 
-/// Removes programs that an interrupted transaction did not move to their place.
-pub(super) fn remove_left_over(files: &Files, packages: &[&str]) -> Result<(), HostError> {
+/// Programs that a transaction has unpacked and not moved to their place. One that goes on has such, too: they may be removed once a
+/// transaction of ours was done that began later, since no two go on at once.
+pub(super) fn left_over(files: &Files, packages: &[&str]) -> Vec<PathBuf> {
     let programs: Vec<&str> = packages.iter().flat_map(|package| programs_of(package)).collect();
-    for path in PROGRAMS.iter().flat_map(|folder| files.entries(folder)) {
+    let is_one = |path: &PathBuf| {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        if programs.iter().any(|program| is_left_over(name, program)) {
-            fs::remove_file(&path).map_err(|error| failure::file("removing", &path, &error))?;
-            tracing::info!(file = %path.display(), "removed: an interrupted transaction left it");
+        programs.iter().any(|program| is_left_over(name, program))
+    };
+    PROGRAMS.iter().flat_map(|folder| files.entries(folder)).filter(is_one).collect()
+}
+
+/// Removes what was left over.
+pub(super) fn remove(left_over: &[PathBuf]) -> Result<(), HostError> {
+    for path in left_over {
+        match fs::remove_file(path) {
+            Ok(()) => tracing::info!(file = %path.display(), "removed: an interrupted transaction left it"),
+            // The transaction moved it to its place meanwhile.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(failure::file("removing", path, &error)),
         }
     }
     Ok(())
@@ -186,7 +198,7 @@ mod tests {
         let files = Files::below(folder.root().to_owned());
         for _ in 0..2 {
             repair().await.expect("repaired");
-            remove_left_over(&files, &["kubelet", "kubeadm", "containerd.io"]).expect("removed");
+            remove(&left_over(&files, &["kubelet", "kubeadm", "containerd.io"])).expect("removed");
         }
         assert_eq!(folder.calls(), ["rpm --query rpm", "rpm --rebuilddb", "rpm --query rpm"]);
         let names: Vec<_> = PROGRAMS

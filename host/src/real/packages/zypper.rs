@@ -197,18 +197,21 @@ impl Manager for Zypper<'_> {
         if ids.is_empty() { Ok(Vec::new()) } else { self.search(&[], &ids, package).await }
     }
 
-    async fn finish_interrupted(&self, packages: &[&str]) -> Result<(), HostError> {
-        rpm::remove_left_over(self.host.files(), packages)
+    /// What lies there may be of another transaction that goes on: an install of ours clears it away once it is done.
+    async fn finish_interrupted(&self, _: &[&str]) -> Result<(), HostError> {
+        Ok(())
     }
 
     /// Installing a version, also anew, removes every other version of that name: also the one that an interrupted upgrade left.
     async fn install(&self, packages: &[Package], wanted: &[Wanted]) -> Result<(), HostError> {
         let names: Vec<&str> = packages.iter().map(|package| package.as_str()).collect();
+        let left_over = rpm::left_over(self.host.files(), &names);
         self.host.take_locks(&self.locks(), &ZyppLocks, &names)?;
         let (present, absent): (Vec<_>, Vec<_>) = wanted.iter().partition(|wanted| wanted.is_present);
         self.change(&[], absent).await?;
         // Of a version that is there already nothing else would be done; another one is never put over it.
-        self.change(&["--force"], present).await
+        self.change(&["--force"], present).await?;
+        if wanted.is_empty() { Ok(()) } else { rpm::remove(&left_over) }
     }
 
     async fn hold(&self, packages: &[Package]) -> Result<(), HostError> {
@@ -243,8 +246,10 @@ impl Manager for Zypper<'_> {
 
     async fn install_from_anywhere(&self, wanted: &Wanted) -> Result<(), HostError> {
         self.host.take_locks(&self.locks(), &ZyppLocks, &[wanted.name])?;
+        let left_over = rpm::left_over(self.host.files(), &[wanted.name]);
         let options: &[&str] = if wanted.is_present { &["--force"] } else { &[] };
-        self.change(options, vec![wanted]).await
+        self.change(options, vec![wanted]).await?;
+        rpm::remove(&left_over)
     }
 
     fn owes_hold(&self, package: &str) -> bool {
