@@ -12,6 +12,7 @@ use cupcake_engine::event::{AfterFailure, Event as RunEvent};
 use cupcake_engine::names::RunName;
 use cupcake_engine::tick::TickReport;
 use cupcake_steps::cluster::gate::WAITING_FOR_APPROVAL;
+use cupcake_steps::cluster::metric_gates::{GATE_CLOSED, GATE_UNMEASURED};
 use cupcake_steps::cluster::params::{AddonsSeen, Drained};
 use cupcake_steps::host::params::CONTAINERD_NEWER;
 use cupcake_workflows::Finding;
@@ -34,7 +35,7 @@ const WARNINGS_MAX: usize = 10;
 const DRAIN: &str = "drain-node/v1";
 const UNCORDON: &str = "uncordon-node/v1";
 /// Codes that tell of an update under way as a whole.
-const HOLDS: [&str; 4] = ["Paused", OUTSIDE_WINDOW, timeout::CODE, WAITING_FOR_APPROVAL];
+const HOLDS: [&str; 5] = ["Paused", OUTSIDE_WINDOW, timeout::CODE, WAITING_FOR_APPROVAL, GATE_CLOSED];
 
 /// What an event says: its type, its reason and its note; `None` for what is no news.
 fn words(event: &RunEvent) -> Option<(&'static str, String, String)> {
@@ -204,6 +205,8 @@ pub(crate) fn stands(status: &DirectUpdateStatus) -> (Phase, String) {
     match code {
         // A run that was created a moment ago is planned, too.
         Some("Pending") => (phase, "Planned".to_owned()),
+        // A source that answers now and then is no news each time: the message says what of it.
+        Some(GATE_UNMEASURED) if phase == Phase::InProgress => (phase, GATE_CLOSED.to_owned()),
         Some(code) if phase != Phase::InProgress || HOLDS.contains(&code) => (phase, code.to_owned()),
         Some(_) | None => (phase, phase.to_string()),
     }

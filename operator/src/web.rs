@@ -80,10 +80,12 @@ pub enum PlaceError {
     #[error("the URL has a user or a password in it, which would not be sent: take them out")]
     Credentials,
     /// Roots that are none.
-    #[error("{} holds no certificate in PEM", path.display())]
+    #[error("{} {why}", path.display())]
     Roots {
         /// Which.
         path: PathBuf,
+        /// What is wrong with it.
+        why: String,
     },
     /// A token that no header takes.
     #[error("{} holds no token that a header takes", path.display())]
@@ -119,12 +121,19 @@ fn parsed(text: &str) -> Result<Uri, PlaceError> {
 }
 
 /// The roots of a file in PEM.
-fn roots_of(pem: &str) -> Option<RootCertStore> {
+///
+/// # Errors
+/// What is wrong with the first that is none, and which that is: one in a bundle of hundreds is found by it.
+fn roots_of(pem: &str) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
-        roots.add(certificate.ok()?).ok()?;
+    for (index, certificate) in CertificateDer::pem_slice_iter(pem.as_bytes()).enumerate() {
+        let number = index + 1;
+        let certificate = certificate.map_err(|_| format!("holds something that is no PEM in place {number}"))?;
+        roots
+            .add(certificate)
+            .map_err(|error| format!("holds a certificate in place {number} that is none: {error}"))?;
     }
-    Some(roots).filter(|roots| !roots.is_empty())
+    if roots.is_empty() { Err("holds no certificate in PEM".to_owned()) } else { Ok(roots) }
 }
 
 /// The header of a token, which nobody prints.
@@ -159,7 +168,7 @@ impl Place {
         let uri = parsed(&url)?;
         let path = folder.join("ca.crt");
         let roots = match file(&path).await? {
-            Some(pem) => Some(roots_of(&pem).ok_or(PlaceError::Roots { path })?),
+            Some(pem) => Some(roots_of(&pem).map_err(|why| PlaceError::Roots { path, why })?),
             None => None,
         };
         let path = folder.join("token");

@@ -85,6 +85,8 @@ impl Outbox {
 
     /// The next one to deliver, if it is time.
     pub fn take(&mut self, now: Timestamp) -> Option<Letter> {
+        // Wall time: where the clock was set back, no more than the longest wait is left.
+        self.not_before = self.not_before.map(|at| at.min(now + TimeDelta::seconds(AGAIN_SECONDS_MAX)));
         if self.not_before.is_some_and(|at| at > now) {
             return None;
         }
@@ -93,7 +95,8 @@ impl Outbox {
 
     /// When the next one is to be taken.
     pub fn due(&self, now: Timestamp) -> Option<Timestamp> {
-        (!self.waiting.is_empty()).then(|| self.not_before.unwrap_or(now))
+        let latest = now + TimeDelta::seconds(AGAIN_SECONDS_MAX);
+        (!self.waiting.is_empty()).then(|| self.not_before.map_or(now, |at| at.min(latest)))
     }
 
     /// Takes note of what a try came to.
@@ -209,6 +212,18 @@ mod tests {
         assert_eq!(letter.notice.id, "2");
         assert_eq!(outbox.posted(letter, &later(), now), Posted::GivenUp);
         assert_eq!(outbox.settled("a").len(), 2);
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_keeps_nothing_waiting_for_longer_than_the_longest_wait() {
+        let mut outbox = Outbox::default();
+        outbox.sees("a", Some(&update("a", &["1"])));
+        let letter = outbox.take(at(0)).unwrap();
+        outbox.posted(letter, &later(), at(0));
+        let back = -86_400;
+        assert!(outbox.take(at(back)).is_none());
+        assert_eq!(outbox.due(at(back)), Some(at(back + AGAIN_SECONDS_MAX)));
+        assert!(outbox.take(at(back + AGAIN_SECONDS_MAX)).is_some());
     }
 
     #[test]

@@ -11,6 +11,7 @@ use cupcake_crds::notice::{Notice, Transition};
 use cupcake_crds::values::Phase;
 use cupcake_engine::clock::Timestamp;
 use cupcake_steps::cluster::gate::WAITING_FOR_APPROVAL;
+use cupcake_steps::cluster::metric_gates::GATE_CLOSED;
 use cupcake_workflows::schedule::OUTSIDE_WINDOW;
 use kube::ResourceExt;
 
@@ -65,7 +66,7 @@ fn transitions(was: Option<&(Phase, String)>, phase: Phase, code: &str, stalled:
     let held = match code {
         PAUSED => Some(Transition::Paused),
         WAITING_FOR_APPROVAL => Some(Transition::ApprovalNeeded),
-        WAITING_FOR_CLUSTER | OUTSIDE_WINDOW | timeout::CODE => Some(Transition::Waiting),
+        WAITING_FOR_CLUSTER | OUTSIDE_WINDOW | timeout::CODE | GATE_CLOSED => Some(Transition::Waiting),
         _ => None,
     };
     match phase {
@@ -145,6 +146,10 @@ mod tests {
             (vec![paused, works], vec!["resumed"]),
             (vec![works, ("InProgress", "OutsideMaintenanceWindow")], vec!["waiting"]),
             (vec![("InProgress", "OutsideMaintenanceWindow"), works], vec!["resumed"]),
+            (vec![works, ("InProgress", "GateClosed")], vec!["waiting"]),
+            (vec![works, ("InProgress", "GateUnmeasured")], vec!["waiting"]),
+            (vec![("InProgress", "GateClosed"), ("InProgress", "GateUnmeasured")], vec![]),
+            (vec![("InProgress", "GateClosed"), works], vec!["resumed"]),
             (vec![works, rests], vec!["requires-attention"]),
             (vec![rests, works], vec!["resumed"]),
             (vec![works, ("Succeeded", "Succeeded")], vec!["succeeded"]),

@@ -5,12 +5,13 @@
 
 use super::{again, params};
 use crate::ports::cluster::{Cluster, OpsError};
-use crate::ports::measures::Measured;
+use crate::ports::measures::{Measured, Measures};
 use async_trait::async_trait;
 use chrono::TimeDelta;
 use cupcake_engine::clock::Timestamp;
 use cupcake_engine::names::Reason;
 use cupcake_engine::step::{OnCancel, Probe, Step, StepContext, StepError, StepOutcome, Wait};
+use futures::future::join_all;
 
 /// How soon it is measured again, in seconds: Prometheus scrapes about as often.
 const AGAIN_SECONDS: i64 = 30;
@@ -35,10 +36,7 @@ impl Step<Cluster> for MetricGates {
         ctx: &StepContext<'_, Cluster>,
         params: &Self::Params,
     ) -> Result<Probe<Self::Output>, StepError> {
-        let mut looks = Vec::new();
-        for gate in &params.gates {
-            looks.push((gate, ctx.ports().measures.ask(&gate.query).await));
-        }
+        let looks = asked(ctx.ports().measures.as_ref(), &params.gates).await;
         match judged(&looks, ctx.started(), ctx.now()) {
             Judged::Open(values) => Ok(Probe::Satisfied(params::GatesMet { values })),
             Judged::Closed(reason) => Ok(Probe::Wait(Wait::shown(again(ctx, AGAIN_SECONDS), reason))),
@@ -65,6 +63,11 @@ enum Judged {
 
 type Look<'p> = (&'p params::MetricGate, Result<Measured, OpsError>);
 
+/// Asks for all of them at once: one that does not answer takes the time of one, whatever their number.
+async fn asked<'p>(measures: &dyn Measures, gates: &'p [params::MetricGate]) -> Vec<Look<'p>> {
+    join_all(gates.iter().map(async |gate| (gate, measures.ask(&gate.query).await))).await
+}
+
 /// Whether all are open; the values of all of them are told either way.
 fn judged(looks: &[Look<'_>], started: Timestamp, now: Timestamp) -> Judged {
     let (mut told, mut closed, mut code, mut over) = (Vec::new(), false, GATE_CLOSED, false);
@@ -74,7 +77,7 @@ fn judged(looks: &[Look<'_>], started: Timestamp, now: Timestamp) -> Judged {
             Ok(Measured::Value(value)) => {
                 let open = is_open(gate, *value);
                 let wants = if open { String::new() } else { format!(", has to be {}", wanted(gate)) };
-                told.push(format!("{name} is {}{wants}", shown(*value)));
+                told.push(format!("{name} is {}{wants}", shown_beside(gate, *value)));
                 open
             }
             Ok(Measured::Nothing) => {
@@ -118,6 +121,13 @@ fn wanted(gate: &params::MetricGate) -> String {
     least.into_iter().chain(most).collect::<Vec<_>>().join(" and ")
 }
 
+/// The value as it is told: whole where its first digits alone would be right and it is not.
+fn shown_beside(gate: &params::MetricGate, value: f64) -> String {
+    let text = shown(value);
+    let misleads = !is_open(gate, value) && text.parse().is_ok_and(|rounded| is_open(gate, rounded));
+    if misleads { format!("{value}") } else { text }
+}
+
 /// Three digits that matter: a value that hardly moves is no news.
 fn shown(value: f64) -> String {
     if value == 0.0 || !value.is_finite() {
@@ -134,6 +144,8 @@ fn shown(value: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures::FutureExt;
+    use std::sync::atomic::{AtomicU32, Ordering};
 
     fn gate(name: &str, at_least: Option<f64>, at_most: Option<f64>) -> params::MetricGate {
         params::MetricGate { at_least, at_most, name: name.into(), query: "q".into(), seconds_max: 600 }
@@ -166,6 +178,36 @@ mod tests {
             Judged::Open("errors is 0; ready is 1".into()),
             "late is right"
         );
+    }
+
+    /// Never answers, and counts who asks.
+    #[derive(Default)]
+    struct Silent(AtomicU32);
+
+    #[async_trait]
+    impl Measures for Silent {
+        async fn ask(&self, _: &str) -> Result<Measured, OpsError> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            std::future::pending().await
+        }
+    }
+
+    #[test]
+    fn all_gates_are_asked_at_once_so_that_one_without_an_answer_takes_the_time_of_one() {
+        let gates = ["a", "b", "c"].map(|name| gate(name, None, Some(1.0)));
+        let silent = Silent::default();
+        assert!(asked(&silent, &gates).now_or_never().is_none());
+        assert_eq!(silent.0.load(Ordering::Relaxed), 3);
+    }
+
+    #[test]
+    fn a_value_whose_first_digits_would_be_right_is_told_whole_where_it_is_not() {
+        let errors = gate("errors", None, Some(0.01));
+        let told = |value| judged(&[(&errors, Ok(Measured::Value(value)))], at(0), at(0));
+        let closed = |message: &str| Judged::Closed(Reason::new(GATE_CLOSED, message));
+        assert_eq!(told(0.010_004), closed("errors is 0.010004, has to be at most 0.01"));
+        assert_eq!(told(0.010_06), closed("errors is 0.0101, has to be at most 0.01"));
+        assert_eq!(told(0.009_999_9), Judged::Open("errors is 0.01".into()));
     }
 
     #[test]
