@@ -28,7 +28,8 @@ fn add<'s>(all: &mut Held<'s>, node: &'s NodeSnapshot, hold: &'s PackageHold) {
 pub(crate) fn holds(hops: &[Hop<'_>], containerd: Option<&PackageVersion>, findings: &mut Findings) {
     let (mut lifted, mut locked, mut needed) = (Held::new(), Held::new(), Held::new());
     for hop in hops {
-        let kubernetes = hop.step.version.to_string();
+        // Its packages have no epoch.
+        let kubernetes = ("0", hop.step.version.to_string());
         let gets_containerd: BTreeSet<&str> = hop
             .control_plane
             .kubelets
@@ -41,10 +42,10 @@ pub(crate) fn holds(hops: &[Hop<'_>], containerd: Option<&PackageVersion>, findi
             let found = node.inventory.as_ref().and_then(|found| found.holds.as_ref());
             for hold in found.into_iter().flatten() {
                 let version = match hold.package.as_str() {
-                    package if KUBERNETES.contains(&package) => Some(kubernetes.as_str()),
+                    package if KUBERNETES.contains(&package) => Some((kubernetes.0, kubernetes.1.as_str())),
                     package if CONTAINERD.contains(&package) => {
                         let Some(version) = containerd.filter(|_| gets_containerd.contains(name)) else { continue };
-                        Some(version.upstream())
+                        Some((epoch_of(version), version.upstream()))
                     }
                     _ => None,
                 };
@@ -104,18 +105,24 @@ fn told(held: &Held<'_>) -> String {
     }
 }
 
-/// Whether it keeps a version away that is to be installed. Of a pattern the part before the release counts: which release of a
+/// Whether it keeps a version with that epoch away that is to be installed. A pattern without an epoch fits any. Of a pattern the part before the release counts: which release of a
 /// package it will be is not known yet.
-fn keeps_away(hold: &PackageHold, version: &str) -> bool {
+fn keeps_away(hold: &PackageHold, (epoch, version): (&str, &str)) -> bool {
     let is_named = hold.versions.as_deref().map(|pattern| {
+        let (of_epoch, pattern) = pattern.split_once(':').unwrap_or(("*", pattern));
         let pattern = pattern.split_once('-').map_or(pattern, |(before, _)| before);
-        fits(pattern, version)
+        fits(of_epoch, epoch) && fits(pattern, version)
     });
     match hold.effect {
         HoldEffect::Lifted => false,
         HoldEffect::Keeps => is_named != Some(true),
         HoldEffect::Hides => is_named != Some(false),
     }
+}
+
+/// The epoch of a version; 0 of one that names none.
+fn epoch_of(version: &PackageVersion) -> &str {
+    version.as_str().split_once(':').map_or("0", |(epoch, _)| epoch)
 }
 
 /// Whether a pattern of `*` and `?` fits the whole of a version.
@@ -219,6 +226,9 @@ mod tests {
         let hidden = |versions| vec![hold("kubeadm", "exclude=", HoldEffect::Hides, Some(versions))];
         look(&json!({}), &[("cp-1", hidden("1.34.3-*"))]).1.expect("another one is hidden");
         look(&json!({}), &[("cp-1", hidden("1.34*"))]).1.expect_err("that one is");
+        look(&json!({}), &[("cp-1", hidden("0:1.34*"))]).1.expect_err("that one is, with its epoch, which is 0");
+        look(&json!({}), &[("cp-1", hidden("1:1.34*"))]).1.expect("of another epoch");
+        look(&patch, &[("w-02", vec![lock(Some("0:1.33.13-*"))])]).1.expect("it lets that one in");
     }
 
     #[test]
