@@ -9,7 +9,8 @@ use chrono::TimeDelta;
 use cupcake_crds::UpgradeRun;
 use cupcake_crds::values::{KubeVersion, Phase};
 use cupcake_sandbox::machine::ledger::EffectKind;
-use kube::api::DeleteParams;
+use k8s_openapi::api::core::v1::Node;
+use kube::api::{Api, DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
 /// Asks to leave a node out, as `kubectl cupcake skip` does.
@@ -171,6 +172,20 @@ fn a_worker_that_was_lost_is_tried_again_after_the_others_although_its_batch_is_
         assert_eq!(cluster.kubelets(&["w-1", "w-2", "w-3"]), ["1.34.4"; 3]);
         assert_eq!(below(cluster, "stragglers").iter().map(phase_of).collect::<Vec<_>>(), [Some(Phase::Succeeded)]);
         cluster.is_left_alone("w-1 moved after all").await;
+    });
+}
+
+#[test]
+fn a_lost_worker_that_is_of_the_control_plane_by_now_is_asked_for_in_vain_and_opens_no_run() {
+    in_cluster(3, false, async |cluster| {
+        lose_w_1(cluster).await;
+        assert_eq!(cluster.at_rest(UPDATE).await.0, Phase::RequiresAttention);
+        let nodes: Api<Node> = Api::all(cluster.client.clone());
+        let label = Patch::Merge(json!({"metadata": {"labels": {"node-role.kubernetes.io/control-plane": ""}}}));
+        cluster.ask(async || nodes.patch("w-1", &PatchParams::default(), &label).await.map(drop)).await;
+        cluster.patch(UPDATE, retry("retry-1", "w-1")).await;
+        cluster.pass(3_600).await;
+        assert_eq!(below(cluster, "stragglers").len(), 0, "{}", cluster.phase(UPDATE).1);
     });
 }
 

@@ -164,6 +164,15 @@ async fn lost(ctx: &StepContext<'_, Cluster>) -> Result<BTreeMap<String, Straggl
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::child_run::ChildRun;
+
+    #[test]
+    fn what_waits_for_runs_that_wait_by_rule_has_no_deadline_of_its_own() {
+        assert_eq!(
+            [<ChildRun as Step<Cluster>>::BOUND, <Stragglers as Step<Cluster>>::BOUND],
+            [Bound::WhatItWatches; 2]
+        );
+    }
 
     #[test]
     fn workers_that_a_person_has_to_decide_about_are_named_and_read_back() {
