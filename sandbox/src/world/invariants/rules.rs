@@ -1,0 +1,236 @@
+//! What may follow what, as far as values alone tell.
+
+use cupcake_crds::NodeTask;
+use cupcake_crds::node_task::{NodeTaskStatus, Order, TaskState};
+use cupcake_crds::values::{KubeVersion, OrderKey};
+use cupcake_engine::cursor::{Cursor, VertexState};
+use cupcake_engine::dag::Dag;
+use cupcake_engine::names::VertexName;
+use std::collections::BTreeMap;
+
+/// Kubelets may be this many minors older than an API server (version skew policy, Kubernetes 1.28 and newer).
+const MINORS_BEHIND_MAX: i64 = 3;
+
+/// Whether somebody may still be at work for it, or begin to.
+pub(super) fn has_open_order(task: &NodeTask) -> bool {
+    task.spec.order.as_ref().is_some_and(|order| task.answer().map_or(!order.stop, |state| !state.is_final()))
+}
+
+/// Whether that attempt is under way in its run, as last committed.
+pub(super) fn is_recorded(cursors: &BTreeMap<String, Cursor>, key: &OrderKey) -> bool {
+    let state = cursors.get(&key.run_uid).and_then(|cursor| cursor.state(&VertexName::new(&key.vertex).ok()?));
+    match state {
+        Some(VertexState::Started { attempt, .. } | VertexState::Waiting { attempt, .. }) => attempt == key.attempt,
+        Some(
+            VertexState::Pending { .. }
+            | VertexState::BackingOff { .. }
+            | VertexState::Succeeded { .. }
+            | VertexState::Skipped { .. }
+            | VertexState::Failed { .. },
+        )
+        | None => false,
+    }
+}
+
+/// What a write of a task asks its machine to do that it was not asked before.
+pub(super) fn asked_for(before: Option<&NodeTask>, after: &NodeTask) -> Option<&'static str> {
+    let is = after.spec.order.as_ref()?;
+    match before.and_then(|before| before.spec.order.as_ref()).filter(|was| was.key == is.key) {
+        None => Some("given an order"),
+        Some(was) => (is.proceed && !was.proceed).then_some("told to proceed"),
+    }
+}
+
+/// What a task took back: what its order asked for, or what was answered.
+pub(super) fn taken_back(before: &NodeTask, after: &NodeTask) -> Option<String> {
+    if let (Some(was), Some(is)) = (&before.spec.order, &after.spec.order)
+        && was.key == is.key
+    {
+        let asked = Order { proceed: is.proceed, stop: is.stop, epoch: is.epoch, ..was.clone() };
+        if asked != *is {
+            return Some("its order asks for something else under the same key".to_owned());
+        }
+        if (was.proceed && !is.proceed) || (was.stop && !is.stop) {
+            return Some("proceed or stop of its order was withdrawn".to_owned());
+        }
+    }
+    let was = before.status.as_ref()?;
+    let removed = NodeTaskStatus::default();
+    let is = after.status.as_ref().unwrap_or(&removed);
+    let order = after.spec.order.as_ref().map(|order| &order.key);
+    if was.key != is.key && (is.key.is_none() || is.key.as_ref() != order) {
+        return Some("its answer was removed, or replaced by one to another order".to_owned());
+    }
+    let (was, is) = if was.key == is.key { (was.state?, is.state) } else { return None };
+    let stays = !was.is_final() && is != Some(TaskState::Claimed);
+    (is != Some(was) && !stays).then(|| format!("its answer went from {} to {is:?}", was.as_str()))
+}
+
+/// What a cursor took back.
+pub(super) fn went_back(dag: &Dag, before: &Cursor, after: &Cursor) -> Option<String> {
+    if after.commit_id() < before.commit_id() || (after.commit_id() == before.commit_id() && after != before) {
+        return Some(format!("commit {:?} after {:?}", after.commit_id(), before.commit_id()));
+    }
+    dag.vertices().iter().find_map(|vertex| {
+        let (was, is) = (before.state(&vertex.name)?, after.state(&vertex.name)?);
+        let undone = matches!(was, VertexState::Succeeded { .. }) && is != was;
+        (undone || is.attempts() < was.attempts()).then(|| format!("{} went from {was:?} to {is:?}", vertex.name))
+    })
+}
+
+/// A vertex that began although a pause or a cancel was acknowledged before. Guards (they give nodes back) may.
+pub(super) fn begun_against_will(dag: &Dag, before: &Cursor, after: &Cursor) -> Option<String> {
+    let paused = before.is_paused() && after.is_paused();
+    if !paused && !before.is_cancelling() {
+        return None;
+    }
+    let begun = |cursor: &Cursor, name: &VertexName| cursor.state(name).map_or(0, |state| state.attempts());
+    let against = dag.vertices().iter().filter(|vertex| vertex.guard.is_none());
+    let name = against.map(|vertex| &vertex.name).find(|name| begun(after, name) > begun(before, name))?;
+    Some(format!("{name} began after the {} was acknowledged", if paused { "pause" } else { "cancel" }))
+}
+
+pub(super) fn skewed(node: &str, kubelet: KubeVersion, oldest: KubeVersion, newest: KubeVersion) -> Option<String> {
+    let behind = i64::from(newest.minor()) - i64::from(kubelet.minor());
+    let behind_max = if kubelet.minor() < 25 { MINORS_BEHIND_MAX - 1 } else { MINORS_BEHIND_MAX };
+    let newer = kubelet.minor_version() > oldest.minor_version();
+    (newer || behind > behind_max)
+        .then(|| format!("the kubelet of {node} is {kubelet}, the API servers {oldest} to {newest}"))
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use cupcake_engine::clock::Timestamp;
+    use cupcake_engine::event::Event;
+    use cupcake_engine::names::Reason;
+    use cupcake_engine::plan::Plan;
+    use serde_json::Value;
+
+    pub(in super::super) fn run(name: &str) -> Cursor {
+        let dag = dag();
+        let mut cursor = Cursor::new("digest", &dag, Timestamp::UNIX_EPOCH);
+        let vertex = dag.vertices()[0].name.clone();
+        let at = Timestamp::UNIX_EPOCH;
+        let started = Event::Started { vertex: vertex.clone(), attempt: 1, at };
+        let done = Event::Succeeded { vertex, attempt: 1, output: Value::Null, at };
+        let events = match name {
+            "new" => vec![],
+            "started" => vec![started],
+            _ => vec![started, done],
+        };
+        cursor.fold(&events).unwrap();
+        cursor
+    }
+
+    pub(in super::super) fn dag() -> Dag {
+        let plan = serde_json::json!({
+            "format": 1, "compiler": "test", "parts": [{"vertex": {
+                "name": "a", "kind": "noop/v1", "params": {}, "after": [], "attemptsMax": 1, "deadlineSeconds": 60,
+            }}],
+        });
+        serde_json::from_value::<Plan>(plan).unwrap().expand().unwrap()
+    }
+
+    #[test]
+    fn a_cursor_that_takes_a_result_or_an_attempt_back_is_seen() {
+        let (dag, new, started, done) = (dag(), run("new"), run("started"), run("done"));
+        assert!(went_back(&dag, &new, &new).is_none());
+        for (before, after) in [(&started, &new), (&done, &started), (&done, &new)] {
+            assert!(went_back(&dag, before, after).is_some(), "{before:?} -> {after:?}");
+        }
+    }
+
+    #[test]
+    fn a_vertex_that_begins_after_a_pause_or_a_cancel_was_acknowledged_is_seen() {
+        let dag = dag();
+        let at = Timestamp::UNIX_EPOCH;
+        let against = |events: &[Event]| {
+            let mut before = run("new");
+            before.fold(events).unwrap();
+            let mut after = before.clone();
+            after.fold(&[Event::Started { vertex: dag.vertices()[0].name.clone(), attempt: 1, at }]).unwrap();
+            begun_against_will(&dag, &before, &after)
+        };
+        let paused = Event::Paused { reason: Reason::new("Paused", "by a person"), at };
+        assert_eq!(against(&[]), None);
+        assert!(against(&[paused]).is_some());
+        assert!(against(&[Event::CancelRequested { at }]).is_some());
+    }
+
+    #[test]
+    fn an_order_of_an_attempt_that_its_run_does_not_know_of_is_seen() {
+        let key = |vertex: &str, attempt: u32| -> OrderKey {
+            serde_json::from_value(serde_json::json!({"runUid": "r", "vertex": vertex, "attempt": attempt})).unwrap()
+        };
+        let stored = |cursor: Cursor| BTreeMap::from([("r".to_owned(), cursor)]);
+        assert!(is_recorded(&stored(run("started")), &key("a", 1)));
+        assert!(!is_recorded(&stored(run("new")), &key("a", 1)), "nothing was begun");
+        assert!(!is_recorded(&stored(run("started")), &key("a", 2)), "another attempt");
+        assert!(!is_recorded(&stored(run("started")), &key("b", 1)), "no vertex of that plan");
+        assert!(!is_recorded(&BTreeMap::new(), &key("a", 1)), "no run");
+    }
+
+    #[test]
+    fn an_answer_that_is_final_stays() {
+        let key = |attempt: u32| serde_json::json!({"runUid": "r", "vertex": "v", "attempt": attempt});
+        let task = |ordered: u32, status: Value| -> NodeTask {
+            let order = serde_json::json!({
+                "key": key(ordered), "epoch": 1, "targetVersion": "1.34.4", "prepare": [], "finish": [],
+                "proceed": false, "stop": false, "deadlineSeconds": 60,
+            });
+            serde_json::from_value(serde_json::json!({
+                "apiVersion": "cupcake.ricardomolendijk.com/v1alpha1", "kind": "NodeTask",
+                "metadata": {"name": "w-1"}, "status": status,
+                "spec": {"nodeName": "w-1", "nodeUid": "u", "epoch": 1, "order": order},
+            }))
+            .unwrap()
+        };
+        let answer = |attempt: u32, state: &str| serde_json::json!({"key": key(attempt), "state": state});
+        let done = task(1, answer(1, "Done"));
+        assert_eq!(taken_back(&done, &done), None);
+        assert_eq!(taken_back(&done, &task(2, answer(1, "Done"))), None, "the next order");
+        assert_eq!(taken_back(&done, &task(2, answer(2, "Claimed"))), None, "and its answer");
+        for lost in
+            [Value::Null, serde_json::json!({}), answer(2, "Claimed"), answer(1, "Working"), answer(1, "Failed")]
+        {
+            assert!(taken_back(&done, &task(1, lost.clone())).is_some(), "{lost}");
+        }
+    }
+
+    #[test]
+    fn a_kubelet_is_neither_newer_than_an_api_server_nor_more_than_three_minors_older() {
+        let between = |kubelet: &str, oldest: &str, newest: &str| {
+            skewed("w-1", kubelet.parse().unwrap(), oldest.parse().unwrap(), newest.parse().unwrap())
+        };
+        let skewed = |kubelet: &str, server: &str| between(kubelet, server, server);
+        assert!(between("1.31.0", "1.34.0", "1.35.0").is_some(), "the newest counts");
+        assert!(skewed("1.24.0", "1.27.0").is_some(), "two minors only below 1.25");
+        assert_eq!(skewed("1.34.4", "1.34.0"), None);
+        assert_eq!(skewed("1.31.0", "1.34.0"), None);
+        assert!(skewed("1.34.0", "1.33.9").is_some());
+        assert!(skewed("1.30.14", "1.34.0").is_some());
+    }
+
+    #[test]
+    fn an_order_that_was_asked_to_stop_before_anybody_claimed_it_is_not_open() {
+        let task = |stop: bool, state: Value| -> NodeTask {
+            let key = serde_json::json!({"runUid": "r", "vertex": "v", "attempt": 1});
+            let order = serde_json::json!({
+                "key": key, "epoch": 1, "targetVersion": "1.34.4", "prepare": [], "finish": [], "proceed": false,
+                "stop": stop, "deadlineSeconds": 60,
+            });
+            let status = serde_json::json!({"key": key, "state": state});
+            let spec = serde_json::json!({"nodeName": "w-1", "nodeUid": "u", "epoch": 1, "order": order});
+            serde_json::from_value(serde_json::json!({
+                "apiVersion": "cupcake.ricardomolendijk.com/v1alpha1", "kind": "NodeTask",
+                "metadata": {"name": "w-1"}, "spec": spec, "status": status,
+            }))
+            .unwrap()
+        };
+        assert!(has_open_order(&task(false, Value::Null)));
+        assert!(!has_open_order(&task(true, Value::Null)));
+        assert!(has_open_order(&task(true, "Working".into())));
+        assert!(!has_open_order(&task(false, "Done".into())));
+    }
+}
