@@ -2,7 +2,7 @@
 //!
 //! | | holds |
 //! |---|---|
-//! | I1, I5 | a cursor only goes forward: no attempt less, no result taken back, no commit number twice; nor is the end of a run taken back, an order changed under its key, a request withdrawn, or a final answer replaced or removed |
+//! | I1, I5 | a cursor only goes forward: no attempt less, no result taken back, none of an attempt that was over, no commit number twice; nor is the end of a run taken back, an order changed under its key, a request withdrawn, or a final answer replaced or removed |
 //! | I1 | an order is given only for the attempt that is under way in its run, as recorded |
 //! | I2 | nothing is begun, evicted, cordoned, ordered or let proceed once a pause or a cancel was recorded in all runs under way |
 //! | I3 | no more workers in flight (cordoned by a run, or with an open order) than the update allows |

@@ -73,9 +73,35 @@ pub(super) fn went_back(dag: &Dag, before: &Cursor, after: &Cursor) -> Option<St
     }
     dag.vertices().iter().find_map(|vertex| {
         let (was, is) = (before.state(&vertex.name)?, after.state(&vertex.name)?);
-        let undone = matches!(was, VertexState::Succeeded { .. }) && is != was;
-        (undone || is.attempts() < was.attempts()).then(|| format!("{} went from {was:?} to {is:?}", vertex.name))
+        (!may_follow(was, is)).then(|| format!("{} went from {was:?} to {is:?}", vertex.name))
     })
+}
+
+/// Whether a vertex may stand like that after a commit: an attempt that is over has one result, whatever comes after it is another
+/// attempt, and what succeeded stays so (only a person who asks to try it again takes that back, and nobody does in a judged world).
+/// What failed or was skipped may be made ready for a further attempt, which begins in the same commit or later.
+fn may_follow(was: VertexState, is: VertexState) -> bool {
+    if is.attempts() != was.attempts() {
+        return is.attempts() > was.attempts() && !matches!(was, VertexState::Succeeded { .. });
+    }
+    match was {
+        VertexState::Started { .. } | VertexState::Waiting { .. } => true,
+        VertexState::Succeeded { .. } => is == was,
+        VertexState::Pending { .. } | VertexState::Skipped { .. } => {
+            matches!(is, VertexState::Pending { .. } | VertexState::Skipped { .. })
+        }
+        VertexState::Failed { .. } => {
+            is == was || matches!(is, VertexState::Pending { .. } | VertexState::Skipped { .. })
+        }
+        // It may give up before its next attempt. A pause or an outage moves its times.
+        VertexState::BackingOff { .. } => matches!(
+            is,
+            VertexState::BackingOff { .. }
+                | VertexState::Failed { .. }
+                | VertexState::Pending { .. }
+                | VertexState::Skipped { .. }
+        ),
+    }
 }
 
 /// A vertex that began although a pause or a cancel was acknowledged before. Guards (they give nodes back) may.
@@ -139,6 +165,44 @@ pub(super) mod tests {
         for (before, after) in [(&started, &new), (&done, &started), (&done, &new)] {
             assert!(went_back(&dag, before, after).is_some(), "{before:?} -> {after:?}");
         }
+    }
+
+    #[test]
+    fn an_attempt_that_is_over_has_one_result_and_is_followed_by_another_attempt() {
+        let at = Timestamp::UNIX_EPOCH;
+        // In order: as each state is named below, of an attempt.
+        let states = |attempt: u32| {
+            [
+                ("pending", VertexState::Pending { attempts: attempt }),
+                ("started", VertexState::Started { attempt, first: at, since: at }),
+                ("waiting", VertexState::Waiting { attempt, first: at, since: at, until: at }),
+                ("backing-off", VertexState::BackingOff { attempt, first: at, until: at }),
+                ("succeeded", VertexState::Succeeded { attempt, first: at, ended: at }),
+                ("skipped", VertexState::Skipped { attempts: attempt, ended: at }),
+                ("failed", VertexState::Failed { attempt, first: at, ended: at }),
+            ]
+        };
+        let after = |was: VertexState, attempt: u32| -> Vec<&'static str> {
+            let states = states(attempt).into_iter();
+            states.filter(|(_, is)| may_follow(was, *is)).map(|(name, _)| name).collect()
+        };
+        let all: Vec<_> = states(1).map(|(name, _)| name).to_vec();
+        for (name, was) in states(2) {
+            assert_eq!(after(was, 1), Vec::<&str>::new(), "{name}: an attempt less");
+            let further = if name == "succeeded" { Vec::new() } else { all.clone() };
+            assert_eq!(after(was, 3), further, "{name}: an attempt more");
+            let same = match name {
+                "started" | "waiting" => all.clone(),
+                "succeeded" => vec!["succeeded"],
+                "pending" | "skipped" => vec!["pending", "skipped"],
+                "failed" => vec!["pending", "skipped", "failed"],
+                _ => vec!["pending", "backing-off", "skipped", "failed"],
+            };
+            assert_eq!(after(was, 2), same, "{name}: the same attempt");
+        }
+        let later = Timestamp::UNIX_EPOCH + chrono::TimeDelta::seconds(1);
+        let ended = |ended| VertexState::Failed { attempt: 1, first: at, ended };
+        assert!(!may_follow(ended(at), ended(later)), "a second result");
     }
 
     #[test]
