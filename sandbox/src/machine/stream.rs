@@ -87,14 +87,6 @@ impl Stream {
         }
     }
 
-    /// Whether replicas of the operator make it.
-    pub const fn is_the_operators(self) -> bool {
-        match self {
-            Self::Operator | Self::OperatorRead | Self::Lease => true,
-            Self::Agent | Self::AgentRead | Self::Runner => false,
-        }
-    }
-
     /// Whether it is so long, and so much alike, that a sample of it stands for all of it.
     pub const fn is_sampled(self) -> bool {
         match self {

@@ -65,14 +65,13 @@ impl Drains {
         nodes.insert(node_name.to_owned(), Drain { name, cordoned: true, standing: Standing::Open });
     }
 
-    /// A pod that was not on its way out was evicted from the node.
-    pub(super) fn evicted_from(&self, node: &str) {
-        if let Some(drain) = self.lock().get_mut(node)
-            && drain.standing != Standing::Open
-        {
-            self.ledger.begun(&drain.name);
-            drain.standing = Standing::Open;
-        }
+    /// A pod that was not on its way out was evicted from the node. Gives the drain if that was over already.
+    pub(super) fn evicted_from(&self, node: &str) -> Option<EffectName> {
+        let mut nodes = self.lock();
+        let drain = nodes.get_mut(node).filter(|drain| drain.standing != Standing::Open)?;
+        self.ledger.begun(&drain.name);
+        let was = std::mem::replace(&mut drain.standing, Standing::Open);
+        (was == Standing::Closed).then(|| drain.name.clone())
     }
 
     /// The machine was told to go on: the operator has recorded that its node is empty.
@@ -139,10 +138,10 @@ mod tests {
     fn an_eviction_after_the_machine_was_told_to_go_on_is_a_duplicate() {
         let (ledger, drains) = drains();
         drains.node_written(&node(true), "1.34.4");
-        drains.evicted_from("w-1");
+        assert_eq!(drains.evicted_from("w-1"), None);
         drains.proceeded("w-1");
         assert_eq!(ledger.duplicated(), 0);
-        drains.evicted_from("w-1");
+        assert!(drains.evicted_from("w-1").is_some());
         assert_eq!(ledger.duplicated(), 1);
     }
 
@@ -151,7 +150,7 @@ mod tests {
         let (ledger, drains) = drains();
         drains.node_written(&node(true), "1.34.4");
         drains.operator_died(|_node| true);
-        drains.evicted_from("w-1");
+        assert_eq!(drains.evicted_from("w-1"), None);
         assert_eq!((ledger.duplicated(), ledger.reruns_after_interruption()), (0, 1));
     }
 }

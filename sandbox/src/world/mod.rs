@@ -25,6 +25,7 @@ mod losses;
 mod outcome;
 mod pods;
 mod skew;
+mod stops;
 mod wire;
 mod workloads;
 
@@ -38,8 +39,7 @@ use crate::api::{Definitions, Options, Server};
 use crate::machine::agenda::Agenda;
 use crate::machine::control_plane::ControlPlane;
 use crate::machine::fault::{FaultPlan, Stream, Wrong};
-use crate::machine::kube::Kube;
-use crate::machine::kube::Refused;
+use crate::machine::kube::{Kube, KubeApi, Refused};
 use crate::machine::ledger::{EffectRecord, Ledger};
 use crate::machine::releases::Repositories;
 use crate::machine::transcript::Transcript;
@@ -58,12 +58,13 @@ use drains::Drains;
 use faults::Hands;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use invariants::Invariants;
+use invariants::{Invariants, phase_of};
 use serde_json::{Value, json};
 use skew::Skews;
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use stops::Stops;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use wire::{Door, Ear, EngineWrites, Gate};
@@ -138,8 +139,9 @@ impl World {
         let ledger = Ledger::new(Arc::clone(&clock), transcript.clone());
         let mut repositories = Repositories::with(config.extra_versions.iter().copied());
         repositories.publish(config.from);
+        let door = Arc::new(Door::new(server.clone()));
         let site = Arc::new(Site {
-            api: Arc::new(Door(server.clone())),
+            api: Arc::clone(&door) as Arc<dyn KubeApi>,
             clock,
             agenda: Agenda::default(),
             ledger: ledger.clone(),
@@ -161,17 +163,18 @@ impl World {
             halt: OnceLock::new(),
         });
         server.observe(Arc::new(Arc::clone(&ear)));
+        door.is_heard_by(&ear);
         server.define(&definitions(&config.without));
         let machines = machines(&config, &site);
-        let faults = FaultPlan::planned(&config.faults);
+        let (faults, stops) = (FaultPlan::planned(&config.faults), Stops::default());
         if config.judged {
             let roles = machines.iter().map(|(name, machine)| (name.clone(), machine.role())).collect();
-            let _ = ear.invariants.set(Invariants::new(Arc::clone(&site), server.clone(), roles, faults.clone()));
+            let _ = ear.invariants.set(Invariants::new(Arc::clone(&site), server.clone(), roles, stops.clone()));
         }
         let workloads = Workloads::new(Arc::clone(&site), server.clone(), machines.clone());
         *ear.workloads.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&workloads));
         populate(&config, &site, &machines)?;
-        let gate = Arc::new(Gate { site: Arc::clone(&site), faults: faults.clone(), clients: Mutex::default() });
+        let gate = Arc::new(Gate { site: Arc::clone(&site), faults: faults.clone(), clients: Mutex::default(), stops });
         server.inject(Arc::clone(&gate) as Arc<dyn crate::api::Faults>);
         let components = Arc::new(Components {
             site: Arc::clone(&site),
@@ -359,8 +362,8 @@ impl World {
     pub fn judge(&self, name: &str) {
         let update = self.update(name).unwrap_or_default();
         if let Some(invariants) = self.ear.invariants.get() {
-            let phase = update["status"]["phase"].as_str().unwrap_or("Pending");
-            invariants.ended(phase, is_at_rest(&update));
+            let phase = phase_of(&update);
+            invariants.ended(&update, is_at_rest(&update));
             let message = update["status"]["message"].as_str().unwrap_or_default();
             // Who left a worker out in the middle of several hops is asked what is to become of it.
             let stays_behind = message.contains("the next hop takes no kubelet older than");

@@ -2,6 +2,7 @@
 
 use super::drains::Drains;
 use super::invariants::Invariants;
+use super::stops::Stops;
 use super::workloads::{Workloads, node_of};
 use crate::api::{
     Body, Failure, Fault, Faults, Observer, ReplyFault, RequestInfo, RequestRecord, Server, Target, Verb,
@@ -17,7 +18,7 @@ use chrono::TimeDelta;
 use cupcake_crds::values::KubeVersion;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
 use std::time::Duration;
 use tokio::sync::Notify;
 
@@ -28,11 +29,25 @@ const ON_ITS_WAY: Duration = Duration::from_millis(1);
 const PEOPLE: &str = "http";
 
 /// The in-process API as simulated programs reach it.
-pub(super) struct Door(pub(super) Server);
+pub(super) struct Door {
+    server: Server,
+    /// Who hears when an API server begins to serve. It holds what this is held by.
+    ear: OnceLock<Weak<Ear>>,
+}
+
+impl Door {
+    pub(super) fn new(server: Server) -> Self {
+        Self { server, ear: OnceLock::new() }
+    }
+
+    pub(super) fn is_heard_by(&self, ear: &Arc<Ear>) {
+        let _ = self.ear.set(Arc::downgrade(ear));
+    }
+}
 
 impl KubeApi for Door {
     fn send(&self, client: &str, request: http::Request<Bytes>) -> (u16, Bytes) {
-        let answer = self.0.handle(client, request);
+        let answer = self.server.handle(client, request);
         let status = answer.status().as_u16();
         match answer.into_body() {
             Body::Full(bytes) => (status, bytes.unwrap_or_default()),
@@ -42,15 +57,19 @@ impl KubeApi for Door {
     }
 
     fn revision(&self) -> u64 {
-        self.0.revision()
+        self.server.revision()
     }
 
     fn went_away(&self) {
-        self.0.close_watches();
+        self.server.close_watches();
     }
 
     fn serves(&self, version: KubeVersion) {
-        self.0.set_version(version.with_v());
+        self.server.set_version(version.with_v());
+        let ear = self.ear.get().and_then(Weak::upgrade);
+        if let Some(invariants) = ear.as_ref().and_then(|ear| ear.invariants.get()) {
+            invariants.api_server_turned();
+        }
     }
 }
 
@@ -70,6 +89,8 @@ pub(super) struct Gate {
     pub(super) faults: FaultPlan,
     /// Guards who lives, by name of the client, and whose next answer is never heard.
     pub(super) clients: Mutex<Clients>,
+    /// Who was stopped with a request on its way.
+    pub(super) stops: Stops,
 }
 
 #[derive(Default)]
@@ -185,6 +206,7 @@ impl Faults for Gate {
             Some(Wrong::Busy) => Fault::Reject(too_many_requests()),
             Some(Wrong::Stopped) => {
                 life.stop_until(self.site.now() + TimeDelta::seconds(STOPPED_SECONDS));
+                self.stops.stopped(&request.client);
                 if request.verb.writes() {
                     // On its way: it arrives when its sender is looked at again.
                     Fault::Delay(ON_ITS_WAY)
@@ -281,7 +303,13 @@ impl Observer for Arc<Ear> {
 impl Ear {
     fn accepted(self: &Arc<Self>, request: &RequestInfo, target: &Target) {
         if let Some(invariants) = self.invariants.get().filter(|_| Invariants::look_at(&target.resource)) {
-            invariants.written(&target.resource, &object_name(request, target));
+            invariants.written(&request.client, &target.resource, &object_name(request, target));
+        }
+        if let Some(invariants) = self.invariants.get().filter(|_| is_pod_of_the_cluster(target)) {
+            let name = object_name(request, target);
+            if name.starts_with("kube-proxy") {
+                invariants.pod_written(&name);
+            }
         }
         match (target.group.as_str(), target.resource.as_str(), target.subresource.as_str()) {
             ("cupcake.ricardomolendijk.com", resource, subresource) => {
@@ -294,10 +322,11 @@ impl Ear {
             ("", "pods", "eviction") => {
                 if let Some(invariants) = self.invariants.get().filter(|_| is_of(&request.client, Component::Operator))
                 {
-                    invariants.acted(|| format!("{}/{} was evicted", target.namespace, target.name));
+                    invariants.acted(&request.client, || format!("{}/{} was evicted", target.namespace, target.name));
                 }
-                let (this, key) = (Arc::clone(self), (target.namespace.clone(), target.name.clone()));
-                self.soon(move || this.evicted(&key.0, &key.1));
+                let (this, client) = (Arc::clone(self), request.client.clone());
+                let key = (target.namespace.clone(), target.name.clone());
+                self.soon(move || this.evicted(&client, &key.0, &key.1));
             }
             ("", "pods", "") if request.verb == Verb::Delete && !request.client.starts_with("kubelet/") => {
                 let (this, key) = (Arc::clone(self), (target.namespace.clone(), target.name.clone()));
@@ -378,9 +407,11 @@ impl Ear {
         version.map_or_else(String::new, |version| version.to_string())
     }
 
-    fn evicted(&self, namespace: &str, name: &str) {
-        if let Some(pod) = self.server.get("", "pods", namespace, name) {
-            self.drains.evicted_from(node_of(pod.value()));
+    fn evicted(&self, client: &str, namespace: &str, name: &str) {
+        let pod = self.server.get("", "pods", namespace, name);
+        let again = pod.and_then(|pod| self.drains.evicted_from(node_of(pod.value())));
+        if let (Some(drain), Some(invariants)) = (again, self.invariants.get()) {
+            invariants.drained_again(client, drain);
         }
         self.with_workloads(|workloads| workloads.pod_leaves(namespace, name));
     }
@@ -393,6 +424,12 @@ fn object_name(request: &RequestInfo, target: &Target) -> String {
     }
     let body: Value = serde_json::from_slice(&request.body).unwrap_or_default();
     body["metadata"]["name"].as_str().unwrap_or_default().to_owned()
+}
+
+/// Whether a request is about a pod of the cluster's own; its status tells nothing of its version.
+fn is_pod_of_the_cluster(target: &Target) -> bool {
+    let of = (target.group.as_str(), target.resource.as_str(), target.subresource.as_str());
+    of == ("", "pods", "") && target.namespace == "kube-system"
 }
 
 /// Whether a write to a NodeTask's status brings an inventory.

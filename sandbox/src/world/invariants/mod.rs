@@ -8,24 +8,25 @@
 //! | I3 | no more workers in flight (cordoned by a run, or with an open order) than the update allows |
 //! | I4 | at most one control-plane node with an open order |
 //! | I6 | epochs of a run, of a task and of an order never get smaller |
-//! | I7 | in the end no node is left cordoned by a run that Succeeded or was Cancelled |
-//! | I8 | no kubelet newer than an API server, or more than three minors (two below 1.25) older |
+//! | I7 | in the end no node is left cordoned by a run that Succeeded or was Cancelled; one that rests or Failed names each that it left so |
+//! | I8 | no kubelet or kube-proxy newer than an API server, or more than three minors (two below 1.25) older; API servers one minor apart at most; at each write, and when an API server begins to serve |
 //! | I9 | in bounded time the update is over or rests, and says so |
 //! | I10 | no effect overlaps with itself or is repeated after its completion was recorded |
 
 mod objects;
 mod rules;
 
+use super::stops::Stops;
 use crate::api::Server;
 use crate::machine::Site;
-use crate::machine::fault::{FaultPlan, Wrong};
-use crate::machine::ledger::{EffectKind, EffectRecord};
+use crate::machine::ledger::EffectName;
 use cupcake_crds::values::{NodeRole, Phase};
-use cupcake_crds::{GROUP, NodeTask};
+use cupcake_crds::{CORDONED_BY_ANNOTATION, GROUP, NodeTask};
 use cupcake_engine::clock::Timestamp;
 use cupcake_engine::cursor::Cursor;
 use cupcake_engine::dag::Dag;
 use serde::Serialize;
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -53,8 +54,8 @@ pub(super) struct Invariants {
     site: Arc<Site>,
     server: Server,
     roles: BTreeMap<String, NodeRole>,
-    /// What went wrong so far: of a leader that was stopped, one request may land late.
-    faults: FaultPlan,
+    /// Of a leader that was stopped, one request may land late.
+    stops: Stops,
     /// Guards what was seen so far.
     seen: Mutex<Seen>,
 }
@@ -71,16 +72,18 @@ struct Seen {
     cordoned: BTreeMap<String, bool>,
     ordered: BTreeMap<String, bool>,
     tasks: BTreeMap<String, NodeTask>,
-    /// How much was done late by leaders that were stopped.
-    landed_late: usize,
+    /// How much was done late by lives that were stopped: by client, and what it would have violated.
+    landed_late: BTreeMap<(String, &'static str), usize>,
+    /// How often a drain that was over was begun again by what landed late.
+    drained_late: BTreeMap<EffectName, u32>,
     /// The present second, and the requests in it.
     busy: (i64, u32),
     violations: Vec<Violation>,
 }
 
 impl Invariants {
-    pub(super) fn new(site: Arc<Site>, server: Server, roles: BTreeMap<String, NodeRole>, faults: FaultPlan) -> Self {
-        Self { site, server, roles, faults, seen: Mutex::default() }
+    pub(super) fn new(site: Arc<Site>, server: Server, roles: BTreeMap<String, NodeRole>, stops: Stops) -> Self {
+        Self { site, server, roles, stops, seen: Mutex::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Seen> {
@@ -92,16 +95,16 @@ impl Invariants {
         self.lock().concurrency = Some(concurrency);
     }
 
-    /// The operator did something to the cluster.
-    pub(super) fn acted(&self, what: impl FnOnce() -> String) {
-        let found = self.against_will(what);
+    /// A life of the operator did something to the cluster.
+    pub(super) fn acted(&self, client: &str, what: impl FnOnce() -> String) {
+        let found = self.against_will(client, what);
         self.report(found.into_iter().collect());
     }
 
     /// What was done although all runs under way had recorded that nothing more is to be.
-    fn against_will(&self, what: impl FnOnce() -> String) -> Option<(&'static str, String)> {
+    fn against_will(&self, client: &str, what: impl FnOnce() -> String) -> Option<(&'static str, String)> {
         let runs = self.server.list(GROUP, "upgraderuns");
-        let mut seen = self.lock();
+        let seen = self.lock();
         let is_open = |uid: &str| seen.cursors.contains_key(uid) && !seen.ends.contains_key(uid);
         let open: Vec<&Cursor> =
             runs.iter().filter(|run| is_open(run.uid())).filter_map(|run| seen.cursors.get(run.uid())).collect();
@@ -109,18 +112,26 @@ impl Invariants {
         if open.is_empty() || !open.iter().all(held) {
             return None;
         }
-        // Of each leader that was stopped, one request may land late.
-        if seen.landed_late < self.stopped_leaders() {
-            seen.landed_late += 1;
-            return None;
-        }
-        Some(("I2", format!("{}, though every run was told to hold", what())))
+        drop(seen);
+        let late = self.lands_late(client, "I2");
+        (!late).then(|| ("I2", format!("{} by {client}, though every run was told to hold", what())))
     }
 
-    /// How many leaders were stopped with a request on its way.
-    fn stopped_leaders(&self) -> usize {
-        let happened = self.faults.happened();
-        happened.iter().filter(|fault| fault.wrong == Wrong::Stopped && fault.stream.is_the_operators()).count()
+    /// Whether that is the one request that a life may still have had on its way when it was stopped; once a stop.
+    fn lands_late(&self, client: &str, invariant: &'static str) -> bool {
+        let stops = self.stops.of(client);
+        let mut seen = self.lock();
+        let landed = seen.landed_late.entry((client.to_owned(), invariant)).or_default();
+        let late = *landed < stops;
+        *landed += usize::from(late);
+        late
+    }
+
+    /// A drain that was over was begun again by an eviction: of a pod that was there while that life led, if it was stopped then.
+    pub(super) fn drained_again(&self, client: &str, drain: EffectName) {
+        if self.lands_late(client, "I10") {
+            *self.lock().drained_late.entry(drain).or_default() += 1;
+        }
     }
 
     /// What was violated so far.
@@ -154,36 +165,50 @@ impl Invariants {
         matches!(resource, "upgraderuns" | "nodetasks" | "nodes")
     }
 
+    /// A pod of the cluster's own was written.
+    pub(super) fn pod_written(&self, name: &str) {
+        let pod = self.server.get("", "pods", "kube-system", name);
+        self.report(pod.and_then(|pod| self.proxy(pod.value())).into_iter().collect());
+    }
+
+    /// An API server began to serve.
+    pub(super) fn api_server_turned(&self) {
+        self.report(self.api_server());
+    }
+
     /// An object was written.
-    pub(super) fn written(&self, resource: &str, name: &str) {
+    pub(super) fn written(&self, client: &str, resource: &str, name: &str) {
         let found = match resource {
             "upgraderuns" => self.run(name),
-            "nodetasks" => self.task(name),
-            "nodes" => self.node(name),
+            "nodetasks" => self.task(client, name),
+            "nodes" => self.node(client, name),
             _ => Vec::new(),
         };
         self.report(found);
     }
 
     /// What must hold once the update has come to its end; `in_time` tells whether it did.
-    pub(super) fn ended(&self, phase: &str, in_time: bool) {
+    pub(super) fn ended(&self, update: &Value, in_time: bool) {
+        let phase = phase_of(update);
         let mut found = Vec::new();
         if !in_time {
             found.push(("I9", format!("no end in bounded time: {phase}")));
         }
-        // One eviction of a leader that was stopped may land when the drain is over: of a pod that was there while it led.
-        let mut late = self.stopped_leaders();
-        let is_excused = |effect: &EffectRecord, late: &mut usize| {
-            let times = usize::try_from(effect.duplicated).unwrap_or(usize::MAX);
-            let excused = effect.name.kind == EffectKind::Drain && times <= *late;
-            if excused {
-                *late -= times;
-            }
-            excused
-        };
-        let duplicated = self.site.ledger.records().into_iter().filter(|effect| effect.duplicated > 0);
-        let duplicated = duplicated.filter(|effect| !is_excused(effect, &mut late));
+        let records = self.site.ledger.records().into_iter();
+        let late = self.lock().drained_late.clone();
+        let excused = |name: &EffectName| late.get(name).copied().unwrap_or_default();
+        let duplicated = records.filter(|effect| effect.duplicated > excused(&effect.name));
         found.extend(duplicated.map(|effect| ("I10", format!("done twice: {:?}", effect.name))));
+        if matches!(phase, "RequiresAttention" | "Failed") {
+            let cordoned = |node: &Value| {
+                let ours = node["metadata"]["annotations"][CORDONED_BY_ANNOTATION].is_string();
+                ours && node["spec"]["unschedulable"] == true
+            };
+            let nodes = self.server.list("", "nodes");
+            let left = nodes.iter().filter(|node| cordoned(node.value()) && !rules::names(update, node.name()));
+            let what = |node: &str| format!("{node} is still cordoned, the update is {phase} and does not say so");
+            found.extend(left.map(|node| ("I7", what(node.name()))));
+        }
         if matches!(phase, "Succeeded" | "Cancelled") {
             let seen = self.lock();
             let left = seen.cordoned.iter().filter(|(_, cordoned)| **cordoned);
@@ -216,6 +241,11 @@ impl Invariants {
             }
         }
     }
+}
+
+/// The phase that an update tells, for people.
+pub(super) fn phase_of(update: &Value) -> &str {
+    update["status"]["phase"].as_str().unwrap_or("Pending")
 }
 
 #[cfg(test)]

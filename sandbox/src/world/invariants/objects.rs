@@ -1,8 +1,10 @@
 //! What is looked at when an object was written.
 
 use super::Invariants;
-use super::rules::{asked_for, begun_against_will, has_open_order, is_recorded, skewed, taken_back, went_back};
-use cupcake_crds::values::{NodeRole, Phase};
+use super::rules::{
+    apart, asked_for, begun_against_will, has_open_order, is_recorded, proxy_of, skewed, taken_back, went_back,
+};
+use cupcake_crds::values::{KubeVersion, NodeRole, Phase};
 use cupcake_crds::{GROUP, NodeTask, UpgradePlan, UpgradeRun};
 use cupcake_engine::dag::Dag;
 use cupcake_engine::plan::Plan;
@@ -69,7 +71,7 @@ impl Invariants {
         };
     }
 
-    pub(super) fn task(&self, name: &str) -> Vec<(&'static str, String)> {
+    pub(super) fn task(&self, client: &str, name: &str) -> Vec<(&'static str, String)> {
         let task = self.object::<NodeTask>("nodetasks", name);
         let mut found = Vec::new();
         if let Some(task) = &task {
@@ -86,7 +88,7 @@ impl Invariants {
             found.extend(lost.map(|what| ("I5", format!("the task of {name}: {what}"))));
             let was = before.as_ref().and_then(|before| before.spec.order.as_ref()).map(|order| &order.key);
             if let Some(what) = asked_for(before.as_ref(), &task) {
-                found.extend(self.against_will(|| format!("{name} was {what}")));
+                found.extend(self.against_will(client, || format!("{name} was {what}")));
             }
             let new = task.spec.order.as_ref().map(|order| &order.key).filter(|key| Some(*key) != was);
             let unrecorded = new.filter(|key| !is_recorded(&self.lock().cursors, key));
@@ -98,7 +100,7 @@ impl Invariants {
         found
     }
 
-    pub(super) fn node(&self, name: &str) -> Vec<(&'static str, String)> {
+    pub(super) fn node(&self, client: &str, name: &str) -> Vec<(&'static str, String)> {
         let node = self.server.get("", "nodes", "", name);
         let node = node.as_ref().map_or(&Value::Null, |node| node.value());
         // Nobody else cordons here, whatever the annotation says.
@@ -106,13 +108,36 @@ impl Invariants {
         let was = self.lock().cordoned.insert(name.to_owned(), cordoned).unwrap_or_default();
         let mut found: Vec<_> = self.in_flight().collect();
         if cordoned && !was {
-            found.extend(self.against_will(|| format!("{name} was cordoned")));
+            found.extend(self.against_will(client, || format!("{name} was cordoned")));
         }
-        let kubelet = node["status"]["nodeInfo"]["kubeletVersion"].as_str().and_then(|version| version.parse().ok());
-        if let (Some(kubelet), Some((oldest, newest))) = (kubelet, self.site.control_plane.versions()) {
-            found.extend(skewed(name, kubelet, oldest, newest).map(|what| ("I8", what)));
-        }
+        found.extend(self.kubelet(node));
         found
+    }
+
+    fn kubelet(&self, node: &Value) -> Option<(&'static str, String)> {
+        let kubelet = node["status"]["nodeInfo"]["kubeletVersion"].as_str()?.parse().ok()?;
+        let what = format!("the kubelet of {}", node["metadata"]["name"].as_str().unwrap_or_default());
+        self.beside_api_servers(&what, kubelet)
+    }
+
+    /// A kube-proxy; any other pod is none of its business.
+    pub(super) fn proxy(&self, pod: &Value) -> Option<(&'static str, String)> {
+        let what = format!("kube-proxy on {}", pod["spec"]["nodeName"].as_str().unwrap_or("no node yet"));
+        self.beside_api_servers(&what, proxy_of(pod)?)
+    }
+
+    fn beside_api_servers(&self, what: &str, version: KubeVersion) -> Option<(&'static str, String)> {
+        let (oldest, newest) = self.site.control_plane.versions()?;
+        skewed(what, version, oldest, newest).map(|what| ("I8", what))
+    }
+
+    /// An API server serves in another version: what stands beside it did not change, and may no longer fit.
+    pub(super) fn api_server(&self) -> Vec<(&'static str, String)> {
+        let apart = self.site.control_plane.versions().and_then(|(oldest, newest)| apart(oldest, newest));
+        let (nodes, pods) = (self.server.list("", "nodes"), self.server.list("", "pods"));
+        let kubelets = nodes.iter().filter_map(|node| self.kubelet(node.value()));
+        let proxies = pods.iter().filter_map(|pod| self.proxy(pod.value()));
+        apart.map(|what| ("I8", what)).into_iter().chain(kubelets).chain(proxies).collect()
     }
 
     /// Too many at once. A task that the garbage collector removed with its Node is not seen to go: whoever is too many is looked

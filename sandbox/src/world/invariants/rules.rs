@@ -6,9 +6,10 @@ use cupcake_crds::values::{KubeVersion, OrderKey};
 use cupcake_engine::cursor::{Cursor, VertexState};
 use cupcake_engine::dag::Dag;
 use cupcake_engine::names::VertexName;
+use serde_json::Value;
 use std::collections::BTreeMap;
 
-/// Kubelets may be this many minors older than an API server (version skew policy, Kubernetes 1.28 and newer).
+/// Kubelets and kube-proxies may be this many minors older than an API server (version skew policy, Kubernetes 1.28 and newer).
 const MINORS_BEHIND_MAX: i64 = 3;
 
 /// Whether somebody may still be at work for it, or begin to.
@@ -116,12 +117,46 @@ pub(super) fn begun_against_will(dag: &Dag, before: &Cursor, after: &Cursor) -> 
     Some(format!("{name} began after the {} was acknowledged", if paused { "pause" } else { "cancel" }))
 }
 
-pub(super) fn skewed(node: &str, kubelet: KubeVersion, oldest: KubeVersion, newest: KubeVersion) -> Option<String> {
-    let behind = i64::from(newest.minor()) - i64::from(kubelet.minor());
-    let behind_max = if kubelet.minor() < 25 { MINORS_BEHIND_MAX - 1 } else { MINORS_BEHIND_MAX };
-    let newer = kubelet.minor_version() > oldest.minor_version();
-    (newer || behind > behind_max)
-        .then(|| format!("the kubelet of {node} is {kubelet}, the API servers {oldest} to {newest}"))
+/// A kubelet or a kube-proxy beside API servers: never newer than one of them, and not too old.
+///
+/// Source: https://kubernetes.io/releases/version-skew-policy/ (kubelet, kube-proxy).
+pub(super) fn skewed(what: &str, version: KubeVersion, oldest: KubeVersion, newest: KubeVersion) -> Option<String> {
+    let behind = i64::from(newest.minor()) - i64::from(version.minor());
+    let behind_max = if version.minor() < 25 { MINORS_BEHIND_MAX - 1 } else { MINORS_BEHIND_MAX };
+    let newer = version.minor_version() > oldest.minor_version();
+    (newer || behind > behind_max).then(|| format!("{what} is {version}, the API servers {oldest} to {newest}"))
+}
+
+/// API servers of one cluster: one minor apart at most.
+///
+/// Source: https://kubernetes.io/releases/version-skew-policy/ (kube-apiserver).
+pub(super) fn apart(oldest: KubeVersion, newest: KubeVersion) -> Option<String> {
+    let apart = i64::from(newest.minor()) - i64::from(oldest.minor());
+    (apart > 1).then(|| format!("the API servers are {oldest} to {newest}"))
+}
+
+/// The version of kube-proxy that a pod runs, if it is one of it.
+pub(super) fn proxy_of(pod: &Value) -> Option<KubeVersion> {
+    let containers = pod["spec"]["containers"].as_array()?;
+    let proxy = containers.iter().find(|container| container["name"] == "kube-proxy")?;
+    proxy["image"].as_str()?.rsplit_once(':')?.1.parse().ok()
+}
+
+/// Whether an update tells of a node that stays cordoned: in a sentence, or as one that failed, is in flight or was left out.
+pub(super) fn names(update: &Value, node: &str) -> bool {
+    let status = &update["status"];
+    let in_words = |text: &Value| {
+        let words =
+            text.as_str().unwrap_or_default().split(|c: char| !c.is_ascii_alphanumeric() && c != '-' && c != '.');
+        words.map(|word| word.trim_end_matches('.')).any(|word| word == node)
+    };
+    let listed = |list: &Value, of: &dyn Fn(&Value) -> bool| list.as_array().is_some_and(|list| list.iter().any(of));
+    let in_flight =
+        status["nodes"][node]["phase"].as_str().is_some_and(|phase| !matches!(phase, "Pending" | "Completed"));
+    in_words(&status["message"])
+        || in_flight
+        || listed(&status["conditions"], &|condition| in_words(&condition["message"]))
+        || listed(&status["leftOut"], &|left| left["node"] == node)
 }
 
 #[cfg(test)]
@@ -131,9 +166,8 @@ pub(super) mod tests {
     use cupcake_engine::event::Event;
     use cupcake_engine::names::Reason;
     use cupcake_engine::plan::Plan;
-    use serde_json::Value;
 
-    pub(in super::super) fn run(name: &str) -> Cursor {
+    fn run(name: &str) -> Cursor {
         let dag = dag();
         let mut cursor = Cursor::new("digest", &dag, Timestamp::UNIX_EPOCH);
         let vertex = dag.vertices()[0].name.clone();
@@ -150,12 +184,15 @@ pub(super) mod tests {
     }
 
     pub(in super::super) fn dag() -> Dag {
-        let plan = serde_json::json!({
+        serde_json::from_value::<Plan>(plan()).unwrap().expand().unwrap()
+    }
+
+    pub(in super::super) fn plan() -> Value {
+        serde_json::json!({
             "format": 1, "compiler": "test", "parts": [{"vertex": {
                 "name": "a", "kind": "noop/v1", "params": {}, "after": [], "attemptsMax": 1, "deadlineSeconds": 60,
             }}],
-        });
-        serde_json::from_value::<Plan>(plan).unwrap().expand().unwrap()
+        })
     }
 
     #[test]
@@ -265,7 +302,7 @@ pub(super) mod tests {
     #[test]
     fn a_kubelet_is_neither_newer_than_an_api_server_nor_more_than_three_minors_older() {
         let between = |kubelet: &str, oldest: &str, newest: &str| {
-            skewed("w-1", kubelet.parse().unwrap(), oldest.parse().unwrap(), newest.parse().unwrap())
+            skewed("the kubelet of w-1", kubelet.parse().unwrap(), oldest.parse().unwrap(), newest.parse().unwrap())
         };
         let skewed = |kubelet: &str, server: &str| between(kubelet, server, server);
         assert!(between("1.31.0", "1.34.0", "1.35.0").is_some(), "the newest counts");
@@ -274,6 +311,9 @@ pub(super) mod tests {
         assert_eq!(skewed("1.31.0", "1.34.0"), None);
         assert!(skewed("1.34.0", "1.33.9").is_some());
         assert!(skewed("1.30.14", "1.34.0").is_some());
+        let servers = |oldest: &str, newest: &str| apart(oldest.parse().unwrap(), newest.parse().unwrap());
+        assert_eq!(servers("1.33.0", "1.34.4"), None);
+        assert!(servers("1.33.9", "1.35.0").is_some());
     }
 
     #[test]
