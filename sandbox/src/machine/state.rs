@@ -105,6 +105,8 @@ pub(super) struct State {
     pub(super) boots: u64,
     /// When it was started last, if that was after the beginning of the world.
     pub(super) booted: Option<Timestamp>,
+    /// Whether it has lost its power, and is not up again.
+    pub(super) down: bool,
     pub(super) packages: BTreeMap<Package, PackageState>,
     /// Whether the package manager's lock is held.
     pub(super) package_lock: bool,
@@ -182,6 +184,7 @@ impl SimMachine {
             timing: Timing::new(site.seed, name),
             boots: 1,
             booted: None,
+            down: false,
             packages: packages.into_iter().map(|name| (name, package.clone())).collect(),
             package_lock: false,
             trouble: Trouble::default(),

@@ -146,11 +146,17 @@ impl SimMachine {
         });
     }
 
+    /// Whether it has lost its power, and is not up again.
+    pub fn is_down(&self) -> bool {
+        self.state().down
+    }
+
     /// The power fails and comes back: every process ends at once, what is enabled starts again after the boot.
     pub fn power_cycle(self: &Arc<Self>) {
         {
             let mut state = self.state();
             state.boots += 1;
+            state.down = true;
             state.running.clear();
             state.kubelet.restarts = 0;
         }
@@ -166,6 +172,7 @@ impl SimMachine {
         let machine = Arc::clone(self);
         self.site.after(boot, move || {
             machine.state().booted = Some(machine.site.now());
+            machine.state().down = false;
             machine.state().containerd.boots();
             machine.start_kubelet(generation);
             if machine.role == NodeRole::ControlPlane {

@@ -32,7 +32,7 @@ pub enum Wrong {
     ApiAway,
     /// The write stands; then all watches end, and none can resume from where it was.
     WatchesLost,
-    /// The machine of the component loses its power in the middle of the write and boots again.
+    /// The machine of the component loses its power in the middle of the write and boots again. All that runs on it ends.
     PowerCut,
     /// From this write on the machine's disk is full, for [`DISK_FULL_SECONDS`].
     DiskFull,
@@ -207,7 +207,7 @@ impl Wrong {
         }
     }
 
-    /// Whether what is counted there can meet it. Requests go to the API, a runner's writes to its disk; of a read nothing stands.
+    /// Whether what is counted there can meet it. Requests go to the API, a runner's writes to its disk, an agent's to either; of a read nothing stands.
     pub const fn fits(self, stream: Stream) -> bool {
         match self {
             Self::Before | Self::Stopped => true,
@@ -222,7 +222,8 @@ impl Wrong {
             }
             Self::NodeDeleted | Self::LeftOut => matches!(stream, Stream::Agent | Stream::Runner),
             Self::Doubled | Self::StaleOrder => matches!(stream, Stream::Agent),
-            Self::Torn | Self::PowerCut | Self::DiskFull | Self::SecondRunner => matches!(stream, Stream::Runner),
+            Self::PowerCut | Self::DiskFull => matches!(stream, Stream::Agent | Stream::Runner),
+            Self::Torn | Self::SecondRunner => matches!(stream, Stream::Runner),
         }
     }
 }

@@ -435,7 +435,7 @@ mod tests {
         }
         let singles = singles(writes);
         let sampled = 24 * 9 + 3 * 6 + 24 * 6;
-        assert_eq!(singles.len(), 10 * 17 + 5 * 21 + 7 * 13 + 100 + sampled);
+        assert_eq!(singles.len(), 10 * 17 + 5 * 23 + 7 * 13 + 100 + sampled);
         let of_lease = |wrong| {
             singles
                 .iter()

@@ -42,6 +42,9 @@ const DOUBLE: u64 = 1_000_000;
 /// How long it takes until a container that ended is started again, at least, in milliseconds.
 const RESTART_MILLISECONDS: i64 = 1_500;
 
+/// How often it is looked whether a machine has booted, whose pods start then.
+const LOOKS_AGAIN: TimeDelta = TimeDelta::seconds(1);
+
 /// Starts and restarts the components of one world.
 pub(super) struct Components {
     pub(super) site: Arc<Site>,
@@ -159,6 +162,9 @@ impl Components {
         for number in 1u64.. {
             self.agent_life(&machine, &Life::new(Component::Agent, machine.name()), number).await;
             self.wait_for_restart(machine.name(), number).await;
+            while machine.is_down() {
+                self.site.clock.sleep_until(self.site.now() + LOOKS_AGAIN).await;
+            }
         }
     }
 

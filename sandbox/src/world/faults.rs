@@ -4,8 +4,8 @@ use super::Spawner;
 use super::components::Components;
 use crate::api::Server;
 use crate::machine::fault::{
-    AWAY_SECONDS, CLOCK_AHEAD_SECONDS, CLOCK_WRONG_SECONDS, COLD_SECONDS, DISK_FULL_SECONDS, DOUBLED_SECONDS,
-    ELECTION_SECONDS, PAUSED_SECONDS, WATCHES_LATE_SECONDS, Wrong,
+    AWAY_SECONDS, CLOCK_AHEAD_SECONDS, CLOCK_WRONG_SECONDS, COLD_SECONDS, Component, DISK_FULL_SECONDS,
+    DOUBLED_SECONDS, ELECTION_SECONDS, Life, PAUSED_SECONDS, WATCHES_LATE_SECONDS, Wrong,
 };
 use crate::machine::{SimMachine, Site};
 use chrono::TimeDelta;
@@ -69,7 +69,11 @@ impl Hands {
             Wrong::Election => site.control_plane.elect_until(now + span(ELECTION_SECONDS)),
             Wrong::PowerCut => {
                 if let Some(machine) = machine {
-                    site.agenda.at(now, move || machine.power_cycle());
+                    let agents = components.gate.lives_of(Component::Agent, place);
+                    site.agenda.at(now, move || {
+                        agents.iter().for_each(Life::end);
+                        machine.power_cycle();
+                    });
                 }
             }
             Wrong::DiskFull => {
