@@ -25,6 +25,8 @@ pub enum Fence {
     NodeVersions,
     /// resourceVersion of the Lease.
     LeaseVersions,
+    /// resourceVersion of an update.
+    UpdateVersions,
     /// Commit ids: a leader whose commit failed looks whose commit stands there.
     CommitIds,
     /// CRD rule: the epoch of a run grows.
@@ -71,13 +73,14 @@ pub enum Fence {
 
 impl Fence {
     /// All of them.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::TestOperations,
         Self::Uids,
         Self::RunVersions,
         Self::TaskVersions,
         Self::NodeVersions,
         Self::LeaseVersions,
+        Self::UpdateVersions,
         Self::CommitIds,
         Self::RunEpoch,
         Self::RunCommit,
@@ -110,6 +113,7 @@ impl Fence {
             Self::TaskVersions => "task-versions",
             Self::NodeVersions => "node-versions",
             Self::LeaseVersions => "lease-versions",
+            Self::UpdateVersions => "update-versions",
             Self::CommitIds => "commit-ids",
             Self::RunEpoch => "run-epoch",
             Self::RunCommit => "run-commit",
@@ -149,6 +153,7 @@ impl Fence {
             | Self::TaskVersions
             | Self::NodeVersions
             | Self::LeaseVersions
+            | Self::UpdateVersions
             | Self::CommitIds
             | Self::RunnerLock
             | Self::RememberedEpoch => None,
@@ -180,6 +185,7 @@ impl Fence {
             Self::TaskVersions => Some("nodetasks"),
             Self::NodeVersions => Some("nodes"),
             Self::LeaseVersions => Some("leases"),
+            Self::UpdateVersions => Some("directupdates"),
             Self::TestOperations
             | Self::Uids
             | Self::CommitIds

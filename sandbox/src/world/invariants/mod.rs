@@ -2,7 +2,7 @@
 //!
 //! | | holds |
 //! |---|---|
-//! | I1, I5 | a cursor only goes forward: no attempt less, no result taken back, none of an attempt that was over, no commit number twice; nor is the end of a run taken back, an order changed under its key, a request withdrawn, or a final answer replaced or removed |
+//! | I1, I5 | a cursor only goes forward: no attempt less, no result taken back, none of an attempt that was over, no commit number twice; nor is the end of a run or of an update taken back, an order changed under its key, a request withdrawn, or a final answer replaced or removed |
 //! | I1 | an order is given only for the attempt that is under way in its run, as recorded |
 //! | I2 | nothing is begun, evicted, cordoned, ordered or let proceed once a pause or a cancel was recorded in all runs under way |
 //! | I3 | no more workers in flight (cordoned by a run, or with an open order) than the update allows |
@@ -66,7 +66,7 @@ struct Seen {
     concurrency: Option<u32>,
     dags: BTreeMap<String, Arc<Dag>>,
     cursors: BTreeMap<String, Cursor>,
-    /// How each run ended that did, by UID.
+    /// How each run and each update ended that did, by UID.
     ends: BTreeMap<String, Phase>,
     epochs: BTreeMap<String, u64>,
     cordoned: BTreeMap<String, bool>,
@@ -162,7 +162,7 @@ impl Invariants {
 
     /// Whether a write of that resource may break one of them.
     pub(super) fn look_at(resource: &str) -> bool {
-        matches!(resource, "upgraderuns" | "nodetasks" | "nodes")
+        matches!(resource, "upgraderuns" | "nodetasks" | "nodes" | "directupdates")
     }
 
     /// A pod of the cluster's own was written.
@@ -182,6 +182,7 @@ impl Invariants {
             "upgraderuns" => self.run(name),
             "nodetasks" => self.task(client, name),
             "nodes" => self.node(client, name),
+            "directupdates" => self.update(name),
             _ => Vec::new(),
         };
         self.report(found);

@@ -9,6 +9,7 @@ use cupcake_crds::{GROUP, NodeTask, UpgradePlan, UpgradeRun};
 use cupcake_engine::dag::Dag;
 use cupcake_engine::plan::Plan;
 use cupcake_operator::adapters::kube_store::cursor_of;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -39,6 +40,15 @@ impl Invariants {
         if let Some(before) = before {
             found.extend(went_back(&dag, &before, &cursor).map(|what| ("I5", format!("{name}: {what}"))));
             found.extend(begun_against_will(&dag, &before, &cursor).map(|what| ("I2", format!("{name}: {what}"))));
+        }
+        found
+    }
+
+    pub(super) fn update(&self, name: &str) -> Vec<(&'static str, String)> {
+        let mut found = Vec::new();
+        if let Some(update) = self.server.get(GROUP, "directupdates", "", name) {
+            let phase = Phase::deserialize(&update.value()["status"]["phase"]).ok();
+            self.end(&mut found, name, update.uid(), phase);
         }
         found
     }
