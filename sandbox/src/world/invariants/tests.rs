@@ -124,7 +124,9 @@ fn of_a_leader_that_was_stopped_one_request_may_land_late_and_of_nobody_else() {
             runs_after(invariants, &[Event::CancelRequested { at: Timestamp::UNIX_EPOCH }]);
             invariants.allow(5);
             invariants.stops.stopped("operator.1");
-            nodes.iter().for_each(|(client, node)| cordons(invariants, client, node));
+            for (client, node) in nodes {
+                cordons(invariants, client, node);
+            }
         })
     };
     assert_eq!(held(&[("operator.1", "w-1")]), Vec::<&str>::new());
