@@ -289,22 +289,23 @@ pub(crate) fn kubelets(hops: &[Hop<'_>], snapshot: &ClusterSnapshot, target: Kub
     if !newer.is_empty() {
         findings.refuse(newer_than_target(&newer, target));
     }
-    for hop in hops {
-        too_old(hops, hop, &moves, findings);
-    }
     let is_newer = |node: &&NodeSnapshot| newer.iter().any(|newer| newer.node.name == node.node.name);
+    let illegal = unfit_already(snapshot, is_newer, findings);
+    for hop in hops {
+        too_old(hops, hop, &illegal, &moves, findings);
+    }
     let ahead: Vec<_> = snapshot
         .nodes
         .values()
         .filter(|node| skew::kubelet(node.kubelet, server, server) == Err(Skew::NewerThanServer))
-        .filter(|node| !is_newer(node))
+        .filter(|node| !is_newer(node) && !illegal.contains(node.node.name.as_str()))
         .collect();
     if !ahead.is_empty() {
         findings.warn(Finding::new(
             Code::VersionSkew,
             "nodes",
             shown(&ahead),
-            format!("kubelets newer than the API server at {server}; this update mends it"),
+            format!("kubelets newer than the API server at {server}: a hop that had begun; this update ends it"),
             "",
         ));
     }
@@ -333,12 +334,62 @@ pub(crate) fn kubelets(hops: &[Hop<'_>], snapshot: &ClusterSnapshot, target: Kub
     }
 }
 
-/// Nodes whose kubelet does not fit a hop: those that the update does not move, or cannot move before it.
-fn too_old(hops: &[Hop<'_>], hop: &Hop<'_>, moves: &impl Fn(&NodeSnapshot) -> bool, findings: &mut Findings) {
+/// Refuses kubelets that are against the version-skew policy before anything is changed, whether or not the update would move them: what
+/// runs outside the policy was tried by nobody, and no hop may begin or end beside it. Gives their names.
+///
+/// Not those that are as new as a minor to which kubeadm has begun to move the cluster: a hop that stopped in its middle leaves that,
+/// and only going on ends it.
+fn unfit_already<'s>(
+    snapshot: &'s ClusterSnapshot,
+    is_newer_than_target: impl Fn(&&NodeSnapshot) -> bool,
+    findings: &mut Findings,
+) -> BTreeSet<&'s str> {
+    let server = snapshot.server;
+    let begun = snapshot.kubeadm_config.filter(|config| skew::hop(server, *config) == skew::Hop::Minor);
+    let newest = begun.unwrap_or(server);
+    let unfit = |node: &NodeSnapshot| skew::kubelet(node.kubelet, newest, newest).err();
+    let nodes = || snapshot.nodes.values().filter(|node| !is_newer_than_target(node));
+    let ahead: Vec<_> = nodes().filter(|node| unfit(node) == Some(Skew::NewerThanServer)).collect();
+    let behind: Vec<_> = nodes().filter(|node| matches!(unfit(node), Some(Skew::TooOld { .. }))).collect();
+    let minor = server.minor_version();
+    let mut refuse = |nodes: &[&NodeSnapshot], message: String, remedy: String| {
+        if !nodes.is_empty() {
+            let shown = named(nodes.iter().map(|node| at(node)));
+            findings.refuse(Finding::new(Code::VersionSkew, "nodes", shown, message, remedy));
+        }
+    };
+    refuse(
+        &ahead,
+        format!(
+            "kubelets of a newer minor than the API server at {server}, which no policy allows, before anything is changed"
+        ),
+        format!("install kubelet and kubeadm of {minor} there and join these nodes again, then plan again"),
+    );
+    refuse(
+        &behind,
+        format!(
+            "kubelets more than three minors (two below 1.25) behind the API server at {newest}, which no policy allows, before anything is changed"
+        ),
+        format!(
+            "bring their kubelets to {minor} by hand first: drain each node, install kubeadm and kubelet of {minor}, run kubeadm upgrade node (one minor after another where it refuses), or join it again; then plan again"
+        ),
+    );
+    ahead.iter().chain(&behind).map(|node| node.node.name.as_str()).collect()
+}
+
+/// Nodes whose kubelet does not fit a hop: those that the update does not move, or cannot move before it; not those that are refused as
+/// they are.
+fn too_old(
+    hops: &[Hop<'_>],
+    hop: &Hop<'_>,
+    refused_already: &BTreeSet<&str>,
+    moves: &impl Fn(&NodeSnapshot) -> bool,
+    findings: &mut Findings,
+) {
     let (from, version) = (hop.step.before.server, hop.step.version);
     let mut too_old = Vec::new();
     let mut refused = Vec::new();
-    for node in hop.step.before.nodes.values() {
+    for node in hop.step.before.nodes.values().filter(|node| !refused_already.contains(node.node.name.as_str())) {
         if let Err(Skew::TooOld { .. }) = skew::kubelet(node.kubelet, version, version) {
             too_old.push(node);
         } else if skew::kubeadm_accepts(node.kubelet, version).is_err() {

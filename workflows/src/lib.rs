@@ -39,6 +39,8 @@ mod patch_hops;
 pub mod preflight;
 #[cfg(test)]
 mod properties;
+#[cfg(test)]
+mod refusals;
 pub mod render;
 mod request;
 pub mod schedule;

@@ -170,7 +170,7 @@ fn kubelets_that_do_not_fit_are_named() {
 #[test]
 fn a_worker_far_behind_can_always_be_moved_to_where_the_control_plane_is() {
     let mut snapshot = cluster(3, 2, "1.31.14");
-    snapshot.nodes.get_mut("w-01").unwrap().kubelet = v("1.27.3");
+    snapshot.nodes.get_mut("w-01").unwrap().kubelet = v("1.28.3");
     let plan = plan_of(&spec(&json!({"targetVersion": "1.31.14"})), &snapshot);
     assert_eq!(plan.summary.hops.iter().map(|hop| hop.batches.len()).collect::<Vec<_>>(), [1]);
 }

@@ -1,0 +1,70 @@
+//! Starts and ways that no plan may be made of, and those beside them that one may.
+
+use crate::testing::{cluster, compiled, node, spec, v};
+use crate::{Code, Compilation, Refusal};
+use cupcake_crds::values::{ClusterSnapshot, NodeRole};
+use serde_json::{Value, json};
+
+/// Three control-plane nodes and two workers, with one more worker.
+fn with_worker(server: &str, kubelet: &str) -> ClusterSnapshot {
+    let mut snapshot = cluster(3, 2, server);
+    snapshot.nodes.insert("w-1".into(), node("w-1", NodeRole::Worker, v(kubelet)));
+    snapshot
+}
+
+fn refused(fields: &Value, snapshot: &ClusterSnapshot) -> Refusal {
+    match compiled(&spec(fields), snapshot) {
+        Err(refusal) => refusal,
+        Ok(_) => panic!("{fields} is refused"),
+    }
+}
+
+fn hops(fields: &Value, snapshot: &ClusterSnapshot) -> Vec<String> {
+    match compiled(&spec(fields), snapshot).unwrap() {
+        Compilation::Plan(plan) => plan.summary.hops.iter().map(|hop| hop.version.to_string()).collect(),
+        Compilation::NothingToDo(nothing) => panic!("{}", nothing.message),
+    }
+}
+
+#[test]
+fn a_kubelet_that_is_against_the_policy_before_anything_is_changed_is_refused_whatever_the_target() {
+    for (kubelet, said) in
+        [("1.28.3", "1.33.4, which no policy allows"), ("1.29.15", "no policy"), ("1.34.1", "newer minor")]
+    {
+        for target in ["1.34.4", "1.33.9", "1.33.4"] {
+            for selector in [json!({}), json!({"pool": "blue"})] {
+                let mut snapshot = with_worker("1.33.4", kubelet);
+                snapshot.nodes.get_mut("w-02").unwrap().labels.insert("pool".into(), "blue".into());
+                let refusal = refused(&json!({"targetVersion": target, "nodeSelector": selector}), &snapshot);
+                let named = format!("w-1 ({kubelet})");
+                assert!(refusal.findings.iter().any(|one| one.to_string().contains(&named)), "{target}: {refusal}");
+                // Newer than the target as well is told as that.
+                if kubelet < target {
+                    let [one] = &refusal.findings[..] else { panic!("told once: {refusal}") };
+                    assert_eq!((one.code, one.value.as_str()), (Code::VersionSkew, named.as_str()));
+                    assert!(one.message.contains(said) && one.remedy.contains("1.33"), "{one}");
+                }
+            }
+        }
+        let mut snapshot = cluster(3, 2, "1.33.4");
+        snapshot.nodes.get_mut("cp-1").unwrap().kubelet = v(kubelet);
+        let refusal = refused(&json!({}), &snapshot);
+        assert_eq!((refusal.code(), refusal.findings.len()), (Code::VersionSkew, 1), "{refusal}");
+        assert!(refusal.to_string().contains(&format!("cp-1 ({kubelet})")), "{refusal}");
+    }
+}
+
+#[test]
+fn a_kubelet_that_only_does_not_fit_the_next_hop_moves_first_and_a_hop_that_had_begun_goes_on() {
+    assert_eq!(hops(&json!({}), &with_worker("1.33.4", "1.30.9")), ["1.33.4", "1.34.4"]);
+    let mut begun = cluster(3, 2, "1.33.4");
+    begun.server = v("1.32.9");
+    assert_eq!(hops(&json!({"targetVersion": "1.33.4"}), &begun), ["1.33.4"]);
+    begun.nodes.get_mut("w-01").unwrap().kubelet = v("1.34.1");
+    let refusal = refused(&json!({}), &begun);
+    assert!(refusal.to_string().contains("w-01 (1.34.1)"), "newer than what had begun: {refusal}");
+    // As old as the oldest server allows, and not the newest.
+    begun.nodes.get_mut("w-01").unwrap().kubelet = v("1.29.3");
+    let refusal = refused(&json!({}), &begun);
+    assert!(refusal.to_string().contains("w-01 (1.29.3)") && refusal.to_string().contains("at 1.33.4"), "{refusal}");
+}
