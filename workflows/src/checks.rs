@@ -227,6 +227,7 @@ pub(crate) fn versions(
             format!("upgrade within {}.x", server.major()),
         )),
     }
+    unknown_minors(snapshot, target, findings);
     older_server(server, findings);
     // Where the API servers are newer themselves, that is said above.
     if let Some(config) = snapshot.kubeadm_config.filter(|config| *config > target && *config > server) {
@@ -261,11 +262,32 @@ pub(crate) fn versions(
         let finding = Finding::new(Code::UnknownRelease, field, target, message, remedy);
         // Who names the whole way answers for its versions; what machines cannot get is still refused by node.
         if spec.path.is_empty() { findings.refuse(finding) } else { findings.warn(finding) }
-    } else if !of_minor && facts::newest(&snapshot.facts, target.minor_version()).is_none_or(|newest| target > newest) {
+    } else if !of_minor && facts::newest(&snapshot.facts, target.minor_version()).is_some_and(|newest| target > newest)
+    {
         let message = "newer than what this release of CUPCAKE knows: what it changes is not told here";
         let remedy = "check that it exists, and read its release notes";
         findings.warn(Finding::new(Code::UnknownRelease, field, target, message, remedy));
     }
+}
+
+/// Refuses a way from, over or to minors of which nothing is known: what they remove, refuse or ask for would be told as if it were nothing.
+fn unknown_minors(snapshot: &ClusterSnapshot, target: KubeVersion, findings: &mut Findings) {
+    let server = snapshot.server;
+    if target <= server || target.major() != server.major() {
+        return;
+    }
+    let minors =
+        (server.minor()..=target.minor()).map(|minor| KubeVersion::new(target.major(), minor, 0).minor_version());
+    let unknown: Vec<_> = minors.filter(|minor| facts::of(&snapshot.facts, *minor).is_none()).collect();
+    let Some(first) = unknown.first() else { return };
+    let message = format!(
+        "the way from {server} has to do with {}, of which this release of CUPCAKE knows nothing: neither what it removes nor what it asks for",
+        named(&unknown)
+    );
+    let remedy = format!(
+        "take a release of CUPCAKE that knows it, or read what changes there and write facts of your own into ConfigMap kube-system/cupcake-versions (docs/facts.md), at the least {{minors: {{\"{first}\": {{newestPatch: N}}}}}}"
+    );
+    findings.refuse(Finding::new(Code::UnknownRelease, "spec.targetVersion", target, message, remedy));
 }
 
 /// The kubelets against every hop: none newer than the target, none too old for the API servers or kubeadm of a hop.

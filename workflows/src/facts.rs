@@ -215,6 +215,11 @@ fn merge(target: &mut Value, patch: &Value) {
     }
 }
 
+/// Whether somebody's own facts name a release of that minor.
+pub(crate) fn is_own(own: &OwnFacts, minor: MinorVersion) -> bool {
+    own.get(&minor.to_string()).is_some_and(|fields| fields.get("newestPatch").is_some_and(Value::is_u64))
+}
+
 /// What is known of a minor, if anything is: what comes with this release, below what people say.
 pub(crate) fn of(own: &OwnFacts, minor: MinorVersion) -> Option<Cow<'static, Facts>> {
     static KNOWN: OnceLock<BTreeMap<String, Facts>> = OnceLock::new();

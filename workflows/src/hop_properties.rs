@@ -414,5 +414,5 @@ fn a_way_that_is_none_is_refused_by_the_hop_that_cannot_be() {
         "API servers never go back: {below}"
     );
     let unknown = compiled(&spec(&json!({"targetVersion": "1.40.0"})), &cluster(1, 1, "1.37.2")).unwrap_err();
-    assert!(unknown.to_string().contains("goes through 1.38, of which no release is known; name the way in spec.path"));
+    assert!(unknown.to_string().contains("goes through 1.38, of which no release is known; take a newer CUPCAKE"));
 }

@@ -210,6 +210,9 @@ fn is_left(snapshot: &ClusterSnapshot) -> bool {
 
 /// The version of a minor that the way to a later one goes through: one that may be left for the next minor.
 fn through(snapshot: &ClusterSnapshot, target: KubeVersion, minor: MinorVersion) -> Result<KubeVersion, Finding> {
+    if is_gap(snapshot, minor) {
+        return Err(gap(snapshot.server, target, minor));
+    }
     let newest = newest(snapshot, minor).ok_or_else(|| unknown(snapshot.server, target, minor))?;
     let Some(leave) = facts::leave_from(&snapshot.facts, newest) else {
         return Ok(newest);
@@ -246,9 +249,31 @@ fn newest_from(snapshot: &ClusterSnapshot, oldest: KubeVersion) -> Option<KubeVe
     offered.or_else(|| facts::newest(&snapshot.facts, minor).filter(fits)).max(begun)
 }
 
+/// Whether the versions that are known name a minor below this one and one above, but none of it, so that whoever listed them left it out:
+/// what CUPCAKE knows of it by itself is no answer then. Inventories tell the present minor and the next, which leave no gap.
+fn is_gap(snapshot: &ClusterSnapshot, minor: MinorVersion) -> bool {
+    let known = || snapshot.known_versions.iter().map(|known| known.minor_version());
+    let begun = snapshot.kubeadm_config.is_some_and(|begun| begun.minor_version() == minor);
+    let told = begun || minor <= snapshot.server.minor_version() || facts::is_own(&snapshot.facts, minor);
+    !told
+        && known().all(|known| known != minor)
+        && known().any(|known| known < minor)
+        && known().any(|known| known > minor)
+}
+
+fn gap(server: KubeVersion, target: KubeVersion, minor: MinorVersion) -> Finding {
+    let message = format!(
+        "no path: the way from {server} goes through {minor}, of which the known versions name none, though they name older and newer minors"
+    );
+    let remedy = format!(
+        "add a release of {minor} to ConfigMap kube-system/cupcake-versions (knownVersions of a cluster file), or name the way in spec.path, such as [..., {minor}.0, ..., {target}]"
+    );
+    Finding::new(Code::TooManyMinors, "spec.targetVersion", target, message, remedy)
+}
+
 fn unknown(server: KubeVersion, target: KubeVersion, minor: MinorVersion) -> Finding {
     let message = format!("the way from {server} goes through {minor}, of which no release is known");
-    let remedy = format!("name the way in spec.path, such as [..., {minor}.0, ..., {target}]");
+    let remedy = format!("take a newer CUPCAKE, or name {minor} in facts of your own (docs/facts.md)");
     Finding::new(Code::TooManyMinors, "spec.targetVersion", target, message, remedy)
 }
 

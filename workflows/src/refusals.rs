@@ -1,7 +1,7 @@
 //! Starts and ways that no plan may be made of, and those beside them that one may.
 
 use crate::testing::{cluster, compiled, node, spec, v};
-use crate::{Code, Compilation, Refusal};
+use crate::{Code, Compilation, Refusal, own_facts};
 use cupcake_crds::values::{ClusterSnapshot, NodeRole};
 use serde_json::{Value, json};
 
@@ -67,4 +67,37 @@ fn a_kubelet_that_only_does_not_fit_the_next_hop_moves_first_and_a_hop_that_had_
     begun.nodes.get_mut("w-01").unwrap().kubelet = v("1.29.3");
     let refusal = refused(&json!({}), &begun);
     assert!(refusal.to_string().contains("w-01 (1.29.3)") && refusal.to_string().contains("at 1.33.4"), "{refusal}");
+}
+
+#[test]
+fn a_minor_that_whoever_lists_the_versions_left_out_is_no_way() {
+    let mut snapshot = cluster(1, 1, "1.31.14");
+    let fields = json!({"targetVersion": "1.34.2"});
+    snapshot.known_versions = ["1.31.14", "1.32.9", "1.34.2"].map(v).into();
+    let refusal = refused(&fields, &snapshot);
+    assert_eq!((refusal.code(), refusal.findings.len()), (Code::TooManyMinors, 1), "{refusal}");
+    assert!(refusal.to_string().contains("no path") && refusal.to_string().contains("1.33, of which"), "{refusal}");
+    let path = json!({"targetVersion": "1.34.2", "path": ["1.32.9", "1.33.13", "1.34.2"]});
+    assert_eq!(hops(&path, &snapshot), ["1.32.9", "1.33.13", "1.34.2"]);
+    let mut own = snapshot.clone();
+    own.facts = own_facts(json!({"minors": {"1.33": {"newestPatch": 9}}})).unwrap();
+    assert_eq!(hops(&fields, &own), ["1.32.9", "1.33.9", "1.34.2"]);
+    // Machines tell the present minor and the next one: what lies further leaves no gap.
+    snapshot.known_versions = ["1.31.14", "1.32.9"].map(v).into();
+    assert_eq!(hops(&fields, &snapshot), ["1.32.9", "1.33.13", "1.34.2"]);
+}
+
+#[test]
+fn a_minor_of_which_nothing_is_known_is_refused_but_for_facts_of_ones_own() {
+    for (from, to, minor, patch) in [("1.37.2", "1.38.0", "1.38", 0), ("1.23.17", "1.24.17", "1.23", 17)] {
+        let mut snapshot = cluster(1, 1, from);
+        for fields in [json!({"targetVersion": to}), json!({"targetVersion": to, "path": [to]})] {
+            let refusal = refused(&fields, &snapshot);
+            assert_eq!((refusal.code(), refusal.findings.len()), (Code::UnknownRelease, 1), "{refusal}");
+            let way_out = format!("{{minors: {{\"{minor}\": {{newestPatch: N}}}}}}");
+            assert!(refusal.to_string().contains(&way_out), "{refusal}");
+        }
+        snapshot.facts = own_facts(json!({"minors": {minor: {"newestPatch": patch}}})).unwrap();
+        assert_eq!(hops(&json!({"targetVersion": to}), &snapshot), [to]);
+    }
 }

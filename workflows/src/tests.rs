@@ -88,7 +88,9 @@ fn unchanged(_: &mut ClusterSnapshot) {}
 
 #[test]
 fn where_there_is_no_way_everything_else_that_stands_in_the_way_is_told_with_it() {
-    use Code::{CgroupV1, DiskSpace, DisruptionBudget as Budget, InvalidPath, InvalidVersion, TooManyMinors};
+    use Code::{
+        CgroupV1, DiskSpace, DisruptionBudget as Budget, InvalidPath, InvalidVersion, TooManyMinors, UnknownRelease,
+    };
     let unfit = |snapshot: &mut ClusterSnapshot| {
         let worker = snapshot.nodes.get_mut("w-02").unwrap();
         worker.inventory = Some(NodeInventory {
@@ -111,10 +113,13 @@ fn where_there_is_no_way_everything_else_that_stands_in_the_way_is_told_with_it(
     };
     let codes =
         |fields: &Value| -> Vec<Code> { refused(fields, unfit).findings.iter().map(|finding| finding.code).collect() };
-    // Of 1.38 and 1.39 no release is known.
-    assert_eq!(codes(&json!({"targetVersion": "1.40.0"})), [TooManyMinors, DiskSpace, CgroupV1, Budget]);
+    // Of 1.38 and 1.39 no release is known, and of 1.40 nothing else.
+    assert_eq!(
+        codes(&json!({"targetVersion": "1.40.0"})),
+        [UnknownRelease, TooManyMinors, DiskSpace, CgroupV1, Budget]
+    );
     let far = json!({"targetVersion": "1.99.0", "path": ["1.34.4", "1.99.0"]});
-    assert_eq!(codes(&far), [InvalidPath, DiskSpace, CgroupV1, Budget]);
+    assert_eq!(codes(&far), [UnknownRelease, InvalidPath, DiskSpace, CgroupV1, Budget]);
     let path = json!({"targetVersion": "1.34.4", "path": ["1.33.9", "1.35.0"]});
     assert_eq!(codes(&path), [InvalidPath, DiskSpace, Budget], "1.34 starts on control groups version 1");
     assert_eq!(codes(&json!({"targetVersion": "latest"})), [InvalidVersion, DiskSpace], "whatever the version");
