@@ -182,7 +182,8 @@ pub(crate) fn quorum(snapshot: &ClusterSnapshot, findings: &mut Findings) {
     let unready: Vec<_> = nodes.iter().filter(|node| !node.ready).map(|node| &node.node.name).collect();
     if nodes.len() >= 3 && nodes.len() - unready.len() <= nodes.len() / 2 {
         let message = "with these not Ready most of the control plane is away, and etcd has no quorum";
-        findings.refuse(Finding::new(Code::NodeNotReady, "nodes", named(unready), message, "mend them first"));
+        let finding = Finding::new(Code::NodeNotReady, "nodes", named(&unready), message, "mend them first");
+        findings.refuse(finding.of_nodes(unready.into_iter().map(String::as_str)));
     }
 }
 
@@ -323,13 +324,16 @@ pub(crate) fn kubelets(hops: &[Hop<'_>], snapshot: &ClusterSnapshot, target: Kub
         .filter(|node| !is_newer(node) && !illegal.contains(node.node.name.as_str()))
         .collect();
     if !ahead.is_empty() {
-        findings.warn(Finding::new(
-            Code::VersionSkew,
-            "nodes",
-            shown(&ahead),
-            format!("kubelets newer than the API server at {server}: a hop that had begun; this update ends it"),
-            "",
-        ));
+        findings.warn(
+            Finding::new(
+                Code::VersionSkew,
+                "nodes",
+                shown(&ahead),
+                format!("kubelets newer than the API server at {server}: a hop that had begun; this update ends it"),
+                "",
+            )
+            .of_nodes(names(&ahead)),
+        );
     }
     let fits = |node: &NodeSnapshot| {
         skew::kubelet(node.kubelet, target, target).is_ok() && skew::kubeadm_accepts(node.kubelet, target).is_ok()
@@ -352,7 +356,7 @@ pub(crate) fn kubelets(hops: &[Hop<'_>], snapshot: &ClusterSnapshot, target: Kub
             shown(&at_the_edge),
             format!("they stay as far behind {target} as a kubelet may be (for kubeadm, too), so no further minor can follow"),
             "upgrade them before the next minor",
-        ));
+        ).of_nodes(names(&at_the_edge)));
     }
 }
 
@@ -377,7 +381,8 @@ fn unfit_already<'s>(
     let mut refuse = |nodes: &[&NodeSnapshot], message: String, remedy: String| {
         if !nodes.is_empty() {
             let shown = named(nodes.iter().map(|node| at(node)));
-            findings.refuse(Finding::new(Code::VersionSkew, "nodes", shown, message, remedy));
+            let finding = Finding::new(Code::VersionSkew, "nodes", shown, message, remedy);
+            findings.refuse(finding.of_nodes(names(nodes)));
         }
     };
     refuse(
@@ -446,7 +451,10 @@ fn too_old(
         let message = format!(
             "kubelets more than three minors (two below 1.25) behind {version} do not work with its API server"
         );
-        findings.refuse(Finding::new(Code::VersionSkew, "nodes", shown(&too_old), message, remedy(&too_old)));
+        findings.refuse(
+            Finding::new(Code::VersionSkew, "nodes", shown(&too_old), message, remedy(&too_old))
+                .of_nodes(names(&too_old)),
+        );
     }
     if !refused.is_empty() {
         let message = format!(
@@ -454,7 +462,10 @@ fn too_old(
             version.minor_version(),
             skew::kubeadm_kubelet_minors_behind_max(version.minor_version())
         );
-        findings.refuse(Finding::new(Code::VersionSkew, "nodes", shown(&refused), message, remedy(&refused)));
+        findings.refuse(
+            Finding::new(Code::VersionSkew, "nodes", shown(&refused), message, remedy(&refused))
+                .of_nodes(names(&refused)),
+        );
     }
 }
 
@@ -468,6 +479,11 @@ pub(crate) fn newer_than_target(nodes: &[&NodeSnapshot], target: KubeVersion) ->
         format!("kubelets are newer already: {}", named(nodes.iter().map(|node| at(node)))),
         format!("set {newest} or newer"),
     )
+    .of_nodes(names(nodes))
+}
+
+fn names<'n>(nodes: &'n [&NodeSnapshot]) -> impl Iterator<Item = &'n str> {
+    nodes.iter().map(|node| node.node.name.as_str())
 }
 
 fn at(node: &NodeSnapshot) -> String {
@@ -491,7 +507,7 @@ pub(crate) fn selection(
     if !opted_out.is_empty() {
         let remedy = format!("where one is to move: kubectl label node {} {OPT_OUT_LABEL}-", opted_out[0]);
         let message = "their label keeps them out of every update: they stay as they are";
-        findings.warn(Finding::new(Code::OptedOut, "nodes", named(&opted_out), message, remedy));
+        findings.warn(Finding::new(Code::OptedOut, "nodes", named(&opted_out), message, remedy).of_nodes(opted_out));
     }
     let selected = workers.moving.len() + workers.at_target.len() + workers.newer.len();
     if spec.node_selector.is_empty() || selected > 0 {
@@ -584,7 +600,7 @@ pub(crate) fn readiness(moving: &[&NodeSnapshot], now: Timestamp, findings: &mut
     };
     let mut warn = |code, nodes: Vec<&str>, message: &str, remedy: &str| {
         if !nodes.is_empty() {
-            findings.warn(Finding::new(code, "nodes", named(nodes), message, remedy));
+            findings.warn(Finding::new(code, "nodes", named(&nodes), message, remedy).of_nodes(nodes));
         }
     };
     warn(

@@ -1,6 +1,7 @@
 //! What a compiler says about an update besides the plan: findings that refuse it, and findings that only warn.
 
-use serde::Serialize;
+use serde::ser::SerializeStruct as _;
+use serde::{Serialize, Serializer};
 use std::fmt::{self, Write as _};
 
 macro_rules! codes {
@@ -167,8 +168,7 @@ impl fmt::Display for Code {
 }
 
 /// One thing that was found: where, what, and what to do.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     /// What is wrong, in one word.
     pub code: Code,
@@ -181,8 +181,9 @@ pub struct Finding {
     /// What to do.
     pub remedy: String,
     /// The nodes that it is about, where it rests on what their machines were last seen to be.
-    #[serde(skip_serializing_if = "<[String]>::is_empty")]
     pub nodes: Box<[String]>,
+    /// The nodes that it is about, where it does not.
+    pub(crate) about: Box<[String]>,
 }
 
 impl Finding {
@@ -195,12 +196,44 @@ impl Finding {
         remedy: impl Into<String>,
     ) -> Self {
         let (field, value) = (field.into(), value.to_string());
-        Self { code, field, value, message: message.into(), remedy: remedy.into(), nodes: Box::default() }
+        Self {
+            code,
+            field,
+            value,
+            message: message.into(),
+            remedy: remedy.into(),
+            nodes: Box::default(),
+            about: Box::default(),
+        }
+    }
+
+    /// About those nodes, whatever their inventories say: each of them, where the value names the first ones only.
+    pub fn of_nodes<T: Into<String>>(self, nodes: impl IntoIterator<Item = T>) -> Self {
+        Self { about: nodes.into_iter().map(Into::into).collect(), ..self }
     }
 
     /// About those nodes, as their inventories say.
     pub fn by_inventories_of(self, nodes: Vec<String>) -> Self {
         Self { nodes: nodes.into_boxed_slice(), ..self }
+    }
+}
+
+/// For programs: `message` says it all by itself, so it names the value too, and `nodes` are all of them.
+impl Serialize for Finding {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let nodes = if self.nodes.is_empty() { &self.about } else { &self.nodes };
+        let told = self.value.is_empty() || self.message.contains(&self.value);
+        let message = if told { self.message.clone() } else { format!("{}: {}", self.value, self.message) };
+        let mut fields = serializer.serialize_struct("Finding", if nodes.is_empty() { 5 } else { 6 })?;
+        fields.serialize_field("code", &self.code)?;
+        fields.serialize_field("field", &self.field)?;
+        fields.serialize_field("value", &self.value)?;
+        fields.serialize_field("message", &message)?;
+        fields.serialize_field("remedy", &self.remedy)?;
+        if !nodes.is_empty() {
+            fields.serialize_field("nodes", nodes)?;
+        }
+        fields.end()
     }
 }
 
@@ -335,6 +368,18 @@ mod tests {
     #[test]
     fn a_finding_names_field_value_fault_and_remedy() {
         assert_eq!(finding("no node at once").to_string(), "spec.concurrency \"0\": no node at once; set 1 or more");
+    }
+
+    #[test]
+    fn for_programs_the_message_names_the_value_and_all_nodes_stand_beside_it() {
+        let names: Vec<String> = (1..=8).map(|number| format!("w-{number}")).collect();
+        let told = |finding: Finding| serde_json::to_value(finding).unwrap();
+        let many =
+            told(Finding::new(Code::ForeignNode, "nodes", named(&names), "not ours", "").of_nodes(names.clone()));
+        assert_eq!(many["message"], "w-1, w-2, w-3, w-4, w-5 and 3 more: not ours");
+        assert_eq!(many["nodes"], serde_json::json!(names));
+        let said = told(Finding::new(Code::Downgrade, "spec.targetVersion", "1.33.0", "1.33.0 is older", ""));
+        assert_eq!((&said["message"], said.get("nodes")), (&"1.33.0 is older".into(), None));
     }
 
     #[test]

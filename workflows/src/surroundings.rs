@@ -270,7 +270,7 @@ fn by_node(
     let finding = |pods: &[&PodSnapshot], remedy: String| {
         let nodes: BTreeSet<&str> = pods.iter().map(|pod| pod.node.as_str()).collect();
         let message = format!("{message}: {}", named(pods.iter().map(|pod| told(pod))));
-        Finding::new(check, "nodes", named(nodes), message, remedy)
+        Finding::new(check, "nodes", named(&nodes), message, remedy).of_nodes(nodes)
     };
     if let Some(first) = open.first() {
         findings.refuse(finding(&open, remedy(&first.node)));
