@@ -107,11 +107,43 @@ fn nothing_is_acknowledged_for_all_nodes_at_once() {
 }
 
 #[test]
-fn what_cannot_be_acknowledged_is_no_check_of_spec_acknowledge() {
+fn what_cannot_be_acknowledged_is_no_check_of_spec_acknowledge_and_what_only_warns_has_nothing_to_answer_for() {
     for code in Code::ALL.iter().filter(|code| !ACKNOWLEDGED.contains(code)) {
-        let entry = json!([{"check": code.to_string(), "node": "w-01"}]);
-        let refusal = compiled(&spec(&json!({"acknowledge": entry})), &cluster(1, 1, "1.33.4")).unwrap_err();
-        let told = refusal.to_string();
-        assert!(told.contains(&format!("{:?}: no check of that name", code.to_string())), "{code}: {told}");
+        let update = spec(&json!({"acknowledge": [{"check": code.to_string(), "node": "w-01"}]}));
+        match compiled(&update, &cluster(1, 1, "1.33.4")) {
+            Err(refusal) => {
+                let told = refusal.to_string();
+                assert!(told.contains(&format!("{:?}: no check of that name", code.to_string())), "{code}: {told}");
+                assert!(!code.never_refuses(), "{code}");
+            }
+            Ok(Compilation::Plan(plan)) => {
+                let said = plan.report.warnings.iter().any(|one| {
+                    (one.code, &*one.field, &one.value) == (Code::NoEffect, "spec.acknowledge", &code.to_string())
+                });
+                assert!(code.never_refuses() && said, "{code}");
+            }
+            Ok(Compilation::NothingToDo(_)) => panic!("{code}: nothing to do"),
+        }
     }
+    let unknown = spec(&json!({"acknowledge": [{"check": "Everything", "node": "w-01"}]}));
+    assert_eq!(compiled(&unknown, &cluster(1, 1, "1.33.4")).unwrap_err().code(), Code::OutOfRange);
+}
+
+#[test]
+fn what_never_refuses_is_what_the_documentation_says_is_warned_of_or_told_alone() {
+    let text = include_str!("../../docs/checks.md");
+    for code in Code::ALL {
+        let row = text.lines().find(|line| line.contains(&format!(" | {code} | "))).unwrap();
+        let verdict = row.split('|').nth(4).unwrap().trim();
+        assert_eq!(code.never_refuses(), ["warned", "told"].contains(&verdict), "{code}: {verdict}");
+    }
+}
+
+#[test]
+fn a_finding_that_nobody_may_answer_for_is_never_told_as_acknowledged() {
+    let mut snapshot = cluster(3, 2, "1.33.4");
+    let taken_at = snapshot.taken_at;
+    snapshot.nodes.get_mut("cp-1").unwrap().inventory.as_mut().unwrap().certificates_expire = Some(taken_at);
+    let (refused, warned) = told(Code::CertificatesExpired, &snapshot, "1.34.4", &["cp-1"]);
+    assert!(refused.len() == 1 && !warned, "{refused:?}");
 }

@@ -5,6 +5,7 @@ use crate::containerd::with_containerd;
 use crate::etcd_store::{etcd_store, is_brought_by};
 use crate::facts::{self, Facts};
 use crate::finding::{Code, Finding, Findings, named};
+use crate::preflight::ACKNOWLEDGED;
 use cupcake_crds::DirectUpdateSpec;
 use cupcake_crds::values::{ClusterSnapshot, MinorVersion, NodeSnapshot, PackageVersion};
 use std::collections::BTreeMap;
@@ -201,7 +202,9 @@ pub(crate) fn refuse(
 
 /// Whether somebody answers for that check on that node.
 pub(crate) fn is_acknowledged(spec: &DirectUpdateSpec, check: Code, node: &NodeSnapshot) -> bool {
-    spec.acknowledge.iter().any(|entry| entry.check == check.to_string() && entry.node == node.node.name)
+    // Of what nobody may answer for it stays without effect, whatever the object holds.
+    ACKNOWLEDGED.contains(&check)
+        && spec.acknowledge.iter().any(|entry| entry.check == check.to_string() && entry.node == node.node.name)
 }
 
 /// `1.6` of `v1.6.20~ds1`, as numbers.

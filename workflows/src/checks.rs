@@ -4,6 +4,7 @@ use crate::compile::Hop;
 use crate::facts;
 use crate::finding::{Code, Finding, Findings, named};
 use crate::gates::SOAK_SECONDS_MAX;
+use crate::preflight::ACKNOWLEDGED;
 use crate::request::is_concurrency;
 use crate::schedule::Window;
 use crate::skew::{self, Skew};
@@ -74,9 +75,16 @@ pub(crate) fn spec(spec: &DirectUpdateSpec, findings: &mut Findings) {
         findings.refuse(Finding::new(Code::OutOfRange, "spec.acknowledge", spec.acknowledge.len(), message, remedy));
     }
     for entry in &spec.acknowledge {
-        if !crate::preflight::ACKNOWLEDGED.iter().any(|code| code.to_string() == entry.check) {
+        let is_named = |code: &&Code| code.to_string() == entry.check;
+        if ACKNOWLEDGED.iter().any(|code| is_named(&code)) {
+            continue;
+        }
+        if Code::ALL.iter().any(|code| is_named(&code) && code.never_refuses()) {
+            let message = "no update is refused for it, so there is nothing to answer for";
+            findings.warn(Finding::new(Code::NoEffect, "spec.acknowledge", &entry.check, message, "leave it out"));
+        } else {
             let message = "no check of that name can be acknowledged";
-            let names: Vec<String> = crate::preflight::ACKNOWLEDGED.iter().map(ToString::to_string).collect();
+            let names: Vec<String> = ACKNOWLEDGED.iter().map(ToString::to_string).collect();
             let remedy = format!("name one of {}", names.join(", "));
             findings.refuse(Finding::new(Code::OutOfRange, "spec.acknowledge", &entry.check, message, remedy));
         }

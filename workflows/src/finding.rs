@@ -159,6 +159,34 @@ impl Code {
     pub const fn is_note(self) -> bool {
         matches!(self, Self::PackagesHeld)
     }
+
+    /// Whether no update is ever refused for it: it is told, and there is nothing to answer for. docs/checks.md says so of the same.
+    pub(crate) const fn never_refuses(self) -> bool {
+        matches!(
+            self,
+            Self::NoEffect
+                | Self::ChecksLeftOut
+                | Self::OptedOut
+                | Self::AvoidedRelease
+                | Self::NextHopBlocked
+                | Self::OlderServer
+                | Self::CordonedByOther
+                | Self::NoInventory
+                | Self::EtcdMinor
+                | Self::CertificatesExpire
+                | Self::ExternalCa
+                | Self::PackagesHeld
+                | Self::NeededHeld
+                | Self::RemovedKubeletFlags
+                | Self::RemovedApis
+                | Self::FailClosedHook
+                | Self::AdmissionPolicy
+                | Self::OtherUpdater
+                | Self::UnattendedUpgrades
+                | Self::KubeProxyAbsent
+                | Self::NotLookedAt
+        )
+    }
 }
 
 impl fmt::Display for Code {
