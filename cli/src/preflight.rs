@@ -60,6 +60,7 @@ pub(crate) fn run(connection: &Connection, args: &PreflightArgs) -> Result<Exit,
 fn lines(check: &Check) -> Vec<String> {
     let mark = match check.verdict {
         Verdict::Passed => "✔",
+        Verdict::Unknown => "?",
         Verdict::Warned => "!",
         Verdict::Failed => "✘",
     };

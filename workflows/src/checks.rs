@@ -2,7 +2,7 @@
 
 use crate::compile::Hop;
 use crate::facts;
-use crate::finding::{Code, Finding, Findings, named};
+use crate::finding::{Bearing, Code, Finding, Findings, named};
 use crate::gates::SOAK_SECONDS_MAX;
 use crate::preflight::ACKNOWLEDGED;
 use crate::request::is_concurrency;
@@ -16,7 +16,6 @@ use cupcake_crds::values::{
     ClusterSnapshot, Component, Concurrency, Cordon, EtcdTopology, KubeVersion, NodeRole, NodeSnapshot, Stage, Strategy,
 };
 use cupcake_crds::{DirectUpdateSpec, OPT_OUT_LABEL, limits};
-use cupcake_engine::clock::Timestamp;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -602,13 +601,13 @@ fn canaries(spec: &DirectUpdateSpec, snapshot: &ClusterSnapshot, findings: &mut 
 pub const INVENTORY_SECONDS_MAX: i64 = 900;
 
 /// What does not refuse a plan, but will make it wait: nodes that are not Ready, cordoned by others, or silent.
-pub(crate) fn readiness(moving: &[&NodeSnapshot], now: Timestamp, findings: &mut Findings) {
+pub(crate) fn readiness(snapshot: &ClusterSnapshot, moving: &[&NodeSnapshot], findings: &mut Findings) {
     let names = |wanted: &dyn Fn(&NodeSnapshot) -> bool| -> Vec<&str> {
         moving.iter().filter(|node| wanted(node)).map(|node| node.node.name.as_str()).collect()
     };
-    let mut warn = |code, nodes: Vec<&str>, message: &str, remedy: &str| {
+    let mut warn = |code, nodes: Vec<&str>, message: &str, remedy: &str, bearing| {
         if !nodes.is_empty() {
-            findings.warn(Finding::new(code, "nodes", named(&nodes), message, remedy).of_nodes(nodes));
+            findings.warn(Finding::new(code, "nodes", named(&nodes), message, remedy).of_nodes(nodes).bearing(bearing));
         }
     };
     warn(
@@ -616,6 +615,7 @@ pub(crate) fn readiness(moving: &[&NodeSnapshot], now: Timestamp, findings: &mut
         names(&|node| !node.ready),
         "not Ready: preflight waits for them",
         "mend them; workers can be left out by spec.nodeSelector",
+        Bearing::Waits,
     );
     warn(
         Code::CordonedByOther,
@@ -625,14 +625,18 @@ pub(crate) fn readiness(moving: &[&NodeSnapshot], now: Timestamp, findings: &mut
         }),
         "cordoned by somebody else: they stay cordoned after their upgrade",
         "",
+        Bearing::Told,
     );
+    // Where no machine told anything there may be no agents yet, as in a file written by hand: then nothing is known, good or bad.
+    let is_told = snapshot.nodes.values().any(|node| node.inventory.is_some());
     warn(
         Code::NoInventory,
         names(&|node| node.inventory.is_none()),
         "no agent answered yet, so nothing is known of these machines: preflight waits for them",
         "see the agent's pods there",
+        if is_told { Bearing::Waits } else { Bearing::NothingKnown },
     );
-    let old = now - TimeDelta::seconds(INVENTORY_SECONDS_MAX);
+    let old = snapshot.taken_at - TimeDelta::seconds(INVENTORY_SECONDS_MAX);
     warn(
         Code::NoInventory,
         names(&|node| {
@@ -640,5 +644,6 @@ pub(crate) fn readiness(moving: &[&NodeSnapshot], now: Timestamp, findings: &mut
         }),
         "what is known of these machines is older than 15 minutes: they are asked again before anything is started",
         "",
+        Bearing::Told,
     );
 }

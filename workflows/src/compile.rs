@@ -202,7 +202,7 @@ fn each_machine(
     findings: &mut Findings,
 ) {
     checks::quorum(snapshot, findings);
-    checks::readiness(changing, snapshot.taken_at, findings);
+    checks::readiness(snapshot, changing, findings);
     machines::machines(spec, snapshot, changing, findings);
 }
 

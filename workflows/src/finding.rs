@@ -212,6 +212,20 @@ pub struct Finding {
     pub nodes: Box<[String]>,
     /// The nodes that it is about, where it does not.
     pub(crate) about: Box<[String]>,
+    /// What it means for the checklist, besides being told.
+    pub(crate) bearing: Bearing,
+}
+
+/// What a warning means for the checklist.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Bearing {
+    /// It should be known.
+    #[default]
+    Told,
+    /// An update is taken, and waits: no cluster is fit as long as it would.
+    Waits,
+    /// Of no machine anything is known.
+    NothingKnown,
 }
 
 impl Finding {
@@ -232,12 +246,18 @@ impl Finding {
             remedy: remedy.into(),
             nodes: Box::default(),
             about: Box::default(),
+            bearing: Bearing::Told,
         }
     }
 
     /// About those nodes, whatever their inventories say: each of them, where the value names the first ones only.
     pub fn of_nodes<T: Into<String>>(self, nodes: impl IntoIterator<Item = T>) -> Self {
         Self { about: nodes.into_iter().map(Into::into).collect(), ..self }
+    }
+
+    /// With that meaning for the checklist.
+    pub(crate) fn bearing(self, bearing: Bearing) -> Self {
+        Self { bearing, ..self }
     }
 
     /// About those nodes, as their inventories say.

@@ -3,7 +3,7 @@
 //! It is made of what the compiler finds, so that `kubectl cupcake preflight`, `plan` and the operator never differ.
 
 use crate::compile::{Compilation, Compiled};
-use crate::finding::{Code, Finding, Refusal};
+use crate::finding::{Bearing, Code, Finding, Refusal};
 use serde::Serialize;
 
 /// Whether a check stands in the way.
@@ -11,6 +11,8 @@ use serde::Serialize;
 pub enum Verdict {
     /// Nothing was found.
     Passed,
+    /// Nothing was found, and nothing is known of the machines that it is about.
+    Unknown,
     /// Something should be known; the update can start.
     Warned,
     /// It stands in the way.
@@ -55,6 +57,9 @@ const CHECKS: [(&str, &str); 17] = [
     ("Neighbours", "programs that change nodes, too; what could not be read"),
 ];
 
+/// The checks that speak of what machines told.
+const OF_MACHINES: [&str; 6] = ["Machines", "Packages", "HandMade", "Kubelet", "Settings", "Runtime"];
+
 /// The findings about one node that somebody may answer for.
 pub const ACKNOWLEDGED: [Code; 11] = [
     Code::CgroupV1,
@@ -77,17 +82,19 @@ pub fn checklist(compiled: &Result<Compilation<Compiled>, Refusal>) -> Vec<Check
         Ok(Compilation::NothingToDo(nothing)) => (&[], &nothing.report.warnings),
         Err(refusal) => (&refusal.findings, &refusal.warnings),
     };
+    let nothing_known = warnings.iter().any(|finding| finding.bearing == Bearing::NothingKnown);
     let check = |(name, about): (&'static str, &'static str)| {
         let of = |findings: &[Finding]| -> Vec<Finding> {
             findings.iter().filter(|finding| check_of(finding) == name).cloned().collect()
         };
-        // An update is taken although a node is not Ready, and waits for it: a cluster is not fit as long as it would.
+        // An update is taken although a node is not Ready or its agent silent, and waits for it: a cluster is not fit as long as it would.
         let (waits, warned): (Vec<_>, Vec<_>) =
-            of(warnings).into_iter().partition(|finding| finding.code == Code::NodeNotReady);
+            of(warnings).into_iter().partition(|finding| finding.bearing == Bearing::Waits);
         let failed = [of(refused), waits].concat();
         let verdict = match (failed.is_empty(), warned.iter().all(|finding| finding.code.is_note())) {
             (false, _) => Verdict::Failed,
             (true, false) => Verdict::Warned,
+            (true, true) if nothing_known && OF_MACHINES.contains(&name) => Verdict::Unknown,
             (true, true) => Verdict::Passed,
         };
         Check { name, about, verdict, findings: failed.into_iter().chain(warned).collect() }
@@ -177,6 +184,28 @@ mod tests {
         let verdict = |name: &str| list.iter().find(|check| check.name == name).unwrap().verdict;
         assert_eq!(["Drains", "Hooks", "Apis"].map(verdict), [Verdict::Warned; 3]);
         assert_eq!(["Nodes", "Neighbours"].map(verdict), [Verdict::Failed, Verdict::Passed]);
+    }
+
+    #[test]
+    fn a_silent_agent_among_others_stands_in_the_way_and_where_all_are_silent_nothing_is_known_of_machines() {
+        let mut snapshot = cluster(3, 1, "1.33.4");
+        snapshot.nodes.get_mut("w-01").unwrap().inventory = None;
+        let verdicts = |snapshot: &cupcake_crds::values::ClusterSnapshot, names: &[&str]| {
+            let list = checklist(&compiled(&spec(&json!({})), snapshot));
+            let verdict = |name: &&str| list.iter().find(|check| check.name == *name).unwrap().verdict;
+            names.iter().map(verdict).collect::<Vec<_>>()
+        };
+        assert_eq!(verdicts(&snapshot, &["Agents", "Machines"]), [Verdict::Failed, Verdict::Passed]);
+        for node in snapshot.nodes.values_mut() {
+            node.inventory = None;
+        }
+        assert_eq!(verdicts(&snapshot, &["Agents", "Skew"]), [Verdict::Warned, Verdict::Passed]);
+        assert_eq!(verdicts(&snapshot, &["Machines", "Packages", "HandMade", "Runtime"]), [Verdict::Unknown; 4]);
+        // What takes too long is no silence.
+        let mut old = cluster(3, 1, "1.33.4");
+        let long_ago = old.taken_at - chrono::TimeDelta::hours(1);
+        old.nodes.get_mut("w-01").unwrap().inventory.as_mut().unwrap().taken_at = Some(long_ago);
+        assert_eq!(verdicts(&old, &["Agents"]), [Verdict::Warned]);
     }
 
     /// The rows of the table, without its head.
