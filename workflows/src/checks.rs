@@ -169,7 +169,7 @@ pub(crate) fn cluster(snapshot: &ClusterSnapshot, findings: &mut Findings) {
             "ConfigMap kube-system/kubeadm-config",
             "",
             "etcd runs outside the cluster, so CUPCAKE could not take the snapshot that every upgrade begins with",
-            "this release upgrades clusters with stacked etcd only",
+            "this release upgrades clusters with stacked etcd only: take a snapshot with etcdctl snapshot save, and upgrade this one by hand (kubeadm upgrade plan, then kubeadm upgrade apply)",
         )),
     }
     if snapshot.kubeadm_config.is_none() {

@@ -84,6 +84,9 @@ pub(crate) fn steps<'s>(
     let begun = snapshot.kubeadm_config.filter(|begun| *begun <= target);
     let before =
         |begun: &KubeVersion| versions.iter().find(|version| **version < *begun && **version != snapshot.server);
+    if let Some(begun) = begun.filter(|begun| matches!(skew::hop(snapshot.server, *begun), skew::Hop::Minors(_))) {
+        return Err(leap_begun(snapshot.server, begun));
+    }
     if let Some((begun, version)) = begun.and_then(|begun| Some((begun, before(&begun)?))) {
         let message = format!(
             "the way goes through {version}, and kubeadm has begun to move the cluster to {begun}, which is newer"
@@ -92,6 +95,17 @@ pub(crate) fn steps<'s>(
         return Err(Finding::new(Code::InvalidPath, "spec.path", spec.path.join(", "), message, remedy));
     }
     Ok(over(spec, snapshot, &versions))
+}
+
+/// kubeadm's configuration is further away from the API servers than any hop that could have begun: no `spec.path` mends that.
+fn leap_begun(server: KubeVersion, begun: KubeVersion) -> Finding {
+    let message =
+        format!("no hop leads there from the API server at {server}: the control plane moves one minor at a time");
+    let next = server.minor_version().next();
+    let remedy = format!(
+        "see which API servers are behind: where all are at {server}, set kubernetesVersion back to v{server} by kubectl -n kube-system edit configmap kubeadm-config; where some are newer, bring the others there by hand, to {next} first"
+    );
+    Finding::new(Code::InvalidPath, "ConfigMap kube-system/kubeadm-config", begun, message, remedy)
 }
 
 /// What everything else is judged by where there is no way: the minors that any way goes through, each by what is known of it, or by its

@@ -98,8 +98,17 @@ pub(crate) fn machines(
     };
     let message =
         "packages are installed there by none of apt, dnf and zypper, and this release installs with those only";
-    let remedy = |_: &str| "leave workers out by spec.nodeSelector, and upgrade them by hand".to_owned();
-    refuse(spec, changing, Code::PackageManager, "nodes", strange, message, remedy, findings);
+    for (role, way_out) in [
+        (
+            NodeRole::ControlPlane,
+            "no control-plane node can be left out: join others in their place that have one of the three, or upgrade this cluster by hand",
+        ),
+        (NodeRole::Worker, "leave them out by spec.nodeSelector, and upgrade them by hand"),
+    ] {
+        let of_role: Vec<&NodeSnapshot> = changing.iter().copied().filter(|node| node.role == role).collect();
+        let remedy = |_: &str| way_out.to_owned();
+        refuse(spec, &of_role, Code::PackageManager, "nodes", strange, message, remedy, findings);
+    }
 
     let by_themselves = changing.iter().filter(|node| inventory(node).unattended_upgrades == Some(true));
     let nodes: Vec<String> = by_themselves.map(|node| node.node.name.clone()).collect();

@@ -101,3 +101,33 @@ fn a_minor_of_which_nothing_is_known_is_refused_but_for_facts_of_ones_own() {
         assert_eq!(hops(&json!({"targetVersion": to}), &snapshot), [to]);
     }
 }
+
+#[test]
+fn every_way_out_that_is_named_can_be_gone() {
+    let told = |change: &dyn Fn(&mut ClusterSnapshot)| {
+        let mut snapshot = cluster(3, 2, "1.33.4");
+        change(&mut snapshot);
+        refused(&json!({}), &snapshot)
+    };
+    for name in ["cp-2", "w-02"] {
+        let managed = told(&|snapshot| {
+            snapshot.nodes.get_mut(name).unwrap().managed_by = Some("Machine prod/md-0 of Cluster API".into());
+        });
+        let strange = told(&|snapshot| {
+            snapshot.nodes.get_mut(name).unwrap().inventory.as_mut().unwrap().os = Some("Flatcar".into());
+        });
+        for (refusal, code) in [(managed, Code::ForeignNode), (strange, Code::PackageManager)] {
+            assert_eq!((refusal.code(), refusal.findings.len()), (code, 1), "{refusal}");
+            assert_eq!(refusal.to_string().contains("spec.nodeSelector"), name == "w-02", "{refusal}");
+            assert_eq!(serde_json::to_value(&refusal.findings[0]).unwrap()["nodes"], json!([name]));
+        }
+    }
+    let external = told(&|snapshot| snapshot.etcd = cupcake_crds::values::EtcdTopology::External);
+    assert!(external.to_string().contains("etcdctl snapshot save"), "{external}");
+    let leap = told(&|snapshot| {
+        *snapshot = cluster(3, 2, "1.31.4");
+        snapshot.kubeadm_config = Some(v("1.33.4"));
+    });
+    assert_eq!((leap.code(), &*leap.findings[0].field), (Code::InvalidPath, "ConfigMap kube-system/kubeadm-config"));
+    assert!(!leap.to_string().contains("spec.path") && leap.to_string().contains("back to v1.31.4"), "{leap}");
+}

@@ -282,20 +282,27 @@ fn by_node(
 
 /// Nodes whose machines are not ours to change.
 fn foreign(moving: &BTreeMap<&str, &NodeSnapshot>, findings: &mut Findings) {
-    let windows: Vec<_> =
-        moving.values().filter(|node| node.labels.get("kubernetes.io/os").is_some_and(|os| os == "windows")).collect();
-    let mut refuse = |nodes: Vec<String>, message: &str| {
-        if !nodes.is_empty() {
-            let remedy = "leave them out by spec.nodeSelector, and upgrade them the way they were made";
-            findings.refuse(Finding::new(Code::ForeignNode, "nodes", named(nodes), message, remedy));
+    let mut refuse = |told: &dyn Fn(&NodeSnapshot) -> Option<String>, message: &str| {
+        for (role, remedy) in [
+            (
+                NodeRole::ControlPlane,
+                "no control-plane node can be left out: upgrade this cluster by what makes its machines",
+            ),
+            (NodeRole::Worker, "leave them out by spec.nodeSelector, and upgrade them the way they were made"),
+        ] {
+            let of_role = moving.values().filter(|node| node.role == role);
+            let (names, shown): (Vec<String>, Vec<String>) =
+                of_role.filter_map(|node| Some((node.node.name.clone(), told(node)?))).unzip();
+            if !names.is_empty() {
+                let finding = Finding::new(Code::ForeignNode, "nodes", named(shown), message, remedy);
+                findings.refuse(finding.of_nodes(names));
+            }
         }
     };
-    refuse(
-        windows.iter().map(|node| node.node.name.clone()).collect(),
-        "Windows nodes, which CUPCAKE does not upgrade",
-    );
-    let managed = moving.values().filter_map(|node| Some(format!("{} ({})", node.node.name, node.managed_by.clone()?)));
-    refuse(managed.collect(), "nodes that something else makes and replaces; it would undo what is changed on them");
+    let windows = |node: &NodeSnapshot| node.labels.get("kubernetes.io/os").is_some_and(|os| os == "windows");
+    refuse(&|node| windows(node).then(|| node.node.name.clone()), "Windows nodes, which CUPCAKE does not upgrade");
+    let managed = |node: &NodeSnapshot| Some(format!("{} ({})", node.node.name, node.managed_by.clone()?));
+    refuse(&managed, "nodes that something else makes and replaces; it would undo what is changed on them");
 }
 
 /// Requests to API versions that a minor on the way no longer serves.
