@@ -110,6 +110,9 @@ impl fmt::Display for LeaveFrom {
 struct File {
     #[expect(dead_code, reason = "for readers of the file")]
     about: String,
+    /// Of the form of the file: another one for each change that older readers would not understand.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for readers of the file; a test asks for it"))]
+    version: u32,
     minors: BTreeMap<String, Value>,
 }
 
@@ -147,13 +150,14 @@ pub fn own(file: Value) -> Result<OwnFacts, InvalidFacts> {
         return Err(invalid("the file".to_owned(), "it is no object with the field minors".to_owned()));
     };
     file.remove("about");
+    file.remove("version");
     let minors = match file.remove("minors") {
         None | Some(Value::Null) => Map::new(),
         Some(Value::Object(minors)) => minors,
         Some(_) => return Err(invalid("minors".to_owned(), "it is no object by minor version".to_owned())),
     };
     if let Some(field) = file.keys().next() {
-        return Err(invalid(field.clone(), "there is no such field; there are about and minors".to_owned()));
+        return Err(invalid(field.clone(), "there is no such field; there are about, version and minors".to_owned()));
     }
     for (minor, fields) in &minors {
         let field = format!("minors.{minor}");
@@ -258,6 +262,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_file_says_of_which_form_it_is_and_nothing_of_patches_that_nobody_looked_up() {
+        let text = include_str!("../data/facts.json");
+        let file: File = serde_json::from_str(text).unwrap();
+        assert_eq!(file.version, 1);
+        let about = text.lines().find(|line| line.contains("\"about\"")).unwrap();
+        assert!(about.contains("newer ones may be out") && !about.contains("from the tags"), "{about}");
+    }
+
+    #[test]
     fn every_minor_from_1_24_on_is_known_and_what_is_said_of_it_has_a_source() {
         for minor in 24..=37 {
             let facts = of(&OwnFacts::new(), MinorVersion { major: 1, minor }).unwrap();
@@ -327,7 +340,7 @@ mod tests {
         let of = |minor: &str, fields: Value| read(json!({"minors": {minor: fields}})).unwrap_err();
         for (told, words) in [
             (read(json!([])).unwrap_err(), ["the file", "minors"]),
-            (read(json!({"minor": {}})).unwrap_err(), ["minor: ", "about and minors"]),
+            (read(json!({"minor": {}})).unwrap_err(), ["minor: ", "about, version and minors"]),
             (of("1.035", json!({})), ["minors.1.035", "such as 1.35"]),
             (of("1.35", json!({"newestPatches": 3})), ["minors.1.35.newestPatches: unknown field", "`newestPatch`"]),
             (of("1.35", json!({"newestPatch": "3"})), ["minors.1.35.newestPatch: invalid type", "docs/facts.md"]),
