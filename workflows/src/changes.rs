@@ -42,11 +42,16 @@ pub(crate) fn changes(
             }
         }
     }
+    let last = comes_to.keys().next_back().copied();
     for (minor, moving) in comes_to {
         if let Some(facts) = facts::of(&snapshot.facts, minor) {
             let moving: Vec<_> = moving.into_values().collect();
             nodes(spec, &moving, minor, &facts, findings);
             runtime(spec, &moving, minor, &facts, containerd, findings);
+            // Once: at the minor where the nodes stay.
+            if Some(minor) == last {
+                runtime_later(&moving, &facts, containerd, findings);
+            }
         }
     }
 }
@@ -153,11 +158,7 @@ fn runtime(
     findings: &mut Findings,
 ) {
     let Some(oldest) = &facts.oldest_containerd else { return };
-    let too_old = |node: &&NodeSnapshot| {
-        let there = || node.inventory.as_ref().and_then(|found| found.containerd.as_deref()).and_then(minor_of);
-        let found = containerd.map_or_else(there, PackageVersion::minor);
-        found.zip(minor_of(oldest)).is_some_and(|(found, oldest)| found < oldest)
-    };
+    let too_old = |node: &&NodeSnapshot| is_older(node, containerd, oldest);
     let message = format!("the kubelet needs containerd {oldest} or newer");
     let remedy = |name: &str| {
         let bring = if spec.moves_containerd() {
@@ -172,6 +173,34 @@ fn runtime(
     };
     let field = format!("Kubernetes {minor}");
     refuse(spec, moving, Code::ContainerdTooOld, &field, too_old, &message, remedy, findings);
+}
+
+/// Whether a node's containerd, the one that is there or that it gets, is of an older minor than that.
+fn is_older(node: &NodeSnapshot, containerd: Option<&PackageVersion>, oldest: &str) -> bool {
+    let there = || node.inventory.as_ref().and_then(|found| found.containerd.as_deref()).and_then(minor_of);
+    let found = containerd.map_or_else(there, PackageVersion::minor);
+    found.zip(minor_of(oldest)).is_some_and(|(found, oldest)| found < oldest)
+}
+
+/// Warns of a containerd that works with this minor, and will not with a later one.
+fn runtime_later(
+    moving: &[&NodeSnapshot],
+    facts: &Facts,
+    containerd: Option<&PackageVersion>,
+    findings: &mut Findings,
+) {
+    let Some(later) = &facts.later_containerd else { return };
+    let old = moving.iter().filter(|node| is_older(node, containerd, &later.oldest));
+    let names: Vec<String> = old.map(|node| node.node.name.clone()).collect();
+    if !names.is_empty() {
+        let message =
+            format!("the kubelet there will need containerd {} or newer: this is the time to move it", later.oldest);
+        let remedy =
+            "let this update or the next one bring it, by spec.components and spec.componentVersions.containerd";
+        let field = format!("Kubernetes {}", later.from);
+        let finding = Finding::new(Code::ContainerdTooOld, field, named(&names), message, remedy);
+        findings.warn(finding.of_nodes(names));
+    }
 }
 
 /// Refuses the nodes that are so, but for those that a person has acknowledged by name, which are told all the same.
@@ -287,6 +316,21 @@ mod tests {
         assert_eq!(avoided("1.27.16", &json!({"targetVersion": "1.28.0"}), &[]), ["Kubernetes 1.28 1.28.0"]);
         assert_eq!(avoided("1.27.16", &json!({"targetVersion": "1.28.3"}), &[]), Vec::<String>::new());
         assert_eq!(avoided("1.28.2", &json!({"targetVersion": "1.28.15"}), &[]), ["the API servers 1.28.2"]);
+    }
+
+    #[test]
+    fn a_containerd_that_a_later_minor_will_not_take_is_told_once_at_the_last_minor_that_takes_it() {
+        let told = |from: &str, to: &str, containerd: &str| {
+            let mut snapshot = cluster(3, 2, from);
+            snapshot.nodes.get_mut("w-02").unwrap().inventory.as_mut().unwrap().containerd =
+                Some(containerd.to_owned());
+            let warnings = crate::testing::plan_of(&spec(&json!({"targetVersion": to})), &snapshot).report.warnings;
+            let of = warnings.into_iter().filter(|one| one.code == Code::ContainerdTooOld);
+            of.map(|one| format!("{} {}", one.field, one.value)).collect::<Vec<_>>()
+        };
+        assert_eq!(told("1.35.4", "1.37.2", "1.7.27"), ["Kubernetes 1.38 w-02"]);
+        assert_eq!(told("1.35.4", "1.36.3", "1.7.27"), ["Kubernetes 1.38 w-02"]);
+        assert_eq!((told("1.35.4", "1.36.3", "2.0.5").len(), told("1.34.4", "1.35.4", "1.7.27").len()), (0, 0));
     }
 
     #[test]

@@ -50,6 +50,8 @@ pub(crate) struct Facts {
     pub etcd: Option<String>,
     /// The oldest minor of containerd that its kubelet works with, where it is another one than before.
     pub oldest_containerd: Option<String>,
+    /// The oldest minor of containerd that the kubelet of a later minor will work with, which is announced.
+    pub later_containerd: Option<LaterContainerd>,
     /// Where all that stands.
     #[serde(default)]
     #[cfg_attr(not(test), expect(dead_code, reason = "for readers of the file; a test asks for them"))]
@@ -71,6 +73,16 @@ pub(crate) struct NewKind {
     pub kind: String,
     /// The component of the control plane that writes such objects whether or not anybody asks, if one does.
     pub written_by: Option<String>,
+}
+
+/// What a later minor will ask of containerd.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct LaterContainerd {
+    /// That minor.
+    pub from: String,
+    /// The oldest minor of containerd that its kubelet will work with.
+    pub oldest: String,
 }
 
 /// The first patches of a minor, which leave something behind that stands in the way of the next upgrade.
@@ -187,8 +199,14 @@ pub fn own(file: Value) -> Result<OwnFacts, InvalidFacts> {
         let number = minor.strip_prefix("1.").and_then(|number| number.parse().ok());
         let known = number.and_then(|minor| of(&own, MinorVersion { major: 1, minor }));
         let Some(facts) = known else { continue };
-        for (name, version) in [("etcd", &facts.etcd), ("oldestContainerd", &facts.oldest_containerd)] {
-            if let Some(version) = version.as_ref().filter(|version| minor_of(version).is_none()) {
+        let later = facts.later_containerd.as_ref();
+        for (name, version) in [
+            ("etcd", facts.etcd.as_ref()),
+            ("oldestContainerd", facts.oldest_containerd.as_ref()),
+            ("laterContainerd.from", later.map(|later| &later.from)),
+            ("laterContainerd.oldest", later.map(|later| &later.oldest)),
+        ] {
+            if let Some(version) = version.filter(|version| minor_of(version).is_none()) {
                 return Err(invalid(field(name), format!("{version:?} is no minor version, such as 2.0")));
             }
         }
