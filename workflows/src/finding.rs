@@ -208,12 +208,21 @@ pub struct Finding {
     pub message: String,
     /// What to do.
     pub remedy: String,
-    /// The nodes that it is about, where it rests on what their machines were last seen to be.
+    /// The nodes that it is about.
     pub nodes: Box<[String]>,
-    /// The nodes that it is about, where it does not.
-    pub(crate) about: Box<[String]>,
+    /// What it rests on.
+    pub(crate) rests_on: RestsOn,
     /// What it means for the checklist, besides being told.
     pub(crate) bearing: Bearing,
+}
+
+/// What a finding about nodes rests on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RestsOn {
+    /// What the API says of them.
+    Api,
+    /// What their machines were last seen to be, and may no longer be.
+    Inventories,
 }
 
 /// What a warning means for the checklist.
@@ -245,14 +254,14 @@ impl Finding {
             message: message.into(),
             remedy: remedy.into(),
             nodes: Box::default(),
-            about: Box::default(),
+            rests_on: RestsOn::Api,
             bearing: Bearing::Told,
         }
     }
 
     /// About those nodes, whatever their inventories say: each of them, where the value names the first ones only.
     pub fn of_nodes<T: Into<String>>(self, nodes: impl IntoIterator<Item = T>) -> Self {
-        Self { about: nodes.into_iter().map(Into::into).collect(), ..self }
+        Self { nodes: nodes.into_iter().map(Into::into).collect(), ..self }
     }
 
     /// With that meaning for the checklist.
@@ -262,14 +271,22 @@ impl Finding {
 
     /// About those nodes, as their inventories say.
     pub fn by_inventories_of(self, nodes: Vec<String>) -> Self {
-        Self { nodes: nodes.into_boxed_slice(), ..self }
+        Self { nodes: nodes.into_boxed_slice(), rests_on: RestsOn::Inventories, ..self }
+    }
+
+    /// The nodes whose machines may have been mended since: it rests on what those were last seen to be.
+    pub fn in_question(&self) -> &[String] {
+        match self.rests_on {
+            RestsOn::Api => &[],
+            RestsOn::Inventories => &self.nodes,
+        }
     }
 }
 
 /// For programs: `message` says it all by itself, so it names the value too, and `nodes` are all of them.
 impl Serialize for Finding {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let nodes = if self.nodes.is_empty() { &self.about } else { &self.nodes };
+        let nodes = &self.nodes;
         let told = self.value.is_empty() || self.message.contains(&self.value);
         let message = if told { self.message.clone() } else { format!("{}: {}", self.value, self.message) };
         let mut fields = serializer.serialize_struct("Finding", if nodes.is_empty() { 5 } else { 6 })?;

@@ -271,7 +271,7 @@ fn unknown(refusal: &Refusal) -> Vec<String> {
     if refusal.findings.iter().any(|finding| finding.code != Code::RuntimeUnknown) {
         return Vec::new();
     }
-    refusal.findings.iter().flat_map(|finding| finding.nodes.iter().cloned()).collect()
+    refusal.findings.iter().flat_map(|finding| finding.in_question().iter().cloned()).collect()
 }
 
 /// Asks machines what they are, and tells whom the update waits for.
