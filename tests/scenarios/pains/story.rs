@@ -113,6 +113,7 @@ impl Story {
             let check = checks.iter().find(of).unwrap_or_else(|| panic!("nothing of {code}: {checks:?}"));
             let mark = match check.verdict {
                 Verdict::Passed => "✔",
+                Verdict::Unknown => "?",
                 Verdict::Warned => "!",
                 Verdict::Failed => "✘",
             };
