@@ -470,6 +470,11 @@ impl Server {
         self.inner.lock().each_queue(Queue::clear);
     }
 
+    /// Lets every watch that is open now lose what happens until then, without a word and without an end.
+    pub fn lose_events(&self, until: Timestamp) {
+        self.inner.lock().each_queue(|queue| queue.lose_until(until));
+    }
+
     /// Forgets the history: resuming clients are answered 410 and list again.
     pub fn compact(&self) {
         self.inner.lock().compact();

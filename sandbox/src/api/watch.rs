@@ -130,6 +130,8 @@ struct QueueState {
     /// Revision of the last change looked at, sent or not: what a bookmark may say.
     revision: u64,
     closed: bool,
+    /// Until when nothing that happens gets here.
+    lost_until: Option<Timestamp>,
     /// Table watches send the column definitions once.
     columns_sent: bool,
     waker: Option<Waker>,
@@ -142,6 +144,7 @@ impl Queue {
                 lines: VecDeque::new(),
                 revision,
                 closed: false,
+                lost_until: None,
                 columns_sent: false,
                 waker: None,
             }),
@@ -158,7 +161,7 @@ impl Queue {
         let seen = seen(view, change);
         let mut state = self.lock();
         state.revision = state.revision.max(change.revision());
-        let Some(kind) = seen else { return };
+        let Some(kind) = seen.filter(|_| state.lost_until.is_none_or(|until| now >= until)) else { return };
         if state.lines.len() >= lines_max {
             state.closed = true;
         } else if view.is_plain() && kind == change.kind {
@@ -197,6 +200,11 @@ impl Queue {
     /// Forgets what was not read yet.
     pub(super) fn clear(&self) {
         self.lock().lines.clear();
+    }
+
+    /// From now on nothing gets here until then, and nobody is told of it.
+    pub(super) fn lose_until(&self, until: Timestamp) {
+        self.lock().lost_until = Some(until);
     }
 
     /// Lets its reader look again.

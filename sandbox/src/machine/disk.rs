@@ -178,6 +178,7 @@ impl SimDisk {
                 | Wrong::DiskFull
                 | Wrong::SecondRunner
                 | Wrong::WatchesLate
+                | Wrong::EventsLost
                 | Wrong::Election
                 | Wrong::ClockJump
                 | Wrong::NodeDeleted

@@ -3,7 +3,7 @@
 pub use super::stream::{Component, Course, Stream};
 pub use super::wrong::{
     AWAY_SECONDS, CLOCK_AHEAD_SECONDS, CLOCK_WRONG_SECONDS, COLD_SECONDS, DISK_FULL_SECONDS, DOUBLED_SECONDS,
-    ELECTION_SECONDS, PAUSED_SECONDS, STOPPED_SECONDS, WATCHES_LATE_SECONDS, WriteTo, Wrong,
+    ELECTION_SECONDS, EVENTS_LOST_SECONDS, PAUSED_SECONDS, STOPPED_SECONDS, WATCHES_LATE_SECONDS, WriteTo, Wrong,
 };
 use cupcake_engine::clock::Timestamp;
 use std::collections::BTreeMap;

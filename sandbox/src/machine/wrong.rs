@@ -40,6 +40,9 @@ pub enum Wrong {
     SecondRunner,
     /// The write stands; then every watch tells what happens [`WATCHES_LATE_SECONDS`] late, at most.
     WatchesLate,
+    /// The write stands; then no watch that is open tells what happens in the next [`EVENTS_LOST_SECONDS`], neither then nor later, and
+    /// all of them stay open.
+    EventsLost,
     /// etcd has no leader, for [`ELECTION_SECONDS`]: no request is answered but with an error, and nothing stands.
     Election,
     /// The write stands; the clock of the component's machine jumps [`CLOCK_AHEAD_SECONDS`] ahead, and back after
@@ -73,6 +76,8 @@ pub const AWAY_SECONDS: i64 = 150;
 pub const DISK_FULL_SECONDS: i64 = 90;
 /// How late watches tell.
 pub const WATCHES_LATE_SECONDS: i64 = 20;
+/// How long open watches lose what happens.
+pub const EVENTS_LOST_SECONDS: i64 = 30;
 /// How long etcd is without a leader.
 pub const ELECTION_SECONDS: i64 = 3;
 /// How far a clock jumps: more than a node may soak, less than what is done on a node may take.
@@ -86,7 +91,7 @@ pub const PAUSED_SECONDS: i64 = 120;
 
 impl Wrong {
     /// All of it.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::Before,
         Self::After,
         Self::Torn,
@@ -103,6 +108,7 @@ impl Wrong {
         Self::DiskFull,
         Self::SecondRunner,
         Self::WatchesLate,
+        Self::EventsLost,
         Self::Election,
         Self::ClockJump,
         Self::NodeDeleted,
@@ -133,6 +139,7 @@ impl Wrong {
             Self::DiskFull => "disk-full",
             Self::SecondRunner => "second-runner",
             Self::WatchesLate => "watches-late",
+            Self::EventsLost => "events-lost",
             Self::Election => "election",
             Self::ClockJump => "clock-jump",
             Self::NodeDeleted => "node-deleted",
@@ -161,6 +168,7 @@ impl Wrong {
             | Self::ApiAway
             | Self::WatchesLost
             | Self::WatchesLate
+            | Self::EventsLost
             | Self::ClockJump
             | Self::NodeDeleted
             | Self::Doubled
@@ -194,6 +202,7 @@ impl Wrong {
             | Self::Forbidden
             | Self::Election
             | Self::WatchesLate
+            | Self::EventsLost
             | Self::Paused
             | Self::Cancelled
             | Self::LeftOut
@@ -217,7 +226,7 @@ impl Wrong {
             Self::ApiAway | Self::WatchesLost | Self::ClockJump => {
                 matches!(stream, Stream::Operator | Stream::Agent | Stream::Runner)
             }
-            Self::WatchesLate | Self::Paused | Self::Cancelled | Self::Edited => {
+            Self::WatchesLate | Self::EventsLost | Self::Paused | Self::Cancelled | Self::Edited => {
                 matches!(stream, Stream::Operator | Stream::Agent)
             }
             Self::NodeDeleted | Self::LeftOut => matches!(stream, Stream::Agent | Stream::Runner),

@@ -247,6 +247,6 @@ mod tests {
             assert!(planned == 48 || faults.len() * 4 < planned * 3, "seed {seed}: {} of {planned}", faults.len());
         }
         let one_each: Course = Stream::ALL.into_iter().collect();
-        assert_eq!(family(1, &one_each, Some(1), 2_000).len(), 17 + 23 + 13 + 10 + 6 + 6);
+        assert_eq!(family(1, &one_each, Some(1), 2_000).len(), 18 + 24 + 13 + 10 + 6 + 6);
     }
 }

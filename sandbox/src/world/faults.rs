@@ -5,7 +5,7 @@ use super::components::Components;
 use crate::api::Server;
 use crate::machine::fault::{
     AWAY_SECONDS, CLOCK_AHEAD_SECONDS, CLOCK_WRONG_SECONDS, COLD_SECONDS, Component, DISK_FULL_SECONDS,
-    DOUBLED_SECONDS, ELECTION_SECONDS, Life, PAUSED_SECONDS, WATCHES_LATE_SECONDS, Wrong,
+    DOUBLED_SECONDS, ELECTION_SECONDS, EVENTS_LOST_SECONDS, Life, PAUSED_SECONDS, WATCHES_LATE_SECONDS, Wrong,
 };
 use crate::machine::{SimMachine, Site};
 use chrono::TimeDelta;
@@ -64,6 +64,10 @@ impl Hands {
             Wrong::WatchesLate => {
                 server.hold_watches(true);
                 site.after(span(WATCHES_LATE_SECONDS), move || server.hold_watches(false));
+            }
+            // Not this write, nor what came before it.
+            Wrong::EventsLost => {
+                site.agenda.at(now, move || server.lose_events(later.now() + span(EVENTS_LOST_SECONDS)));
             }
             Wrong::Forbidden => site.control_plane.is_cold_until(now + span(COLD_SECONDS)),
             Wrong::Election => site.control_plane.elect_until(now + span(ELECTION_SECONDS)),

@@ -224,6 +224,7 @@ impl Faults for Gate {
                 | Wrong::DiskFull
                 | Wrong::SecondRunner
                 | Wrong::WatchesLate
+                | Wrong::EventsLost
                 | Wrong::ClockJump
                 | Wrong::NodeDeleted
                 | Wrong::Doubled
