@@ -10,6 +10,7 @@ use crate::read::{Read, read};
 use crate::relay::{Action, Mail, Relay, relay};
 use crate::runner_unit::{RunnerUnit, see_that_it_runs};
 use chrono::TimeDelta;
+use cupcake_crds::node_task::TaskState;
 use cupcake_crds::{NodeTask, NodeTaskStatus};
 use cupcake_engine::clock::{Clock, Timestamp};
 use cupcake_steps::mailbox::{self, Mailbox, MailboxError};
@@ -26,6 +27,10 @@ use tokio_util::sync::CancellationToken;
 const REQUEST_SECONDS_MAX: i64 = 30;
 /// How many decisions one look makes at most; what is left is done at the next, at once.
 const DECISIONS_MAX: usize = 8;
+/// How long the watch may be silent while an order is open, in seconds: less than any step may take.
+const OPEN_SILENCE_SECONDS_MAX: i64 = 60;
+/// How long the watch may be silent otherwise, in seconds: less than an order may wait for its claim; thousands of agents read then.
+const IDLE_SILENCE_SECONDS_MAX: i64 = 180;
 /// How long the agent sleeps if nothing wakes it, in seconds.
 const SLEEP_SECONDS_MAX: i64 = 3_600;
 
@@ -73,6 +78,7 @@ pub async fn run(config: AgentConfig, shutdown: CancellationToken) -> Result<(),
         backoff: Backoff::seeded(seed),
         write_from: None,
         must_read: false,
+        heard_at: clock.now(),
         compared: None,
         task: None,
         seen: 0,
@@ -108,6 +114,8 @@ struct Agent {
     write_from: Option<Timestamp>,
     /// What stands in the API is not known: read before anything is decided.
     must_read: bool,
+    /// When the watch, or a read, last said how the task stands.
+    heard_at: Timestamp,
     /// What the last read told of the clocks.
     compared: Option<Compared>,
     /// The task as last seen.
@@ -244,6 +252,7 @@ impl Agent {
         let request = async move { read(&client, &*clock, &name).await };
         if let Outcome::Done(Read { task, compared }) = self.request("read", request).await {
             self.must_read = false;
+            self.heard_at = self.clock.now();
             self.compared = Some(compared);
             // An answer to a read is the newest there is, whatever the watch said before.
             self.task = task;
@@ -288,7 +297,9 @@ impl Agent {
         loop {
             let now = self.clock.now();
             let latest = now + TimeDelta::seconds(SLEEP_SECONDS_MAX);
-            let wake = wake_at.unwrap_or(latest).min(latest);
+            // What is to be read already waits for its turn.
+            let read_at = if self.must_read { latest } else { self.heard_at + self.silence_max() };
+            let wake = wake_at.unwrap_or(latest).min(read_at);
             let watch_from = self.watch_from.filter(|from| *from > now);
             let sleep = self.clock.sleep_until(watch_from.map_or(wake, |from| from.min(wake)));
             tokio::select! {
@@ -304,6 +315,7 @@ impl Agent {
                     return Ok(());
                 }
                 () = sleep => {
+                    self.must_read |= read_at <= self.clock.now();
                     if wake <= self.clock.now() {
                         return Ok(());
                     }
@@ -312,12 +324,20 @@ impl Agent {
         }
     }
 
+    /// How long the watch may be silent before the task is read: a watch may lose what it has to tell and stay open.
+    fn silence_max(&self) -> TimeDelta {
+        let is_open = |task: &NodeTask| task.spec.order.is_some() && !task.answer().is_some_and(TaskState::is_final);
+        let open = self.task.as_ref().is_some_and(is_open);
+        TimeDelta::seconds(if open { OPEN_SILENCE_SECONDS_MAX } else { IDLE_SILENCE_SECONDS_MAX })
+    }
+
     /// Takes in what the watch said; whether it may matter.
     fn heard(&mut self, event: watcher::Result<Event<NodeTask>>) -> bool {
         match event {
             Ok(event) => {
                 self.watch_backoff.reset();
                 self.watch_from = None;
+                self.heard_at = self.clock.now();
                 match event {
                     Event::Apply(task) | Event::InitApply(task) => {
                         self.listed = true;

@@ -236,6 +236,15 @@ impl Watches {
         }
     }
 
+    /// Lists updates, runs and schedules anew, and watches them from there: a watch may lose what it has to tell and stay open. Of
+    /// tasks and Nodes there may be thousands; what waits for one of them reads it.
+    pub fn list_anew(&mut self, client: &kube::Client) {
+        self.streams.updates = events(client);
+        self.streams.runs = events(client);
+        self.streams.schedules = events(client);
+        self.streams.scheduled = events(client);
+    }
+
     /// Whether every watch that runs need has shown its whole list once.
     pub fn is_synced(&self) -> bool {
         self.updates.synced && self.runs.synced && self.tasks.synced && self.nodes.synced

@@ -371,6 +371,23 @@ mod tests {
     }
 
     #[test]
+    fn what_the_watches_lost_for_good_is_found_out() {
+        let settings = Settings {
+            control_planes: 3,
+            workers: 2,
+            start: Timestamp::from_timestamp(1_767_225_600, 0).unwrap(),
+            ..settings()
+        };
+        // That there is a run, that a machine may proceed, and that there is an order.
+        for fault in ["operator@14:events-lost", "operator@44:events-lost", "operator@50:events-lost"] {
+            let schedule = Schedule { seed: 1, faults: vec![fault.parse().unwrap()] };
+            let verdict = run(&settings, &schedule).unwrap();
+            assert_eq!((verdict.happened.len(), verdict.violations), (1, Vec::new()), "{fault}");
+            assert!(verdict.outcome.succeeded(), "{fault}: {}", verdict.outcome.message);
+        }
+    }
+
+    #[test]
     fn a_read_that_fails_while_an_update_begins_is_no_verdict_on_the_update() {
         let wrongs = [Wrong::Busy, Wrong::TimedOut, Wrong::Refused].into_iter().cycle();
         for (number, wrong) in (10..=60).zip(wrongs) {
@@ -435,7 +452,7 @@ mod tests {
         }
         let singles = singles(writes);
         let sampled = 24 * 9 + 3 * 6 + 24 * 6;
-        assert_eq!(singles.len(), 10 * 17 + 5 * 23 + 7 * 13 + 100 + sampled);
+        assert_eq!(singles.len(), 10 * 18 + 5 * 24 + 7 * 13 + 100 + sampled);
         let of_lease = |wrong| {
             singles
                 .iter()
