@@ -329,7 +329,7 @@ mod tests {
             start: Timestamp::from_timestamp(1_767_225_600, 0).unwrap(),
             ..settings()
         };
-        let faults = ["operator@83:cancelled", "operator@85:stopped"].map(|fault| fault.parse().unwrap()).to_vec();
+        let faults = ["operator@84:cancelled", "operator@86:stopped"].map(|fault| fault.parse().unwrap()).to_vec();
         let verdict = run(&settings, &Schedule { seed: 90_013, faults }).unwrap();
         assert_eq!((verdict.happened.len(), verdict.violations), (2, Vec::new()));
         assert_eq!(verdict.outcome.phase.as_str(), "Cancelled");
@@ -344,7 +344,7 @@ mod tests {
             ..settings()
         };
         // Cancelled when the drain of w-1 has begun; its leader is stopped with the first eviction on its way.
-        let faults = ["operator@84:cancelled", "operator@85:stopped"].map(|fault| fault.parse().unwrap()).to_vec();
+        let faults = ["operator@85:cancelled", "operator@86:stopped"].map(|fault| fault.parse().unwrap()).to_vec();
         let (verdict, lines) = transcript(&settings, &Schedule { seed: 90_013, faults }).unwrap();
         assert_eq!((verdict.happened.len(), verdict.violations), (2, Vec::new()));
         let evicted = lines.iter().filter(|line| line.contains(" operator.") && line.contains("/pods/shop-"));
