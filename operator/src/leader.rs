@@ -136,7 +136,6 @@ pub async fn lead(operator: &Operator, epoch: Epoch, unled: Option<Lost>, stop: 
     // From when on spans are told again: whoever led before may have ended before it told them.
     let last_word = unled.map_or(operator.clock.now(), |(from, _)| from) - TimeDelta::seconds(TOLD_AGAIN_SECONDS);
     let mut told_again = operator.spans.is_none();
-    let mut list_at = operator.clock.now() + TimeDelta::seconds(RESYNC_SECONDS);
     let mut leads_since = Some(operator.clock.now());
     let mut under_way: FuturesUnordered<BoxFuture<'_, (Key, Outcome)>> = FuturesUnordered::new();
     let mut publishing: FuturesUnordered<BoxFuture<'_, ()>> = FuturesUnordered::new();
@@ -166,11 +165,7 @@ pub async fn lead(operator: &Operator, epoch: Epoch, unled: Option<Lost>, stop: 
         operator.metrics.queue(state.queue.len(), due.map_or(TimeDelta::zero(), |due| now - due));
         let wake = due.filter(|_| under_way.len() < WIDTH_MAX && state.watches.is_synced());
         let post = state.outbox.due(now).filter(|_| posting.is_empty());
-        if now >= list_at {
-            state.watches.list_anew(&operator.client);
-            list_at = now + TimeDelta::seconds(RESYNC_SECONDS);
-        }
-        let wake = wake.into_iter().chain(post).min().unwrap_or(list_at).min(list_at).max(now);
+        let wake = wake.into_iter().chain(post).fold(state.watches.list_when_due(now), Ord::min).max(now);
         tokio::select! {
             biased;
             () = stop.cancelled() => break Ended::Told,

@@ -6,7 +6,10 @@
 //! RBAC: list, watch on directupdates, scheduledupdates, updateschedules, upgraderuns, nodetasks, nodes.
 
 use crate::guarded::Guarded;
+use crate::leader::RESYNC_SECONDS;
+use chrono::TimeDelta;
 use cupcake_crds::{DirectUpdate, NodeTask, ScheduledUpdate, UpdateSchedule, UpgradeRun};
+use cupcake_engine::clock::Timestamp;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use k8s_openapi::api::core::v1::Node;
@@ -195,6 +198,9 @@ pub struct Watches {
     /// Nodes.
     pub nodes: Cache<Node>,
     streams: Streams,
+    client: kube::Client,
+    /// When the next list is due, once somebody has asked.
+    list_at: Option<Timestamp>,
 }
 
 struct Streams {
@@ -233,16 +239,26 @@ impl Watches {
                 tasks: events(client),
                 nodes: events(client),
             },
+            client: client.clone(),
+            list_at: None,
         }
     }
 
     /// Lists updates, runs and schedules anew, and watches them from there: a watch may lose what it has to tell and stay open. Of
     /// tasks and Nodes there may be thousands; what waits for one of them reads it.
-    pub fn list_anew(&mut self, client: &kube::Client) {
-        self.streams.updates = events(client);
-        self.streams.runs = events(client);
-        self.streams.schedules = events(client);
-        self.streams.scheduled = events(client);
+    /// Looks at the time; gives when the next list is due.
+    pub fn list_when_due(&mut self, now: Timestamp) -> Timestamp {
+        let next = now + TimeDelta::seconds(RESYNC_SECONDS);
+        let due = *self.list_at.get_or_insert(next);
+        if now < due {
+            return due;
+        }
+        self.streams.updates = events(&self.client);
+        self.streams.runs = events(&self.client);
+        self.streams.schedules = events(&self.client);
+        self.streams.scheduled = events(&self.client);
+        self.list_at = Some(next);
+        next
     }
 
     /// Whether every watch that runs need has shown its whole list once.
