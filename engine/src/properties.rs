@@ -692,3 +692,9 @@ fn a_result_from_before_somebody_else_led_is_forgotten() {
 fn the_memory_store_keeps_every_promise_of_a_store() {
     block_on(conformance::suite(&MemoryStore::new()));
 }
+
+#[test]
+fn the_memory_store_keeps_its_promises_whatever_call_fails_and_however() {
+    let faults = block_on(conformance::faults::suite_under_faults(async || MemoryStore::new()));
+    assert!(faults > 80, "{faults} faults");
+}

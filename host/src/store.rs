@@ -358,8 +358,10 @@ impl RunStore for FileStore {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use cupcake_engine::conformance::faults::suite_under_faults;
     use cupcake_engine::conformance::{sample_run, suite};
-    use cupcake_engine::names::{CommitId, VertexName};
+    use cupcake_engine::names::{CommitId, StepKind, VertexName};
+    use cupcake_engine::plan::VertexTemplate;
     use cupcake_steps::ports::memory_disk::{Crash, MemoryDisk};
     use futures::executor::block_on;
     use futures::future::select;
@@ -386,6 +388,43 @@ mod tests {
     #[test]
     fn the_file_store_keeps_every_promise_of_a_store() {
         block_on(suite(&FileStore::on(Arc::new(MemoryDisk::new()))));
+    }
+
+    #[test]
+    fn the_file_store_keeps_its_promises_whatever_call_fails_and_however() {
+        let faults = block_on(suite_under_faults(async || FileStore::on(Arc::new(MemoryDisk::new()))));
+        assert!(faults > 80, "{faults} faults");
+    }
+
+    #[test]
+    fn a_record_that_is_too_large_is_refused_before_it_is_written_and_the_run_stays_as_it_was() {
+        let disk = MemoryDisk::new();
+        let store = FileStore::on(Arc::new(disk.clone()));
+        let is_refused = |error: &StoreError| matches!(error, StoreError::TooLarge { bytes, bytes_max: RECORD_BYTES_MAX, .. } if *bytes > RECORD_BYTES_MAX);
+        let words = serde_json::Value::from("x".repeat(RECORD_BYTES_MAX));
+        let mut large = sample_run("order-large");
+        let kind = StepKind::new("noop/v1").unwrap();
+        Arc::make_mut(&mut large.plan).vertex(VertexTemplate::new("third", kind, words.clone(), &[]));
+        let error = block_on(store.create(&large)).unwrap_err();
+        assert!(is_refused(&error), "{error}");
+        assert_eq!((disk.writes(), block_on(store.list()).unwrap()), (0, Vec::new()), "nothing was written");
+
+        let (store, name) = created(&disk);
+        let run = block_on(store.load(&name)).unwrap();
+        let before = (disk.writes(), disk.content(&path_of(&name)));
+        let mut change = started(&run, 0);
+        let event = Event::Succeeded {
+            vertex: VertexName::new("first").unwrap(),
+            attempt: 1,
+            output: words,
+            at: run.cursor.clock(),
+        };
+        change.cursor.apply(&event).unwrap();
+        change.events.push(event);
+        let error = block_on(store.commit(&name, Epoch(3), &run.version, &change)).unwrap_err();
+        assert!(is_refused(&error), "{error}");
+        assert_eq!((disk.writes(), disk.content(&path_of(&name))), before, "nothing was written");
+        block_on(store.commit(&name, Epoch(3), &run.version, &started(&run, 0))).unwrap();
     }
 
     #[test]
