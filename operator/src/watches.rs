@@ -244,9 +244,8 @@ impl Watches {
         }
     }
 
-    /// Lists updates, runs and schedules anew, and watches them from there: a watch may lose what it has to tell and stay open. Of
-    /// tasks and Nodes there may be thousands; what waits for one of them reads it.
-    /// Looks at the time; gives when the next list is due.
+    /// Lists updates, runs and schedules anew where that is due, and watches them from there: a watch may lose what it has to tell
+    /// and stay open. Of tasks and Nodes there may be thousands; what waits for one of them reads it. Gives when the next list is due.
     pub fn list_when_due(&mut self, now: Timestamp) -> Timestamp {
         let next = now + TimeDelta::seconds(RESYNC_SECONDS);
         let due = *self.list_at.get_or_insert(next);
