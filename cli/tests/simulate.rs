@@ -26,11 +26,11 @@ fn schedules_that_share_their_beginnings_go_as_each_of_them_does_by_itself() {
 #[test]
 fn a_calm_schedule_meets_no_fault_and_tells_which_transcript_it_gave() {
     let calm = simulate(&["--seed", "5", "--calm"]);
-    let faulty = simulate(&["--seed", "5"]);
+    let disturbed = simulate(&["--seed", "5"]);
     assert_eq!((&calm["schedules"], &calm["faultsInjected"]), (&1.into(), &serde_json::json!({})), "{calm:#}");
-    assert_ne!(faulty["faultsInjected"], serde_json::json!({}), "{faulty:#}");
+    assert_ne!(disturbed["faultsInjected"], serde_json::json!({}), "{disturbed:#}");
     assert_eq!(calm["transcriptSha256"].as_str().map(str::len), Some(64), "{calm:#}");
-    assert_ne!(calm["transcriptSha256"], faulty["transcriptSha256"]);
+    assert_ne!(calm["transcriptSha256"], disturbed["transcriptSha256"]);
     let faults = ["--faults", "random", "--schedules", "2"];
     assert_eq!(simulate(&faults).get("transcriptSha256"), None, "there are two");
 }

@@ -172,7 +172,8 @@ pub async fn ask_in_the_way(
     told: &BTreeMap<String, Told>,
 ) {
     let request = request(operator.clock.now());
-    let in_question: BTreeSet<&String> = refusal.findings.iter().flat_map(|finding| finding.in_question()).collect();
+    let in_question: BTreeSet<&String> =
+        refusal.findings.iter().flat_map(cupcake_workflows::Finding::in_question).collect();
     let answered = |name: &str| snapshot.nodes.get(name)?.inventory.as_ref()?.request.clone();
     let is_asked = |name: &str| told.get(name).and_then(|told| told.asked.as_ref()) == Some(&request);
     let late = in_question.into_iter().filter(|node| !is_asked(node) && answered(node).as_ref() != Some(&request));
