@@ -269,6 +269,11 @@ impl Finding {
         Self { bearing, ..self }
     }
 
+    /// Of what an update waits for once it is taken: no cluster is fit as long as it would.
+    pub fn waited_for(self) -> Self {
+        self.bearing(Bearing::Waits)
+    }
+
     /// About those nodes, as their inventories say.
     pub fn by_inventories_of(self, nodes: Vec<String>) -> Self {
         Self { nodes: nodes.into_boxed_slice(), rests_on: RestsOn::Inventories, ..self }

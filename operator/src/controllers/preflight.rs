@@ -139,7 +139,7 @@ mod tests {
         let (status, condition) = shown(&Ok(fit(Vec::new())));
         assert_eq!((condition.status, condition.reason.as_str()), (ConditionStatus::True, "Passed"));
         assert!(status.preflight_results.unwrap().passed);
-        let (mut status, condition) = shown(&Ok(fit(vec![finding(Code::NodeNotReady, "not Ready")])));
+        let (mut status, condition) = shown(&Ok(fit(vec![finding(Code::NodeNotReady, "not Ready").waited_for()])));
         assert_eq!((condition.status, condition.reason.as_str()), (ConditionStatus::False, "NodeNotReady"));
         passed_later(&mut status, Timestamp::from_timestamp(1_790_000_060, 0).unwrap());
         let later = conditions::get(&status.conditions, conditions::PREFLIGHT).unwrap();
