@@ -233,7 +233,10 @@ async fn repeat(world: &World, effect: &Value) {
         }
         ("kubeadm", how) => {
             let how = if how == "apply" { KubeadmUpgrade::Apply } else { KubeadmUpgrade::Node };
-            host.kubeadm_upgrade(how, &version.parse().unwrap(), KubeProxy::Upgrade).await.unwrap();
+            let version = version.parse().unwrap();
+            // An API server that has just started forbids everything for some seconds.
+            world.clock().sleep_until(world.now() + TimeDelta::seconds(60)).await;
+            host.kubeadm_upgrade(how, &version, KubeProxy::Upgrade).await.unwrap();
         }
         unknown => panic!("no effect {unknown:?}"),
     }
@@ -302,7 +305,10 @@ fn a_moment_that_any_format_stored_is_brought_to_its_end_with_nothing_done_twice
         let moment = read(format, name);
         let at: Timestamp = moment["at"].as_str().unwrap().parse().unwrap();
         let workers = u32::try_from(moment["workers"].as_u64().unwrap()).unwrap();
-        let config = WorldConfig { control_planes: 1, workers, ..WorldConfig::new(FROM, at - TimeDelta::hours(2)) };
+        // With the seed of the world that was kept it would draw UIDs that objects of the moment have.
+        let seed = 4_711;
+        let config =
+            WorldConfig { control_planes: 1, workers, seed, ..WorldConfig::new(FROM, at - TimeDelta::hours(2)) };
         in_prepared_world(
             config,
             |world| take_uids(world, &moment),
