@@ -289,6 +289,10 @@ impl Observer for Arc<Ear> {
         let request = record.request;
         let words = [request.client.as_str(), request.verb.as_str(), request.path.as_str(), request.query.as_str()];
         self.transcript.write(record.at, &words, &request.body);
+        let ours = [Component::Operator, Component::Agent].iter().any(|ours| is_of(&request.client, *ours));
+        if let Some(invariants) = self.invariants.get().filter(|_| ours) {
+            invariants.read(&request.client, request.verb, &request.query);
+        }
         if self.invariants.get().is_some_and(|invariants| invariants.asked(record.at)) {
             if let Some(halt) = self.halt.get() {
                 halt();

@@ -11,13 +11,15 @@
 //! | I7 | in the end no node is left cordoned by a run that Succeeded or was Cancelled; one that rests or Failed names each that it left so |
 //! | I8 | no kubelet or kube-proxy newer than an API server, or more than three minors (two below 1.25) older; API servers one minor apart at most; at each write, and when an API server begins to serve |
 //! | I9 | in bounded time the update is over or rests, and says so |
+//! | stale-read | no program of ours lets a read or a watch be answered from an older revision than one that it has seen |
 //! | I10 | no effect overlaps with itself or is repeated after its completion was recorded |
 
 mod objects;
 mod rules;
 
+use self::rules::may_be_old;
 use super::stops::Stops;
-use crate::api::Server;
+use crate::api::{Server, Verb};
 use crate::machine::Site;
 use crate::machine::ledger::EffectName;
 use cupcake_crds::values::{NodeRole, Phase};
@@ -137,6 +139,13 @@ impl Invariants {
     /// What was violated so far.
     pub(super) fn violations(&self) -> Vec<Violation> {
         self.lock().violations.clone()
+    }
+
+    /// A program of ours asked for something.
+    pub(super) fn read(&self, client: &str, verb: Verb, query: &str) {
+        if may_be_old(verb, query) {
+            self.report(vec![("stale-read", format!("{client} lets a {} be old: {query}", verb.as_str()))]);
+        }
     }
 
     /// A request was answered; whether time has stopped because of too many of them, which is told once.

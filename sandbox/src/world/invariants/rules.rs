@@ -1,5 +1,6 @@
 //! What may follow what, as far as values alone tell.
 
+use crate::api::Verb;
 use cupcake_crds::NodeTask;
 use cupcake_crds::node_task::{NodeTaskStatus, Order, TaskState};
 use cupcake_crds::values::{KubeVersion, OrderKey};
@@ -11,6 +12,20 @@ use std::collections::BTreeMap;
 
 /// Kubelets and kube-proxies may be this many minors older than an API server (version skew policy, Kubernetes 1.28 and newer).
 const MINORS_BEHIND_MAX: i64 = 3;
+
+/// Whether a request may be answered from an older revision than one that its client has seen. An API server may do that only where it
+/// is allowed to: a `get` or `list` of any revision at all, or of one that is named; and a watch of any. Without a revision a read is as
+/// new as etcd, and a watch tells in order what came after the revision that it starts from.
+///
+/// Source: kubernetes.io, "Kubernetes API Concepts", Resource versions (v1.34).
+pub(super) fn may_be_old(verb: Verb, query: &str) -> bool {
+    let revision = query.split('&').find_map(|pair| pair.strip_prefix("resourceVersion="));
+    match verb {
+        Verb::Get | Verb::List => revision.is_some_and(|revision| !revision.is_empty()),
+        Verb::Watch => revision == Some("0"),
+        Verb::Create | Verb::Update | Verb::Patch | Verb::Delete | Verb::DeleteCollection => false,
+    }
+}
 
 /// Whether somebody may still be at work for it, or begin to.
 pub(super) fn has_open_order(task: &NodeTask) -> bool {
@@ -336,5 +351,22 @@ pub(super) mod tests {
         assert!(!has_open_order(&task(true, Value::Null)));
         assert!(has_open_order(&task(true, "Working".into())));
         assert!(!has_open_order(&task(false, "Done".into())));
+    }
+
+    #[test]
+    fn a_read_may_be_old_only_where_its_client_lets_it() {
+        let old =
+            ["&resourceVersion=0", "&limit=500&resourceVersion=0", "&resourceVersion=7&resourceVersionMatch=Exact"];
+        for query in old {
+            assert!(may_be_old(Verb::List, query) && may_be_old(Verb::Get, query), "{query}");
+        }
+        assert!(may_be_old(Verb::Watch, "&watch=true&resourceVersion=0"));
+        for (verb, query) in
+            [(Verb::Get, ""), (Verb::List, "&limit=500&continue=abc"), (Verb::List, "&resourceVersion=")]
+        {
+            assert!(!may_be_old(verb, query), "{query}");
+        }
+        assert!(!may_be_old(Verb::Watch, "&watch=true&resourceVersion=7"));
+        assert!(!may_be_old(Verb::Patch, "&resourceVersion=0"));
     }
 }

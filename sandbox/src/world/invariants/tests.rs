@@ -235,3 +235,13 @@ fn versions_that_do_not_go_together_are_seen_wherever_one_of_them_changes() {
     assert_eq!(seen(proxy("v1.34.4")), ["I8"]);
     assert_eq!(seen(proxy("v1.29.0")), ["I8"]);
 }
+
+#[test]
+fn a_program_of_ours_that_lets_a_list_be_old_is_seen() {
+    let list =
+        |client: &'static str, path: &'static str| seen(|invariants| drop(invariants.site.kube(client).get(path)));
+    assert_eq!(list("operator.1", "/api/v1/nodes?resourceVersion=0"), ["stale-read"]);
+    assert_eq!(list("agent.w-1.1", "/api/v1/nodes/w-1?resourceVersion=0"), ["stale-read"]);
+    assert_eq!(list("operator.1", "/api/v1/nodes?limit=500"), Vec::<&str>::new());
+    assert_eq!(list("kubelet/w-1", "/api/v1/nodes?resourceVersion=0"), Vec::<&str>::new(), "others may");
+}
