@@ -158,8 +158,8 @@ impl NodeOps for KubeNodeOps {
 
     async fn attached(&self, node: &str) -> Result<Vec<VolumeView>, OpsError> {
         let api: Api<VolumeAttachment> = Api::all(self.client.clone());
-        // There are many in a large cluster, and none can be selected by its node: out of the API server's cache.
-        let list = api.list(&ListParams::default().match_any()).await;
+        // None can be selected by its node. Not out of a cache that may be behind: it would not show what was attached since.
+        let list = api.list(&ListParams::default()).await;
         let list = list.map_err(|error| ops_error("list volumeattachments", &error))?;
         let volumes: Api<PersistentVolume> = Api::all(self.client.clone());
         let mut attached = Vec::new();
