@@ -297,9 +297,11 @@ impl Agent {
         loop {
             let now = self.clock.now();
             let latest = now + TimeDelta::seconds(SLEEP_SECONDS_MAX);
+            // A clock that was set back has heard nothing yet.
+            self.heard_at = self.heard_at.min(now);
             // What is to be read already waits for its turn.
             let read_at = if self.must_read { latest } else { self.heard_at + self.silence_max() };
-            let wake = wake_at.unwrap_or(latest).min(read_at);
+            let wake = wake_at.unwrap_or(latest).min(read_at).min(latest);
             let watch_from = self.watch_from.filter(|from| *from > now);
             let sleep = self.clock.sleep_until(watch_from.map_or(wake, |from| from.min(wake)));
             tokio::select! {

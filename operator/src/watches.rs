@@ -248,8 +248,10 @@ impl Watches {
     /// and stay open. Of tasks and Nodes there may be thousands; what waits for one of them reads it. Gives when the next list is due.
     pub fn list_when_due(&mut self, now: Timestamp) -> Timestamp {
         let next = now + TimeDelta::seconds(RESYNC_SECONDS);
-        let due = *self.list_at.get_or_insert(next);
+        // A clock may be set back.
+        let due = self.list_at.map_or(next, |at| at.min(next));
         if now < due {
+            self.list_at = Some(due);
             return due;
         }
         self.streams.updates = events(&self.client);

@@ -15,6 +15,7 @@ use crate::finding::{Code, Finding};
 use crate::wave::Workers;
 use crate::{facts, skew};
 use cupcake_crds::DirectUpdateSpec;
+use cupcake_crds::node_task::NodeInventory;
 use cupcake_crds::values::{ClusterSnapshot, KubeVersion, MinorVersion, NodeRole, NodeSnapshot, PackageVersion, Stage};
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -264,15 +265,26 @@ fn newest_from(snapshot: &ClusterSnapshot, oldest: KubeVersion) -> Option<KubeVe
 }
 
 /// Whether the versions that are known name a minor below this one and one above, but none of it, so that whoever listed them left it out:
-/// what CUPCAKE knows of it by itself is no answer then. Inventories tell the present minor and the next, which leave no gap.
+/// what CUPCAKE knows of it by itself is no answer then. What a machine's repositories offer beyond it is nobody's list: somebody may
+/// have prepared one for the target.
 fn is_gap(snapshot: &ClusterSnapshot, minor: MinorVersion) -> bool {
     let known = || snapshot.known_versions.iter().map(|known| known.minor_version());
+    let offered: BTreeSet<KubeVersion> =
+        snapshot.nodes.values().filter_map(|node| node.inventory.as_ref()).flat_map(offers).collect();
+    let listed =
+        || snapshot.known_versions.iter().filter(|known| !offered.contains(known)).map(|known| known.minor_version());
     let begun = snapshot.kubeadm_config.is_some_and(|begun| begun.minor_version() == minor);
     let told = begun || minor <= snapshot.server.minor_version() || facts::is_own(&snapshot.facts, minor);
     !told
         && known().all(|known| known != minor)
         && known().any(|known| known < minor)
-        && known().any(|known| known > minor)
+        && listed().any(|listed| listed > minor)
+}
+
+/// What a machine's repositories offer.
+fn offers(inventory: &NodeInventory) -> impl Iterator<Item = KubeVersion> {
+    let next = inventory.next_minor.iter().flat_map(|next| &next.versions);
+    inventory.available_versions.iter().chain(next).filter_map(|text| text.parse().ok())
 }
 
 fn gap(server: KubeVersion, target: KubeVersion, minor: MinorVersion) -> Finding {

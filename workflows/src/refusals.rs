@@ -2,6 +2,7 @@
 
 use crate::testing::{cluster, compiled, node, spec, v};
 use crate::{Code, Compilation, Refusal, own_facts};
+use cupcake_crds::node_task::NodeInventory;
 use cupcake_crds::values::{ClusterSnapshot, NodeRole};
 use serde_json::{Value, json};
 
@@ -82,6 +83,12 @@ fn a_minor_that_whoever_lists_the_versions_left_out_is_no_way() {
     let mut own = snapshot.clone();
     own.facts = own_facts(json!({"minors": {"1.33": {"newestPatch": 9}}})).unwrap();
     assert_eq!(hops(&fields, &own), ["1.32.9", "1.33.9", "1.34.2"]);
+    // A repository that somebody has prepared on one machine is nobody's list.
+    let mut prepared = snapshot.clone();
+    let offers = vec!["1.34.2".to_owned()];
+    let inventory = NodeInventory { available_versions: offers, ..NodeInventory::default() };
+    prepared.nodes.get_mut("w-01").unwrap().inventory = Some(inventory);
+    assert_eq!(hops(&fields, &prepared), ["1.32.9", "1.33.13", "1.34.2"]);
     // Machines tell the present minor and the next one: what lies further leaves no gap.
     snapshot.known_versions = ["1.31.14", "1.32.9"].map(v).into();
     assert_eq!(hops(&fields, &snapshot), ["1.32.9", "1.33.13", "1.34.2"]);

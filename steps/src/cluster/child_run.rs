@@ -3,6 +3,7 @@
 use super::{again, look, params, run_subject};
 use crate::ports::cluster::{ChildSource, Cluster, OpsError};
 use async_trait::async_trait;
+use cupcake_engine::clock::Timestamp;
 use cupcake_engine::cursor::RunPhase;
 use cupcake_engine::names::Reason;
 use cupcake_engine::step::{Bound, OnCancel, Probe, Step, StepContext, StepError, StepOutcome, Wait};
@@ -53,7 +54,30 @@ impl Step<Cluster> for ChildRun {
                 let wait = Wait::quiet(again(ctx, AGAIN_SECONDS), reason);
                 Ok(StepOutcome::Wait(wait.on(run_subject(params.run.as_str()))))
             }
-            Err(error) => error.into_outcome(ctx.now()),
+            Err(error) => not_opened(ctx.now(), ctx.deadline(), error),
         }
+    }
+}
+
+/// A run that cannot be opened, as long as it cannot: bounded by the vertex's own deadline, since nothing is there yet to be watched.
+pub(super) fn not_opened(now: Timestamp, deadline: Timestamp, error: OpsError) -> Result<StepOutcome<()>, StepError> {
+    match error {
+        OpsError::Transient(reason) if now >= deadline => Err(StepError::NeedsOperator(reason)),
+        error => error.into_outcome(now),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chrono::TimeDelta;
+
+    #[test]
+    fn a_run_that_is_not_there_is_waited_for_until_the_deadline_and_then_a_person_is_asked() {
+        let (now, second) = (Timestamp::UNIX_EPOCH, TimeDelta::seconds(1));
+        let refused = || OpsError::Transient(Reason::new("WaveRefused", "w-3 cannot be read"));
+        assert!(matches!(not_opened(now, now + second, refused()), Ok(StepOutcome::Wait(_))));
+        let Err(StepError::NeedsOperator(reason)) = not_opened(now, now, refused()) else { panic!("it waits on") };
+        assert_eq!(reason.code, "WaveRefused");
     }
 }

@@ -8,6 +8,7 @@
 //! One run after the other and never beside a batch: so no more workers are in flight than the update allows. A worker that fails in such
 //! a run lets it rest, and is tried again there like any other.
 
+use super::child_run::not_opened;
 use super::{again, look, named, params, read, run_subject};
 use crate::ports::cluster::{ChildSource, Cluster, OpsError, Straggler};
 use async_trait::async_trait;
@@ -89,7 +90,7 @@ impl Step<Cluster> for Stragglers {
                 let wait = Wait::quiet(again(ctx, AGAIN_SECONDS), reason);
                 Ok(StepOutcome::Wait(wait.on(run_subject(run.as_str()))))
             }
-            Err(error) => error.into_outcome(ctx.now()),
+            Err(error) => not_opened(ctx.now(), ctx.deadline(), error),
         }
     }
 }

@@ -14,6 +14,9 @@ use std::time::Duration;
 
 /// How long one member may take to say how it is.
 const ASK_LIMIT: Duration = Duration::from_secs(5);
+/// Alarms of a member, and characters of one or of its version, that are told.
+const ALARMS_MAX: usize = 4;
+const WORD_CHARS_MAX: usize = 32;
 /// How a member's status tells an alarm: `memberID:10276657743932975437 alarm:NOSPACE`, in protobuf's text form.
 /// Source: etcd server/etcdserver/api/v3rpc/maintenance.go, release-3.5 and release-3.6.
 const ALARM: &str = "alarm:";
@@ -68,17 +71,27 @@ impl RealHost {
     }
 }
 
+/// What the definition holds of a word that etcd chose.
+fn short(word: &str) -> String {
+    word.chars().take(WORD_CHARS_MAX).collect()
+}
+
 /// The members as they are told: one is well if it answers and knows a leader. Each knows the alarms of all.
 fn told(asked: &[(ListedMember, Option<StatusResponse>)]) -> Vec<EtcdMember> {
     let statuses = asked.iter().filter_map(|(_, status)| status.as_ref());
     let raised: BTreeSet<(String, Option<u64>)> =
         statuses.flat_map(|status| &status.errors).filter_map(|error| alarm(error)).collect();
     let of = |(member, status): &(ListedMember, Option<StatusResponse>)| EtcdMember {
-        alarms: raised.iter().filter(|(_, id)| *id == Some(member.id)).map(|(kind, _)| kind.clone()).collect(),
+        alarms: raised
+            .iter()
+            .filter(|(_, id)| *id == Some(member.id))
+            .map(|(kind, _)| short(kind))
+            .take(ALARMS_MAX)
+            .collect(),
         name: member.name.clone(),
         learner: member.is_learner,
         healthy: status.as_ref().is_some_and(|status| status.leader != 0),
-        version: status.as_ref().map(|status| status.version.clone()).filter(|version| !version.is_empty()),
+        version: status.as_ref().map(|status| short(&status.version)).filter(|version| !version.is_empty()),
     };
     asked.iter().map(of).collect()
 }
@@ -172,6 +185,11 @@ mod tests {
         assert_eq!(healthy, [("cp-1", true), ("cp-2", false), ("cp-3", false)]);
         let more: Vec<_> =
             seen.members.iter().map(|member| (member.alarms.join(","), member.version.clone())).collect();
+        assert_eq!(
+            short(&"3.5.24".repeat(9)).len(),
+            WORD_CHARS_MAX,
+            "more than the definition takes would lose all of it"
+        );
         let version = Some("3.5.24".to_owned());
         let alarm = "NOSPACE".to_owned();
         assert_eq!(more, [(String::new(), version.clone()), (alarm, version), (String::new(), None)]);
