@@ -283,7 +283,7 @@ impl Manager for Dnf<'_> {
     /// Installing a version, also anew, removes every other version of that name: also the one that an interrupted upgrade left.
     async fn install(&self, packages: &[Package], wanted: &[Wanted]) -> Result<(), HostError> {
         let names: Vec<&str> = packages.iter().map(|package| package.as_str()).collect();
-        let left_over = rpm::left_over(self.host.files(), &names);
+        let left_over = rpm::left_over_before(self.host.files(), &names).await;
         if let Some((file, locks)) = self.locks() {
             self.host.take_locks(&file, locks, &names)?;
         }
@@ -330,7 +330,7 @@ impl Manager for Dnf<'_> {
 
     async fn install_from_anywhere(&self, wanted: &Wanted) -> Result<(), HostError> {
         let (_, lift) = self.anywhere(wanted.name).await?;
-        let left_over = rpm::left_over(self.host.files(), &[wanted.name]);
+        let left_over = rpm::left_over_before(self.host.files(), &[wanted.name]).await;
         if let Some((file, locks)) = self.locks() {
             self.host.take_locks(&file, locks, &[wanted.name])?;
         }

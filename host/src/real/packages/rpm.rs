@@ -15,6 +15,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 const FORMAT: &str = "%{EPOCHNUM}\\t%{VERSION}-%{RELEASE}\\n";
+/// How long the names of files that rpm unpacks are the same.
+const NAMES_LAST: Duration = Duration::from_secs(1);
 const REBUILD_LIMIT: Duration = Duration::from_secs(10 * 60);
 /// Where the packages put their programs; SUSE's containerd is in the second one.
 const PROGRAMS: [&str; 2] = ["/usr/bin", "/usr/sbin"];
@@ -118,9 +120,19 @@ pub(super) async fn repair() -> Result<(), HostError> {
     rebuilt.map(drop).map_err(|error| failure::program(&error, &[], "PackagesBroken"))
 }
 
+/// What was left over, once no transaction of ours can want names of it: rpm marks such files by the second in which it began, and fails
+/// on one that is there.
+pub(super) async fn left_over_before(files: &Files, packages: &[&str]) -> Vec<PathBuf> {
+    let found = left_over(files, packages);
+    if !found.is_empty() {
+        tokio::time::sleep(NAMES_LAST).await;
+    }
+    found
+}
+
 /// Programs that a transaction has unpacked and not moved to their place. One that goes on has such, too: they may be removed once a
 /// transaction of ours was done that began later, since no two go on at once.
-pub(super) fn left_over(files: &Files, packages: &[&str]) -> Vec<PathBuf> {
+fn left_over(files: &Files, packages: &[&str]) -> Vec<PathBuf> {
     let programs: Vec<&str> = packages.iter().flat_map(|package| programs_of(package)).collect();
     let is_one = |path: &PathBuf| {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();

@@ -205,7 +205,7 @@ impl Manager for Zypper<'_> {
     /// Installing a version, also anew, removes every other version of that name: also the one that an interrupted upgrade left.
     async fn install(&self, packages: &[Package], wanted: &[Wanted]) -> Result<(), HostError> {
         let names: Vec<&str> = packages.iter().map(|package| package.as_str()).collect();
-        let left_over = rpm::left_over(self.host.files(), &names);
+        let left_over = rpm::left_over_before(self.host.files(), &names).await;
         self.host.take_locks(&self.locks(), &ZyppLocks, &names)?;
         let (present, absent): (Vec<_>, Vec<_>) = wanted.iter().partition(|wanted| wanted.is_present);
         self.change(&[], absent).await?;
@@ -246,7 +246,7 @@ impl Manager for Zypper<'_> {
 
     async fn install_from_anywhere(&self, wanted: &Wanted) -> Result<(), HostError> {
         self.host.take_locks(&self.locks(), &ZyppLocks, &[wanted.name])?;
-        let left_over = rpm::left_over(self.host.files(), &[wanted.name]);
+        let left_over = rpm::left_over_before(self.host.files(), &[wanted.name]).await;
         let options: &[&str] = if wanted.is_present { &["--force"] } else { &[] };
         self.change(options, vec![wanted]).await?;
         rpm::remove(&left_over)
