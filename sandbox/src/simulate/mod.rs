@@ -292,6 +292,21 @@ mod tests {
     }
 
     #[test]
+    fn an_update_that_is_refused_for_one_reason_after_the_other_is_watched_until_it_begins() {
+        // A member of etcd is away when machines are asked; five minutes later a clock is ahead; five minutes later nothing is.
+        let settings = Settings {
+            control_planes: 3,
+            workers: 2,
+            start: Timestamp::from_timestamp(1_767_225_600, 0).unwrap(),
+            ..settings()
+        };
+        let faults = ["runner@1:power-cut", "runner@6:clock-jump"].map(|fault| fault.parse().unwrap()).to_vec();
+        let verdict = run(&settings, &Schedule { seed: 29, faults }).unwrap();
+        assert_eq!((verdict.happened.len(), verdict.violations), (2, Vec::new()));
+        assert!(verdict.outcome.succeeded(), "{}", verdict.outcome.message);
+    }
+
+    #[test]
     fn what_was_recorded_as_failed_is_not_recorded_as_done() {
         // kubeadm comes to its end on a full disk, its runner dies before that is recorded, and the next one runs it again.
         let settings = Settings {

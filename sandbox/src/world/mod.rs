@@ -541,8 +541,9 @@ fn check(config: &WorldConfig) -> Result<(), WorldError> {
     Ok(())
 }
 
-/// How long an update that is refused stays so until it is taken for an end, in seconds: it is compiled anew twice a minute.
-const REFUSED_SECONDS_MAX: i64 = 600;
+/// How long an update that is refused stays so until it is taken for an end, in seconds: it is compiled anew twice a minute, and machines
+/// are asked again every five minutes, who may then tell of something else.
+const REFUSED_SECONDS_MAX: i64 = 1_500;
 
 /// Whether nothing more will happen to a DirectUpdate until a person acts.
 fn is_at_rest(update: &Value) -> bool {
