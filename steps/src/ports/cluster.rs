@@ -40,6 +40,10 @@ pub struct ClusterPorts {
     pub measures: Arc<dyn Measures>,
 }
 
+/// When an object that changed since it was read is looked at again, in milliseconds: a new leader whose first order meets an
+/// agent's answer (409) still acts within a second.
+const CHANGED_AGAIN_MILLISECONDS: i64 = 200;
+
 /// Why an operation was not carried out, by what the step does next.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OpsError {
@@ -68,7 +72,10 @@ impl OpsError {
     /// The first is looked at again in a moment, the second is shown and waited out, within the deadline of the vertex.
     pub fn into_outcome<T>(self, now: Timestamp) -> Result<StepOutcome<T>, StepError> {
         match self {
-            Self::Changed(reason) => Ok(StepOutcome::Wait(Wait::quiet(now + TimeDelta::seconds(1), reason))),
+            Self::Changed(reason) => {
+                let again = now + TimeDelta::milliseconds(CHANGED_AGAIN_MILLISECONDS);
+                Ok(StepOutcome::Wait(Wait::quiet(again, reason)))
+            }
             Self::Transient(reason) => Ok(StepOutcome::Wait(Wait::shown(now + TimeDelta::seconds(5), reason))),
             Self::NeedsOperator(_) => Err(self.into()),
         }
@@ -370,4 +377,18 @@ pub trait ClusterOps: Send + Sync {
         vertex: &VertexName,
         child: &RunName,
     ) -> Result<Option<ChildView>, OpsError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_object_that_somebody_else_changed_is_looked_at_again_well_within_a_second_and_not_at_once() {
+        let now = Timestamp::UNIX_EPOCH;
+        let changed = OpsError::Changed(Reason::new("Changed", "the task was written meanwhile"));
+        let Ok(StepOutcome::Wait(wait)) = changed.into_outcome::<()>(now) else { panic!("it is no failed attempt") };
+        let span = (wait.until - now).num_milliseconds();
+        assert!((100..=250).contains(&span) && !wait.shown, "{span} ms");
+    }
 }
