@@ -3,7 +3,7 @@
 use crate::args::{Connection, Format, SnapshotArgs};
 use crate::exit::{Exit, Failure};
 use crate::{connect, out, plan};
-use cupcake_crds::node_task::NodeInventory;
+use cupcake_crds::node_task::{NodeInventory, PACKAGE_MANAGERS};
 use cupcake_crds::values::{
     AbsentAddon, AdmissionHook, AdmissionPolicy, ClusterSnapshot, ComponentSetting, Cordon, DeprecatedRequest,
     DisruptionBudget, EtcdMember, EtcdTopology, KubeVersion, NodeRef, NodeRole, NodeSnapshot, OwnFacts, PodSnapshot,
@@ -128,7 +128,7 @@ fn is_false(value: &bool) -> bool {
 /// Reads the cluster of a file.
 pub(crate) fn read(file: &Path) -> Result<ClusterSnapshot, Failure> {
     let tried = format!("read {}", file.display());
-    let next = "kubectl cupcake snapshot > cluster.yaml, for one to begin with (docs/cluster-file.md)";
+    let next = "mend the file (docs/cluster-file.md has every field; kubectl cupcake snapshot writes one of a cluster)";
     let text = plan::read(file, FILE_BYTES_MAX)?;
     let cluster: ClusterFile =
         serde_saphyr::from_str(&text).map_err(|error| Failure::from_error(&tried, &error, next))?;
@@ -136,8 +136,7 @@ pub(crate) fn read(file: &Path) -> Result<ClusterSnapshot, Failure> {
     if let Some(problem) = odd_inventory(&written, &cluster) {
         return Err(Failure::new(format!("{tried}: {problem}"), next));
     }
-    snapshot_of(cluster)
-        .map_err(|problem| Failure::new(format!("{tried}: {problem}"), "mend the file (docs/cluster-file.md)"))
+    snapshot_of(cluster).map_err(|problem| Failure::new(format!("{tried}: {problem}"), next))
 }
 
 /// Writes the cluster of the kubeconfig down.
@@ -163,8 +162,12 @@ fn odd_inventory(written: &serde_json::Value, cluster: &ClusterFile) -> Option<S
         let known = serde_json::to_value(inventory).unwrap_or_default();
         let unknown = plan::unknown_field(&written["nodes"][index]["inventory"], &known, &path);
         let cgroups = inventory.cgroup_version.filter(|version| !(1..=2).contains(version));
+        let manager = inventory.package_manager.as_ref().filter(|_| inventory.known_package_manager().is_none());
         unknown
             .map(|field| format!("unknown field {field}"))
+            .or(manager.filter(|_| inventory.os.is_none()).map(|manager| {
+                format!("{path}.packageManager is {manager:?}, and there are {}", PACKAGE_MANAGERS.join(", "))
+            }))
             .or(cgroups.map(|version| format!("{path}.cgroupVersion is {version}, and there are 1 and 2")))
     })
 }

@@ -534,7 +534,7 @@ impl ContainerdPackage {
 }
 
 /// Package managers by which machines are upgraded, as inventories name them.
-const PACKAGE_MANAGERS: [&str; 4] = ["apt", "dnf", "dnf5", "zypper"];
+pub const PACKAGE_MANAGERS: [&str; 4] = ["apt", "dnf", "dnf5", "zypper"];
 
 impl NodeInventory {
     /// The machine's package manager, if it is one by which machines are upgraded.

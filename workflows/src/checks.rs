@@ -270,6 +270,11 @@ pub(crate) fn versions(
         let finding = Finding::new(Code::UnknownRelease, field, target, message, remedy);
         // Who names the whole way answers for its versions; what machines cannot get is still refused by node.
         if spec.path.is_empty() { findings.refuse(finding) } else { findings.warn(finding) }
+    } else if !of_minor && spec.path.is_empty() && crate::hops::lists_versions(snapshot) {
+        let minor = target.minor_version();
+        let message = format!("the versions that are known name none of {minor}: that it exists is taken on trust");
+        let remedy = "check that it exists, or add it to ConfigMap cupcake-versions (knownVersions of a cluster file)";
+        findings.warn(Finding::new(Code::UnknownRelease, field, target, message, remedy));
     } else if !of_minor && facts::newest(&snapshot.facts, target.minor_version()).is_some_and(|newest| target > newest)
     {
         let message = "newer than what this release of CUPCAKE knows: what it changes is not told here";
@@ -308,9 +313,11 @@ pub(crate) fn kubelets(hops: &[Hop<'_>], snapshot: &ClusterSnapshot, target: Kub
     let moves =
         |node: &NodeSnapshot| node.role == NodeRole::ControlPlane || !left_out.contains(node.node.name.as_str());
     let shown = |nodes: &[&NodeSnapshot]| named(nodes.iter().map(|node| at(node)));
+    let illegal = unfit_already(snapshot, findings);
     let newer: Vec<_> = snapshot
         .nodes
         .values()
+        .filter(|node| !illegal.contains(node.node.name.as_str()))
         .filter(|node| {
             let newer_minor = skew::kubelet(node.kubelet, target, target) == Err(Skew::NewerThanServer);
             (moves(node) && node.kubelet > target) || newer_minor
@@ -320,7 +327,6 @@ pub(crate) fn kubelets(hops: &[Hop<'_>], snapshot: &ClusterSnapshot, target: Kub
         findings.refuse(newer_than_target(&newer, target));
     }
     let is_newer = |node: &&NodeSnapshot| newer.iter().any(|newer| newer.node.name == node.node.name);
-    let illegal = unfit_already(snapshot, is_newer, findings);
     for hop in hops {
         too_old(hops, hop, &illegal, &moves, findings);
     }
@@ -372,16 +378,12 @@ pub(crate) fn kubelets(hops: &[Hop<'_>], snapshot: &ClusterSnapshot, target: Kub
 ///
 /// Not those that are as new as a minor to which kubeadm has begun to move the cluster: a hop that stopped in its middle leaves that,
 /// and only going on ends it.
-fn unfit_already<'s>(
-    snapshot: &'s ClusterSnapshot,
-    is_newer_than_target: impl Fn(&&NodeSnapshot) -> bool,
-    findings: &mut Findings,
-) -> BTreeSet<&'s str> {
+fn unfit_already<'s>(snapshot: &'s ClusterSnapshot, findings: &mut Findings) -> BTreeSet<&'s str> {
     let server = snapshot.server;
     let begun = snapshot.kubeadm_config.filter(|config| skew::hop(server, *config) == skew::Hop::Minor);
     let newest = begun.unwrap_or(server);
     let unfit = |node: &NodeSnapshot| skew::kubelet(node.kubelet, newest, newest).err();
-    let nodes = || snapshot.nodes.values().filter(|node| !is_newer_than_target(node));
+    let nodes = || snapshot.nodes.values();
     let ahead: Vec<_> = nodes().filter(|node| unfit(node) == Some(Skew::NewerThanServer)).collect();
     let behind: Vec<_> = nodes().filter(|node| matches!(unfit(node), Some(Skew::TooOld { .. }))).collect();
     let minor = server.minor_version();
@@ -433,12 +435,22 @@ fn too_old(
     // A hop that is there to move these: its API servers stay where they are.
     if hop.step.is_for_late_kubelets() || version == from {
         too_old.retain(|node| !moves(node));
+    }
+    // kubeadm looks at the kubelets wherever it runs, at one version too.
+    let kubeadm_runs = hop.control_plane.moves;
+    if !kubeadm_runs {
         refused.retain(|node| !moves(node));
     }
     let shown = |nodes: &[&NodeSnapshot]| named(nodes.iter().map(|node| at(node)));
     let now = hops.first().map_or(from, |first| first.step.before.server);
     let remedy = |nodes: &[&NodeSnapshot]| {
         let selected = nodes.iter().all(|node| moves(node));
+        if version == from {
+            let (minor, next) = (version.minor_version(), version.minor_version().next());
+            return format!(
+                "kubeadm has work left at {version}, and no hop of this update can move them before it: set a release of {next} as the target, whose plan moves them first, or upgrade their kubelets to {minor} by hand"
+            );
+        }
         match (now == from, selected) {
             (true, true) => {
                 format!("put {from} first in spec.path, or upgrade their kubelets to {} first", from.minor_version())

@@ -96,9 +96,20 @@ pub(crate) fn etcd_store(spec: &DirectUpdateSpec, snapshot: &ClusterSnapshot, fi
     let old: Vec<String> =
         old.map(|member| format!("{} {}", member.name, member.version.as_deref().unwrap_or_default())).collect();
     if !old.is_empty() {
-        let message = format!(
-            "members older than etcd {MENDS_ITSELF}, which mends what etcd 3.6 would read otherwise; nothing was found that speaks against their data"
-        );
+        // Nothing speaks for data at which nobody has looked, nor for what was refused above.
+        let looked_at = |node: &NodeSnapshot| {
+            node.inventory.as_ref().and_then(|found| found.etcd_store_doubts.as_ref()).map(|doubts| doubts.is_empty())
+        };
+        let looks: Vec<_> = snapshot.with_role(NodeRole::ControlPlane).map(looked_at).collect();
+        let found = if looks.iter().all(|clean| *clean == Some(true)) {
+            "; nothing was found that speaks against their data"
+        } else if looks.contains(&None) {
+            "; their data was not looked at everywhere"
+        } else {
+            ""
+        };
+        let message =
+            format!("members older than etcd {MENDS_ITSELF}, which mends what etcd 3.6 would read otherwise{found}");
         let remedy = "to be on the safe side run a patch of kubeadm first that brings a newer 3.5";
         findings.warn(Finding::new(Code::EtcdStore, "etcd", named(&old), message, remedy).by_inventories_of(seen_by));
     }
@@ -213,6 +224,7 @@ mod tests {
         };
         let [warned] = &*told("1.34.4", "3.5.24") else { panic!("one warning") };
         assert!(warned.contains("cp-2 3.5.24") && warned.contains("older than etcd 3.5.26"), "{warned}");
+        assert!(warned.contains("not looked at everywhere") && !warned.contains("nothing was found"), "{warned}");
         assert_eq!(told("1.34.4", "3.5.26"), Vec::<String>::new());
         assert_eq!(told("1.34.4", "3.6.5"), Vec::<String>::new());
         assert_eq!(told("1.33.9", "3.5.24"), Vec::<String>::new(), "etcd stays at its minor");

@@ -185,24 +185,27 @@ struct Shape {
     workers: Vec<(u32, u32, bool)>,
     begun: bool,
     selects: bool,
+    /// The API servers are at the target already: what is left are kubelets, or an upgrade that stopped before its end.
+    there: bool,
 }
 
 /// Clusters at any minor: kubelets of all ages, some ahead by a patch, a control plane whose kubelets lag, an upgrade that had begun.
 fn shapes() -> impl Strategy<Value = Shape> {
     let control_plane = prop::collection::vec((prop::bool::weighted(0.2), 0..=3_u32), 1..=7);
     let workers = prop::collection::vec((0..40_u32, 0..=9_u32, any::<bool>()), 0..12);
-    let odds = (prop::bool::weighted(0.2), prop::bool::weighted(0.3));
+    let odds = (prop::bool::weighted(0.2), prop::bool::weighted(0.3), prop::bool::weighted(0.15));
     // 1.33 often: its first patches, at which all of these clusters are, have to be left before 1.34.
     let server = prop_oneof![4 => 24..=36_u32, 1 => Just(33_u32)];
     (server, 0..=6_u32, control_plane, workers, odds).prop_map(
-        |(server, hops, control_plane, workers, (begun, selects))| Shape {
+        |(server, hops, control_plane, workers, (begun, selects, there))| Shape {
             server,
-            hops,
+            hops: if there { 0 } else { hops },
             control_plane,
             workers,
             // With one API server there is none that was left behind.
-            begun: begun && hops > 0 && server < 37,
+            begun: begun && !there && hops > 0 && server < 37,
             selects,
+            there,
         },
     )
 }
@@ -217,7 +220,8 @@ impl Shape {
     }
 
     fn snapshot(&self) -> ClusterSnapshot {
-        let mut snapshot = cluster(self.control_plane.len(), 0, &format!("1.{}.1", self.server));
+        let server = if self.there { self.target().to_string() } else { format!("1.{}.1", self.server) };
+        let mut snapshot = cluster(self.control_plane.len(), 0, &server);
         let fact = json!({"minors": {"1.33": {"leaveFrom": {"oldestPatch": 6, "why": "its etcd is too old"}}}});
         snapshot.facts = own_facts(fact).unwrap();
         if self.begun && self.control_plane.len() > 1 {
@@ -266,10 +270,12 @@ proptest! {
                 let newer = snapshot.nodes.values().any(|node| node.kubelet > target);
                 let left_out = snapshot.nodes.values().any(|node| !moves(node));
                 let begun = snapshot.kubeadm_config != Some(snapshot.server);
+                // No hop comes before the one in which kubeadm runs, and it refuses kubelets as they are.
+                let stuck = snapshot.server == target && at_first.refused_by_kubeadm(target).is_some();
                 for finding in &refusal.findings {
                     let expected = match finding.code {
                         // kubelets: as they are, as left-out ones become, or as kubeadm finds them where it has begun.
-                        Code::VersionSkew => illegal || left_out || begun || newer,
+                        Code::VersionSkew => illegal || left_out || begun || newer || stuck,
                         Code::Downgrade => newer || begun,
                         Code::TooLarge => true,
                         Code::NothingSelected => left_out,

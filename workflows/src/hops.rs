@@ -269,16 +269,25 @@ fn newest_from(snapshot: &ClusterSnapshot, oldest: KubeVersion) -> Option<KubeVe
 /// have prepared one for the target.
 fn is_gap(snapshot: &ClusterSnapshot, minor: MinorVersion) -> bool {
     let known = || snapshot.known_versions.iter().map(|known| known.minor_version());
-    let offered: BTreeSet<KubeVersion> =
-        snapshot.nodes.values().filter_map(|node| node.inventory.as_ref()).flat_map(offers).collect();
-    let listed =
-        || snapshot.known_versions.iter().filter(|known| !offered.contains(known)).map(|known| known.minor_version());
+    let listed = listed(snapshot);
     let begun = snapshot.kubeadm_config.is_some_and(|begun| begun.minor_version() == minor);
     let told = begun || minor <= snapshot.server.minor_version() || facts::is_own(&snapshot.facts, minor);
     !told
         && known().all(|known| known != minor)
         && known().any(|known| known < minor)
-        && listed().any(|listed| listed > minor)
+        && listed.iter().any(|listed| listed.minor_version() > minor)
+}
+
+/// The versions that somebody has listed: those that are known beside what machines' repositories offer.
+fn listed(snapshot: &ClusterSnapshot) -> Vec<KubeVersion> {
+    let inventories = snapshot.nodes.values().filter_map(|node| node.inventory.as_ref());
+    let offered: BTreeSet<KubeVersion> = inventories.flat_map(offers).collect();
+    snapshot.known_versions.iter().filter(|known| !offered.contains(known)).copied().collect()
+}
+
+/// Whether somebody has listed any version.
+pub(crate) fn lists_versions(snapshot: &ClusterSnapshot) -> bool {
+    !listed(snapshot).is_empty()
 }
 
 /// What a machine's repositories offer.

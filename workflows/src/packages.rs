@@ -35,8 +35,13 @@ pub(crate) fn packages(hops: &[Hop<'_>], findings: &mut Findings) {
         let mut nowhere: Vec<&NodeSnapshot> = Vec::new();
         let (mut newest, mut why) = (None, String::new());
         for node in moving(hop).into_values() {
-            // A machine of another package manager is refused for that; of one that told of none nothing is known at all.
-            let Some(found) = node.inventory.as_ref().filter(|found| found.known_package_manager().is_some()) else {
+            // A machine of another package manager is refused for that; of one that told of none nothing is known at all, unless
+            // somebody wrote down what it offers.
+            let tells = |found: &&NodeInventory| !found.available_versions.is_empty() || found.next_minor.is_some();
+            let is_told = |found: &&NodeInventory| {
+                found.known_package_manager().is_some() || (found.package_manager.is_none() && tells(found))
+            };
+            let Some(found) = node.inventory.as_ref().filter(is_told) else {
                 continue;
             };
             match offer(found, version) {
@@ -212,6 +217,9 @@ mod tests {
         let old = found(&["1.33.13"], Some(("1.34", &["1.34.3"], None)));
         let refusal = planned(&json!({}), &old).unwrap_err();
         assert_eq!((refusal.code(), refusal.findings[0].value.as_str()), (Code::PackagesNotOffered, "w-02"));
+        let by_hand = NodeInventory { package_manager: None, ..old.clone() };
+        let refusal = planned(&json!({}), &by_hand).unwrap_err();
+        assert_eq!(refusal.code(), Code::PackagesNotOffered, "whoever wrote down what it has need not name a manager");
         for words in ["kubeadm and kubelet 1.34.4", "1.34.3 at the newest", "apt-get update"] {
             assert!(refusal.to_string().contains(words), "{refusal}");
         }

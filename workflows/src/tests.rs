@@ -147,8 +147,16 @@ fn kubelets_that_do_not_fit_are_named() {
     let kubelet = |name: &'static str, version: &'static str| {
         move |snapshot: &mut ClusterSnapshot| snapshot.nodes.get_mut(name).unwrap().kubelet = v(version)
     };
-    let newer = refused(&json!({}), kubelet("w-02", "1.34.6"));
-    only(&newer, Code::Downgrade, "spec.targetVersion", &["w-02 (1.34.6)", "set 1.34.6 or newer"]);
+    let newer = refused(&json!({"targetVersion": "1.33.5"}), kubelet("w-02", "1.33.6"));
+    only(&newer, Code::Downgrade, "spec.targetVersion", &["w-02 (1.33.6)", "set 1.33.6 or newer"]);
+    // To go to its version would be refused, too: what is of a newer minor than the API server is told as that at once.
+    let ahead = refused(&json!({}), kubelet("w-02", "1.34.6"));
+    only(
+        &ahead,
+        Code::VersionSkew,
+        "nodes",
+        &["w-02 (1.34.6)", "newer minor than the API server at 1.33.4", "of 1.33"],
+    );
     // What the update may move it moves before the first hop; what it may not stands in the way.
     let old = |snapshot: &mut ClusterSnapshot| {
         kubelet("w-01", "1.30.9")(snapshot);
@@ -168,6 +176,18 @@ fn kubelets_that_do_not_fit_are_named() {
         snapshot.nodes.get_mut("w-02").unwrap().labels.insert("pool".into(), "blue".into());
     });
     only(&narrow, Code::VersionSkew, "nodes", &["kubeadm 1.28 refuses", "more than 1 minor", "w-01 (1.26.9)"]);
+    // So is its repetition at one version, before which no hop can move the worker.
+    let there = refused(&json!({"targetVersion": "1.27.16"}), |snapshot| {
+        *snapshot = cluster(1, 1, "1.27.16");
+        snapshot.nodes.get_mut("cp-1").unwrap().kubelet = v("1.27.3");
+        snapshot.nodes.get_mut("w-01").unwrap().kubelet = v("1.25.16");
+    });
+    only(
+        &there,
+        Code::VersionSkew,
+        "nodes",
+        &["kubeadm 1.27 refuses", "w-01 (1.25.16)", "a release of 1.28 as the target"],
+    );
     let config = refused(&json!({}), |snapshot| snapshot.kubeadm_config = Some(v("1.34.6")));
     only(&config, Code::Downgrade, "ConfigMap kube-system/kubeadm-config", &["1.34.6"]);
 }
