@@ -149,7 +149,18 @@ fn tell(update: &DirectUpdate, snapshot: &ClusterSnapshot, args: &PlanArgs) -> E
                 warn(&refusal.warnings);
                 let cluster = args.snapshot.as_ref().map(|file| format!(" --snapshot {}", file.display()));
                 let cluster = cluster.unwrap_or_default();
-                out::line(format!("next: edit {}, then kubectl cupcake plan -f {0}{cluster}", args.file.display()));
+                let file = args.file.display();
+                // What a cluster is no edit of the update changes.
+                let is_of_it =
+                    |finding: &Finding| finding.field.starts_with("spec.") || finding.field.starts_with("metadata");
+                let first = match (refusal.findings.iter().any(is_of_it), &args.snapshot) {
+                    (true, _) => format!("edit {file}"),
+                    (false, None) => "mend what is named (docs/checks.md)".to_owned(),
+                    (false, Some(cluster)) => {
+                        format!("mend what is named (docs/checks.md) and tell it in {}", cluster.display())
+                    }
+                };
+                out::line(format!("next: {first}, then kubectl cupcake plan -f {file}{cluster}"));
             }
             Exit::Refused
         }

@@ -222,7 +222,7 @@ pub(crate) fn refuse(
         Finding::new(check, field, named(&names), message, remedy).by_inventories_of(names)
     };
     if let Some(first) = open.first() {
-        findings.refuse(finding(&open, remedy(&first.node.name)));
+        findings.refuse(finding(&open, crate::finding::for_each(remedy(&first.node.name), open.len())));
     }
     if !known.is_empty() {
         findings.warn(finding(&known, "acknowledged in spec.acknowledge".to_owned()));

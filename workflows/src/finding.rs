@@ -216,6 +216,11 @@ pub struct Finding {
     pub(crate) bearing: Bearing,
 }
 
+/// A remedy that is written for the first of some nodes.
+pub(crate) fn for_each(remedy: String, nodes: usize) -> String {
+    if nodes > 1 { format!("{remedy} (and so for each of the {nodes} nodes)") } else { remedy }
+}
+
 /// What a finding about nodes rests on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RestsOn {

@@ -273,7 +273,8 @@ fn by_node(
         Finding::new(check, "nodes", named(&nodes), message, remedy).of_nodes(nodes)
     };
     if let Some(first) = open.first() {
-        findings.refuse(finding(&open, remedy(&first.node)));
+        let nodes: BTreeSet<&str> = open.iter().map(|pod| pod.node.as_str()).collect();
+        findings.refuse(finding(&open, crate::finding::for_each(remedy(&first.node), nodes.len())));
     }
     if !known.is_empty() {
         findings.warn(finding(&known, "acknowledged in spec.acknowledge".to_owned()));

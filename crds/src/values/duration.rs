@@ -13,14 +13,15 @@ pub(crate) fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<
     let Some(text) = Option::<String>::deserialize(deserializer)? else {
         return Ok(None);
     };
-    let is_long = text.split(|c: char| !c.is_ascii_digit()).any(|digits| digits.len() > DIGITS_MAX);
-    if is_long || text.contains(['e', 'E']) || text.chars().count() > CHARS_MAX {
-        let shown: String = text.chars().take(CHARS_MAX).collect();
-        return Err(D::Error::custom(format!(
-            "{shown:?} is no duration: a number of it has more than {DIGITS_MAX} digits"
-        )));
+    let shown: String = text.chars().take(CHARS_MAX).collect();
+    let refused = |why: &str| D::Error::custom(format!("{shown:?} is no duration{why}: write it as 30s, 20m or 1h30m"));
+    if text.split(|c: char| !c.is_ascii_digit()).any(|digits| digits.len() > DIGITS_MAX) {
+        return Err(refused(&format!(" (a number of it has more than {DIGITS_MAX} digits)")));
     }
-    Duration::from_str(&text).map(Some).map_err(D::Error::custom)
+    if text.contains(['e', 'E']) || text.chars().count() > CHARS_MAX {
+        return Err(refused(""));
+    }
+    Duration::from_str(&text).map(Some).map_err(|_| refused(""))
 }
 
 /// As in the schema, in characters.
@@ -46,5 +47,10 @@ mod tests {
         for text in ["9223372036854775807h", "1e30h", "inf", "NaNh", "5", "5 m", "", "1d"] {
             assert!(of(json!(text)).is_err() || text.is_empty(), "{text}");
         }
+        for text in ["5minutes", "5 m", "1hour 5 minutes", "soon"] {
+            let told = of(json!(text)).unwrap_err();
+            assert_eq!(told, format!("{text:?} is no duration: write it as 30s, 20m or 1h30m"));
+        }
+        assert!(of(json!("9999999999h")).unwrap_err().contains("(a number of it has more than 9 digits)"));
     }
 }

@@ -173,7 +173,7 @@ fn other_path(inner: &Arc<Inner>, info: &RequestInfo) -> Result<Answer, Failure>
         ["api" | "apis", ..] => discovery::answer(inner, info, &parts),
         [] => Ok(Answer::value(
             200,
-            &json!({"paths": ["/api", "/api/v1", "/apis", "/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/readyz", "/version"]}),
+            &json!({"paths": ["/api", "/api/v1", "/apis", "/healthz", "/livez", "/openapi/v3", "/readyz", "/version"]}),
         )),
         _unknown => Err(Failure::no_such_path()),
     }

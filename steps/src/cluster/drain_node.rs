@@ -79,7 +79,10 @@ impl Step<Cluster> for DrainNode {
     ) -> Result<StepOutcome<Self::Output>, StepError> {
         let name = params.node.name.as_str();
         let Some(node) = read!(ctx, node_of_plan(ctx, params)) else {
-            return Ok(StepOutcome::Skipped(Reason::new("NodeGone", format!("node {name} of this plan is gone"))));
+            return Ok(StepOutcome::Skipped(Reason::new(
+                super::NODE_GONE,
+                format!("node {name} of this plan is gone"),
+            )));
         };
         let cordoned = if let Some(at) = cordoned_at(ctx, &node) {
             at

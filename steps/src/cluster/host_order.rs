@@ -1,6 +1,6 @@
 //! `host-order/v1`: host work for one node, ordered through its NodeTask.
 
-use super::{again, look, params, read, task_subject};
+use super::{NODE_GONE, again, look, params, read, task_subject};
 use crate::host::params::{
     CHECK_ETCD, CONTROL_PLANE, ETCD_SNAPSHOT, EtcdSnapshot, KUBEADM_UPGRADE, PULL_WORKER_IMAGES, SNAPSHOT_STEP,
     SNAPSHOT_TAKEN, SUCCESS_OF, SUCCESS_OF_MAX, host_step, success_of,
@@ -104,12 +104,14 @@ pub(super) async fn place<T>(
         Some(node) if node.node.uid == params.node.uid => {}
         // Without the backup, or a control-plane node's part, the rest must not go on as if it were done.
         Some(_) | None if params.finish.is_empty() => {
-            let message = format!("node {name} of this plan is gone: cancel this update and apply a new one");
-            return Err(StepError::NeedsOperator(Reason::new("NodeGone", message)));
+            let message = format!(
+                "node {name} of this plan is gone: cancel this update and apply a new one (a control plane's member of etcd has to be removed before)"
+            );
+            return Err(StepError::NeedsOperator(Reason::new(NODE_GONE, message)));
         }
         Some(_) | None => {
             let message = format!("node {name} of this plan is gone");
-            return Ok(StepOutcome::Skipped(Reason::new("NodeGone", message)));
+            return Ok(StepOutcome::Skipped(Reason::new(NODE_GONE, message)));
         }
     }
     let wait = |seconds, reason| Ok(StepOutcome::Wait(Wait::quiet(again(ctx, seconds), reason).on(task_subject(name))));

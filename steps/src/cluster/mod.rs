@@ -23,6 +23,8 @@ use cupcake_engine::registry::{RegistryError, StepRegistry};
 use cupcake_engine::step::StepContext;
 use std::collections::{BTreeMap, BTreeSet};
 
+/// Why a step about a node that somebody deleted did nothing, or cannot go on.
+pub const NODE_GONE: &str = "NodeGone";
 /// How many nodes a message names; the rest are counted.
 const NAMES_MAX: usize = 5;
 

@@ -27,7 +27,10 @@ impl Step<Cluster> for UncordonNode {
     async fn apply(&self, ctx: &StepContext<'_, Cluster>, params: &Self::Params) -> Result<StepOutcome<()>, StepError> {
         let name = params.node.name.as_str();
         let Some(node) = read!(ctx, ctx.ports().nodes.node(name)) else {
-            return Ok(StepOutcome::Skipped(Reason::new("NodeGone", format!("node {name} of this plan is gone"))));
+            return Ok(StepOutcome::Skipped(Reason::new(
+                super::NODE_GONE,
+                format!("node {name} of this plan is gone"),
+            )));
         };
         read!(ctx, still_leads(ctx));
         match ctx.ports().nodes.uncordon(&node, ctx.run_uid()).await {

@@ -7,7 +7,7 @@ use crate::templates::{CHILD_RUN, STRAGGLERS};
 use cupcake_crds::limits::{MESSAGE_CHARS_MAX, STEP_CHARS_MAX, cut};
 use cupcake_engine::cursor::RunPhase;
 use cupcake_engine::dag::Vertex;
-use cupcake_steps::cluster::stragglers;
+use cupcake_steps::cluster::{NODE_GONE, stragglers};
 
 /// What the commands in a message are about.
 #[derive(Debug, Clone, Copy)]
@@ -124,6 +124,10 @@ fn way_out(view: &View<'_>, names: &Names<'_>) -> String {
 const SEE: &str = "see: kubectl describe upgraderun ";
 
 fn again(view: &View<'_>, vertex: &Vertex, names: &Names<'_>) -> String {
+    // No other try brings a node back that somebody deleted.
+    if view.cursor.note(&vertex.name).is_some_and(|note| note.code == NODE_GONE) {
+        return format!("kubectl cupcake cancel {}", names.direct_update);
+    }
     // Of workers that were lost before each is tried again by itself.
     let told = view.cursor.note(&vertex.name).filter(|_| vertex.kind.as_str() == STRAGGLERS);
     let lost = told.and_then(|note| stragglers::workers_named(&note.message).first().copied());

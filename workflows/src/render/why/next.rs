@@ -4,6 +4,7 @@ use super::holds::RUN_REFUSED;
 use super::holds::WAITS_FOR;
 use super::{HeldBy, Hold, RunNow, Standing, Wait};
 use cupcake_crds::DirectUpdate;
+use cupcake_steps::cluster::NODE_GONE;
 use cupcake_steps::cluster::preflight::workers_named;
 use cupcake_steps::cluster::stragglers::{self, NODES_FAILED};
 use serde_json::Value;
@@ -34,6 +35,9 @@ pub(super) fn next(update: &DirectUpdate, runs: &[RunNow<'_>], holds: &[Hold], w
         }),
         // Only a new plan holds a control-plane node that came meanwhile.
         HeldBy::Failure if hold.code == "ControlPlaneJoined" => Some(format!("kubectl cupcake cancel {name}")),
+        HeldBy::Failure if waits.iter().any(|wait| wait.standing == Standing::Failed && wait.code == NODE_GONE) => {
+            Some(format!("kubectl cupcake cancel {name}"))
+        }
         HeldBy::Failure => waits.iter().rfind(|wait| wait.standing == Standing::Failed).map(|wait| {
             let what = wait.node.as_deref().unwrap_or(&wait.vertex);
             leave_out(update, wait).unwrap_or_else(|| format!("kubectl cupcake retry {name} {what}"))

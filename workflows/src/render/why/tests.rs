@@ -91,6 +91,18 @@ fn a_step_that_is_tried_again_says_when_and_one_that_failed_is_to_be_retried() {
 }
 
 #[test]
+fn no_retry_is_advised_where_a_node_is_gone() {
+    let gone = |vertex: &str| match vertex {
+        "w-01/prepare" => Fate::Fails(Reason::new("NodeGone", "node w-01 of this plan is gone")),
+        _ => usual(vertex),
+    };
+    let conditions = [condition("Stalled", "True", "NodeGone", "node w-01 of this plan is gone")];
+    let rests = update(&json!({}), &json!({"phase": "RequiresAttention", "run": "batch", "conditions": conditions}));
+    let (_, lines) = asked(&rests, &batch(9_000, gone));
+    assert_eq!(lines.last().unwrap(), "next:  kubectl cupcake cancel to-1-34");
+}
+
+#[test]
 fn a_worker_that_is_not_ready_and_holds_a_start_is_to_be_left_out_and_then_the_start_is_tried_again() {
     let reason = "workers not Ready: w-01; nothing is started until they are, or are left out (kubectl cupcake skip)";
     let preflight = |vertex: &str| match vertex {
