@@ -130,13 +130,18 @@ impl Story {
         });
     }
 
-    /// The plan in its lines.
+    /// The plan in its lines; the update stands in a file that is named for its minor.
     pub(super) fn plan(&mut self, snapshot: &ClusterSnapshot, spec: &Value) {
-        self.seen(&format!("$ kubectl cupcake plan --to {}", spec["targetVersion"].as_str().unwrap()));
-        match compiled(snapshot, spec).unwrap() {
-            Compilation::Plan(plan) => plan.summary.lines().iter().for_each(|line| self.seen(line)),
-            Compilation::NothingToDo(nothing) => self.seen(&nothing.message),
+        let target = spec["targetVersion"].as_str().unwrap();
+        let minor = target.rsplit_once('.').unwrap().0.replace('.', "-");
+        self.seen(&format!("$ kubectl cupcake plan -f to-{minor}.yaml"));
+        let Compilation::Plan(plan) = compiled(snapshot, spec).unwrap() else { panic!("nothing to do for {target}") };
+        plan.summary.lines().iter().for_each(|line| self.seen(line));
+        for warning in &plan.report.warnings {
+            let word = if warning.code.is_note() { "note" } else { "warning" };
+            self.seen(&format!("{word}: {warning}"));
         }
+        self.seen(&format!("next: kubectl apply -f to-{minor}.yaml"));
     }
 }
 
