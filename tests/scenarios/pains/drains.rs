@@ -68,20 +68,35 @@ fn silence() -> Story {
 
 fn cordon() -> Story {
     let mut story = Story::new(3, "left-cordoned", "A node stays cordoned after a failure, a cancel, a deletion");
-    in_cluster(3, false, async |cluster| {
+    let cordoned = async |cluster: &Cluster| {
         let nodes: Api<Node> = Api::all(cluster.client.clone());
         let cordon = Patch::Merge(json!({"spec": {"unschedulable": true}}));
         cluster.ask(async || nodes.patch("w-3", &PatchParams::default(), &cordon).await).await;
+        cluster.apply_then_freeze(UPDATE, json!({})).await;
+        until_told(cluster, "DrainBlocked").await;
+    };
+    in_cluster(3, false, async |cluster| {
         story.happens(
             "A person has cordoned w-3 for reasons of their own. The update is emptying w-1, which a budget holds up.",
         );
-        cluster.apply_then_freeze(UPDATE, json!({})).await;
-        until_told(cluster, "DrainBlocked").await;
+        cordoned(cluster).await;
         story.nodes(cluster);
         story.happens("$ kubectl cupcake cancel to-1-34");
         cluster.cancel().await;
         cluster.eventually("it is cancelled", async || cluster.phase(UPDATE).0 == Phase::Cancelled).await;
         story.status(cluster);
+        story.nodes(cluster);
+        assert_eq!(cluster.cordoned(), ["w-3"]);
+    });
+    in_cluster(3, false, async |cluster| {
+        story.happens("The same in another cluster, where somebody deletes the update instead.");
+        cordoned(cluster).await;
+        story.nodes(cluster);
+        story.happens("$ kubectl delete directupdate to-1-34");
+        cluster.delete(UPDATE).await;
+        cluster.eventually("it is gone", async || cluster.update(UPDATE).is_none()).await;
+        story.seen("$ kubectl get directupdates");
+        story.seen("No resources found");
         story.nodes(cluster);
         assert_eq!(cluster.cordoned(), ["w-3"]);
     });
