@@ -92,12 +92,10 @@ fn snapshot() -> Story {
         cluster.eventually("etcd is saved", async || backup().is_some()).await;
         let told = |story: &mut Story| {
             let backup = backup().unwrap();
-            story.seen(&format!("$ kubectl get directupdate {UPDATE} --output jsonpath='{{.status.backupInfo}}'"));
-            story.seen(&format!(
-                "{} of {}",
-                backup.etcd_snapshot.unwrap(),
-                backup.timestamp.unwrap().format("%H:%M:%S")
-            ));
+            let template = "{.status.backupInfo.etcdSnapshot} of {.status.backupInfo.timestamp}";
+            story.seen(&format!("$ kubectl get directupdate {UPDATE} --output jsonpath='{template}'"));
+            let timestamp = json!(backup.timestamp);
+            story.seen(&format!("{} of {}", backup.etcd_snapshot.unwrap(), timestamp.as_str().unwrap()));
         };
         told(&mut story);
         cluster.pass(7_200).await;

@@ -60,7 +60,7 @@ fn silence() -> Story {
         story.why(cluster);
         story.event(cluster, "DrainBlocked");
         let metrics = cluster.metrics.text();
-        story.seen("$ curl --silent localhost:9090/metrics | grep updates_waiting");
+        story.seen("$ curl --silent localhost:9090/metrics | grep '^cupcake_updates_waiting{'");
         metrics.lines().filter(|line| line.starts_with("cupcake_updates_waiting{")).for_each(|line| story.seen(line));
     });
     story

@@ -116,11 +116,11 @@ fn other_nodes() -> Story {
         let crashes = cluster.world.faults_happened().len();
         story.happens(&format!("It crashed {crashes} times. The batch was stored before the first node of it was touched, and stayed the same."));
         assert_eq!(batches(cluster), stored);
-        story.seen("$ kubectl get upgraderuns --output name");
+        story.seen("$ kubectl get upgraderuns --output name | grep -e -workers-");
         for name in &stored {
-            story.seen(name);
+            story.seen(&format!("upgraderun.{}/{name}", cupcake_crds::GROUP));
         }
-        story.seen("$ kubectl get nodes --watch | grep SchedulingDisabled");
+        story.happens("The workers that were cordoned at once, one line for each change:");
         for nodes in &seen {
             story.seen(&nodes.iter().cloned().collect::<Vec<_>>().join(" "));
         }
@@ -194,7 +194,7 @@ fn runner() -> Story {
         story.seen(&images.next_back().unwrap());
         let runs: Vec<String> = kubeadm()
             .iter()
-            .map(|effect| format!("kubeadm {}: begun {} time", effect.name.what, effect.begun))
+            .map(|effect| format!("# kubeadm {}: begun {} time", effect.name.what, effect.begun))
             .collect();
         for line in &runs {
             story.seen(line);
@@ -261,7 +261,7 @@ fn manifest_away(story: &mut Story) {
         let effects = cluster.world.effects().into_iter();
         let runs: Vec<String> = effects
             .filter(|effect| effect.name.node == "cp-2" && effect.name.kind == EffectKind::Kubeadm)
-            .map(|effect| format!("kubeadm {}: begun {} times", effect.name.what, effect.begun))
+            .map(|effect| format!("# kubeadm {}: begun {} times", effect.name.what, effect.begun))
             .collect();
         assert_eq!((runs.len(), machine.manifests().len()), (1, 4), "{runs:?}");
         story.seen(&runs[0]);

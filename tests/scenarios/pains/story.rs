@@ -66,7 +66,8 @@ impl Story {
     /// Phase and message of the update.
     pub(super) fn status(&mut self, cluster: &Cluster) {
         let (phase, message) = cluster.phase(UPDATE);
-        self.seen(&format!("$ kubectl get directupdate {UPDATE} --output wide"));
+        let template = "{.status.phase}: {.status.message}";
+        self.seen(&format!("$ kubectl get directupdate {UPDATE} --output jsonpath='{template}'"));
         self.seen(&format!("{phase}: {message}"));
     }
 
@@ -84,7 +85,7 @@ impl Story {
         for node in cluster.all::<Node>("", "nodes") {
             let name = node.name_any();
             let cordoned = if cluster.is_cordoned(&name) { ",SchedulingDisabled" } else { "" };
-            self.seen(&format!("{name:<5} {}{cordoned} {}", ready(&node), cluster.kubelet(&name)));
+            self.seen(&format!("{name:<5} {}{cordoned} v{}", ready(&node), cluster.kubelet(&name)));
         }
     }
 
