@@ -1,6 +1,6 @@
 //! Records that cannot be read, and records that would be too large: each stays a matter of its own run.
 
-use crate::cluster::{QUIET_SECONDS, UPDATE, in_cluster};
+use crate::cluster::{Cluster, QUIET_SECONDS, UPDATE, in_cluster};
 use cupcake_crds::values::Phase;
 use cupcake_crds::{GROUP, UpgradeRun};
 use cupcake_engine::clock::{Clock, Timestamp};
@@ -66,6 +66,73 @@ fn a_damaged_run_rests_while_another_goes_on_and_what_comes_after_waits_until_it
         assert_eq!(phase, Phase::Succeeded, "{message}");
         assert_eq!(run(&name).phase, Some(Phase::Succeeded), "{:?}", run(&name));
     });
+}
+
+/// The batches, by name.
+fn batches(cluster: &Cluster) -> Vec<UpgradeRun> {
+    let mut runs = cluster.all::<UpgradeRun>(GROUP, "upgraderuns");
+    runs.retain(|run| run.spec.parent.as_ref().is_some_and(|parent| parent.vertex.starts_with("batch-")));
+    runs.sort_by_key(ResourceExt::name_any);
+    runs
+}
+
+/// Damages what the first batch has recorded, in the drain of w-1, and takes away what blocks that. Gives the batch's name.
+async fn damage_the_first_batch(cluster: &Cluster, spec: Value, begun: usize) -> String {
+    let budgets = cluster.apply_then_freeze(UPDATE, spec).await;
+    let blocked = || cluster.cordoned().len() == begun && cluster.phase(UPDATE).1.contains("DrainBlocked");
+    cluster.eventually("drains are blocked", async || blocked()).await;
+    let mut batch = serde_json::to_value(&batches(cluster)[0]).unwrap();
+    batch["status"]["cursor"] = json!(DAMAGED);
+    let name = batch["metadata"]["name"].as_str().unwrap().to_owned();
+    cluster.world.server().restore(GROUP, "upgraderuns", batch);
+    cluster.ask(async || budgets.delete("frozen", &DeleteParams::default()).await.map(drop)).await;
+    name
+}
+
+#[test]
+fn a_damaged_batch_rests_beside_one_that_goes_on_and_nothing_above_it_takes_it_for_done() {
+    let parallel = json!({"strategy": "parallel", "batchSize": 1});
+    // Both at once, and one after the other.
+    for (spec, begun, beside) in [(parallel, 2, "1.34.4"), (json!({"batchSize": 1}), 1, "1.33.4")] {
+        in_cluster(2, false, async |cluster| {
+            let name = damage_the_first_batch(cluster, spec, begun).await;
+            let (phase, message) = cluster.at_rest(UPDATE).await;
+            assert_eq!(phase, Phase::RequiresAttention, "{message}");
+            assert!(
+                message.contains(&name) && message.contains("cursor"),
+                "it says which run, and what of it: {message}"
+            );
+            cluster.pass(2 * QUIET_SECONDS).await;
+            assert_eq!(cluster.phase(UPDATE).0, Phase::RequiresAttention, "for as long as nobody acts");
+            let all = batches(cluster);
+            let damaged = all[0].status.clone().unwrap_or_default();
+            assert_eq!(all[0].name_any(), name);
+            assert_eq!(damaged.phase, Some(Phase::RequiresAttention), "{:?}", damaged.message);
+            assert_eq!(damaged.reason.as_deref(), Some("RunCorrupt"));
+            assert_eq!(damaged.cursor.as_deref(), Some(DAMAGED), "what is there is left for a person to look at");
+            assert_eq!(cluster.kubelets(&["cp-1", "w-1", "w-2"]), ["1.34.4", "1.33.4", beside]);
+            // The batch beside it came to its own end; one after it has not begun.
+            let others: Vec<_> =
+                all[1..].iter().map(|run| run.status.as_ref().and_then(|status| status.phase)).collect();
+            let ended: &[_] = if begun == 2 { &[Some(Phase::Succeeded)] } else { &[] };
+            assert_eq!(others, ended);
+            let above = cluster.all::<UpgradeRun>(GROUP, "upgraderuns").into_iter();
+            let above = above.filter(|run| !all.iter().any(|batch| batch.name_any() == run.name_any()));
+            let done =
+                above.filter(|run| run.status.as_ref().and_then(|status| status.phase) == Some(Phase::Succeeded));
+            let done: Vec<String> = done.map(|run| run.name_any()).collect();
+            assert!(done.iter().all(|run| run.contains("control-plane")), "{done:?}");
+            cluster.nothing_was_done_twice("beside a damaged batch");
+            // Whoever deletes the update has the node back, and what comes after moves it.
+            cluster.delete(UPDATE).await;
+            cluster.eventually("it is gone", async || cluster.update(UPDATE).is_none()).await;
+            cluster.eventually("w-1 is given back", async || cluster.cordoned().is_empty()).await;
+            cluster.apply(NEXT, json!({})).await;
+            let (phase, message) = cluster.at_rest(NEXT).await;
+            assert_eq!(phase, Phase::Succeeded, "{message}");
+            assert_eq!(cluster.kubelets(&["cp-1", "w-1", "w-2"]), ["1.34.4"; 3]);
+        });
+    }
 }
 
 #[tokio::test(start_paused = true)]
