@@ -75,6 +75,11 @@ impl Pods {
         keys.filter_map(|key| Some((key.clone(), self.known.get(key)?.clone()))).collect()
     }
 
+    /// UID of the controller of a pod that was known last; empty if it has none.
+    pub(super) fn owner_of(&self, key: &PodKey) -> Option<String> {
+        self.known.get(key).map(|pod| pod.owner.clone())
+    }
+
     /// Pods of that owner on the node, then pods of anybody.
     pub(super) fn load(&self, node: &str, owner: &str) -> (usize, usize) {
         let Some(owners) = self.by_node.get(node) else {

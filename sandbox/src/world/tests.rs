@@ -201,6 +201,28 @@ fn an_evicted_pod_is_replaced_on_another_node() {
 }
 
 #[test]
+fn the_pods_of_a_node_that_is_deleted_are_replaced_on_the_others_and_nobody_waits_for_those_that_went() {
+    // Some are Ready by then, or none is.
+    for seconds in [0, 60] {
+        let runtime = runtime(Speed::Fastest).unwrap();
+        runtime.block_on(async {
+            let world = World::new(config(1, 2)).unwrap();
+            let (agenda, clock) = (world.site.agenda.clone(), world.clock());
+            world.tasks.lock().unwrap().spawn(async move { agenda.run(clock).await });
+            world.site.clock.sleep_until(world.now() + TimeDelta::milliseconds(500 + 1_000 * seconds)).await;
+            faults::delete_node(&world.site, world.server(), "w-1");
+            world.site.clock.sleep_until(world.now() + TimeDelta::seconds(60)).await;
+            let left = pods(&world, "shop");
+            assert_eq!(left.iter().filter(|pod| pod["spec"]["nodeName"] == "w-2").count(), 4, "{seconds} s");
+            let set = world.server().get("apps", "daemonsets", "kube-system", "kube-proxy").unwrap();
+            let counts = |field: &str| set.value()["status"][field].as_u64();
+            let numbers = ["desiredNumberScheduled", "currentNumberScheduled", "numberReady"].map(counts);
+            assert_eq!(numbers, [Some(2); 3], "{seconds} s");
+        });
+    }
+}
+
+#[test]
 fn after_a_power_cut_what_was_enabled_starts_again_under_a_new_boot() {
     in_quiet_world(config(1, 1), async |world| {
         let machine = Arc::clone(world.machine("w-1").unwrap());

@@ -149,6 +149,12 @@ impl Workloads {
     /// A pod was evicted or deleted: its kubelet ends it, its controller replaces it.
     pub(super) fn pod_leaves(self: &Arc<Self>, namespace: &str, name: &str) {
         let Some(pod) = self.server.get("", "pods", namespace, name) else {
+            // It had no grace, as those of a Node that is gone: only its controller is left.
+            let owner = self.pods().owner_of(&(namespace.to_owned(), name.to_owned()));
+            self.pod_written(namespace, name);
+            if let Some(owner) = owner {
+                self.tell_owner_called(namespace, &owner);
+            }
             return;
         };
         self.pod_written(namespace, name);
@@ -188,6 +194,20 @@ impl Workloads {
             Some("ReplicaSet") => self.enter(Work::ReplicaSet(key.0, key.1)),
             Some("DaemonSet") => self.enter(Work::DaemonSet(key.0, key.1)),
             Some(_) | None => {}
+        }
+    }
+
+    /// As [`Self::tell_owner`], of a pod whose controller has that UID.
+    fn tell_owner_called(self: &Arc<Self>, namespace: &str, uid: &str) {
+        let named = |plural: &str| -> Option<(String, String)> {
+            let owners = self.server.list("apps", plural);
+            let owner = owners.iter().find(|owner| owner.uid() == uid)?;
+            Some((namespace.to_owned(), owner.name().to_owned()))
+        };
+        if let Some((namespace, name)) = named("replicasets") {
+            self.enter(Work::ReplicaSet(namespace, name));
+        } else if let Some((namespace, name)) = named("daemonsets") {
+            self.enter(Work::DaemonSet(namespace, name));
         }
     }
 
