@@ -270,6 +270,11 @@ impl FaultPlan {
         self.lock().happened.iter().map(|(fault, _)| *fault).collect()
     }
 
+    /// The faults that happened, and where: at a node's name, or a replica of the operator.
+    pub(crate) fn befell(&self) -> Vec<(Fault, Arc<str>)> {
+        self.lock().happened.clone()
+    }
+
     /// The faults that happened, and where, for people; `None` as long as none did.
     pub fn told(&self) -> Option<String> {
         let counts = self.lock();

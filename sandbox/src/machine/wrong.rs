@@ -184,38 +184,6 @@ impl Wrong {
         }
     }
 
-    /// Whether an update that meets it may come to rest until a person looks, or fail: what happened is not to be waited out. All
-    /// others end as if nothing had been.
-    pub const fn may_need_a_person(self) -> bool {
-        match self {
-            Self::ClockJump | Self::NodeDeleted => true,
-            Self::Before
-            | Self::After
-            | Self::Stopped
-            | Self::AskedToStop
-            | Self::ApiAway
-            | Self::WatchesLost
-            | Self::ReplyLost
-            | Self::Refused
-            | Self::Busy
-            | Self::TimedOut
-            | Self::Forbidden
-            | Self::Election
-            | Self::WatchesLate
-            | Self::EventsLost
-            | Self::Paused
-            | Self::Cancelled
-            | Self::LeftOut
-            | Self::Edited
-            | Self::Doubled
-            | Self::StaleOrder
-            | Self::Torn
-            | Self::PowerCut
-            | Self::DiskFull
-            | Self::SecondRunner => false,
-        }
-    }
-
     /// Whether what is counted there can meet it. Requests go to the API, a runner's writes to its disk, an agent's to either; of a read nothing stands.
     pub const fn fits(self, stream: Stream) -> bool {
         match self {

@@ -21,6 +21,7 @@ mod fences;
 mod forgetful;
 mod invariants;
 mod joins;
+mod judge;
 mod losses;
 mod outcome;
 mod pods;
@@ -38,7 +39,7 @@ pub use outcome::{NodeOutcome, Outcome, Writes};
 use crate::api::{Definitions, Options, Server};
 use crate::machine::agenda::Agenda;
 use crate::machine::control_plane::ControlPlane;
-use crate::machine::fault::{FaultPlan, Stream, Wrong};
+use crate::machine::fault::{FaultPlan, Stream};
 use crate::machine::kube::{Kube, KubeApi, Refused};
 use crate::machine::ledger::{EffectRecord, Ledger};
 use crate::machine::releases::Repositories;
@@ -58,7 +59,7 @@ use drains::Drains;
 use faults::Hands;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use invariants::{Invariants, phase_of};
+use invariants::Invariants;
 use serde_json::{Value, json};
 use skew::Skews;
 use std::collections::{BTreeMap, BTreeSet};
@@ -356,51 +357,6 @@ impl World {
             killed: self.faults.told(),
             nodes,
         }
-    }
-
-    /// Looks at what must hold once an update has come to rest. Only a judged world looks.
-    pub fn judge(&self, name: &str) {
-        let update = self.update(name).unwrap_or_default();
-        if let Some(invariants) = self.ear.invariants.get() {
-            let phase = phase_of(&update);
-            invariants.ended(&update, is_at_rest(&update));
-            let message = update["status"]["message"].as_str().unwrap_or_default();
-            // Who left a worker out in the middle of several hops is asked what is to become of it.
-            let stays_behind = message.contains("the next hop takes no kubelet older than");
-            let excused = self
-                .faults
-                .happened()
-                .iter()
-                .any(|fault| fault.wrong.may_need_a_person() || (fault.wrong == Wrong::LeftOut && stays_behind));
-            if matches!(phase, "Pending" | "RequiresAttention" | "Failed") && !excused {
-                invariants.rests_without_cause(phase, message);
-            }
-            if phase == "Succeeded" && !excused {
-                invariants.behind(&self.behind(&update));
-            }
-        }
-    }
-
-    /// What is not at the target of an update, but for workers that somebody left out.
-    fn behind(&self, update: &Value) -> Vec<String> {
-        let target = update["spec"]["targetVersion"].as_str().unwrap_or_default();
-        let named = |list: &Value, field: &str| -> Vec<String> {
-            let items = list.as_array().into_iter().flatten();
-            items.filter_map(|item| item[field].as_str().map(str::to_owned)).collect()
-        };
-        let mut left_out = named(&update["spec"]["control"]["skip"], "vertex");
-        left_out.extend(named(&update["status"]["leftOut"], "node"));
-        let nodes = self.server.list("", "nodes");
-        let nodes = nodes.iter().map(|node| node_outcome(node.value()));
-        let mut behind: Vec<String> = nodes
-            .filter(|node| node.version != target && !left_out.contains(&node.name))
-            .map(|node| format!("the kubelet of {} is {}", node.name, node.version))
-            .collect();
-        if let Some((oldest, _)) = self.site.control_plane.versions().filter(|(oldest, _)| oldest.to_string() != target)
-        {
-            behind.push(format!("an API server is {oldest}"));
-        }
-        behind
     }
 
     /// What must never be, and was; none in a world that is not judged.

@@ -18,6 +18,7 @@ mod objects;
 mod rules;
 
 use self::rules::may_be_old;
+pub(super) use self::rules::{is_said_of, says};
 use super::stops::Stops;
 use crate::api::{Server, Verb};
 use crate::machine::Site;

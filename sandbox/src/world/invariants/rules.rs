@@ -160,18 +160,30 @@ pub(super) fn proxy_of(pod: &Value) -> Option<KubeVersion> {
 /// Whether an update tells of a node that stays cordoned: in a sentence, or as one that failed, is in flight or was left out.
 pub(super) fn names(update: &Value, node: &str) -> bool {
     let status = &update["status"];
-    let in_words = |text: &Value| {
-        let words =
-            text.as_str().unwrap_or_default().split(|c: char| !c.is_ascii_alphanumeric() && c != '-' && c != '.');
-        words.map(|word| word.trim_end_matches('.')).any(|word| word == node)
-    };
-    let listed = |list: &Value, of: &dyn Fn(&Value) -> bool| list.as_array().is_some_and(|list| list.iter().any(of));
     let in_flight =
         status["nodes"][node]["phase"].as_str().is_some_and(|phase| !matches!(phase, "Pending" | "Completed"));
-    in_words(&status["message"])
-        || in_flight
-        || listed(&status["conditions"], &|condition| in_words(&condition["message"]))
-        || listed(&status["leftOut"], &|left| left["node"] == node)
+    let left_out = status["leftOut"].as_array().is_some_and(|left| left.iter().any(|left| left["node"] == node));
+    is_said_of(update, node) || in_flight || left_out
+}
+
+/// Whether one of the sentences of an update, its message and those of its conditions, has that node's name in it.
+pub(in super::super) fn is_said_of(update: &Value, node: &str) -> bool {
+    sentences(update).any(|sentence| {
+        let mut words = sentence.split(|c: char| !c.is_ascii_alphanumeric() && c != '-' && c != '.');
+        words.any(|word| word.trim_end_matches('.') == node)
+    })
+}
+
+/// Whether one of them has those words in it.
+pub(in super::super) fn says(update: &Value, words: &str) -> bool {
+    sentences(update).any(|sentence| sentence.contains(words))
+}
+
+fn sentences(update: &Value) -> impl Iterator<Item = &str> {
+    let status = &update["status"];
+    let conditions = status["conditions"].as_array().into_iter().flatten();
+    let conditions = conditions.map(|condition| &condition["message"]);
+    std::iter::once(&status["message"]).chain(conditions).filter_map(Value::as_str)
 }
 
 #[cfg(test)]
