@@ -13,8 +13,9 @@
 //! `cargo test --test scenarios -- --ignored moments_that_are_not_stored_yet` makes those that are missing; none is ever changed or removed.
 #![expect(clippy::disallowed_methods, reason = "reads and makes what lies under tests/stored")]
 
-use crate::cluster::{Cluster, UPDATE, in_prepared_world, in_world};
+use crate::cluster::{Cluster, UPDATE, in_prepared_world};
 use crate::stored::stored;
+use async_trait::async_trait;
 use chrono::TimeDelta;
 use cupcake_crds::values::{KubeVersion, Phase};
 use cupcake_crds::{DirectUpdate, GROUP, NodeTask, UpgradePlan, UpgradeRun};
@@ -33,9 +34,12 @@ use cupcake_sandbox::machine::ledger::{EffectKind, EffectRecord, Ledger};
 use cupcake_sandbox::machine::transcript::Transcript;
 use cupcake_sandbox::world::{World, WorldConfig};
 use cupcake_steps::mailbox::Mailbox;
+use cupcake_steps::ports::cluster::OpsError;
 use cupcake_steps::ports::disk::Disk;
 use cupcake_steps::ports::host::{HostOps, KubeProxy, KubeadmUpgrade, Package};
+use cupcake_steps::ports::measures::{Measured, Measures};
 use cupcake_steps::ports::memory_disk::MemoryDisk;
+use kube::api::DeleteParams;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -47,7 +51,34 @@ const FROM: KubeVersion = KubeVersion::new(1, 33, 4);
 /// Where what is of ours in an object's annotations begins.
 const OURS: &str = "cupcake.ricardomolendijk.com/";
 const PLURALS: [&str; 4] = ["directupdates", "upgradeplans", "upgraderuns", "nodetasks"];
-const MOMENTS: [&str; 5] = ["backing-off", "cancelling", "containerd", "paused", "two-hops"];
+const MOMENTS: [&str; 9] = [
+    "backing-off",
+    "canary-gate",
+    "cancelling",
+    "containerd",
+    "metric-gate",
+    "paused",
+    "resting",
+    "stragglers",
+    "two-hops",
+];
+
+/// Measures too many errors as a moment is made, and none when it goes on.
+struct Dial(f64);
+
+#[async_trait]
+impl Measures for Dial {
+    async fn ask(&self, _: &str) -> Result<Measured, OpsError> {
+        Ok(Measured::Value(self.0))
+    }
+}
+
+/// Asks for another try of a node, as `kubectl cupcake retry` does.
+fn retry(node: &str) -> Value {
+    json!({"spec": {"control": {"retry": [{"requestId": "retry-1", "vertex": node}]}}})
+}
+
+const CANARY_GATE: &str = "1.34.4/canary-gate";
 
 /// Brings an update to that moment.
 async fn bring_to(cluster: &Cluster, moment: &str) {
@@ -70,6 +101,13 @@ async fn bring_to(cluster: &Cluster, moment: &str) {
             cluster.apply(UPDATE, json!({})).await;
             until("kubeadm backs off", &|cursor| letters(cursor).contains(&'b')).await;
         }
+        "canary-gate" => {
+            let canary = json!({"enabled": true, "nodes": ["w-2"], "soak": "10m"});
+            let spec = json!({"strategy": "canary", "canary": canary, "approvals": ["AfterCanary"]});
+            cluster.apply(UPDATE, spec).await;
+            let approve = format!("kubectl cupcake approve {UPDATE} {CANARY_GATE}");
+            cluster.eventually("it asks for approval", async || cluster.phase(UPDATE).1.contains(&approve)).await;
+        }
         "cancelling" => {
             blocked(json!({})).await;
             let skip = json!([{"requestId": "skip-1", "vertex": "w-1"}]);
@@ -85,12 +123,42 @@ async fn bring_to(cluster: &Cluster, moment: &str) {
             let components = json!(["kubeadm", "kubelet", "kubectl", "containerd"]);
             blocked(json!({"components": components, "componentVersions": {"containerd": "1.7.27"}})).await;
         }
+        "metric-gate" => {
+            let prometheus = json!({"query": "sum(errors)", "atMost": "0.01"});
+            let gate = json!({"name": "errors", "at": "BetweenBatches", "timeout": "24h", "prometheus": prometheus});
+            cluster.apply(UPDATE, json!({"batchSize": 1, "gates": [gate]})).await;
+            cluster.eventually("its gate is closed", async || cluster.phase(UPDATE).1.contains("errors is 0.5")).await;
+            cluster.pass(60).await;
+        }
         "paused" => {
             blocked(json!({})).await;
             let pause = json!({"requestId": "pause-1", "reason": "CHG-4711"});
             cluster.patch(UPDATE, json!({"spec": {"control": {"pause": pause}}})).await;
             until("it is paused", &|cursor| cursor["paused"] == true).await;
             cluster.pass(60).await;
+        }
+        "resting" => {
+            blocked(json!({"nodeTimeout": "15m"})).await;
+            let (phase, message) = cluster.at_rest(UPDATE).await;
+            assert!(phase == Phase::RequiresAttention && message.contains("w-1/drain"), "{phase}: {message}");
+            cluster.pass(60).await;
+        }
+        "stragglers" => {
+            cluster.apply(UPDATE, json!({"batchSize": 1, "maxFailures": 2, "nodeTimeout": "15m"})).await;
+            let is_batch = |run: &Value| run["spec"]["parent"]["vertex"] == "batch-1";
+            let begun = || cluster.all::<Value>(GROUP, "upgraderuns").iter().any(is_batch);
+            cluster.eventually("the workers' turn comes", async || begun()).await;
+            let budgets = cluster.freeze().await;
+            until("w-1 is lost", &|cursor| cursor["phase"] == "Failed").await;
+            cluster.ask(async || budgets.delete("frozen", &DeleteParams::default()).await.map(drop)).await;
+            let (phase, message) = cluster.at_rest(UPDATE).await;
+            assert!(phase == Phase::RequiresAttention && message.contains("w-1"), "{phase}: {message}");
+            // It is tried again, in a run that stragglers/v1 made.
+            cluster.freeze().await;
+            cluster.patch(UPDATE, retry("w-1")).await;
+            cluster
+                .eventually("its second drain is blocked", async || cluster.phase(UPDATE).1.contains("DrainBlocked"))
+                .await;
         }
         "two-hops" => blocked(json!({"targetVersion": "1.35.4"})).await,
         unknown => panic!("no moment {unknown}"),
@@ -107,6 +175,20 @@ async fn go_on(cluster: &Cluster, moment: &str) {
         cluster.patch(UPDATE, json!({"spec": {"control": {"pause": null}}})).await;
         cluster.eventually("it goes on", async || !cluster.phase(UPDATE).1.contains("CHG-4711")).await;
     }
+    if moment == "canary-gate" {
+        cluster.pass(1_800).await;
+        assert_eq!(cluster.kubelets(&["w-1", "w-2"]), ["1.33.4", "1.34.4"], "nobody approved");
+        let approval = json!([{"requestId": "approve-1", "gate": CANARY_GATE, "requestedBy": "jane"}]);
+        cluster.patch(UPDATE, json!({"spec": {"control": {"approvals": approval}}})).await;
+    }
+    if moment == "resting" {
+        cluster.pass(1_800).await;
+        let (phase, message) = cluster.phase(UPDATE);
+        assert!(phase == Phase::RequiresAttention && message.contains("w-1/drain"), "{phase}: {message}");
+        assert_eq!(cluster.kubelets(&["w-1", "w-2"]), ["1.33.4"; 2], "a person is asked");
+        cluster.patch(UPDATE, retry("w-1")).await;
+        cluster.eventually("it goes on", async || cluster.phase(UPDATE).0 != Phase::RequiresAttention).await;
+    }
     let (phase, message) = cluster.at_rest(UPDATE).await;
     let (end, versions) = match moment {
         "cancelling" => (Phase::Cancelled, ["1.34.4", "1.33.4", "1.33.4"]),
@@ -121,7 +203,10 @@ async fn go_on(cluster: &Cluster, moment: &str) {
         }
     }
     cluster.is_left_alone(moment).await;
-    let twice = |effect: &EffectRecord| effect.begun > 1;
+    // A person who asks for a node again may have changed what kubeadm reads.
+    let again =
+        |one: &EffectRecord| moment == "resting" && one.name.node == "w-1" && one.name.kind == EffectKind::Kubeadm;
+    let twice = |effect: &EffectRecord| effect.begun > 1 && !again(effect);
     let twice: Vec<EffectRecord> = cluster.world.effects().into_iter().filter(twice).collect();
     assert!(twice.is_empty(), "{moment}: {twice:?}");
 }
@@ -311,7 +396,10 @@ fn a_moment_that_any_format_stored_is_brought_to_its_end_with_nothing_done_twice
             WorldConfig { control_planes: 1, workers, seed, ..WorldConfig::new(FROM, at - TimeDelta::hours(2)) };
         in_prepared_world(
             config,
-            |world| take_uids(world, &moment),
+            |world| {
+                take_uids(world, &moment);
+                world.measure_by(Arc::new(Dial(0.0)));
+            },
             async |cluster| {
                 restore(cluster, &moment).await;
                 go_on(cluster, name).await;
@@ -351,7 +439,7 @@ fn kept<T: DeserializeOwned + Serialize>(told: &str, stored: &Value) -> T {
 
 #[tokio::test]
 async fn every_field_and_letter_of_a_moment_that_any_format_stored_is_read() {
-    let (mut seen, mut mails, mut journals) = (BTreeSet::new(), 0, 0);
+    let (mut seen, mut kinds, mut mails, mut journals) = (BTreeSet::new(), BTreeSet::new(), 0, 0);
     for (format, name) in formats().flat_map(|format| MOMENTS.map(|name| (format, name))) {
         let moment = read(format, name);
         let told = |what: &str| format!("{name}: {what}");
@@ -371,6 +459,7 @@ async fn every_field_and_letter_of_a_moment_that_any_format_stored_is_read() {
             let read: UpgradeRun = kept(&told("UpgradeRun"), run);
             let digest = &read.spec.plan.digest;
             let dag = plans[digest].expand().unwrap();
+            kinds.extend(dag.vertices().iter().map(|vertex| vertex.kind.as_str().to_owned()));
             let text = read.status.unwrap().cursor.unwrap();
             let cursor = codec::decode(&text, digest, &dag).unwrap_or_else(|error| panic!("{name}: {error}"));
             let stored: Value = serde_json::from_str(&text).unwrap();
@@ -416,7 +505,9 @@ async fn every_field_and_letter_of_a_moment_that_any_format_stored_is_read() {
         }
     }
     println!("{} letters, {mails} mails, {journals} journals", seen.len());
-    assert!(['.', 'b', 'k', 'r', 's', 'w'].iter().all(|letter| seen.contains(letter)), "{seen:?}");
+    assert!(['.', 'b', 'f', 'k', 'r', 's', 'w'].iter().all(|letter| seen.contains(letter)), "{seen:?}");
+    let gates = ["gate/v1", "metric-gates/v1", "stragglers/v1"];
+    assert!(gates.iter().all(|kind| kinds.contains(*kind)), "{kinds:?}");
     assert!(mails > 20 && journals > 5, "{mails} mails, {journals} journals");
 }
 
@@ -432,7 +523,8 @@ fn moments_that_are_not_stored_yet_are_made() {
         }
         let start: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
         let config = WorldConfig { control_planes: 1, workers: 2, budget: false, ..WorldConfig::new(FROM, start) };
-        in_world(config, async |cluster| {
+        let measured = |world: &World| world.measure_by(Arc::new(Dial(0.5)));
+        in_prepared_world(config, measured, async |cluster| {
             bring_to(cluster, name).await;
             let text = serde_json::to_string_pretty(&store(cluster)).unwrap();
             std::fs::write(&path, text + "\n").unwrap();
