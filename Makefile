@@ -44,7 +44,7 @@ deny: ## bans, licences and sources of the crates (needs cargo-deny)
 bench: ## the benches, as one table
 	cargo bench -p cupcake-benches
 
-proof: ## measures what docs/proof.md tells: rates, fail-overs, fences, conformance; an hour on a quiet machine
+proof: ## measures what docs/proof.md tells: rates, fail-overs, fences, conformance; an hour and a half on a quiet machine
 	tests/proof/run
 
 e2e-smoke: ## upgrades a real kubeadm cluster of two nodes on this machine (root; docs/real-nodes.md)

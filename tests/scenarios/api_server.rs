@@ -170,8 +170,10 @@ impl Cluster {
         let ledger = std::fs::read_to_string(self.server.dir.join("machines/ledger.json")).unwrap();
         let ledger: serde_json::Value = serde_json::from_str(&ledger).unwrap();
         assert_eq!(ledger["duplicated"], 0, "{ledger:#}");
-        assert!(ledger["effects"].as_array().unwrap().len() > 5, "the machines did something: {ledger:#}");
-        println!("reruns after interruption: {}", ledger["rerunsAfterInterruption"]);
+        let effects = ledger["effects"].as_array().unwrap().len();
+        assert!(effects > 5, "the machines did something: {ledger:#}");
+        let (twice, reruns) = (&ledger["duplicated"], &ledger["rerunsAfterInterruption"]);
+        println!("{effects} effects, done twice: {twice}, run again after an interruption: {reruns}");
         println!("engine API writes per worker: {:.1}", f64::from(self.engine_writes()) / f64::from(self.workers));
     }
 

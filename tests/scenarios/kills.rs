@@ -38,6 +38,12 @@ impl Hand<'_> {
         self.done.get(what).copied().unwrap_or_default()
     }
 
+    /// Whom it hit, in one line.
+    fn told(&self) -> String {
+        let told: Vec<String> = self.done.iter().map(|(what, times)| format!("{what} {times}")).collect();
+        format!("hit {} times: {}", self.done.values().sum::<u32>(), told.join(", "))
+    }
+
     async fn pause(&mut self, milliseconds: u64, more: u64) {
         tokio::time::sleep(Duration::from_millis(milliseconds + self.chance.below(more))).await;
     }
@@ -129,7 +135,7 @@ async fn an_upgrade_ends_right_though_agents_runners_and_leaders_are_killed_and_
         }
         hand.hit().await;
     }
-    println!("{:?}", hand.done);
+    println!("{}", hand.told());
     cluster.ends_right(TARGET).await;
     println!("the whole upgrade took {:?}", began.elapsed());
     for (killed, least) in KILLS_MIN {
