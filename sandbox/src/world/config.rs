@@ -24,7 +24,7 @@ pub const CONTROL_PLANES_MAX: u32 = 9;
 pub const WORKERS_MAX: u32 = 20_000;
 
 /// As [`CONTROL_PLANES_MAX`], of replicas of the operator.
-pub const OPERATORS_MAX: u32 = 3;
+pub const OPERATORS_MAX: u32 = 5;
 
 /// Settings of a simulated cluster.
 #[derive(Debug, Clone)]

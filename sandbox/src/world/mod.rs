@@ -78,7 +78,7 @@ const VIRTUAL_DAYS_MAX: i64 = 7;
 const JUDGED_HOURS_MAX: i64 = 12;
 
 /// Names of the operator's replicas: the only one of most worlds has none.
-const REPLICAS: [&str; OPERATORS_MAX as usize] = ["", "b", "c"];
+const REPLICAS: [&str; OPERATORS_MAX as usize] = ["", "b", "c", "d", "e"];
 
 /// How long a finished world goes on, so that what was about to be written is written.
 const AFTERGLOW: TimeDelta = TimeDelta::milliseconds(10);
