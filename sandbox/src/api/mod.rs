@@ -58,7 +58,7 @@ pub use object::{Key, Object};
 pub use observe::{Admission, AdmissionReview, Counts, Fault, Faults, Observer, ReplyFault, RequestRecord};
 pub use request::{RequestInfo, Target, Verb};
 pub use selectors::{FieldSelector, LabelSelector};
-pub use server::{Body, Disconnected, InProcess, Leniency, Options, Server, Watching};
+pub use server::{Body, Disconnected, InProcess, Leniency, Options, PatchOf, Server, Watching};
 pub use status::{Cause, Details, Failure, FieldError, FieldErrorKind};
 
 #[cfg(test)]

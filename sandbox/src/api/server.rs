@@ -48,11 +48,22 @@ pub struct Options {
     pub leniency: Leniency,
 }
 
+/// What a JSON patch of a NodeTask's status does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PatchOf {
+    /// It claims an order.
+    Claim,
+    /// It writes anything else of an answer.
+    Answer,
+    /// It writes nothing but an inventory.
+    Inventory,
+}
+
 /// Preconditions of requests that are not looked at.
 #[derive(Debug, Clone, Default)]
 pub struct Leniency {
-    /// `test` operations of JSON patches.
-    pub test_operations: bool,
+    /// `test` operations of JSON patches that do that.
+    pub tests_of: BTreeSet<PatchOf>,
     /// UIDs, in objects and in options of deletes.
     pub uids: bool,
     /// resourceVersions of these resources.

@@ -3,7 +3,7 @@
 //! A fence is left out where it stands: a rule is not in the definitions that the world's API server serves, a precondition is
 //! not looked at by it, a lock keeps nobody out, a memory forgets. The programs are the same.
 
-use crate::api::{Definitions, Leniency};
+use crate::api::{Definitions, Leniency, PatchOf};
 use serde::Serialize;
 use std::collections::BTreeSet;
 use std::fmt;
@@ -13,8 +13,12 @@ use std::str::FromStr;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Fence {
-    /// `test` operations of JSON patches: an agent's claim or answer rests on what it read.
-    TestOperations,
+    /// `test` operations of JSON patches that claim an order: it is the one that was read, nobody asked it to stop, nobody was faster.
+    ClaimTests,
+    /// `test` operations of JSON patches that answer an order: the answer that stands there is the one that was read.
+    AnswerTests,
+    /// `test` operations of JSON patches that tell what the machine is: nothing but that is written over what was read.
+    InventoryTests,
     /// UID preconditions: of pods that are evicted, of objects that are written back.
     Uids,
     /// resourceVersion of a run.
@@ -73,8 +77,10 @@ pub enum Fence {
 
 impl Fence {
     /// All of them.
-    pub const ALL: [Self; 28] = [
-        Self::TestOperations,
+    pub const ALL: [Self; 30] = [
+        Self::ClaimTests,
+        Self::AnswerTests,
+        Self::InventoryTests,
         Self::Uids,
         Self::RunVersions,
         Self::TaskVersions,
@@ -107,7 +113,9 @@ impl Fence {
     /// Its name.
     pub const fn as_str(self) -> &'static str {
         match self {
-            Self::TestOperations => "test-operations",
+            Self::ClaimTests => "claim-tests",
+            Self::AnswerTests => "answer-tests",
+            Self::InventoryTests => "inventory-tests",
             Self::Uids => "uids",
             Self::RunVersions => "run-versions",
             Self::TaskVersions => "task-versions",
@@ -147,7 +155,9 @@ impl Fence {
     /// The definition that the rule is in, and what is in its message; `None` for what is no rule.
     const fn rule(self) -> Option<(&'static str, &'static str)> {
         match self {
-            Self::TestOperations
+            Self::ClaimTests
+            | Self::AnswerTests
+            | Self::InventoryTests
             | Self::Uids
             | Self::RunVersions
             | Self::TaskVersions
@@ -186,7 +196,9 @@ impl Fence {
             Self::NodeVersions => Some("nodes"),
             Self::LeaseVersions => Some("leases"),
             Self::UpdateVersions => Some("directupdates"),
-            Self::TestOperations
+            Self::ClaimTests
+            | Self::AnswerTests
+            | Self::InventoryTests
             | Self::Uids
             | Self::CommitIds
             | Self::RunEpoch
@@ -236,7 +248,14 @@ impl FromStr for Fence {
 /// What an API server without those fences lets through.
 pub(super) fn leniency(without: &BTreeSet<Fence>) -> Leniency {
     Leniency {
-        test_operations: without.contains(&Fence::TestOperations),
+        tests_of: [
+            (Fence::ClaimTests, PatchOf::Claim),
+            (Fence::AnswerTests, PatchOf::Answer),
+            (Fence::InventoryTests, PatchOf::Inventory),
+        ]
+        .into_iter()
+        .filter_map(|(fence, of)| without.contains(&fence).then_some(of))
+        .collect(),
         uids: without.contains(&Fence::Uids),
         versions: without.iter().filter_map(|fence| fence.versions()).map(str::to_owned).collect(),
     }
