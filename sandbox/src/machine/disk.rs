@@ -1,5 +1,7 @@
 //! A machine's disk: small files in memory that keep what a crash left of them.
 
+pub use super::forgetting::Remembered;
+
 use super::fault::{Component, FaultPlan, Life, STOPPED_SECONDS, Stream, WriteTo, Wrong};
 use super::forgetting::forgotten;
 use super::ledger::Ledger;
@@ -85,7 +87,8 @@ pub struct SimDisk {
     ledger: Ledger,
     node: String,
     locks_hold: bool,
-    epochs_stay: bool,
+    /// Which files do not show the epoch that they remember.
+    forgotten: BTreeSet<Remembered>,
 }
 
 /// Gives a lock back, as the kernel does when its holder ends.
@@ -103,7 +106,7 @@ impl Drop for HeldLock {
 impl SimDisk {
     /// The disk of `node` for one life.
     pub fn new(node: &str, store: Arc<DiskStore>, life: Life, faults: FaultPlan, ledger: Ledger) -> Self {
-        Self { store, life, faults, ledger, node: node.to_owned(), locks_hold: true, epochs_stay: true }
+        Self { store, life, faults, ledger, node: node.to_owned(), locks_hold: true, forgotten: BTreeSet::new() }
     }
 
     /// The same, but everybody gets every lock: to show what locks are for.
@@ -112,10 +115,11 @@ impl SimDisk {
         Self { locks_hold: false, ..self }
     }
 
-    /// The same, but no epoch is remembered on it: to show what remembering is for.
+    /// The same, but the epoch that this remembers is not read on it: to show what remembering is for.
     #[must_use]
-    pub fn without_epochs(self) -> Self {
-        Self { epochs_stay: false, ..self }
+    pub fn without_epoch_of(mut self, remembered: Remembered) -> Self {
+        self.forgotten.insert(remembered);
+        self
     }
 
     /// The dead neither read nor write.
@@ -221,9 +225,9 @@ impl Disk for SimDisk {
             Some(content) if content.len() > bytes_max => {
                 Err(error("read", path, &format!("it has {} bytes, allowed are {bytes_max}", content.len())))
             }
-            Some(content) if self.epochs_stay => Ok(Some(content)),
             Some(content) => {
-                let forgotten = forgotten(path, &content, |other| self.store.peek(other));
+                let of = Remembered::at(path).filter(|remembered| self.forgotten.contains(remembered));
+                let forgotten = of.and_then(|of| forgotten(of, &content, |other| self.store.peek(other)));
                 Ok(Some(forgotten.unwrap_or(content)))
             }
             None => Ok(None),

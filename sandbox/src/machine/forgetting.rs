@@ -1,4 +1,4 @@
-//! A disk that forgets epochs: what a machine reads that remembers no leader but the one whose order it works on.
+//! Disks that forget epochs: what a machine reads that remembers no leader but the one whose order it works on.
 
 use cupcake_host::memory;
 use serde_json::{Value, json};
@@ -6,14 +6,34 @@ use serde_json::{Value, json};
 const ORDER: &str = "mailbox/order.json";
 const ANSWER: &str = "mailbox/answer.json";
 
-/// What the runner's memory and an order that is over read like without their epochs; `read` gives other files of the disk.
-/// `None` where nothing is forgotten.
-pub(super) fn forgotten(path: &str, content: &[u8], read: impl Fn(&str) -> Option<Vec<u8>>) -> Option<Vec<u8>> {
+/// What on a disk remembers an epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Remembered {
+    /// The order in the mailbox: the agent's.
+    Order,
+    /// What the runner remembers from one order to the next.
+    Memory,
+}
+
+impl Remembered {
+    /// What the file of that path remembers.
+    pub(super) fn at(path: &str) -> Option<Self> {
+        match path {
+            ORDER => Some(Self::Order),
+            memory::PATH => Some(Self::Memory),
+            _other => None,
+        }
+    }
+}
+
+/// What the runner's memory, or an order that is over, reads like without its epoch; `read` gives other files of the disk. `None`
+/// where nothing is forgotten.
+pub(super) fn forgotten(of: Remembered, content: &[u8], read: impl Fn(&str) -> Option<Vec<u8>>) -> Option<Vec<u8>> {
     let mut file: Value = serde_json::from_slice(content).ok()?;
-    match path {
-        memory::PATH => file["epoch"] = json!(0),
+    match of {
+        Remembered::Memory => file["epoch"] = json!(0),
         // An order that is open is compared with itself: what is forgotten is what the next one is compared with.
-        ORDER => {
+        Remembered::Order => {
             let answer: Value = serde_json::from_slice(&read(ANSWER)?).ok()?;
             let answer = &answer["content"];
             let order = &mut file["content"]["order"];
@@ -23,7 +43,6 @@ pub(super) fn forgotten(path: &str, content: &[u8], read: impl Fn(&str) -> Optio
             }
             order["epoch"] = json!(0);
         }
-        _ => return None,
     }
     serde_json::to_vec(&file).ok()
 }

@@ -2,12 +2,13 @@
 
 use super::credulous::Credulous;
 use super::drains::Drains;
-use super::forgetful::Forgetful;
+use super::fences::Fence;
+use super::forgetful::{Forgetful, Seen};
 use super::skew::Skews;
 use super::wire::{Gate, client_name};
 use super::workloads::Workloads;
 use crate::api::Server;
-use crate::machine::disk::SimDisk;
+use crate::machine::disk::{Remembered, SimDisk};
 use crate::machine::fault::{Component, FaultPlan, Life};
 use crate::machine::systemd::{Program, UnitEnd};
 use crate::machine::timing::derive;
@@ -27,6 +28,7 @@ use cupcake_steps::ports::disk::SharedDisk;
 use cupcake_steps::ports::host::MachinePorts;
 use cupcake_steps::ports::measures::Measures;
 use futures::future::BoxFuture;
+use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 
@@ -55,12 +57,8 @@ pub(super) struct Components {
     pub(super) workloads: Arc<Workloads>,
     /// How far the clocks of machines are off.
     pub(super) skews: Skews,
-    /// Whether one lock of a runner keeps out the others.
-    pub(super) locks_hold: bool,
-    /// Whether agents and runners remember the highest epoch.
-    pub(super) epochs_stay: bool,
-    /// Whether operators look whose commit stands there.
-    pub(super) commits_told_apart: bool,
+    /// What the programs are to do without.
+    pub(super) without: BTreeSet<Fence>,
     /// Where the operator's spans go, if anywhere.
     pub(super) spans: OnceLock<Arc<dyn Spans>>,
     /// Where the operator's notifications go, if anywhere.
@@ -117,8 +115,12 @@ impl Components {
         format!("cupcake-operator-{replica}{replaced}")
     }
 
+    fn has(&self, fence: Fence) -> bool {
+        !self.without.contains(&fence)
+    }
+
     fn operator_client(&self, name: &str) -> kube::Client {
-        if self.commits_told_apart {
+        if self.has(Fence::CommitIds) {
             self.server.client(name)
         } else {
             kube::Client::new(Credulous::new(self.server.service(name)), "default")
@@ -182,10 +184,11 @@ impl Components {
         let client = client_name(Component::Agent, machine.name(), number);
         self.gate.bind(&client, life.clone());
         let service = self.server.service(client.as_str());
-        let api = if self.epochs_stay {
+        let seen = Seen { of_task: self.has(Fence::AgentTaskEpoch), of_answers: self.has(Fence::AgentAnswerEpoch) };
+        let api = if seen.of_task && seen.of_answers {
             kube::Client::new(service, "default")
         } else {
-            kube::Client::new(Forgetful(service), "default")
+            kube::Client::new(Forgetful { api: service, seen }, "default")
         };
         let config = AgentConfig {
             node_name: machine.name().to_owned(),
@@ -206,8 +209,9 @@ impl Components {
         let store = Arc::clone(machine.disk());
         let (faults, ledger) = (self.faults.clone(), self.site.ledger.clone());
         let disk = SimDisk::new(machine.name(), store, life, faults, ledger);
-        let disk = if self.locks_hold { disk } else { disk.without_locks() };
-        Arc::new(if self.epochs_stay { disk } else { disk.without_epochs() })
+        let disk = if self.has(Fence::RunnerLock) { disk } else { disk.without_locks() };
+        let disk = if self.has(Fence::MailboxEpoch) { disk } else { disk.without_epoch_of(Remembered::Order) };
+        Arc::new(if self.has(Fence::RunnerEpoch) { disk } else { disk.without_epoch_of(Remembered::Memory) })
     }
 
     /// What the runner's unit runs on every machine. `spawn` gets each runner as a task.

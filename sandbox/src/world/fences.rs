@@ -71,13 +71,19 @@ pub enum Fence {
     PlanFrozen,
     /// The runner's lock.
     RunnerLock,
-    /// What agents and runners remember of epochs: they refuse an order of a lower one.
-    RememberedEpoch,
+    /// An agent takes no order of a lower epoch than its task carries.
+    AgentTaskEpoch,
+    /// An agent takes no order of a lower epoch than its last answer carries.
+    AgentAnswerEpoch,
+    /// An agent takes no order of a lower epoch than that in the mailbox, and puts none there.
+    MailboxEpoch,
+    /// A runner takes no order of a lower epoch than the highest that it has worked for.
+    RunnerEpoch,
 }
 
 impl Fence {
     /// All of them.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 33] = [
         Self::ClaimTests,
         Self::AnswerTests,
         Self::InventoryTests,
@@ -107,7 +113,10 @@ impl Fence {
         Self::RunFrozen,
         Self::PlanFrozen,
         Self::RunnerLock,
-        Self::RememberedEpoch,
+        Self::AgentTaskEpoch,
+        Self::AgentAnswerEpoch,
+        Self::MailboxEpoch,
+        Self::RunnerEpoch,
     ];
 
     /// Its name.
@@ -142,14 +151,20 @@ impl Fence {
             Self::RunFrozen => "run-frozen",
             Self::PlanFrozen => "plan-frozen",
             Self::RunnerLock => "runner-lock",
-            Self::RememberedEpoch => "remembered-epoch",
+            Self::AgentTaskEpoch => "agent-task-epoch",
+            Self::AgentAnswerEpoch => "agent-answer-epoch",
+            Self::MailboxEpoch => "mailbox-epoch",
+            Self::RunnerEpoch => "runner-epoch",
         }
     }
 
     /// Whether a schedule is looked for that does no harm at all once it stands: not for those behind rules of the API server, which
     /// have to be left out beside them, and whose absence is harm of its own.
     pub const fn stands_behind_others(self) -> bool {
-        matches!(self, Self::RememberedEpoch | Self::AnswerEpoch)
+        matches!(
+            self,
+            Self::AnswerEpoch | Self::AgentTaskEpoch | Self::AgentAnswerEpoch | Self::MailboxEpoch | Self::RunnerEpoch
+        )
     }
 
     /// The definition that the rule is in, and what is in its message; `None` for what is no rule.
@@ -166,7 +181,10 @@ impl Fence {
             | Self::UpdateVersions
             | Self::CommitIds
             | Self::RunnerLock
-            | Self::RememberedEpoch => None,
+            | Self::AgentTaskEpoch
+            | Self::AgentAnswerEpoch
+            | Self::MailboxEpoch
+            | Self::RunnerEpoch => None,
             Self::RunEpoch => Some(("upgraderuns", "status.epoch cannot decrease")),
             Self::RunCommit => Some(("upgraderuns", "status.commit cannot go back")),
             Self::RunFinal => Some(("upgraderuns", "status.phase cannot change")),
@@ -220,7 +238,10 @@ impl Fence {
             | Self::RunFrozen
             | Self::PlanFrozen
             | Self::RunnerLock
-            | Self::RememberedEpoch => None,
+            | Self::AgentTaskEpoch
+            | Self::AgentAnswerEpoch
+            | Self::MailboxEpoch
+            | Self::RunnerEpoch => None,
         }
     }
 }
