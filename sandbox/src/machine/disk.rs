@@ -191,7 +191,8 @@ impl SimDisk {
                 | Wrong::Paused
                 | Wrong::Cancelled
                 | Wrong::LeftOut
-                | Wrong::Edited,
+                | Wrong::Edited
+                | Wrong::NameTaken,
             )
             | None => {
                 self.store.change(path, operation, whole)?;

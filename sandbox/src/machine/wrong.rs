@@ -64,6 +64,9 @@ pub enum Wrong {
     /// The write stands; a person edits what is under way: the target of the update, the run that its status names, the plan of
     /// each run, and what is in the plan.
     Edited,
+    /// The write stands; somebody makes a run under the name of each child that a run is about to make: with that run's name as its
+    /// parent's, another's UID, and an end.
+    NameTaken,
 }
 
 /// How long a stopped component is stopped: longer than any lease.
@@ -91,7 +94,7 @@ pub const PAUSED_SECONDS: i64 = 120;
 
 impl Wrong {
     /// All of it.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::Before,
         Self::After,
         Self::Torn,
@@ -118,6 +121,7 @@ impl Wrong {
         Self::Cancelled,
         Self::LeftOut,
         Self::Edited,
+        Self::NameTaken,
     ];
 
     /// Its name.
@@ -149,6 +153,7 @@ impl Wrong {
             Self::Cancelled => "cancelled",
             Self::LeftOut => "left-out",
             Self::Edited => "edited",
+            Self::NameTaken => "name-taken",
         }
     }
 
@@ -176,12 +181,18 @@ impl Wrong {
             | Self::Paused
             | Self::Cancelled
             | Self::LeftOut
-            | Self::Edited => true,
+            | Self::Edited
+            | Self::NameTaken => true,
             Self::ReplyLost | Self::Refused | Self::Busy | Self::TimedOut | Self::Forbidden | Self::Election => {
                 matches!(write, WriteTo::Api)
             }
             Self::PowerCut | Self::DiskFull | Self::SecondRunner => matches!(write, WriteTo::Disk),
         }
+    }
+
+    /// Whether schedules are drawn and listed with it. One that has to fall between two certain writes to do anything is only asked for.
+    pub const fn is_drawn(self) -> bool {
+        !matches!(self, Self::NameTaken)
     }
 
     /// Whether what is counted there can meet it. Requests go to the API, a runner's writes to its disk, an agent's to either; of a read nothing stands.
@@ -194,7 +205,7 @@ impl Wrong {
             Self::ApiAway | Self::WatchesLost | Self::ClockJump => {
                 matches!(stream, Stream::Operator | Stream::Agent | Stream::Runner)
             }
-            Self::WatchesLate | Self::EventsLost | Self::Paused | Self::Cancelled | Self::Edited => {
+            Self::WatchesLate | Self::EventsLost | Self::Paused | Self::Cancelled | Self::Edited | Self::NameTaken => {
                 matches!(stream, Stream::Operator | Stream::Agent)
             }
             Self::NodeDeleted | Self::LeftOut => matches!(stream, Stream::Agent | Stream::Runner),

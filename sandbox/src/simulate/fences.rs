@@ -10,7 +10,7 @@ use chrono::TimeDelta;
 use std::collections::BTreeSet;
 
 /// How many writes after its doubling an agent is stopped, at most.
-const STOPPED_AFTER_MAX: u64 = 3;
+const STOPPED_AFTER_MAX: u64 = 5;
 /// How long a world is looked at, in virtual time: an undisturbed one takes 13 minutes. What is not over then did no harm yet.
 const LOOKED_AT_FOR: TimeDelta = TimeDelta::hours(2);
 /// How often a world is looked at for harm, in virtual time.
@@ -50,6 +50,11 @@ pub fn candidates(seed: u64, writes: Writes) -> Vec<Schedule> {
         )
     };
     let (likely, rest): (Vec<Fault>, Vec<Fault>) = singles(writes).into_iter().partition(two);
+    let names = (1..=writes.of(Stream::Operator)).map(|number| Fault {
+        stream: Stream::Operator,
+        number,
+        wrong: Wrong::NameTaken,
+    });
     let doubles = likely.iter().filter(|fault| fault.wrong == Wrong::Doubled);
     let pairs = doubles.flat_map(|double| {
         let stopped = |later| Fault { number: double.number + later, wrong: Wrong::Stopped, ..*double };
@@ -63,7 +68,7 @@ pub fn candidates(seed: u64, writes: Writes) -> Vec<Schedule> {
         deletions.chain(leavings).map(|ending| vec![*stop, *ending])
     });
     let mut orders: [Vec<Vec<Fault>>; 3] = [
-        likely.iter().map(|fault| vec![*fault]).chain(pairs).collect(),
+        likely.iter().copied().chain(names).map(|fault| vec![fault]).chain(pairs).collect(),
         rest.iter().map(|fault| vec![*fault]).collect(),
         successors.collect(),
     ];

@@ -149,7 +149,7 @@ async fn upgrade(world: &World, settings: &Settings) -> Result<Outcome, WorldErr
 pub fn singles(writes: Writes) -> Vec<Fault> {
     let of = |stream: Stream| {
         let count = writes.of(stream);
-        let wrongs = Wrong::ALL.into_iter().filter(move |wrong| wrong.fits(stream));
+        let wrongs = Wrong::ALL.into_iter().filter(move |wrong| wrong.is_drawn() && wrong.fits(stream));
         wrongs.flat_map(move |wrong| {
             let everywhere = !stream.is_sampled() || (stream, wrong) == (Stream::Lease, Wrong::Stopped);
             let places = if everywhere { count } else { count.min(SAMPLES_MAX) };
@@ -162,7 +162,8 @@ pub fn singles(writes: Writes) -> Vec<Fault> {
 /// What goes wrong at one place of one stream, drawn; `None` where nothing can.
 fn draw(rng: &mut fastrand::Rng) -> Option<(Stream, Wrong)> {
     let stream = rng.choice(Stream::ALL)?;
-    let wrong = rng.choice(Wrong::ALL.into_iter().filter(|wrong| wrong.fits(stream)).collect::<Vec<_>>())?;
+    let fits = |wrong: &Wrong| wrong.is_drawn() && wrong.fits(stream);
+    let wrong = rng.choice(Wrong::ALL.into_iter().filter(fits).collect::<Vec<_>>())?;
     Some((stream, wrong))
 }
 

@@ -4,6 +4,7 @@ use super::credulous::Credulous;
 use super::drains::Drains;
 use super::fences::Fence;
 use super::forgetful::{Forgetful, Seen};
+use super::heedless::Heedless;
 use super::skew::Skews;
 use super::wire::{Gate, client_name};
 use super::workloads::Workloads;
@@ -120,10 +121,15 @@ impl Components {
     }
 
     fn operator_client(&self, name: &str) -> kube::Client {
-        if self.has(Fence::CommitIds) {
-            self.server.client(name)
-        } else {
-            kube::Client::new(Credulous::new(self.server.service(name)), "default")
+        let service = self.server.service(name);
+        let heeds = self.has(Fence::ChildUids);
+        match (self.has(Fence::CommitIds), heeds) {
+            (true, true) => kube::Client::new(service, "default"),
+            (true, false) => kube::Client::new(Heedless::new(service, &self.server, &self.without), "default"),
+            (false, _) => {
+                let credulous = Credulous::new(service);
+                kube::Client::new(Heedless::new(credulous, &self.server, &self.without), "default")
+            }
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::Spawner;
 use super::components::Components;
-use crate::api::Server;
+use crate::api::{Object, Server};
 use crate::machine::fault::{
     AWAY_SECONDS, CLOCK_AHEAD_SECONDS, CLOCK_WRONG_SECONDS, COLD_SECONDS, Component, DISK_FULL_SECONDS,
     DOUBLED_SECONDS, ELECTION_SECONDS, EVENTS_LOST_SECONDS, Life, PAUSED_SECONDS, WATCHES_LATE_SECONDS, Wrong,
@@ -124,6 +124,7 @@ impl Hands {
                 site.agenda.at(now, move || leave_out(&later, &server, &node));
             }
             Wrong::Edited => site.agenda.at(now, move || edit(&later, &server)),
+            Wrong::NameTaken => site.agenda.at(now, move || take_names(&server)),
             Wrong::Before
             | Wrong::After
             | Wrong::Torn
@@ -175,6 +176,32 @@ fn edit(site: &Site, server: &Server) {
     }
     for plan in server.list(GROUP, "upgradeplans") {
         let _refused = user.merge(&path("upgradeplans", plan.name()), &json!({"spec": {"plan": {"parts": []}}}));
+    }
+}
+
+/// Somebody makes a run under the name of each child that a run is about to make. It says that it is a child of a run of that name,
+/// of an earlier one, and that it is over: as what another cluster's backup brings back.
+fn take_names(server: &Server) {
+    for run in server.list(GROUP, "upgraderuns") {
+        let plans = server.list(GROUP, "upgradeplans");
+        let of_run = |plan: &&Arc<Object>| plan.name() == run.value()["spec"]["plan"]["name"];
+        let Some(plan) = plans.iter().find(of_run) else { continue };
+        let parts = plan.value()["spec"]["plan"]["parts"].as_array().cloned().unwrap_or_default();
+        for child in parts.iter().map(|part| &part["vertex"]).filter(|vertex| vertex["kind"] == "child-run/v1") {
+            let name = child["params"]["run"].as_str().unwrap_or_default();
+            if server.get(GROUP, "upgraderuns", "", name).is_none() {
+                let mut theirs = run.value().clone();
+                theirs["metadata"] = json!({
+                    "name": name, "uid": format!("{name}-of-theirs"), "generation": 1,
+                    "creationTimestamp": run.value()["metadata"]["creationTimestamp"],
+                });
+                theirs["spec"]["parent"] = json!({"run": run.name(), "uid": "an-earlier-run", "vertex": child["name"]});
+                theirs["spec"]["directUpdate"] = json!({"name": "theirs", "uid": "another-update"});
+                theirs["status"]["phase"] = json!("Succeeded");
+                theirs["status"]["reason"] = json!("Theirs");
+                server.restore(GROUP, "upgraderuns", theirs);
+            }
+        }
     }
 }
 

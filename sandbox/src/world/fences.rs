@@ -31,6 +31,8 @@ pub enum Fence {
     LeaseVersions,
     /// resourceVersion of an update.
     UpdateVersions,
+    /// A child run is one by its parent's UID, not by names.
+    ChildUids,
     /// Commit ids: a leader whose commit failed looks whose commit stands there.
     CommitIds,
     /// CRD rule: the epoch of a run grows.
@@ -83,7 +85,7 @@ pub enum Fence {
 
 impl Fence {
     /// All of them.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 34] = [
         Self::ClaimTests,
         Self::AnswerTests,
         Self::InventoryTests,
@@ -93,6 +95,7 @@ impl Fence {
         Self::NodeVersions,
         Self::LeaseVersions,
         Self::UpdateVersions,
+        Self::ChildUids,
         Self::CommitIds,
         Self::RunEpoch,
         Self::RunCommit,
@@ -131,6 +134,7 @@ impl Fence {
             Self::NodeVersions => "node-versions",
             Self::LeaseVersions => "lease-versions",
             Self::UpdateVersions => "update-versions",
+            Self::ChildUids => "child-uids",
             Self::CommitIds => "commit-ids",
             Self::RunEpoch => "run-epoch",
             Self::RunCommit => "run-commit",
@@ -179,6 +183,7 @@ impl Fence {
             | Self::NodeVersions
             | Self::LeaseVersions
             | Self::UpdateVersions
+            | Self::ChildUids
             | Self::CommitIds
             | Self::RunnerLock
             | Self::AgentTaskEpoch
@@ -218,6 +223,7 @@ impl Fence {
             | Self::AnswerTests
             | Self::InventoryTests
             | Self::Uids
+            | Self::ChildUids
             | Self::CommitIds
             | Self::RunEpoch
             | Self::RunCommit

@@ -16,6 +16,8 @@ const TOO_OLD: &str = "the next hop takes no kubelet older than";
 const NOWHERE: &str = "pods may not be evicted";
 /// What it says of a cluster without a control-plane node.
 const HEADLESS: &str = "no node has the label node-role.kubernetes.io/control-plane";
+/// What it says of a run whose name is somebody else's.
+const TAKEN: &str = "exists and is not a child of";
 /// What it says of nodes that came, or registered anew, while the others moved.
 const NEW: &str = "new since the workers were planned";
 
@@ -91,6 +93,8 @@ impl World {
             }
             // Its pods went elsewhere, and those of the others may have no place left.
             Wrong::NodeDeleted => is_said_of(update, place) || says(update, if is_worker { NOWHERE } else { HEADLESS }),
+            // Whoever has taken it gives it back.
+            Wrong::NameTaken => says(update, TAKEN),
             // Who left a worker out in the middle of several hops is asked what is to become of it.
             Wrong::LeftOut => says(update, TOO_OLD) && is_said_of(update, place),
             Wrong::Before

@@ -19,6 +19,7 @@ mod drains;
 mod faults;
 mod fences;
 mod forgetful;
+mod heedless;
 mod invariants;
 mod joins;
 mod judge;

@@ -232,7 +232,8 @@ impl Faults for Gate {
                 | Wrong::Paused
                 | Wrong::Cancelled
                 | Wrong::LeftOut
-                | Wrong::Edited,
+                | Wrong::Edited
+                | Wrong::NameTaken,
             )
             | None => Fault::None,
         }
