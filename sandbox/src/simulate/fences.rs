@@ -9,7 +9,7 @@ use crate::world::{self, Fence, Speed, Violation, WorldError, Writes};
 use chrono::TimeDelta;
 use std::collections::BTreeSet;
 
-/// How many writes after its doubling an agent is stopped, at most.
+/// How many writes after its doubling an agent is stopped, and after a cancel a leader, at most.
 const STOPPED_AFTER_MAX: u64 = 5;
 /// How long a world is looked at, in virtual time: an undisturbed one takes 13 minutes. What is not over then did no harm yet.
 const LOOKED_AT_FOR: TimeDelta = TimeDelta::hours(2);
@@ -41,7 +41,7 @@ impl Need {
 /// Schedules that may show what a fence is for, in an order drawn by the seed: first what makes two believe that something is
 /// theirs to write, alone and in the pairs that take an agent and its double, then every other single fault, then the pairs in
 /// which a leader is stopped and a Node is deleted or left out meanwhile: with each visit longer than a stop, nothing else ends one in
-/// time for a late write to meet what comes after it.
+/// time for a late write to meet what comes after it; and those in which a leader is stopped right after the update was cancelled.
 pub fn candidates(seed: u64, writes: Writes) -> Vec<Schedule> {
     let two = |fault: &Fault| {
         matches!(
@@ -67,10 +67,15 @@ pub fn candidates(seed: u64, writes: Writes) -> Vec<Schedule> {
         let leavings = rest.iter().filter(is(Stream::Agent, Wrong::LeftOut));
         deletions.chain(leavings).map(|ending| vec![*stop, *ending])
     });
+    let cancels = rest.iter().filter(is(Stream::Operator, Wrong::Cancelled));
+    let cancelled = cancels.flat_map(|cancel| {
+        let stopped = |later| Fault { number: cancel.number + later, wrong: Wrong::Stopped, ..*cancel };
+        (1..=STOPPED_AFTER_MAX).map(move |later| vec![*cancel, stopped(later)])
+    });
     let mut orders: [Vec<Vec<Fault>>; 3] = [
         likely.iter().copied().chain(names).map(|fault| vec![fault]).chain(pairs).collect(),
         rest.iter().map(|fault| vec![*fault]).collect(),
-        successors.collect(),
+        successors.chain(cancelled).collect(),
     ];
     let mut rng = fastrand::Rng::with_seed(seed);
     for order in &mut orders {

@@ -122,7 +122,7 @@ impl Components {
 
     fn operator_client(&self, name: &str) -> kube::Client {
         let service = self.server.service(name);
-        let heeds = self.has(Fence::ChildUids);
+        let heeds = [Fence::LeaderLooks, Fence::LeaderStamp, Fence::ChildUids].into_iter().all(|fence| self.has(fence));
         match (self.has(Fence::CommitIds), heeds) {
             (true, true) => kube::Client::new(service, "default"),
             (true, false) => kube::Client::new(Heedless::new(service, &self.server, &self.without), "default"),

@@ -31,6 +31,10 @@ pub enum Fence {
     LeaseVersions,
     /// resourceVersion of an update.
     UpdateVersions,
+    /// The epoch of the run that a leader reads: it looks whether it still leads, before each write to a Node or a Pod above all.
+    LeaderLooks,
+    /// A new leader's stamp: its epoch stands in every run and task before it decides anything.
+    LeaderStamp,
     /// A child run is one by its parent's UID, not by names.
     ChildUids,
     /// Commit ids: a leader whose commit failed looks whose commit stands there.
@@ -85,7 +89,7 @@ pub enum Fence {
 
 impl Fence {
     /// All of them.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 36] = [
         Self::ClaimTests,
         Self::AnswerTests,
         Self::InventoryTests,
@@ -95,6 +99,8 @@ impl Fence {
         Self::NodeVersions,
         Self::LeaseVersions,
         Self::UpdateVersions,
+        Self::LeaderLooks,
+        Self::LeaderStamp,
         Self::ChildUids,
         Self::CommitIds,
         Self::RunEpoch,
@@ -134,6 +140,8 @@ impl Fence {
             Self::NodeVersions => "node-versions",
             Self::LeaseVersions => "lease-versions",
             Self::UpdateVersions => "update-versions",
+            Self::LeaderLooks => "leader-looks",
+            Self::LeaderStamp => "leader-stamp",
             Self::ChildUids => "child-uids",
             Self::CommitIds => "commit-ids",
             Self::RunEpoch => "run-epoch",
@@ -183,6 +191,8 @@ impl Fence {
             | Self::NodeVersions
             | Self::LeaseVersions
             | Self::UpdateVersions
+            | Self::LeaderLooks
+            | Self::LeaderStamp
             | Self::ChildUids
             | Self::CommitIds
             | Self::RunnerLock
@@ -223,6 +233,8 @@ impl Fence {
             | Self::AnswerTests
             | Self::InventoryTests
             | Self::Uids
+            | Self::LeaderLooks
+            | Self::LeaderStamp
             | Self::ChildUids
             | Self::CommitIds
             | Self::RunEpoch
