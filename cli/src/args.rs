@@ -46,7 +46,7 @@ pub(crate) enum Command {
         after_help = "Examples:\n  kubectl cupcake plan -f update.yaml\n  kubectl cupcake plan -f update.yaml --commands\n  kubectl cupcake plan -f update.yaml -o json\n  kubectl cupcake plan -f update.yaml --snapshot cluster.yaml"
     )]
     Plan(PlanArgs),
-    /// Check whether the cluster is fit for an update: exits 0 if nothing stands in the way, 3 if something does
+    /// Check whether the cluster is fit for an update: exits 0 if nothing stands in the way, 2 if nothing is known of the machines, 3 if something does
     #[command(
         after_help = "Examples:\n  kubectl cupcake preflight --to 1.34.4\n  kubectl cupcake preflight -f update.yaml -o json"
     )]

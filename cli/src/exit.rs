@@ -12,7 +12,9 @@ pub enum Exit {
     Failed,
     /// 2, of `plan` alone: there is something to do.
     Changes,
-    /// 3, of `plan` alone: the update is refused.
+    /// 2, of `preflight` alone: nothing stands in the way of what is known, and of machines nothing is.
+    Unknown,
+    /// 3, of `plan` and `preflight`: the update is refused, or would wait.
     Refused,
 }
 
@@ -21,7 +23,7 @@ impl From<Exit> for ExitCode {
         Self::from(match exit {
             Exit::Done => 0,
             Exit::Failed => 1,
-            Exit::Changes => 2,
+            Exit::Changes | Exit::Unknown => 2,
             Exit::Refused => 3,
         })
     }

@@ -6,9 +6,12 @@ use crate::template::{self, Template};
 use crate::{cluster_file, out, plan};
 use cupcake_crds::DirectUpdate;
 use cupcake_workflows::preflight::{Check, Verdict, checklist};
-use cupcake_workflows::{Refusal, Request, compile};
+use cupcake_workflows::{Code, Refusal, Request, compile};
 use kube::ResourceExt as _;
 use serde_json::json;
+
+/// How it becomes known what machines are.
+const NEXT_TO_KNOW: &str = "next: see that CUPCAKE's agents run (docs/install.md; kubectl -n kube-system rollout status daemonset/cupcake-agent), or write nodes[].inventory into the cluster file; then look again";
 
 /// Checks the cluster of the kubeconfig, or that of a file, for an update.
 pub(crate) fn run(connection: &Connection, args: &PreflightArgs) -> Result<Exit, Failure> {
@@ -48,13 +51,37 @@ pub(crate) fn run(connection: &Connection, args: &PreflightArgs) -> Result<Exit,
         );
     } else {
         checks.iter().flat_map(lines).for_each(out::line);
-        out::line(match failed {
-            0 => format!("fit for {}: nothing stands in the way", update.spec.target_version),
-            1 => "1 check stands in the way".to_owned(),
-            failed => format!("{failed} checks stand in the way"),
+        let unknown = unknown(&checks);
+        out::line(match (failed, &unknown) {
+            (0, None) => format!("fit for {}: nothing stands in the way", update.spec.target_version),
+            (0, Some(unknown)) => format!("not known whether it is fit for {}: {unknown}", update.spec.target_version),
+            (1, _) => "1 check stands in the way".to_owned(),
+            (failed, _) => format!("{failed} checks stand in the way"),
         });
+        if failed == 0 && unknown.is_some() {
+            out::line(NEXT_TO_KNOW);
+        }
     }
-    Ok(if failed == 0 { Exit::Done } else { Exit::Refused })
+    Ok(match (failed, unknown(&checks)) {
+        (0, None) => Exit::Done,
+        (0, Some(_)) => Exit::Unknown,
+        _ => Exit::Refused,
+    })
+}
+
+/// What is not known and why, where no machine has told anything.
+fn unknown(checks: &[Check]) -> Option<String> {
+    let names = |wanted| checks.iter().filter(move |check| check.verdict == wanted).map(|check| check.name);
+    let unknown: Vec<&str> = names(Verdict::Unknown).collect();
+    let silent = checks.iter().flat_map(|check| &check.findings).find(|finding| finding.code == Code::NoInventory);
+    let machines = silent.map_or(0, |finding| finding.nodes.len());
+    (!unknown.is_empty()).then(|| {
+        let machines = if machines == 1 { "1 machine".to_owned() } else { format!("{machines} machines") };
+        format!(
+            "no agent has told of any machine yet ({machines}), so nothing was found out about {}",
+            unknown.join(", ")
+        )
+    })
 }
 
 fn lines(check: &Check) -> Vec<String> {

@@ -228,14 +228,29 @@ fn a_plan_needs_no_cluster_and_its_exit_status_says_what_it_came_to() {
     assert!(refused["refusals"][0]["remedy"].is_string() && refused["hops"] == serde_json::json!([]));
     assert_eq!(plan("1.31.14").0, 0);
     assert_eq!(plan("newest").0, 1);
-    let preflight = |arguments: &[&str]| {
+    let preflight_of = |cluster: &Path, arguments: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_kubectl-cupcake"));
-        let output = command.arg("preflight").args(arguments).arg("--snapshot").arg(&cluster).output().unwrap();
+        let output = command.arg("preflight").args(arguments).arg("--snapshot").arg(cluster).output().unwrap();
         (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap())
     };
+    let preflight = |arguments: &[&str]| preflight_of(&cluster, arguments);
     let (status, list) = preflight(&["--to", "1.33.13"]);
-    assert_eq!(status, 0);
-    assert!(list.contains("! Apis ") && list.contains("✔ Skew ") && list.contains("fit for 1.33.13"), "{list}");
+    assert!(list.contains("! Apis ") && list.contains("✔ Skew "), "{list}");
+    assert_eq!(status, 2, "no machine has told anything");
+    let said: Vec<&str> = list.lines().rev().take(2).collect();
+    assert_eq!(
+        said[1],
+        "not known whether it is fit for 1.33.13: no agent has told of any machine yet (3 machines), so nothing was found out \
+         about Machines, Packages, HandMade, Kubelet, Settings, Runtime"
+    );
+    assert!(said[0].starts_with("next: see that CUPCAKE's agents run (docs/install.md; "), "{list}");
+    let (_, told) = preflight(&["--to", "1.33.13", "-o", "json"]);
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&told).unwrap()["verdict"], "Unknown");
+    let inventories = nodes.replace('}', ", inventory: {cgroupVersion: 2, containerd: 2.1.4, swap: false}}");
+    let known = folder.join("known-cluster.yaml");
+    std::fs::write(&known, format!("server: 1.31.14\nnodes:\n{inventories}")).unwrap();
+    let (status, list) = preflight_of(&known, &["--to", "1.33.13"]);
+    assert_eq!((status, list.lines().last()), (0, Some("fit for 1.33.13: nothing stands in the way")), "{list}");
     let (status, list) = preflight(&["--to", "1.30.1"]);
     assert_eq!(status, 3);
     assert!(list.contains("✘ Versions ") && list.contains("    Downgrade: spec.targetVersion"), "{list}");

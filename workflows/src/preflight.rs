@@ -11,10 +11,10 @@ use serde::Serialize;
 pub enum Verdict {
     /// Nothing was found.
     Passed,
-    /// Nothing was found, and nothing is known of the machines that it is about.
-    Unknown,
     /// Something should be known; the update can start.
     Warned,
+    /// Nothing was found, and nothing is known of the machines that it is about: of a whole list more than a warning.
+    Unknown,
     /// It stands in the way.
     Failed,
 }
