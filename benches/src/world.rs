@@ -59,6 +59,7 @@ pub fn cluster(control_planes: usize, workers: usize, control_plane_at: KubeVers
         taken_at: start(),
         server: control_plane_at,
         kubeadm_config: Some(control_plane_at),
+        kubeadm_config_api: None,
         image_repository: None,
         etcd: EtcdTopology::Stacked,
         nodes: control_plane.chain(workers).map(|node| (node.node.name.clone(), node)).collect(),

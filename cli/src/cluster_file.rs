@@ -26,6 +26,9 @@ struct ClusterFile {
     /// What kubeadm last moved the cluster to; `server` if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     kubeadm_config: Option<KubeVersion>,
+    /// The version of kubeadm's configuration API in which its configuration stands; nothing is said of it if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    kubeadm_config_api: Option<String>,
     /// Where kubeadm takes images from, if it is told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     image_repository: Option<String>,
@@ -223,6 +226,7 @@ fn snapshot_of(cluster: ClusterFile) -> Result<ClusterSnapshot, String> {
         taken_at: connect::now(),
         server: cluster.server,
         kubeadm_config: Some(cluster.kubeadm_config.unwrap_or(cluster.server)),
+        kubeadm_config_api: cluster.kubeadm_config_api,
         image_repository: cluster.image_repository,
         etcd: cluster.etcd,
         nodes,
@@ -266,6 +270,7 @@ fn file_of(snapshot: ClusterSnapshot) -> ClusterFile {
     ClusterFile {
         server: snapshot.server,
         kubeadm_config: snapshot.kubeadm_config,
+        kubeadm_config_api: snapshot.kubeadm_config_api,
         image_repository: snapshot.image_repository,
         etcd: snapshot.etcd,
         known_versions: snapshot.known_versions,

@@ -98,6 +98,9 @@ fn hops(summary: &Summary) -> Value {
         if let Some(containerd) = &hop.containerd {
             told["containerd"] = json!(containerd);
         }
+        if let Some(images) = &hop.images {
+            told["images"] = json!(images);
+        }
         told
     };
     summary.hops.iter().map(hop).collect()

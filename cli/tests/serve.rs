@@ -217,8 +217,10 @@ fn a_plan_needs_no_cluster_and_its_exit_status_says_what_it_came_to() {
     let (status, changes) = plan("1.33.13");
     assert_eq!(status, 2);
     let hops = serde_json::json!([
-        {"version": "1.32.13", "controlPlane": ["cp-1"], "kubelets": ["cp-1"], "batches": []},
-        {"version": "1.33.13", "controlPlane": ["cp-1"], "kubelets": ["cp-1"], "batches": [["w-1", "w-2"]]},
+        {"version": "1.32.13", "controlPlane": ["cp-1"], "kubelets": ["cp-1"], "batches": [],
+         "images": {"coredns": "v1.11.3", "etcd": "3.5.24-0", "pause": "3.10"}},
+        {"version": "1.33.13", "controlPlane": ["cp-1"], "kubelets": ["cp-1"], "batches": [["w-1", "w-2"]],
+         "images": {"coredns": "v1.12.0", "etcd": "3.5.24-0", "pause": "3.10"}},
     ]);
     assert_eq!((&changes["hops"], &changes["refusals"]), (&hops, &serde_json::json!([])));
     assert_eq!(changes["warnings"][0]["code"], "NoInventory", "of a node without an inventory nothing is known");

@@ -128,6 +128,15 @@ fn nodes(
             "look for them in /etc/default/kubelet and in drop-ins of kubelet.service",
         ));
     }
+    if !facts.removed_kubelet_settings.is_empty() {
+        findings.warn(Finding::new(
+            Code::RemovedKubeletFlags,
+            &field,
+            facts.removed_kubelet_settings.join(", "),
+            "fields of the kubelet's configuration that it no longer knows: it starts without them, and says so in its log alone",
+            "look for them in ConfigMap kube-system/kubelet-config, in kubeadm's patches and in /var/lib/kubelet/config.yaml",
+        ));
+    }
     if facts.refuses_cgroup_v1 {
         let on_v1 = |node: &&NodeSnapshot| node.inventory.as_ref().is_some_and(|found| found.cgroup_version == Some(1));
         let unknown = |node: &&NodeSnapshot| node.inventory.as_ref().is_none_or(|found| found.cgroup_version.is_none());
@@ -276,6 +285,18 @@ mod tests {
             ["RemovedApis Kubernetes 1.32", "EtcdMinor Kubernetes 1.34", "RemovedKubeletFlags Kubernetes 1.35"]
         );
         assert_eq!(planned("1.32.1", &json!({"targetVersion": "1.32.13"}), |_| ()).unwrap(), []);
+    }
+
+    #[test]
+    fn etcd_3_7_and_fields_of_the_kubelets_configuration_that_facts_of_ones_own_name_are_told_at_their_minor() {
+        let mut snapshot = cluster(1, 1, "1.35.4");
+        snapshot.facts =
+            crate::own_facts(json!({"minors": {"1.36": {"removedKubeletSettings": ["ourField"]}}})).unwrap();
+        let warnings = crate::testing::plan_of(&spec(&json!({"targetVersion": "1.37.2"})), &snapshot).report.warnings;
+        let told: Vec<String> =
+            warnings.iter().map(|one| format!("{} {} {}", one.code, one.field, one.value)).collect();
+        let wanted = ["RemovedKubeletFlags Kubernetes 1.36 ourField", "EtcdMinor Kubernetes 1.37 etcd 3.7"];
+        assert!(wanted.iter().all(|one| told.iter().any(|other| other == one)), "{told:?}");
     }
 
     #[test]

@@ -151,7 +151,7 @@ pub(crate) fn readable(snapshot: &ClusterSnapshot, findings: &mut Findings) {
 const UNREADABLE_SHOWN_MAX: usize = 5;
 
 /// The cluster as a whole: kubeadm's, with etcd beside its control plane.
-pub(crate) fn cluster(snapshot: &ClusterSnapshot, findings: &mut Findings) {
+pub(crate) fn cluster(snapshot: &ClusterSnapshot, target: Option<KubeVersion>, findings: &mut Findings) {
     readable(snapshot, findings);
     if snapshot.with_role(NodeRole::ControlPlane).next().is_none() {
         findings.refuse(Finding::new(
@@ -169,7 +169,10 @@ pub(crate) fn cluster(snapshot: &ClusterSnapshot, findings: &mut Findings) {
             "ConfigMap kube-system/kubeadm-config",
             "",
             "etcd runs outside the cluster, so CUPCAKE could not take the snapshot that every upgrade begins with",
-            "this release upgrades clusters with stacked etcd only: take a snapshot with etcdctl snapshot save, and upgrade this one by hand (kubeadm upgrade plan, then kubeadm upgrade apply)",
+            format!(
+                "this release upgrades clusters with stacked etcd only: take a snapshot with etcdctl snapshot save, and upgrade this one by hand (kubeadm upgrade plan, then kubeadm upgrade apply){}",
+                wants_etcd(snapshot, target)
+            ),
         )),
     }
     if snapshot.kubeadm_config.is_none() {
@@ -181,6 +184,15 @@ pub(crate) fn cluster(snapshot: &ClusterSnapshot, findings: &mut Findings) {
             "restore it: kubeadm init phase upload-config kubeadm",
         ));
     }
+}
+
+/// The oldest etcd outside the cluster that kubeadm of the target works with, where that is known.
+fn wants_etcd(snapshot: &ClusterSnapshot, target: Option<KubeVersion>) -> String {
+    let known = target.and_then(|target| {
+        let minor = target.minor_version();
+        Some((minor, facts::of(&snapshot.facts, minor)?.oldest_etcd.clone()?))
+    });
+    known.map_or_else(String::new, |(minor, etcd)| format!("; kubeadm of {minor} wants etcd {etcd} or newer there"))
 }
 
 /// Most of the control plane is Ready, where there are three nodes or more: else etcd has no quorum to begin with.

@@ -12,11 +12,14 @@ use crate::finding::{Code, Finding, Findings, Refusal, Report};
 use crate::gates::gate_name;
 use crate::hops::{self, ControlPlane};
 use crate::request::{Request, RunLimits, batch_nodes, concurrency_of, wave_run};
-use crate::summary::{BatchPreview, ContainerdSummary, HopSummary, Summary};
+use crate::summary::{BatchPreview, ContainerdSummary, HopSummary, ImagesSummary, Summary};
 use crate::templates::{self, Emptied, Templates, Visit};
 use crate::timing::{NodeTime, addons_seconds, child_seconds, estimate_seconds};
 use crate::wave::{self, WaveOf, Workers};
-use crate::{addons, changes, checks, containerd, etcd_store, holds, machines, packages, settings, surroundings};
+use crate::{
+    addons, changes, checks, containerd, etcd_store, facts, holds, kubeadm_config, machines, packages, settings,
+    surroundings,
+};
 use cupcake_crds::DirectUpdateSpec;
 use cupcake_crds::values::{
     ApprovalPoint, ClusterSnapshot, GatePoint, KubeVersion, NodeRole, NodeSnapshot, PackageVersion, Strategy,
@@ -93,7 +96,7 @@ pub fn compile(
     let target = spec.target().map_err(|error| findings.refuse(invalid_version(spec, &error))).ok();
     checks::spec(spec, &mut findings);
     let time = NodeTime::of(spec).map_err(|finding| findings.refuse(finding)).ok();
-    checks::cluster(snapshot, &mut findings);
+    checks::cluster(snapshot, target, &mut findings);
     let Some(target) = target else {
         // What the machines are stands in the way of any version.
         let selected =
@@ -131,6 +134,7 @@ pub fn compile(
         Way::OfMinorsOnly => {}
     }
     changes::changes(spec, snapshot, &hops, containerd.as_ref(), &mut findings);
+    kubeadm_config::read(snapshot, &hops, &mut findings);
     settings::settings(spec, snapshot, &hops, &mut findings);
     surroundings::surroundings(spec, snapshot, &hops, &mut findings);
     if let Err(finding) = batch_nodes(spec, workers.selected_count(), workers.moving_count()) {
@@ -239,6 +243,13 @@ impl<'s> Hop<'s> {
         (nodes > 0).then(|| ContainerdSummary { version: version.clone(), nodes })
     }
 
+    /// The images that kubeadm brings in it, where the control plane moves and they are known.
+    fn images(&self) -> Option<ImagesSummary> {
+        let facts::Images { coredns, etcd, pause, .. } =
+            facts::images(&self.step.before.facts, self.step.version).filter(|_| self.control_plane.moves)?;
+        Some(ImagesSummary { coredns, etcd, pause })
+    }
+
     fn summary(
         &self,
         spec: &DirectUpdateSpec,
@@ -259,6 +270,7 @@ impl<'s> Hop<'s> {
             workers: self.workers.moving_count(),
             undrained: u32::try_from(undrained).unwrap_or(u32::MAX),
             containerd: self.containerd(containerd),
+            images: self.images(),
             batches,
         }
     }

@@ -48,6 +48,15 @@ pub(crate) struct Facts {
     pub refuses_cgroup_v1: bool,
     /// The minor of etcd that kubeadm brings, where it is another one than before.
     pub etcd: Option<String>,
+    /// The oldest etcd outside the cluster that its kubeadm works with: `3.5.24`.
+    pub oldest_etcd: Option<String>,
+    /// The versions of kubeadm's configuration API that its kubeadm reads, and the one that it writes.
+    pub kubeadm_config: Option<KubeadmConfig>,
+    /// The images that kubeadm of one patch of it brings.
+    pub images: Option<Images>,
+    /// Fields of the kubelet's configuration that its kubelet no longer knows, and leaves aside.
+    #[serde(default, deserialize_with = "or_nothing")]
+    pub removed_kubelet_settings: Vec<String>,
     /// The oldest minor of containerd that its kubelet works with, where it is another one than before.
     pub oldest_containerd: Option<String>,
     /// The oldest minor of containerd that the kubelet of a later minor will work with, which is announced.
@@ -73,6 +82,30 @@ pub(crate) struct NewKind {
     pub kind: String,
     /// The component of the control plane that writes such objects whether or not anybody asks, if one does.
     pub written_by: Option<String>,
+}
+
+/// What kubeadm of a minor makes of kubeadm's configuration in the cluster.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct KubeadmConfig {
+    /// The versions of the API that it reads: `v1beta3`.
+    pub reads: Vec<String>,
+    /// The one in which it stores the configuration.
+    pub writes: String,
+}
+
+/// The images that kubeadm of one patch brings, unless its configuration names others.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct Images {
+    /// The patch.
+    of_patch: u32,
+    /// The tag of CoreDNS.
+    pub coredns: String,
+    /// The tag of etcd.
+    pub etcd: String,
+    /// The tag of pause.
+    pub pause: String,
 }
 
 /// What a later minor will ask of containerd.
@@ -203,6 +236,7 @@ pub fn own(file: Value) -> Result<OwnFacts, InvalidFacts> {
         for (name, version) in [
             ("etcd", facts.etcd.as_ref()),
             ("oldestContainerd", facts.oldest_containerd.as_ref()),
+            ("oldestEtcd", facts.oldest_etcd.as_ref()),
             ("laterContainerd.from", later.map(|later| &later.from)),
             ("laterContainerd.oldest", later.map(|later| &later.oldest)),
         ] {
@@ -258,6 +292,11 @@ pub(crate) fn of(own: &OwnFacts, minor: MinorVersion) -> Option<Cow<'static, Fac
     serde_json::from_value(facts).ok().map(Cow::Owned).or(known)
 }
 
+/// The images that kubeadm of exactly that version brings, if that is known.
+pub(crate) fn images(own: &OwnFacts, version: KubeVersion) -> Option<Images> {
+    of(own, version.minor_version())?.images.clone().filter(|images| images.of_patch == version.patch())
+}
+
 /// Why an upgrade is better not led through a version, if so.
 pub(crate) fn avoid(own: &OwnFacts, version: KubeVersion) -> Option<Avoid> {
     let facts = of(own, version.minor_version())?;
@@ -302,12 +341,38 @@ mod tests {
                 || !facts.removed_flags.is_empty()
                 || facts.refuses_cgroup_v1
                 || facts.etcd.is_some()
+                || facts.oldest_etcd.is_some()
+                || facts.kubeadm_config.is_some()
+                || facts.images.is_some()
+                || !facts.removed_kubelet_settings.is_empty()
                 || facts.oldest_containerd.is_some();
             assert_eq!(says, !facts.sources.is_empty(), "1.{minor}");
             assert!(facts.sources.iter().all(|source| source.starts_with("https://")), "1.{minor}");
         }
         assert_eq!(newest(&OwnFacts::new(), MinorVersion { major: 1, minor: 33 }), Some(KubeVersion::new(1, 33, 13)));
         assert_eq!(newest(&OwnFacts::new(), MinorVersion { major: 1, minor: 99 }), None);
+    }
+
+    #[test]
+    fn images_are_those_of_one_patch_and_every_minor_says_what_its_kubeadm_brings_reads_and_writes() {
+        let none = OwnFacts::new();
+        for minor in 24..=37 {
+            let newest = newest(&none, MinorVersion { major: 1, minor }).unwrap();
+            assert!(images(&none, newest).is_some(), "{newest}");
+            assert!(images(&none, KubeVersion::new(1, minor, newest.patch() + 1)).is_none(), "of another patch");
+            let facts = of(&none, newest.minor_version()).unwrap();
+            let api = facts.kubeadm_config.as_ref().unwrap();
+            assert!(api.reads.contains(&api.writes) && facts.oldest_etcd.is_some(), "{newest}");
+        }
+        let mine = read(json!({"minors": {"1.34": {"newestPatch": 9}}})).unwrap();
+        assert!(
+            images(&mine, KubeVersion::new(1, 34, 9)).is_none(),
+            "a newer patch of one's own has no images by itself"
+        );
+        let images_of = json!({"images": {"ofPatch": 9, "etcd": "3.6.9-0"}});
+        let mine = read(json!({"minors": {"1.34": images_of}})).unwrap();
+        let of_9 = images(&mine, KubeVersion::new(1, 34, 9)).unwrap();
+        assert_eq!((of_9.etcd.as_str(), of_9.coredns.as_str()), ("3.6.9-0", "v1.12.1"), "field by field");
     }
 
     fn read(file: Value) -> Result<OwnFacts, String> {

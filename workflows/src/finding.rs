@@ -34,6 +34,8 @@ codes! {
     NoControlPlane,
     /// There is no kubeadm configuration in the cluster.
     NoKubeadmConfig,
+    /// kubeadm's configuration stands in a version of its API that kubeadm of a hop does not read.
+    KubeadmConfigApi,
     /// etcd runs outside the cluster.
     ExternalEtcd,
     /// A Node could not be understood.
@@ -80,7 +82,7 @@ codes! {
     NextHopBlocked,
     /// API versions that a minor on the way no longer serves.
     RemovedApis,
-    /// Flags that the kubelet of a minor on the way no longer knows.
+    /// Flags, or fields of its configuration, that the kubelet of a minor on the way no longer knows.
     RemovedKubeletFlags,
     /// Feature gates, admission plugins or flags with which a component of a minor on the way does not start.
     RemovedSettings,

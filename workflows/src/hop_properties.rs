@@ -326,6 +326,7 @@ hop 1/5, 1.32.13
   1. preflight
   2. etcd-backup: snapshot of etcd on cp-1
   3. control-plane, one after another: cp-1, cp-2, cp-3
+       kubeadm brings CoreDNS v1.11.3, etcd 3.5.24-0, pause 3.10
   4. addons: kube-proxy and CoreDNS
   5. kubelets, one after another: cp-1, cp-2, cp-3
   6. verify";

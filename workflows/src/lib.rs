@@ -32,6 +32,7 @@ mod holds;
 #[cfg(test)]
 mod hop_properties;
 mod hops;
+mod kubeadm_config;
 mod machines;
 mod packages;
 #[cfg(test)]
@@ -69,6 +70,6 @@ pub use request::{
     BATCH_NODES_DEFAULT, BATCH_NODES_MAX, Request, RunLimits, batch_limits, batch_run, concurrency_of, plan_name,
     wave_run,
 };
-pub use summary::{BatchPreview, ContainerdSummary, HopSummary, Summary};
+pub use summary::{BatchPreview, ContainerdSummary, HopSummary, ImagesSummary, Summary};
 pub use templates::{CHILD_RUN, CLUSTER_KINDS, METRIC_GATES, STRAGGLERS, lane_of};
 pub use wave::{CompiledBatch, CompiledWave, WaveOf, compile_again, compile_wave};

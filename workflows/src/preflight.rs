@@ -126,7 +126,11 @@ fn check_of(finding: &Finding) -> &'static str {
         | Code::PatchFirst
         | Code::ControlPlaneBehind => "Versions",
         Code::VersionSkew | Code::NextHopBlocked => "Skew",
-        Code::NoControlPlane | Code::NoKubeadmConfig | Code::ExternalEtcd | Code::OlderServer => "ControlPlane",
+        Code::NoControlPlane
+        | Code::NoKubeadmConfig
+        | Code::KubeadmConfigApi
+        | Code::ExternalEtcd
+        | Code::OlderServer => "ControlPlane",
         Code::UnreadableNode | Code::NodeNotReady | Code::CordonedByOther | Code::ForeignNode => "Nodes",
         Code::NoInventory => "Agents",
         Code::EtcdAlarm | Code::EtcdMinor | Code::EtcdMembers | Code::EtcdStore => "Etcd",

@@ -131,6 +131,7 @@ fn every_way_out_that_is_named_can_be_gone() {
     }
     let external = told(&|snapshot| snapshot.etcd = cupcake_crds::values::EtcdTopology::External);
     assert!(external.to_string().contains("etcdctl snapshot save"), "{external}");
+    assert!(external.to_string().contains("kubeadm of 1.34 wants etcd 3.5.24 or newer there"), "{external}");
     let leap = told(&|snapshot| {
         *snapshot = cluster(3, 2, "1.31.4");
         snapshot.kubeadm_config = Some(v("1.33.4"));

@@ -58,6 +58,9 @@ pub struct HopSummary {
     /// The containerd that nodes of both get, where `spec.components` names it and some have another one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub containerd: Option<ContainerdSummary>,
+    /// The images that its kubeadm brings, where the control plane moves and they are known of exactly that version.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub images: Option<ImagesSummary>,
     /// Their batches, as they would be if they moved now: they are fixed when the workers' turn comes.
     pub batches: Vec<BatchPreview>,
 }
@@ -70,6 +73,18 @@ pub struct ContainerdSummary {
     pub version: PackageVersion,
     /// How many nodes get it.
     pub nodes: u32,
+}
+
+/// The tags of the images that kubeadm brings, unless its configuration in the cluster names others.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ImagesSummary {
+    /// Of CoreDNS.
+    pub coredns: String,
+    /// Of etcd.
+    pub etcd: String,
+    /// Of pause.
+    pub pause: String,
 }
 
 /// One batch of workers.
@@ -126,37 +141,41 @@ impl Summary {
 
 impl HopSummary {
     fn lines(&self, concurrency: u32) -> Vec<String> {
-        let mut lines = Vec::new();
-        let mut step = |text: String| {
-            let number = lines.len() + 1;
+        let (mut lines, mut number) = (Vec::new(), 0);
+        let mut step = |lines: &mut Vec<String>, text: String| {
+            number += 1;
             lines.push(format!("{number:>3}. {text}"));
         };
-        step("preflight".to_owned());
+        step(&mut lines, "preflight".to_owned());
         if let Some(node) = &self.backup_on {
-            step(format!("etcd-backup: snapshot of etcd on {node}"));
+            step(&mut lines, format!("etcd-backup: snapshot of etcd on {node}"));
         }
         if !self.control_plane.is_empty() {
-            step(format!("control-plane, one after another: {}", self.control_plane.join(", ")));
+            step(&mut lines, format!("control-plane, one after another: {}", self.control_plane.join(", ")));
+            lines.extend(self.images.iter().map(ImagesSummary::line));
         }
         if self.addons {
             let addons = match self.kube_proxy {
                 KubeProxy::Upgrade => "addons: kube-proxy and CoreDNS",
                 KubeProxy::LeaveOut => "addons: CoreDNS; kube-proxy is left out",
             };
-            step(addons.to_owned());
+            step(&mut lines, addons.to_owned());
         }
         if !self.kubelets.is_empty() {
-            step(format!("kubelets, one after another: {}", self.kubelets.join(", ")));
+            step(&mut lines, format!("kubelets, one after another: {}", self.kubelets.join(", ")));
         }
         if self.workers > 0 {
-            step(format!(
-                "workers: {} in {}, {} at once",
-                count(self.workers, "node"),
-                count(u32::try_from(self.batches.len()).unwrap_or(u32::MAX), "batch"),
-                concurrency.min(self.workers)
-            ));
+            step(
+                &mut lines,
+                format!(
+                    "workers: {} in {}, {} at once",
+                    count(self.workers, "node"),
+                    count(u32::try_from(self.batches.len()).unwrap_or(u32::MAX), "batch"),
+                    concurrency.min(self.workers)
+                ),
+            );
         }
-        step("verify".to_owned());
+        step(&mut lines, "verify".to_owned());
         let undrained = Some(self.undrained).filter(|undrained| *undrained > 0);
         let verify = lines.pop();
         lines.extend(self.batches.iter().take(BATCHES_SHOWN_MAX).map(BatchPreview::line));
@@ -179,6 +198,13 @@ impl ContainerdSummary {
             self.version,
             count(self.nodes, "node")
         )
+    }
+}
+
+impl ImagesSummary {
+    fn line(&self) -> String {
+        let Self { coredns, etcd, pause } = self;
+        format!("       kubeadm brings CoreDNS {coredns}, etcd {etcd}, pause {pause}")
     }
 }
 

@@ -64,6 +64,7 @@ pub(crate) fn cluster(control_planes: usize, workers: usize, version: &str) -> C
         taken_at: start(),
         server: version,
         kubeadm_config: Some(version),
+        kubeadm_config_api: None,
         image_repository: None,
         etcd: EtcdTopology::Stacked,
         nodes: control_plane.chain(workers).map(|node| (node.node.name.clone(), node)).collect(),

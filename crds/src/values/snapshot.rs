@@ -17,6 +17,9 @@ pub struct ClusterSnapshot {
     /// `kubernetesVersion` of the kubeadm-config ConfigMap; absent if the cluster has none or it cannot be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kubeadm_config: Option<KubeVersion>,
+    /// The version of kubeadm's configuration API in which it stands there (`v1beta4`); absent if nobody looked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kubeadm_config_api: Option<String>,
     /// `imageRepository` of the same ConfigMap; absent where it is kubeadm's own, or nobody looked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image_repository: Option<String>,

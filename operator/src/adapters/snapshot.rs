@@ -31,6 +31,8 @@ pub struct ClusterConfiguration {
     /// The version that the control plane was last set to.
     pub kubernetes_version: String,
     #[serde(default)]
+    api_version: Option<String>,
+    #[serde(default)]
     image_repository: Option<String>,
     #[serde(default)]
     etcd: Etcd,
@@ -74,6 +76,11 @@ impl ClusterConfiguration {
     /// Where it has images come from; nothing where that is kubeadm's own repository.
     pub fn image_repository(&self) -> Option<String> {
         self.image_repository.clone().filter(|repository| !repository.is_empty() && repository != DEFAULT_REPOSITORY)
+    }
+
+    /// The version of kubeadm's configuration API in which it stands: `v1beta4`.
+    pub fn api(&self) -> Option<String> {
+        self.api_version.as_deref()?.strip_prefix("kubeadm.k8s.io/").map(ToOwned::to_owned)
     }
 
     /// The flags that it gives the components of the control plane.
@@ -277,6 +284,7 @@ async fn gather_with(client: &kube::Client, taken_at: Timestamp) -> Result<Gathe
         taken_at,
         server,
         kubeadm_config: Some(parse_version("kubeadm-config", &configuration.kubernetes_version)?),
+        kubeadm_config_api: configuration.api(),
         image_repository: configuration.image_repository(),
         etcd: if configuration.etcd.external.is_some() { EtcdTopology::External } else { EtcdTopology::Stacked },
         nodes: BTreeMap::new(),
@@ -346,6 +354,16 @@ mod tests {
         let list = "kubernetesVersion: v1.33.1\ncontrollerManager:\n  extraArgs:\n  - {name: feature-gates, value: A=true}\nscheduler:\n";
         assert_eq!(settings(list), ["kube-controller-manager --feature-gates=A=true"]);
         assert_eq!(settings("kubernetesVersion: v1.33.1\n"), [""; 0]);
+    }
+
+    #[test]
+    fn the_version_of_kubeadms_api_is_read_where_it_is_kubeadms() {
+        let api = |line: &str| {
+            let text = format!("{line}\nkubernetesVersion: v1.33.1\n");
+            serde_saphyr::from_str::<ClusterConfiguration>(&text).unwrap().api()
+        };
+        assert_eq!(api("apiVersion: kubeadm.k8s.io/v1beta3").as_deref(), Some("v1beta3"));
+        assert_eq!((api("apiVersion: v1"), api("")), (None, None));
     }
 
     #[test]

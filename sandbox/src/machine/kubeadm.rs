@@ -40,25 +40,39 @@ const OF_KUBELET: &str = "kubelet";
 /// How the line of `ClusterConfiguration` begins that says the version.
 const VERSION_KEY: &str = "kubernetesVersion: ";
 
+/// How the line of `ClusterConfiguration` begins that says the version of kubeadm's API.
+const API_KEY: &str = "apiVersion: ";
+
+/// The version of its API in which kubeadm of that version writes (kubernetes.io, "kubeadm Configuration"; v1beta4 from 1.31 on).
+fn api(version: KubeVersion) -> &'static str {
+    if version.minor() < 31 { "kubeadm.k8s.io/v1beta3" } else { "kubeadm.k8s.io/v1beta4" }
+}
+
 /// The kubeadm minor from which it accepts kubelets three minors older than the control plane; one before that.
 const THREE_MINORS_FROM: u32 = 29;
 
 /// `ClusterConfiguration` as kubeadm writes it into its ConfigMap.
 pub fn cluster_configuration(version: KubeVersion) -> String {
     format!(
-        "apiServer: {{}}\napiVersion: kubeadm.k8s.io/v1beta4\ncertificatesDir: /etc/kubernetes/pki\nclusterName: sandbox\n\
+        "apiServer: {{}}\n{API_KEY}{}\ncertificatesDir: /etc/kubernetes/pki\nclusterName: sandbox\n\
          controlPlaneEndpoint: sandbox:6443\ncontrollerManager: {{}}\ndns: {{}}\netcd:\n  local:\n    dataDir: /var/lib/etcd\n\
          imageRepository: registry.k8s.io\nkind: ClusterConfiguration\nkubernetesVersion: {}\nnetworking:\n  \
          dnsDomain: cluster.local\n  serviceSubnet: 10.96.0.0/12\nscheduler: {{}}\n",
+        api(version),
         version.with_v()
     )
 }
 
 /// The same configuration at another version, as kubeadm uploads it: what people wrote into it stays.
 fn at_version(configuration: &str, version: KubeVersion) -> String {
-    let line = |line: &str| match line.strip_prefix(VERSION_KEY) {
-        Some(_) => format!("{VERSION_KEY}{}\n", version.with_v()),
-        None => format!("{line}\n"),
+    let line = |line: &str| {
+        if line.starts_with(VERSION_KEY) {
+            format!("{VERSION_KEY}{}\n", version.with_v())
+        } else if line.starts_with(API_KEY) {
+            format!("{API_KEY}{}\n", api(version))
+        } else {
+            format!("{line}\n")
+        }
     };
     configuration.lines().map(line).collect()
 }
