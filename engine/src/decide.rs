@@ -69,6 +69,8 @@ pub struct Asked {
 pub struct Observed {
     /// Lanes (nodes) that became unavailable since the run began, by no doing of the run: each takes a slot.
     pub unavailable_lanes: BTreeSet<String>,
+    /// Lanes of runs before this one that became unavailable, and that this run shares its concurrency with: each takes a slot here, too.
+    pub unavailable_before: BTreeSet<String>,
     /// Vertices whose deadline has passed since somebody looked at them last (nobody led, or the API was away): what they began
     /// may be done by now, so each is looked at once more before it fails.
     pub overdue_unseen: BTreeSet<VertexName>,
@@ -432,8 +434,15 @@ fn start_ready(
     }
 }
 
-/// Lanes of this run that became unavailable; a node that is none of its lanes takes no slot, nor does one that was left out.
-fn lost_lanes<'d>(dag: &'d Dag, cursor: &Cursor, observed: &Observed) -> BTreeSet<&'d str> {
+/// Lanes that became unavailable, of this run and of those before it; any other node takes no slot, nor does one that was left out.
+fn lost_lanes<'d>(dag: &'d Dag, cursor: &Cursor, observed: &'d Observed) -> BTreeSet<&'d str> {
+    let is_own = |lane: &str| dag.vertices().iter().any(|vertex| vertex.lane.as_deref() == Some(lane));
+    // One that this run has itself is judged by what this run did there.
+    let before = observed.unavailable_before.iter().map(String::as_str).filter(|lane| !is_own(lane));
+    own_lost_lanes(dag, cursor, observed).into_iter().chain(before).collect()
+}
+
+fn own_lost_lanes<'d>(dag: &'d Dag, cursor: &Cursor, observed: &Observed) -> BTreeSet<&'d str> {
     if observed.unavailable_lanes.is_empty() {
         return BTreeSet::new();
     }

@@ -484,6 +484,37 @@ fn a_run_whose_every_slot_is_held_by_a_lost_lane_waits_names_it_and_does_not_cal
 }
 
 #[test]
+fn a_node_that_a_run_before_lost_takes_a_slot_and_the_rest_goes_on_when_it_is_back() {
+    let mut builder = DagBuilder::new();
+    for name in ["a", "b"] {
+        let mut vertex = vertex(name, &[]);
+        vertex.lane = Some(format!("lane-{name}"));
+        builder.add(vertex);
+    }
+    let dag = builder.build().unwrap();
+    let mut cursor = Cursor::new("digest", &dag, start());
+    let before = |names: &[&str]| Observed {
+        unavailable_before: names.iter().map(ToString::to_string).collect(),
+        ..Observed::default()
+    };
+    let started = |cursor: &Cursor, observed: &Observed, concurrency| {
+        let limits = Limits { concurrency, ..Limits::default() };
+        decide(&dag, cursor, &Intent::default(), observed, &limits, start()).start.len()
+    };
+    assert_eq!(started(&cursor, &before(&["of-batch-1"]), 2), 1, "it takes one of two");
+    assert_eq!(started(&cursor, &before(&[]), 2), 2);
+    assert_eq!(started(&cursor, &before(&["lane-a"]), 1), 1, "its own lanes are judged by what it did there");
+    let held = decide(&dag, &cursor, &Intent::default(), &before(&["of-batch-1"]), &Limits::default(), start());
+    let [Event::HeldBack { reason, .. }] = &held.events[..] else {
+        panic!("neither started nor finished, but told why: {:?}", held.events);
+    };
+    assert!(reason.code == "NodesUnavailable" && reason.message.contains("of-batch-1"), "{reason}");
+    assert!(held.wake_at.is_some());
+    cursor.fold(&held.events).unwrap();
+    assert_eq!(started(&cursor, &before(&[]), 1), 1, "back");
+}
+
+#[test]
 fn a_held_run_begins_no_lane_and_nothing_outside_of_lanes_and_lets_open_lanes_come_to_their_end() {
     let mut builder = DagBuilder::new();
     for (name, after, lane) in

@@ -17,8 +17,8 @@ use crate::notify::{self, Delivered};
 use crate::outcome::{Next, Outcome};
 use crate::queue::{Key, Queue};
 use crate::silence::{self, Lost, Refused, Silence};
-use crate::traces;
 use crate::watches::{Changed, Watches};
+use crate::{traces, unavailable};
 use chrono::TimeDelta;
 use cupcake_crds::UpgradeRun;
 use cupcake_crds::control::VertexRequest;
@@ -97,7 +97,7 @@ struct Loop<'o> {
     /// Phases as last seen: a parent and its update hear of changes of phase at once.
     phases: BTreeMap<String, (Option<Phase>, Option<i64>)>,
     /// Nodes that are not Ready, and since when.
-    unready: BTreeMap<String, Option<Timestamp>>,
+    unready: unavailable::Unready,
     /// Attempts under way, as far as spans and metrics need them.
     attempts: Attempts,
     /// Notifications that wait for their delivery.
@@ -319,7 +319,8 @@ impl<'o> Loop<'o> {
                 };
                 let hints = self.hints.remove(&name).unwrap_or_default();
                 let observed = Observed {
-                    unavailable_lanes: self.unavailable(&name),
+                    unavailable_lanes: unavailable::lanes(&self.watches, &self.unready, &name),
+                    unavailable_before: unavailable::before(&self.watches, &self.unready, &name),
                     unled: self.silence.ask(&name, self.unled, self.operator.clock.now()),
                     children_under_way: self.children_under_way(&name),
                     ..Observed::default()
@@ -639,31 +640,6 @@ impl<'o> Loop<'o> {
             (goes_on && !(asks && vertex == STRAGGLERS_VERTEX)).then(|| VertexName::new(vertex).ok()).flatten()
         });
         children.collect()
-    }
-
-    /// Nodes that became unavailable since the upgrade began: since the creation of the run's root, so that a node that an earlier
-    /// batch lost counts in later ones.
-    fn unavailable(&self, run: &RunName) -> BTreeSet<String> {
-        let run = self.watches.runs.get(run.as_str());
-        let root = run.and_then(|run| run.metadata.labels.as_ref()?.get(cupcake_crds::RUN_LABEL));
-        let root = root.and_then(|uid| {
-            self.watches.runs.iter().map(|(_, run)| run).find(|run| run.metadata.uid.as_deref() == Some(uid))
-        });
-        let created = root.or(run).and_then(|run| run.metadata.creation_timestamp.as_ref());
-        let Some(created) = created.and_then(crate::adapters::views::timestamp) else {
-            return BTreeSet::new();
-        };
-        let since = |since: &Option<Timestamp>| since.is_some_and(|since| since > created);
-        let nodes: BTreeSet<String> =
-            self.unready.iter().filter(|(_, at)| since(at)).map(|(name, _)| name.clone()).collect();
-        // In an update with several hops a node has a lane in each: the one of this hop is lost.
-        let update = run.and_then(|run| self.watches.updates.get(&run.spec.direct_update.name));
-        let path = update.and_then(|update| update.status.as_ref()?.upgrade_path.as_ref());
-        let hop = path.and_then(|path| path.steps.get(usize::try_from(path.current_step).ok()?));
-        let of_hop =
-            hop.into_iter().flat_map(|hop| nodes.iter().map(move |node| cupcake_workflows::lane_of(hop, node)));
-        let lanes: BTreeSet<String> = of_hop.collect();
-        nodes.into_iter().chain(lanes).collect()
     }
 }
 

@@ -28,6 +28,7 @@ pub mod run_status;
 pub mod server;
 mod silence;
 pub mod traces;
+mod unavailable;
 pub mod watches;
 pub mod web;
 

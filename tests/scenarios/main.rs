@@ -25,6 +25,7 @@ mod kubelets;
 mod lease;
 mod leases_alone;
 mod left_out;
+mod lost_before;
 mod metrics;
 mod mutations;
 mod neighbours;
