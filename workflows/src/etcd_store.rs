@@ -98,7 +98,7 @@ pub(crate) fn etcd_store(spec: &DirectUpdateSpec, snapshot: &ClusterSnapshot, fi
     if !old.is_empty() {
         // Nothing speaks for data at which nobody has looked, nor for what was refused above.
         let looked_at = |node: &NodeSnapshot| {
-            node.inventory.as_ref().and_then(|found| found.etcd_store_doubts.as_ref()).map(|doubts| doubts.is_empty())
+            node.inventory.as_ref().and_then(|found| found.etcd_store_doubts.as_ref()).map(Vec::is_empty)
         };
         let looks: Vec<_> = snapshot.with_role(NodeRole::ControlPlane).map(looked_at).collect();
         let found = if looks.iter().all(|clean| *clean == Some(true)) {
