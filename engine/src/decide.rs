@@ -521,7 +521,7 @@ fn conclude(
             }
             // Lanes that became unavailable hold every slot: the run is not over, it looks again when they may be back.
             wake(decision, now + TimeDelta::seconds(HELD_BACK_AGAIN_SECONDS));
-        } else if cursor.phase() != RunPhase::RequiresAttention {
+        } else if !tells_why_it_rests(cursor) {
             // A plan whose open lanes wait for lanes that get no slot. Never taken for success.
             let message = "its steps wait for each other and none can start: raise the concurrency";
             let reason = Reason::new("StepsDeadlocked", message);
@@ -556,12 +556,17 @@ fn conclude(
             push(cursor, decision, Event::Finished { phase: FinalPhase::Succeeded, reason, at: now });
         }
         Some(reason) if view.budget_used_up(limits) => {
-            if cursor.phase() != RunPhase::RequiresAttention {
+            if !tells_why_it_rests(cursor) {
                 push(cursor, decision, Event::Rested { reason, at: now });
             }
         }
         Some(reason) => push(cursor, decision, Event::Finished { phase: FinalPhase::Failed, reason, at: now }),
     }
+}
+
+/// Whether a run rests and says for what: a pause takes that word, and its end takes the pause's, so it is told anew then.
+fn tells_why_it_rests(cursor: &Cursor) -> bool {
+    cursor.phase() == RunPhase::RequiresAttention && cursor.reason().is_some()
 }
 
 /// When the next attempt starts after attempt number `attempt` of a vertex failed.

@@ -400,6 +400,40 @@ mod tests {
     }
 
     #[test]
+    fn a_run_that_rests_says_for_what_again_once_a_pause_is_over() {
+        let plan = plan();
+        let dag = plan.expand().unwrap();
+        let (calm, goes_on) = (Observed::default(), Intent::default());
+        let paused = Intent { pause: Some(Reason::new("Paused", "by a test")), ..Intent::default() };
+        let mut cursor = Cursor::new(plan.digest(), &dag, start());
+        cursor
+            .fold(&[started("w-1/prepare"), done("w-1/prepare"), started("w-1/drain"), failed("w-1/drain", 1, 0)])
+            .unwrap();
+        for _ in 0..dag.vertices().len() {
+            cursor.fold(&decided(&dag, &cursor, &goes_on, &calm)).unwrap();
+            let under_way = dag
+                .vertices()
+                .iter()
+                .filter_map(|vertex| Some((vertex.name.clone(), cursor.state(&vertex.name)?.under_way()?)));
+            let ends = under_way.map(|(vertex, attempt)| Event::Succeeded {
+                vertex,
+                attempt,
+                output: Value::Null,
+                at: start(),
+            });
+            let ends: Vec<Event> = ends.collect();
+            cursor.fold(&ends).unwrap();
+        }
+        let rests_for = cursor.reason().cloned().expect("it rests for the drain");
+        assert_eq!(cursor.phase(), crate::cursor::RunPhase::RequiresAttention);
+        assert_eq!(decided(&dag, &cursor, &goes_on, &calm), [], "told once");
+        cursor.fold(&decided(&dag, &cursor, &paused, &calm)).unwrap();
+        assert_eq!(cursor.reason().map(|reason| reason.code.as_str()), Some("Paused"));
+        cursor.fold(&decided(&dag, &cursor, &goes_on, &calm)).unwrap();
+        assert_eq!(cursor.reason(), Some(&rests_for));
+    }
+
+    #[test]
     fn a_retry_brings_nobody_back_who_was_left_out_but_tries_again_what_gives_the_node_back() {
         let plan = plan();
         let dag = plan.expand().unwrap();
