@@ -26,8 +26,9 @@ const DRAWN_FAULTS: RangeInclusive<usize> = 3..=6;
 const SAMPLES_MAX: u64 = 24;
 /// Of how many faults every smaller list is tried for the shortest one; longer lists lose one fault at a time first.
 const SUBSETS_OF_MAX: usize = 8;
-/// How long an update is watched after its end, in virtual seconds: for what somebody wakes up to do.
-const AFTERMATH_SECONDS: i64 = 120;
+/// How long an update is watched after its end, in virtual seconds: for what somebody wakes up to do, and for longer than a person's
+/// pause lasts.
+const AFTERMATH_SECONDS: i64 = 150;
 
 /// The upgrade that is simulated.
 #[derive(Debug, Clone)]
@@ -305,6 +306,20 @@ mod tests {
         let verdict = run(&settings, &Schedule { seed: 29, faults }).unwrap();
         assert_eq!((verdict.happened.len(), verdict.violations), (2, Vec::new()));
         assert!(verdict.outcome.succeeded(), "{}", verdict.outcome.message);
+    }
+
+    #[test]
+    fn an_update_that_rested_and_was_paused_and_let_go_on_says_for_what_it_rests() {
+        let settings = Settings {
+            control_planes: 3,
+            workers: 2,
+            start: Timestamp::from_timestamp(1_767_225_600, 0).unwrap(),
+            ..settings()
+        };
+        let faults = ["runner@88:clock-jump", "operator@131:paused"].map(|fault| fault.parse().unwrap()).to_vec();
+        let verdict = run(&settings, &Schedule { seed: 59, faults }).unwrap();
+        assert_eq!((verdict.happened.len(), verdict.violations), (2, Vec::new()));
+        assert_eq!(verdict.outcome.phase, "RequiresAttention");
     }
 
     #[test]
