@@ -34,6 +34,8 @@ pub mod store;
 pub mod tick;
 
 #[cfg(test)]
+mod lost_lanes;
+#[cfg(test)]
 mod properties;
 #[cfg(test)]
 mod testing;
