@@ -243,6 +243,12 @@ mod tests {
         }
     }
 
+    /// What the command takes where nothing else is asked for: a schedule is the same there, by its seed.
+    fn by_default() -> Settings {
+        let start = Timestamp::from_timestamp(1_767_225_600, 0).unwrap();
+        Settings { control_planes: 3, workers: 2, start, ..settings() }
+    }
+
     #[test]
     fn a_schedule_gives_the_same_run_twice_and_another_one_another() {
         let schedule = |faults: &[&str]| {
@@ -296,12 +302,7 @@ mod tests {
     #[test]
     fn an_update_that_is_refused_for_one_reason_after_the_other_is_watched_until_it_begins() {
         // A member of etcd is away when machines are asked; five minutes later a clock is ahead; five minutes later nothing is.
-        let settings = Settings {
-            control_planes: 3,
-            workers: 2,
-            start: Timestamp::from_timestamp(1_767_225_600, 0).unwrap(),
-            ..settings()
-        };
+        let settings = by_default();
         let faults = ["runner@1:power-cut", "runner@6:clock-jump"].map(|fault| fault.parse().unwrap()).to_vec();
         let verdict = run(&settings, &Schedule { seed: 29, faults }).unwrap();
         assert_eq!((verdict.happened.len(), verdict.violations), (2, Vec::new()));
@@ -310,12 +311,7 @@ mod tests {
 
     #[test]
     fn an_update_that_rested_and_was_paused_and_let_go_on_says_for_what_it_rests() {
-        let settings = Settings {
-            control_planes: 3,
-            workers: 2,
-            start: Timestamp::from_timestamp(1_767_225_600, 0).unwrap(),
-            ..settings()
-        };
+        let settings = by_default();
         let faults = ["runner@88:clock-jump", "operator@131:paused"].map(|fault| fault.parse().unwrap()).to_vec();
         let verdict = run(&settings, &Schedule { seed: 59, faults }).unwrap();
         assert_eq!((verdict.happened.len(), verdict.violations), (2, Vec::new()));
@@ -325,12 +321,7 @@ mod tests {
     #[test]
     fn what_was_recorded_as_failed_is_not_recorded_as_done() {
         // kubeadm comes to its end on a full disk, its runner dies before that is recorded, and the next one runs it again.
-        let settings = Settings {
-            control_planes: 3,
-            workers: 2,
-            start: Timestamp::from_timestamp(1_767_225_600, 0).unwrap(),
-            ..settings()
-        };
+        let settings = by_default();
         let faults = ["runner@19:disk-full", "runner@20:before"].map(|fault| fault.parse().unwrap()).to_vec();
         let verdict = run(&settings, &Schedule { seed: 111, faults }).unwrap();
         assert_eq!((verdict.happened.len(), verdict.violations), (2, Vec::new()));
@@ -340,12 +331,7 @@ mod tests {
     #[test]
     fn a_disk_that_is_full_twice_in_one_order_leaves_the_order_time_for_its_work() {
         // 180 of 300 s without room: what the runner waits on top of that, when there is room again, must be little.
-        let settings = Settings {
-            control_planes: 3,
-            workers: 2,
-            start: Timestamp::from_timestamp(1_767_225_600, 0).unwrap(),
-            ..settings()
-        };
+        let settings = by_default();
         let faults = ["runner@52:disk-full", "runner@62:disk-full"].map(|fault| fault.parse().unwrap()).to_vec();
         let verdict = run(&settings, &Schedule { seed: 80_168, faults }).unwrap();
         assert_eq!((verdict.happened.len(), verdict.violations), (2, Vec::new()));
@@ -354,12 +340,7 @@ mod tests {
 
     #[test]
     fn a_cordon_that_a_stopped_leader_had_on_its_way_is_lifted_where_its_run_was_cancelled_meanwhile() {
-        let settings = Settings {
-            control_planes: 3,
-            workers: 2,
-            start: Timestamp::from_timestamp(1_767_225_600, 0).unwrap(),
-            ..settings()
-        };
+        let settings = by_default();
         let faults = ["operator@84:cancelled", "operator@86:stopped"].map(|fault| fault.parse().unwrap()).to_vec();
         let verdict = run(&settings, &Schedule { seed: 90_013, faults }).unwrap();
         assert_eq!((verdict.happened.len(), verdict.violations), (2, Vec::new()));
@@ -368,12 +349,7 @@ mod tests {
 
     #[test]
     fn a_leader_that_was_stopped_between_two_evictions_evicts_nobody_more_when_it_wakes_up() {
-        let settings = Settings {
-            control_planes: 3,
-            workers: 2,
-            start: Timestamp::from_timestamp(1_767_225_600, 0).unwrap(),
-            ..settings()
-        };
+        let settings = by_default();
         // Cancelled when the drain of w-1 has begun; its leader is stopped with the first eviction on its way.
         let faults = ["operator@85:cancelled", "operator@86:stopped"].map(|fault| fault.parse().unwrap()).to_vec();
         let (verdict, lines) = transcript(&settings, &Schedule { seed: 90_013, faults }).unwrap();
@@ -385,12 +361,7 @@ mod tests {
 
     #[test]
     fn a_cancel_reaches_the_machine_at_once_and_it_begins_nothing_after_what_it_is_at() {
-        let settings = Settings {
-            control_planes: 3,
-            workers: 2,
-            start: Timestamp::from_timestamp(1_767_225_600, 0).unwrap(),
-            ..settings()
-        };
+        let settings = by_default();
         // cp-1 has its order and pulls images; left to itself it would run kubeadm half a minute later.
         let faults = vec!["operator@26:cancelled".parse().unwrap()];
         let verdict = run(&settings, &Schedule { seed: 2, faults }).unwrap();
@@ -403,12 +374,7 @@ mod tests {
 
     #[test]
     fn what_the_watches_lost_for_good_is_found_out() {
-        let settings = Settings {
-            control_planes: 3,
-            workers: 2,
-            start: Timestamp::from_timestamp(1_767_225_600, 0).unwrap(),
-            ..settings()
-        };
+        let settings = by_default();
         // That there is a run, that a machine may proceed, and that there is an order.
         for fault in ["operator@14:events-lost", "operator@44:events-lost", "operator@50:events-lost"] {
             let schedule = Schedule { seed: 1, faults: vec![fault.parse().unwrap()] };
