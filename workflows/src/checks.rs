@@ -459,9 +459,13 @@ fn too_old(
         let selected = nodes.iter().all(|node| moves(node));
         if version == from {
             let (minor, next) = (version.minor_version(), version.minor_version().next());
-            return format!(
-                "kubeadm has work left at {version}, and no hop of this update can move them before it: set a release of {next} as the target, whose plan moves them first, or upgrade their kubelets to {minor} by hand"
+            let by_hand = format!(
+                "kubeadm has work left at {version}, and no hop of this update can move them before it: upgrade their kubelets to {minor} by hand"
             );
+            if selected {
+                return format!("{by_hand}, or set a release of {next} as the target, whose plan moves them first");
+            }
+            return by_hand;
         }
         match (now == from, selected) {
             (true, true) => {

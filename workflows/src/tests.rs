@@ -177,17 +177,25 @@ fn kubelets_that_do_not_fit_are_named() {
     });
     only(&narrow, Code::VersionSkew, "nodes", &["kubeadm 1.28 refuses", "more than 1 minor", "w-01 (1.26.9)"]);
     // So is its repetition at one version, before which no hop can move the worker.
-    let there = refused(&json!({"targetVersion": "1.27.16"}), |snapshot| {
-        *snapshot = cluster(1, 1, "1.27.16");
-        snapshot.nodes.get_mut("cp-1").unwrap().kubelet = v("1.27.3");
-        snapshot.nodes.get_mut("w-01").unwrap().kubelet = v("1.25.16");
-    });
+    let of_there = |selector: Value| {
+        refused(&json!({"targetVersion": "1.27.16", "nodeSelector": selector}), |snapshot| {
+            *snapshot = cluster(1, 2, "1.27.16");
+            snapshot.nodes.get_mut("cp-1").unwrap().kubelet = v("1.27.3");
+            snapshot.nodes.get_mut("w-01").unwrap().kubelet = v("1.25.16");
+            snapshot.nodes.get_mut("w-02").unwrap().labels.insert("pool".into(), "blue".into());
+        })
+    };
+    let there = of_there(json!({}));
     only(
         &there,
         Code::VersionSkew,
         "nodes",
-        &["kubeadm 1.27 refuses", "w-01 (1.25.16)", "a release of 1.28 as the target"],
+        &["kubeadm 1.27 refuses", "w-01 (1.25.16)", "to 1.27 by hand, or set a release of 1.28 as the target"],
     );
+    // No plan moves one that the update leaves out.
+    let left_out = of_there(json!({"pool": "blue"}));
+    only(&left_out, Code::VersionSkew, "nodes", &["w-01 (1.25.16)", "upgrade their kubelets to 1.27 by hand"]);
+    assert!(!left_out.to_string().contains("as the target"), "{left_out}");
     let config = refused(&json!({}), |snapshot| snapshot.kubeadm_config = Some(v("1.34.6")));
     only(&config, Code::Downgrade, "ConfigMap kube-system/kubeadm-config", &["1.34.6"]);
 }
