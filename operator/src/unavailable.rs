@@ -12,8 +12,8 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Nodes that are not Ready, and since when.
 pub(crate) type Unready = BTreeMap<String, Option<Timestamp>>;
 
-/// Nodes that became unavailable since the upgrade began: since the creation of the run's root, so that a node that an earlier
-/// batch lost counts in later ones.
+/// The lanes of nodes that became unavailable since the upgrade began (since the creation of the run's root): the run takes those that
+/// are its own.
 pub(crate) fn lanes(watches: &Watches, unready: &Unready, run: &RunName) -> BTreeSet<String> {
     let run = watches.runs.get(run.as_str());
     let nodes = since_its_root(watches, unready, run);
@@ -26,7 +26,7 @@ pub(crate) fn lanes(watches: &Watches, unready: &Unready, run: &RunName) -> BTre
     nodes.into_iter().chain(lanes).collect()
 }
 
-/// Of those the workers that a batch before this one had in its hands: they are at the version of the hop, or failed on the way there.
+/// Of these nodes the workers that a batch before this one had in its hands: they are at the version of the hop, or failed on the way there.
 /// With strategy parallel no batch is before another. A worker that was left out holds nobody up.
 pub(crate) fn before(watches: &Watches, unready: &Unready, run: &RunName) -> BTreeSet<String> {
     let run = watches.runs.get(run.as_str());
