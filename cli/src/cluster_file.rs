@@ -348,5 +348,8 @@ nodes:
         assert_eq!(odd("{cgroupVersion: 2, containerd: 1.7.24}"), None);
         assert_eq!(odd("{cgroupversion: 1}").as_deref(), Some("unknown field nodes[1].inventory.cgroupversion"));
         assert!(odd("{cgroupVersion: 3}").unwrap().contains("is 3"));
+        let manager = odd("{packageManager: Apt}").unwrap();
+        assert_eq!(manager, "nodes[1].inventory.packageManager is \"Apt\", and there are apt, dnf, dnf5, zypper");
+        assert_eq!(odd("{packageManager: pacman, os: Arch Linux}"), None, "the node is refused, with its system");
     }
 }

@@ -261,6 +261,25 @@ fn a_plan_needs_no_cluster_and_its_exit_status_says_what_it_came_to() {
 }
 
 #[test]
+fn a_refused_plan_says_whether_the_update_or_the_cluster_is_to_be_mended() {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let (update, cluster) = (folder.join("refused.yaml"), folder.join("refusing-cluster.yaml"));
+    let next = |target: &str, worker: &str| {
+        let kind = "apiVersion: cupcake.ricardomolendijk.com/v1\nkind: DirectUpdate\nmetadata: {name: up}\n";
+        std::fs::write(&update, format!("{kind}spec: {{targetVersion: {target}}}\n")).unwrap();
+        let node = "- {name: cp-1, role: control-plane, kubelet: 1.31.14}\n- {name: w-1, role: worker, kubelet: ";
+        std::fs::write(&cluster, format!("server: 1.31.14\nnodes:\n{node}{worker}}}\n")).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kubectl-cupcake"));
+        let output = command.args(["plan", "-f"]).arg(&update).arg("--snapshot").arg(&cluster).output().unwrap();
+        assert_eq!(output.status.code(), Some(3));
+        String::from_utf8(output.stdout).unwrap().lines().last().unwrap_or_default().to_owned()
+    };
+    assert!(next("1.30.1", "1.31.14").starts_with(&format!("next: edit {}, then ", update.display())));
+    let mend = format!("next: mend what is named (docs/checks.md) and tell it in {}, then ", cluster.display());
+    assert!(next("1.32.13", "1.33.0").starts_with(&mend), "no edit of the update brings a kubelet back");
+}
+
+#[test]
 fn a_plan_of_a_schedule_is_that_of_what_it_would_create_now() {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let cluster = folder.join("scheduled-cluster.yaml");

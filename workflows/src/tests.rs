@@ -143,6 +143,25 @@ fn a_target_that_is_no_version_older_or_too_far_is_refused_with_versions_and_the
 }
 
 #[test]
+fn a_target_of_which_the_listed_versions_name_no_release_is_told() {
+    let told = |listed: &str, fields: Value| -> Vec<String> {
+        let mut snapshot = cluster(1, 1, "1.33.4");
+        snapshot.known_versions.insert(v(listed));
+        let warnings = crate::testing::plan_of(&spec(&fields), &snapshot).report.warnings;
+        warnings.iter().filter(|one| one.code == Code::UnknownRelease).map(|one| one.message.clone()).collect()
+    };
+    let target = json!({"targetVersion": "1.34.4"});
+    let trusted = "the versions that are known name none of 1.34: that it exists is taken on trust";
+    assert_eq!(told("1.33.5", target.clone()), [trusted]);
+    assert_eq!(told("1.34.4", target), [""; 0]);
+    assert_eq!(
+        told("1.33.5", json!({"targetVersion": "1.34.4", "path": ["1.34.4"]})),
+        [""; 0],
+        "who names the way says so"
+    );
+}
+
+#[test]
 fn kubelets_that_do_not_fit_are_named() {
     let kubelet = |name: &'static str, version: &'static str| {
         move |snapshot: &mut ClusterSnapshot| snapshot.nodes.get_mut(name).unwrap().kubelet = v(version)
